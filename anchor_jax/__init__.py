@@ -1,0 +1,57 @@
+"""Anchored training, inference and evaluation of JAX models (arXiv 2406.00529)."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from anchor_jax import anchoring, inference, objective, parallel, uncertainty
+from anchor_jax.anchoring import anchor, anchored, sample_mask, sample_references
+from anchor_jax.errors import UserError
+from anchor_jax.inference import Classification, Prediction, classify, predict, transductive_references
+from anchor_jax.objective import anchored_cross_entropy
+
+if TYPE_CHECKING:
+    from anchor_jax import data, evaluation, models, training
+    from anchor_jax.evaluation.predictor import Predictor, load_predictor
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Classification",
+    "Prediction",
+    "Predictor",
+    "UserError",
+    "anchor",
+    "anchored",
+    "anchored_cross_entropy",
+    "anchoring",
+    "classify",
+    "data",
+    "evaluation",
+    "inference",
+    "load_predictor",
+    "metrics",
+    "models",
+    "objective",
+    "parallel",
+    "predict",
+    "sample_mask",
+    "sample_references",
+    "training",
+    "transductive_references",
+    "uncertainty",
+]
+
+# The rooms that need more than JAX are opened on first use: `import anchor_jax` stays light.
+_ROOMS = ("data", "evaluation", "models", "training")
+_FROM_ROOMS = {
+    "Predictor": "anchor_jax.evaluation.predictor",
+    "load_predictor": "anchor_jax.evaluation.predictor",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"anchor_jax.{name}")
+    if name in _FROM_ROOMS:
+        return getattr(importlib.import_module(_FROM_ROOMS[name]), name)
+    raise AttributeError(f"module 'anchor_jax' has no attribute '{name}'")

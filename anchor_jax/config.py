@@ -1,0 +1,157 @@
+"""The configuration of a run: every key with its default, its meaning and what it may be.
+
+An experiment in `configs/` starts from `base()` and changes what differs. Keys that are not here are refused.
+"""
+
+import difflib
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from anchor_jax.errors import UserError
+
+
+def base() -> ConfigDict:
+    """The defaults of every key, locked against unknown ones."""
+    config = ConfigDict()
+    config.seed = 0  # all randomness of a run follows from it
+
+    config.data = ConfigDict()
+    config.data.source = "digits"  # "digits", "tfds", "folder" or "npz"
+    config.data.name = ""  # of the tensorflow-datasets set, such as "cifar10"
+    config.data.path = ""  # of the folder or .npz file; of the prepared sets for "tfds" ("": its default)
+    config.data.train_split = "train"
+    config.data.test_split = "test"
+    config.data.validation_fraction = 0.0  # of the training set, held out for the evaluations in training
+    config.data.image_size = 0  # pixels, images of a folder are resized to it; 0 leaves them as they are
+    config.data.mean = ()  # one number a channel, of pixels in [0, 1]; (): measured on the training set
+    config.data.std = ()  # likewise
+
+    config.augmentation = ConfigDict()
+    config.augmentation.crop_padding = 0  # pixels of black on each side before a random crop; 0: no crop
+    config.augmentation.flip = False  # mirror left and right, half of the time
+
+    config.model = ConfigDict()
+    config.model.name = "resnet18"  # a name of anchor_jax.models
+    config.model.dtype = "float32"  # of activations: "float32" or "bfloat16"
+    config.model.options = ConfigDict()  # of the model, such as {"width": 64}
+
+    config.anchoring = ConfigDict()
+    config.anchoring.enabled = True  # False: standard training, the network sees x
+    config.anchoring.references = "bank"  # drawn from the un-augmented training set, or the "batch"
+    config.anchoring.bank_size = 0  # examples in the bank; 0: all of the training set
+    config.anchoring.bank_per_class = False  # True: the same number of each class
+    config.anchoring.mask_prob = 0.25  # the paper's α; 0: no masking
+    config.anchoring.mask_per = "batch"  # one draw for a "batch" or for each "example"
+    config.anchoring.masked_target = "uniform"  # the paper's, or "label", the released code's
+
+    config.optimizer = ConfigDict()
+    config.optimizer.name = "sgd"  # "sgd" or "adamw"
+    config.optimizer.learning_rate = 0.1  # at its highest
+    config.optimizer.momentum = 0.9  # of "sgd"
+    config.optimizer.weight_decay = 5e-4  # of all parameters, as PyTorch does
+    config.optimizer.schedule = "step"  # "step" or "cosine"
+    config.optimizer.warmup_epochs = 0.0  # linear from 0
+    config.optimizer.milestones_epochs = (60, 120, 160)  # of "step"
+    config.optimizer.decay_factor = 0.2  # of "step", at each milestone
+
+    config.training = ConfigDict()
+    config.training.batch_size = 128  # over all devices
+    config.training.total_epochs = 200.0
+    config.training.label_smoothing = 0.0
+
+    config.evaluation = ConfigDict()
+    config.evaluation.every_epochs = 10.0  # evaluations in training; the last step has one always
+    config.evaluation.batch_size = 512  # over all devices
+    config.evaluation.num_references = 10  # K of the evaluations in training
+    config.evaluation.saved_references = 100  # drawn once and kept with the run: the largest K there is
+    config.evaluation.chunk_size = 0  # references evaluated at once; 0: all of them
+    config.evaluation.num_bins = 15  # of the calibration error
+
+    config.checkpoint = ConfigDict()
+    config.checkpoint.every_epochs = 10.0  # the last step has one always
+    config.checkpoint.keep = 3  # newest ones kept, beside the best
+
+    config.logging = ConfigDict()
+    config.logging.every_steps = 0  # 0: every epoch
+    return config.lock()
+
+
+# What may change when a run continues: it does not touch the parameters.
+MAY_CHANGE = ("evaluation", "checkpoint", "logging")
+
+_CHOICES = {
+    "anchoring.references": ("bank", "batch"),
+    "anchoring.mask_per": ("batch", "example"),
+    "anchoring.masked_target": ("uniform", "label"),
+    "optimizer.name": ("sgd", "adamw"),
+    "optimizer.schedule": ("step", "cosine"),
+}
+
+# key -> least and greatest value; None: no bound
+_RANGES = {
+    "seed": (0, 2**32 - 1),
+    "data.validation_fraction": (0, 0.9),
+    "data.image_size": (0, None),
+    "augmentation.crop_padding": (0, None),
+    "anchoring.bank_size": (0, None),
+    "anchoring.mask_prob": (0, 1),
+    "optimizer.learning_rate": (0, None),
+    "optimizer.momentum": (0, 1),
+    "optimizer.weight_decay": (0, None),
+    "optimizer.warmup_epochs": (0, None),
+    "optimizer.decay_factor": (0, 1),
+    "training.batch_size": (1, None),
+    "training.label_smoothing": (0, 1),
+    "evaluation.batch_size": (1, None),
+    "evaluation.num_references": (1, None),
+    "evaluation.saved_references": (1, None),
+    "evaluation.chunk_size": (0, None),
+    "evaluation.num_bins": (1, None),
+    "checkpoint.keep": (1, None),
+    "logging.every_steps": (0, None),
+}
+
+_ABOVE_ZERO = ("training.total_epochs", "evaluation.every_epochs", "checkpoint.every_epochs")
+
+
+def validate(config: ConfigDict) -> None:
+    """Refuse keys that `base()` does not have and values out of range.
+
+    Raises:
+      UserError: names the key, what was given and what is allowed.
+    """
+    given, known = flatten(config), flatten(base())
+    for key in given.keys() - known.keys():
+        if not key.startswith("model.options."):
+            raise UserError(unknown_key(key))
+    for key in known.keys() - given.keys():
+        raise UserError(f"config.{key} is missing; start the config from anchor_jax.config.base()")
+    for key, choices in _CHOICES.items():
+        if given[key] not in choices:
+            raise UserError(f"config.{key} must be one of {', '.join(choices)}; got {given[key]!r}")
+    for key, (least, greatest) in _RANGES.items():
+        value = given[key]
+        if not (value >= least and (greatest is None or value <= greatest)):
+            allowed = f"at least {least}" if greatest is None else f"in [{least}, {greatest}]"
+            raise UserError(f"config.{key} must be {allowed}; got {value}")
+    for key in _ABOVE_ZERO:
+        if not given[key] > 0:
+            raise UserError(f"config.{key} must be above 0; got {given[key]}")
+    if any(not s > 0 for s in given["data.std"]):
+        raise UserError(f"config.data.std must be above 0; got {given['data.std']}")
+
+
+def unknown_key(key: str) -> str:
+    """What to say of a key that `base()` does not have: the nearest valid one."""
+    known = flatten(base())
+    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0)[0]
+    return f"unknown config key '{key}'; did you mean '{nearest}' (default {known[nearest]!r})?"
+
+
+def flatten(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
+    """`{"anchoring.mask_prob": 0.25, ...}`."""
+    flat = {}
+    for key, value in config.items():
+        flat.update(flatten(value, f"{prefix}{key}.") if isinstance(value, ConfigDict) else {f"{prefix}{key}": value})
+    return flat

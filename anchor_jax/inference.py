@@ -1,0 +1,190 @@
+"""Inference over references: K-reference averages, and bilinear transduction (BLT).
+
+Pure functions of arrays on JAX alone; nothing here depends on the other examples of a batch. Letters:
+B inputs, K references of a prediction, M references in a bank, D residuals, C channels or classes.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from anchor_jax.anchoring import anchor
+from anchor_jax.uncertainty import information_gain, predictive_entropy
+
+Apply = Callable[[Any, jax.Array], jax.Array]
+
+
+class Prediction(NamedTuple):
+    """Outputs of K references."""
+
+    mean: jax.Array  # float32 [B, ...]
+    std: jax.Array | None  # float32 [B, ...], unbiased (K - 1), at least 0; None when K == 1
+
+
+class Classification(NamedTuple):
+    """Class predictions of K references."""
+
+    logits: jax.Array  # float32 [B, C], mean over references
+    probs: jax.Array  # float32 [B, C], mean of the softmaxes
+    probs_std: jax.Array | None  # float32 [B, C], unbiased spread of the softmaxes; None when K == 1
+    entropy: jax.Array  # float32 [B], of probs, in [0, ln C] nats; higher is less certain
+    mutual_information: jax.Array  # float32 [B], in [0, ln C] nats; higher is less certain; 0 when K == 1
+
+
+def predict(
+    apply_fn: Apply, params: Any, x: jax.Array, references: jax.Array, *, chunk_size: int | None = None
+) -> Prediction:
+    """Mean and spread of a model's output over K references.
+
+    Args:
+      apply_fn: `f(params, anchored inputs [B, ..., 2C]) -> [B, ...]`, without dependence on the batch
+        (BatchNorm with running statistics, no dropout).
+      params: passed to `apply_fn`.
+      x: normalised inputs, floating `[B, ..., C]`.
+      references: floating `[K, ..., C]`, K at least 1, the same for every input.
+      chunk_size: references evaluated at once, all by default; memory grows with it and not with K.
+
+    Raises:
+      ValueError: K or `chunk_size` is below 1, or the references do not fit the inputs.
+    """
+    return Prediction(*_over_references(lambda r: _apply(apply_fn, params, x, r), references, x, chunk_size))
+
+
+def classify(
+    apply_fn: Apply,
+    params: Any,
+    x: jax.Array,
+    references: jax.Array,
+    *,
+    chunk_size: int | None = None,
+    temper: Literal["duq"] | None = None,
+) -> Classification:
+    """Class probabilities and their uncertainty over K references, in one pass.
+
+    Args:
+      apply_fn: `f(params, anchored inputs [B, ..., 2C]) -> logits [B, C]`, see `predict`.
+      params: passed to `apply_fn`.
+      x: normalised inputs, floating `[B, ..., C]`.
+      references: floating `[K, ..., C]`, K at least 1, the same for every input.
+      chunk_size: references evaluated at once, all by default; memory grows with it and not with K.
+      temper: "duq" divides the mean logits by `1 + exp(mean over classes of the std of sigmoid(logits))`
+        and takes `probs` and `entropy` from them, as the released code does (`ImageNet/wrapper.py`);
+        the spread and the mutual information stay those of the untempered softmaxes. One reference has
+        no spread and is not tempered.
+
+    Raises:
+      ValueError: K or `chunk_size` is below 1, the references do not fit the inputs, or `temper` is unknown.
+    """
+    if temper not in (None, "duq"):
+        raise ValueError(f"temper must be None or 'duq', got {temper!r}")
+
+    def outputs(reference):
+        logits = _apply(apply_fn, params, x, reference)
+        probs = jax.nn.softmax(logits)
+        values = {"logits": logits, "probs": probs, "entropy": predictive_entropy(probs)}
+        return values | {"sigmoid": jax.nn.sigmoid(logits)} if temper else values
+
+    mean, std = _over_references(outputs, references, x, chunk_size)
+    gain = information_gain(predictive_entropy(mean["probs"]), mean["entropy"])
+    logits, probs = mean["logits"], mean["probs"]
+    if temper and std is not None:
+        logits = logits / (1 + jnp.exp(jnp.mean(std["sigmoid"], axis=-1, keepdims=True)))
+        probs = jax.nn.softmax(logits)
+    return Classification(logits, probs, std and std["probs"], predictive_entropy(probs), gain)
+
+
+def transductive_references(x: jax.Array, bank: jax.Array, residuals: jax.Array) -> jax.Array:
+    """Bilinear transduction (BLT): for each input the reference whose residual was most nearly seen in training.
+
+    The reference `r` of the bank, over all training residuals `d`, with the least `‖x - r - d‖²`. Expanded,
+    no image-sized work is left in the search: `x·r`, `x·d` and `r·d` once, then a minimum over (r, d) for
+    one input after the other, so memory is `B·(M + D) + M·D`.
+
+    Args:
+      x: inputs, floating `[B, ..., C]`.
+      bank: references, floating `[M, ..., C]`.
+      residuals: `x - r` of pairs seen in training, floating `[D, ..., C]`.
+
+    Returns:
+      References `[B, ..., C]`, rows of the bank.
+    """
+    if not (jnp.shape(x)[1:] == jnp.shape(bank)[1:] == jnp.shape(residuals)[1:]):
+        raise ValueError(
+            "x, bank and residuals must agree in all but the first axis, got shapes "
+            f"{jnp.shape(x)}, {jnp.shape(bank)} and {jnp.shape(residuals)}"
+        )
+    inputs, references, seen = (a.reshape(len(a), -1).astype(jnp.float32) for a in (x, bank, residuals))
+
+    def gram(a, b):
+        return jnp.matmul(a, b.T, precision=jax.lax.Precision.HIGHEST)
+
+    # ‖x - r - d‖² = ‖x‖² + [‖r‖² - 2 x·r] + [‖d‖² - 2 x·d] + 2 r·d
+    from_reference = jnp.sum(references**2, axis=1) - 2 * gram(inputs, references)
+    from_residual = jnp.sum(seen**2, axis=1) - 2 * gram(inputs, seen)
+    cross = 2 * gram(references, seen)
+
+    def nearest(terms):
+        of_reference, of_residual = terms
+        return jnp.argmin(of_reference + jnp.min(of_residual + cross, axis=1))
+
+    return bank[jax.lax.map(nearest, (from_reference, from_residual))]
+
+
+class _Moments(NamedTuple):
+    """Running moments over references: how many, their mean, the sum of squared deviations from it."""
+
+    count: jax.Array
+    mean: Any
+    squares: Any
+
+
+def _apply(apply_fn, params, x, reference):
+    references = jnp.broadcast_to(reference.astype(x.dtype), x.shape)
+    return apply_fn(params, anchor(x, references)).astype(jnp.float32)
+
+
+def _over_references(outputs, references, x, chunk_size):
+    """Mean and unbiased spread of `outputs(reference)`: a scan over chunks of references, `vmap` inside."""
+    num = len(references)
+    if num < 1:
+        raise ValueError("references must hold at least 1, [K, ..., C]; got K = 0")
+    if references.shape[1:] != x.shape[1:]:
+        raise ValueError(f"references {references.shape} do not fit inputs {x.shape}: all but the first axis must agree")
+    chunk_size = num if chunk_size is None else min(chunk_size, num)
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
+
+    def chunk_moments(chunk):
+        return _moments(jax.vmap(outputs)(chunk))
+
+    def add_chunk(moments, chunk):
+        return _merged(moments, chunk_moments(chunk)), None
+
+    num_chunks, num_left = divmod(num, chunk_size)
+    chunks, left = jnp.split(references, [num - num_left])
+    chunks = chunks.reshape(num_chunks, chunk_size, *references.shape[1:])
+    none_yet = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(chunk_moments, chunks[0]))
+    moments, _ = jax.lax.scan(add_chunk, none_yet, chunks)
+    if num_left:
+        moments, _ = add_chunk(moments, left)
+    std = jax.tree.map(lambda s: jnp.sqrt(s / (num - 1)), moments.squares) if num > 1 else None
+    return moments.mean, std
+
+
+def _moments(values):
+    count = jnp.float32(len(jax.tree.leaves(values)[0]))
+    mean = jax.tree.map(lambda v: jnp.mean(v, axis=0), values)
+    squares = jax.tree.map(lambda v, m: jnp.sum((v - m) ** 2, axis=0), values, mean)
+    return _Moments(count, mean, squares)
+
+
+def _merged(a: _Moments, b: _Moments) -> _Moments:
+    """Moments of two sets together (Chan, Golub & LeVeque 1983), stable where the mean is far from zero."""
+    count = a.count + b.count
+    mean = jax.tree.map(lambda p, q: p + (q - p) * (b.count / count), a.mean, b.mean)
+    squares = jax.tree.map(
+        lambda s, t, p, q: s + t + (q - p) ** 2 * (a.count * b.count / count), a.squares, b.squares, a.mean, b.mean
+    )
+    return _Moments(count, mean, squares)

@@ -1,0 +1,86 @@
+"""Devices: a mesh with one data axis, and the mapping of a step written for one device over all of them."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from anchor_jax import backends
+from anchor_jax.errors import UserError
+
+AXIS = "data"  # the name a step gives to `lax.pmean` and its like
+SPLIT = PartitionSpec(AXIS)  # the first axis is divided over the devices
+SAME = PartitionSpec()  # every device holds all of it
+
+Tree = TypeVar("Tree")
+
+
+def mesh(num_devices: int | None = None) -> Mesh:
+    """One axis over the first `num_devices` devices, over all by default."""
+    devices = jax.devices()
+    if num_devices is not None and not 1 <= num_devices <= len(devices):
+        raise UserError(f"num_devices must lie in 1..{len(devices)}, the devices that JAX sees; got {num_devices}")
+    return Mesh(np.array(devices[:num_devices]), (AXIS,))
+
+
+def pmapped(
+    step: Callable[..., Any], mesh: Mesh, *, in_specs: Any, out_specs: Any, donate_argnums: tuple[int, ...] = ()
+) -> Callable[..., Any]:
+    """Map a function written for one device, with the axis `AXIS`, over the mesh, and compile it.
+
+    It is what `jax.pmap` itself is since JAX 0.8, without the leading device axis: arrays keep their
+    global shape, `in_specs` and `out_specs` (`SPLIT` or `SAME`, one an argument) say what is divided.
+    """
+    mapped = jax.shard_map(step, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+    compiler_options = backends.compiler_options(platform_of(mesh))
+    return jax.jit(mapped, donate_argnums=donate_argnums, compiler_options=compiler_options)
+
+
+def repeated(step: Callable[..., Tree], mesh: Mesh) -> Callable[..., Tree]:
+    """Map `step(carry, *args) -> carry` over the mesh, to be run many times: `run(carry, num_steps, *args)`.
+
+    Every device holds all of `carry`, which is donated, and of `args`. However many steps are asked for, they
+    are compiled once; the host waits for none of them.
+    """
+    if backends.loops_on_device(platform_of(mesh)):
+
+        def steps(carry, num_steps, *args):
+            return jax.lax.fori_loop(0, num_steps, lambda _, carry: step(carry, *args), carry)
+
+        return pmapped(steps, mesh, in_specs=SAME, out_specs=SAME, donate_argnums=(0,))
+
+    one_step = pmapped(step, mesh, in_specs=SAME, out_specs=SAME, donate_argnums=(0,))
+
+    def run(carry, num_steps, *args):
+        for _ in range(num_steps):
+            carry = one_step(carry, *args)
+        return carry
+
+    return run
+
+
+def platform_of(mesh: Mesh) -> str:
+    """The platform of a mesh: "cpu", "gpu" or "tpu"."""
+    return mesh.devices.flat[0].platform
+
+
+def everywhere(mesh: Mesh) -> NamedSharding:
+    """The sharding of arrays that every device of the mesh holds in full."""
+    return NamedSharding(mesh, SAME)
+
+
+def replicated(tree: Tree, mesh: Mesh) -> Tree:
+    """The arrays of a tree in full on every device of the mesh."""
+    return jax.device_put(tree, everywhere(mesh))
+
+
+def own_part(tree: Tree) -> Tree:
+    """Inside a mapped step: this device's equal share of arrays that every device holds in full."""
+
+    def part(array):
+        shares = array.reshape(jax.lax.axis_size(AXIS), -1, *array.shape[1:])
+        return shares[jax.lax.axis_index(AXIS)]
+
+    return jax.tree.map(part, tree)

@@ -1,0 +1,79 @@
+"""Checkpoints of a run by orbax: asynchronous, atomic, the newest few and the best."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from ml_collections import ConfigDict
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+
+from anchor_jax.errors import UserError
+from anchor_jax.training.state import TrainState, variables
+
+METRIC = "accuracy"  # of the evaluation in training, by which the best is known
+
+
+def manager(workdir: Path, config: ConfigDict, *, read_only: bool = False) -> ocp.CheckpointManager:
+    """Keeps the newest `config.checkpoint.keep` checkpoints and the best one."""
+
+    def score(metrics):
+        return metrics[METRIC]
+
+    policy = AnyPreservationPolicy([LatestN(config.checkpoint.keep), BestN(get_metric_fn=score, n=1)])
+    options = ocp.CheckpointManagerOptions(
+        best_fn=score, preservation_policy=policy, read_only=read_only, create=not read_only, cleanup_tmp_directories=not read_only
+    )
+    return ocp.CheckpointManager((workdir / "checkpoints").absolute(), options=options)
+
+
+def save(checkpoints: ocp.CheckpointManager, state: TrainState, metrics: dict[str, float]) -> None:
+    """Save the state under its step, in the background; what evaluation needs lies apart from the rest."""
+    items = ocp.args.Composite(
+        variables=ocp.args.StandardSave(variables(state)), opt_state=ocp.args.StandardSave(state.opt_state)
+    )
+    checkpoints.save(int(state.step), args=items, metrics=metrics)
+
+
+def restore(checkpoints: ocp.CheckpointManager, like: TrainState) -> TrainState:
+    """The newest state; shapes, dtypes and devices are those of `like`, which is the answer if there is none.
+
+    Raises:
+      UserError: the newest checkpoint is damaged or does not fit.
+    """
+    step = checkpoints.latest_step()
+    if step is None:
+        return like
+    items = _restore(checkpoints, step, variables=variables(like), opt_state=like.opt_state)
+    state = like._replace(**items["variables"], opt_state=items["opt_state"])
+    return state._replace(step=jax.device_put(jax.numpy.int32(step), like.step.sharding))
+
+
+def restore_variables(workdir: Path, config: ConfigDict, like: Any, which: int | str) -> tuple[int, Any]:
+    """Step and variables of a checkpoint; `which` is a step, "latest" or "best".
+
+    Raises:
+      UserError: there is no such checkpoint, it is damaged, or it does not fit the model.
+    """
+    if not (workdir / "checkpoints").is_dir():
+        raise UserError(f"no checkpoint in '{workdir}' yet; train first")
+    with manager(workdir, config, read_only=True) as checkpoints:
+        steps = checkpoints.all_steps()
+        step = {"latest": checkpoints.latest_step(), "best": checkpoints.best_step()}.get(which, which)
+        if step not in steps:
+            raise UserError(f"no checkpoint {which} in '{workdir}'; there are: {', '.join(map(str, steps)) or 'none'}")
+        return step, _restore(checkpoints, step, variables=like)["variables"]
+
+
+def _restore(checkpoints, step, **like):
+    abstract = {name: jax.tree.map(ocp.utils.to_shape_dtype_struct, tree) for name, tree in like.items()}
+    items = ocp.args.Composite(**{name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()})
+    try:
+        return checkpoints.restore(step, args=items)
+    except Exception as error:  # orbax and tensorstore raise many kinds on damaged files
+        reason = str(error).splitlines()[0][:200]
+        others = [other for other in checkpoints.all_steps() if other != step]
+        raise UserError(
+            f"checkpoint '{checkpoints.directory / str(step)}' is damaged or does not fit the model ({reason}); "
+            f"move it away to go on from another; there are: {', '.join(map(str, others)) or 'none'}"
+        ) from error

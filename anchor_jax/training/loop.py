@@ -1,0 +1,222 @@
+"""Training from a configuration and a folder: begin or resume, then step, report, evaluate and save."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import optax
+from flax import linen as nn
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from anchor_jax import config as configuration
+from anchor_jax import metrics, parallel
+from anchor_jax.data import Dataset, load_test, load_train, measure_normalization, select_rows
+from anchor_jax.errors import UserError
+from anchor_jax.predictor import Predictor
+from anchor_jax.training import checkpoint, optimizer, run, state
+from anchor_jax.training.prediction import model_of, normalization_of, predictor_of
+from anchor_jax.training.reporting import Reporter, check_finite
+from anchor_jax.training.run import Run
+from anchor_jax.training.state import TrainState
+from anchor_jax.training.step import Totals, TrainData, epoch_order, make_train_step, seed_keys
+
+
+class Length(NamedTuple):
+    """How long a run is."""
+
+    steps_per_epoch: int
+    total_steps: int
+
+    def is_due(self, step: int, every_epochs: float) -> bool:
+        """Whether something done every so many epochs is to be done after a step; after the last it always is."""
+        return step == self.total_steps or step % max(round(every_epochs * self.steps_per_epoch), 1) == 0
+
+    def stops(self, done: int, config: ConfigDict) -> Iterator[int]:
+        """The steps after which the host looks in: the ends of epochs among them."""
+        every_steps = config.logging.every_steps or self.steps_per_epoch
+        for step in range(done + 1, self.total_steps + 1):
+            logs = step % self.steps_per_epoch % every_steps == 0
+            if logs or any(self.is_due(step, due.every_epochs) for due in (config.evaluation, config.checkpoint)):
+                yield step
+
+
+def train(config: ConfigDict, workdir: Path) -> TrainState:
+    """Train a network in a folder, from the beginning or from its newest checkpoint; the state at the end.
+
+    Raises:
+      UserError: a mistake in the configuration, the data or the folder; the loss became NaN or infinite.
+    """
+    training = prepare(config, workdir)
+    config, length = training.run.config, training.length
+    with checkpoint.manager(workdir, config) as checkpoints:
+        current = checkpoint.restore(checkpoints, training.first_state())
+        done = int(current.step)
+        with Reporter(workdir, done, length.total_steps) as reporter:
+            reporter.say(introduction(training, current))
+            for stop in length.stops(done, config):
+                current, numbers = training.advance(current, stop)
+                reporter.report(stop, "train", numbers)
+                check_finite(stop, numbers["loss"], checkpoints.latest_step(), workdir)
+                saves = length.is_due(stop, config.checkpoint.every_epochs)
+                if saves or length.is_due(stop, config.evaluation.every_epochs):
+                    scores = training.evaluate(current)
+                    reporter.report(stop, training.evaluated_on, scores)
+                    if saves:
+                        reporter.flush()
+                        checkpoint.save(checkpoints, current, scores)
+    return current
+
+
+def prepare(config: ConfigDict, workdir: Path) -> "Training":
+    """All that a run needs before its first step; see `train`."""
+    configuration.validate(config)
+    mesh = parallel.mesh()
+    training_set, held_out = load_train(config.data, config.seed)
+    length = _length(config, len(training_set.images), mesh)
+    config = _with_normalization(config, training_set.images)
+    bank = select_rows(
+        training_set.labels, config.anchoring.bank_size, per_class=config.anchoring.bank_per_class, seed=config.seed
+    )
+    this_run = run.begin(workdir, config, training_set, bank)
+    evaluation_set = held_out or load_test(config.data, this_run.label_names, this_run.image_shape)
+
+    model = model_of(this_run, axis_name=parallel.AXIS)
+    schedule = optimizer.create_schedule(config.optimizer, *length)
+    transformation = optimizer.create(config.optimizer, schedule)
+    step = make_train_step(model, transformation, config, normalization_of(this_run))
+    return Training(
+        run=this_run,
+        length=length,
+        mesh=mesh,
+        model=model,
+        schedule=schedule,
+        transformation=transformation,
+        data=parallel.replicated(TrainData(training_set.images, training_set.labels, bank), mesh),
+        evaluation_set=evaluation_set,
+        evaluated_on="validation" if held_out else "test",
+        run_steps=parallel.repeated(step, mesh),
+        predictor=predictor_of(this_run, None, mesh),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """What stays the same from the first step of a run to its last."""
+
+    run: Run
+    length: Length
+    mesh: Mesh
+    model: nn.Module
+    schedule: optax.Schedule
+    transformation: optax.GradientTransformation
+    data: TrainData
+    evaluation_set: Dataset
+    evaluated_on: str
+    run_steps: Callable[..., tuple[TrainState, Totals]]
+    predictor: Predictor
+
+    def first_state(self) -> TrainState:
+        """The state before the first step, on all devices."""
+        init_key, _, _ = seed_keys(self.run.config.seed)
+        return parallel.replicated(
+            state.create(self.model, self.transformation, init_key, self.run.input_shape), self.mesh
+        )
+
+    def advance(self, current: TrainState, stop: int) -> tuple[TrainState, dict[str, float | None]]:
+        """Train up to step `stop`, within one epoch; `current` is donated. Also what was seen on the way."""
+        started, done = time.perf_counter(), int(current.step)
+        _, order_key, _ = seed_keys(self.run.config.seed)
+        order = _order_of(order_key, done // self.length.steps_per_epoch, len(self.data.images))
+        carry = (current, parallel.replicated(Totals.zeros(), self.mesh))
+        current, totals = self.run_steps(carry, stop - done, self.data, order)
+        numbers = _numbers(jax.device_get(totals))
+        numbers["learning_rate"] = float(self.schedule(stop - 1))
+        images = (stop - done) * self.run.config.training.batch_size
+        numbers["images_per_second"] = images / (time.perf_counter() - started)
+        return current, numbers
+
+    def evaluate(self, current: TrainState) -> dict[str, float]:
+        """Scores of a state on the evaluation set, see `metrics.summary`."""
+        config = self.run.config.evaluation
+        predictor = dataclasses.replace(self.predictor, variables=state.variables(current))
+        probs = predictor(self.evaluation_set.images, config.num_references).probs
+        return {name: float(score) for name, score in metrics.summary(probs, self.evaluation_set.labels, config.num_bins).items()}
+
+
+def introduction(training: Training, current: TrainState) -> str:
+    """What runs where, in a few lines."""
+    this_run, length = training.run, training.length
+    config = this_run.config
+    devices = training.mesh.devices.ravel()
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(current.params))
+    anchoring = config.anchoring
+    method = "standard training"
+    if anchoring.enabled:
+        method = f"anchored training, {len(training.data.bank):,} references"
+        method += f", masked with probability {anchoring.mask_prob}" if anchoring.mask_prob else ", no masking"
+    begin = f"goes on after step {int(current.step):,}" if int(current.step) else "begins"
+    return "\n".join(
+        [
+            f"devices   {len(devices)} x {devices[0].device_kind}, jax {jax.__version__}",
+            f"method    {method}",
+            f"model     {config.model.name}, {parameters:,} parameters, computed in {config.model.dtype}",
+            f"data      {config.data.name or config.data.path or config.data.source}: "
+            f"{len(training.data.images):,} images {list(this_run.image_shape)}, {len(this_run.label_names)} classes; "
+            f"evaluated on {len(training.evaluation_set.images):,} of {training.evaluated_on}",
+            f"steps     {length.total_steps:,} of {config.training.batch_size} images, {length.steps_per_epoch:,} an "
+            f"epoch; {begin}",
+            f"folder    {this_run.workdir}",
+        ]
+    )
+
+
+_order_of = jax.jit(epoch_order, static_argnums=2)
+
+
+def _length(config, num_examples, mesh):
+    batch_size = config.training.batch_size
+    if batch_size % mesh.size:
+        raise UserError(
+            f"config.training.batch_size must be divisible by the {mesh.size} devices; got {batch_size}, "
+            f"try {max(batch_size // mesh.size, 1) * mesh.size}"
+        )
+    if batch_size > num_examples:
+        raise UserError(f"config.training.batch_size must be at most {num_examples}, the training set; got {batch_size}")
+    steps_per_epoch = num_examples // batch_size
+    total_steps = round(config.training.total_epochs * steps_per_epoch)
+    if total_steps < 1:
+        raise UserError(f"config.training.total_epochs={config.training.total_epochs} is less than one step; raise it")
+    return Length(steps_per_epoch, total_steps)
+
+
+def _with_normalization(config, images):
+    """The config with the mean and standard deviation that it leaves to be measured."""
+    measured = measure_normalization(images)._asdict()
+    config = config.copy_and_resolve_references()
+    for name, values in measured.items():
+        given = config.data[name]
+        if given and len(given) != len(values):
+            raise UserError(
+                f"config.data.{name} must have one number for each of the {len(values)} channels, or be () to be "
+                f"measured; got {given}"
+            )
+        config.data[name] = given or values
+    return config
+
+
+def _numbers(totals):
+    """Means of what was summed up; None of what did not occur."""
+
+    def mean(total, count):
+        return float(total / count) if count else None
+
+    return {
+        "loss": mean(totals.loss, totals.count),
+        "accuracy": mean(totals.correct, totals.count - totals.masked_count),
+        "masked_accuracy": mean(totals.masked_correct, totals.masked_count),
+        "masked_entropy": mean(totals.masked_entropy, totals.masked_count),
+    }

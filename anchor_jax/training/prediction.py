@@ -1,0 +1,76 @@
+"""From a run to its model and its predictor."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from anchor_jax import models, parallel
+from anchor_jax.data import Normalization
+from anchor_jax.predictor import Predictor, compile_classifier
+from anchor_jax.training import checkpoint, run
+from anchor_jax.training.run import Run
+
+
+def load_predictor(workdir: str | os.PathLike[str], step: int | str | None = None) -> Predictor:
+    """The predictor of a trained run: raw uint8 images in, `Classification` out.
+
+    Args:
+      workdir: the run's folder.
+      step: of the checkpoint, or "best"; the newest one by default. "best" is the one with the highest
+        accuracy among the evaluations in training: on the test set, unless the run held some of its
+        training set out.
+
+    Raises:
+      UserError: there is no run or no such checkpoint, or it is damaged.
+    """
+    _, predictor = load_checkpoint(run.load(Path(workdir)), step)
+    return predictor
+
+
+def load_checkpoint(this_run: Run, step: int | str | None) -> tuple[int, Predictor]:
+    """Step and predictor of a checkpoint, see `load_predictor`."""
+    mesh = parallel.mesh()
+    model = model_of(this_run)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(this_run.input_shape))
+    like = {"params": shapes["params"], "batch_stats": shapes.get("batch_stats", {})}
+    like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=parallel.everywhere(mesh)), like)
+    found, variables = checkpoint.restore_variables(this_run.workdir, this_run.config, like, step or "latest")
+    return found, predictor_of(this_run, variables, mesh)
+
+
+def model_of(this_run: Run, axis_name: str | None = None) -> nn.Module:
+    """The untrained model; `axis_name` is the mapped axis of training."""
+    config = this_run.config.model
+    options = dict(config.options) | ({"axis_name": axis_name} if axis_name else {})
+    return models.create(config.name, len(this_run.label_names), dtype=config.dtype, **options)
+
+
+def predictor_of(this_run: Run, variables: Any, mesh: Mesh) -> Predictor:
+    """A predictor of the run with these variables."""
+    config = this_run.config
+    classify_batch = compile_classifier(
+        model_of(this_run),
+        normalization_of(this_run),
+        mesh,
+        anchored=config.anchoring.enabled,
+        chunk_size=config.evaluation.chunk_size or None,
+    )
+    return Predictor(
+        variables,
+        this_run.references,
+        this_run.label_names,
+        this_run.image_shape,
+        classify_batch,
+        num_devices=mesh.size,
+        batch_size=config.evaluation.batch_size,
+    )
+
+
+def normalization_of(this_run: Run) -> Normalization:
+    """Of the run's config."""
+    return Normalization(this_run.config.data.mean, this_run.config.data.std)

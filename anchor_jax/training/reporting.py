@@ -1,0 +1,99 @@
+"""What a run tells while it goes: a progress bar or plain lines, JSON lines and TensorBoard."""
+
+import json
+import math
+import os
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from tensorboardX import SummaryWriter
+
+from anchor_jax.errors import UserError
+from anchor_jax.files import replacing
+
+SHOWN = {
+    "loss": "loss {:.3f}",
+    "accuracy": "accuracy {:.1%}",
+    "masked_entropy": "masked entropy {:.2f}",
+    "images_per_second": "{:,.0f} images/s",
+}
+
+
+class Reporter:
+    """Writes numbers of a step everywhere, from the step on at which the run begins or goes on.
+
+    A terminal gets a bar, anything else one line a report.
+    """
+
+    def __init__(self, workdir: Path, first_step: int, total_steps: int):
+        self._file = workdir / "metrics.jsonl"
+        _forget_after(self._file, first_step)
+        self._lines = self._file.open("a", buffering=1)
+        self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
+        self._console = Console()
+        self._total_steps = total_steps
+        columns = ("step", MofNCompleteColumn(), BarColumn(), TextColumn("{task.fields[text]}"), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
+        self._task = self._bar.add_task("", total=total_steps, completed=first_step, text="compiling")
+
+    def __enter__(self) -> "Reporter":
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+        self._bar.stop()
+        self._tensorboard.close()
+        self._lines.close()
+
+    def say(self, text: str) -> None:
+        """A line for the reader of the terminal."""
+        self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+    def report(self, step: int, prefix: str, numbers: dict[str, float | None]) -> None:
+        """Numbers of a step under names such as "train/loss"; None where there was nothing to measure."""
+        named = {f"{prefix}/{name}": value for name, value in numbers.items()}
+        self._lines.write(json.dumps({"step": step, **named}) + "\n")
+        for name, value in named.items():
+            if value is not None:
+                self._tensorboard.add_scalar(name, value, step)
+        shown = (text.format(numbers[name]) for name, text in SHOWN.items() if numbers.get(name) is not None)
+        text = f"{prefix} {', '.join(shown)}"
+        self._bar.update(self._task, completed=step, text=text)
+        if not self._console.is_terminal or prefix != "train":
+            self.say(f"step {step}/{self._total_steps}: {text}")
+
+    def flush(self) -> None:
+        """All that was reported is on disk."""
+        self._lines.flush()
+        os.fsync(self._lines.fileno())
+
+
+def check_finite(step: int, loss: float, last_good: int | None, workdir: Path) -> None:
+    """Stop a run whose loss is no number.
+
+    Raises:
+      UserError: names the step, the last checkpoint and the likely cause.
+    """
+    if not math.isfinite(loss):
+        kept = f"the checkpoint of step {last_good} in '{workdir}' is good" if last_good else "no checkpoint was written"
+        raise UserError(
+            f"the loss is {loss} at step {step}; {kept}; the likely cause is too high a learning rate: "
+            "lower config.optimizer.learning_rate, or raise config.optimizer.warmup_epochs, in a new --workdir"
+        )
+
+
+def _forget_after(file: Path, step: int) -> None:
+    """Drop the lines of steps that a resumed run does again, and a line that was cut off."""
+    if file.exists():
+        kept = [line for line in file.read_text().splitlines() if _step_of(line) <= step]
+        with replacing(file) as new:
+            new.write_text("".join(line + "\n" for line in kept))
+
+
+def _step_of(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return math.inf

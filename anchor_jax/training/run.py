@@ -1,0 +1,163 @@
+"""The folder of a run: its record and references, written once, and what evaluation needs to read it back.
+
+    run.json         config, class names, image shape, which references, versions; there when the run has begun
+    references.npz   pixels of the inference references
+    checkpoints/     see `checkpoint`
+    metrics.jsonl    one line a log point
+    tensorboard/     the same for TensorBoard
+    eval/            what `eval.py` writes
+"""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from anchor_jax.config import MAY_CHANGE, flatten
+from anchor_jax.data import Dataset
+from anchor_jax.errors import UserError
+from anchor_jax.files import replacing
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run's record.
+
+    Attributes:
+      workdir: its folder.
+      config: complete, with the normalisation measured.
+      label_names: one name a class.
+      image_shape: H, W and C.
+      references: uint8 `[R, H, W, C]`, for inference, drawn once from the bank; None for a standard network.
+    """
+
+    workdir: Path
+    config: ConfigDict
+    label_names: tuple[str, ...]
+    image_shape: tuple[int, ...]
+    references: np.ndarray | None
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one batch of one, as the network sees it: `[1, H, W, C]`, 2C where anchored."""
+        *size, channels = self.image_shape
+        return (1, *size, channels * (2 if self.config.anchoring.enabled else 1))
+
+
+def begin(workdir: Path, config: ConfigDict, train: Dataset, bank: np.ndarray) -> Run:
+    """Begin a run in a folder, or go on with the one that is there.
+
+    Args:
+      workdir: the folder, made where it is missing.
+      config: validated, with the normalisation measured.
+      train: the training set.
+      bank: int32 `[M]`, rows of the training set that serve as references.
+
+    Raises:
+      UserError: the folder holds another run, or cannot be written to.
+    """
+    if (workdir / "run.json").exists():
+        run = load(workdir)
+        _check_same(run, config, train)
+        return dataclasses.replace(run, config=config)
+    if (workdir / "checkpoints").exists():
+        raise UserError(f"'{workdir}' holds checkpoints but no run.json; restore that file or choose another --workdir")
+    rows = _reference_rows(config, bank)
+    record: dict[str, Any] = {
+        "config": config.to_dict(),
+        "label_names": train.label_names,
+        "image_shape": train.images.shape[1:],
+        "versions": {package: importlib.metadata.version(package) for package in PACKAGES},
+    }
+    try:
+        if rows is not None:
+            references = train.images[rows]
+            record["references"] = {"seed": config.seed, "rows": rows.tolist(), "sha256": _digest(references)}
+            with replacing(workdir / "references.npz") as file:
+                np.savez_compressed(file, images=references)
+        with replacing(workdir / "run.json") as file:
+            file.write_text(json.dumps(record, indent=2) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot write to '{workdir}' ({error.strerror}); choose another --workdir") from error
+    return load(workdir)
+
+
+def load(workdir: Path) -> Run:
+    """The record of a run.
+
+    Raises:
+      UserError: there is no run in the folder, or its record is damaged.
+    """
+    file = workdir / "run.json"
+    if not file.exists():
+        raise UserError(f"no run in '{workdir}': it has no run.json; give the --workdir of train.py")
+    try:
+        record = json.loads(file.read_text())
+        config = _config_of(record["config"])
+        label_names, image_shape = tuple(record["label_names"]), tuple(record["image_shape"])
+        digest = record["references"]["sha256"] if config.anchoring.enabled else None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"'{file}' is damaged ({error}); restore it from a copy") from error
+    references = _load_references(workdir / "references.npz", digest) if digest else None
+    return Run(workdir, config, label_names, image_shape, references)
+
+
+def _reference_rows(config, bank):
+    if not config.anchoring.enabled:
+        return None
+    num = min(config.evaluation.saved_references, len(bank))
+    if config.evaluation.num_references > num:
+        raise UserError(
+            f"config.evaluation.num_references must be at most {num}, the references saved with the run; "
+            f"got {config.evaluation.num_references}"
+        )
+    return np.random.default_rng(config.seed).choice(bank, num, replace=False)
+
+
+def _load_references(file, digest):
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            references = arrays["images"]
+    except Exception as error:  # zipfile, zlib and NumPy raise many kinds on damaged bytes
+        raise UserError(f"'{file}' is missing or damaged ({error}); restore it from a copy") from error
+    if _digest(references) != digest:
+        raise UserError(f"'{file}' does not hold the references of the run (their hash differs); restore it from a copy")
+    return references
+
+
+def _digest(images):
+    return hashlib.sha256(np.ascontiguousarray(images).tobytes()).hexdigest()
+
+
+def _config_of(record: dict[str, Any]) -> ConfigDict:
+    """The config as it was before JSON made lists of its tuples."""
+
+    def restored(value):
+        if isinstance(value, dict):
+            return {key: restored(inner) for key, inner in value.items()}
+        return tuple(value) if isinstance(value, list) else value
+
+    return ConfigDict(restored(record)).lock()
+
+
+def _check_same(run, config, train):
+    recorded, given = flatten(run.config), flatten(config)
+    for key in sorted(recorded.keys() | given.keys()):
+        before, now = recorded.get(key), given.get(key)
+        if before != now and key.split(".")[0] not in MAY_CHANGE:
+            raise UserError(
+                f"'{run.workdir}' holds another run: its config.{key} is {before!r}, given is {now!r}; "
+                "give the same value or another --workdir"
+            )
+    if run.label_names != train.label_names or run.image_shape != train.images.shape[1:]:
+        raise UserError(
+            f"'{run.workdir}' holds another run, of {len(run.label_names)} classes and images {list(run.image_shape)}; "
+            f"the data have {len(train.label_names)} and {list(train.images.shape[1:])}; choose another --workdir"
+        )
