@@ -122,11 +122,12 @@ def validate(config: ConfigDict) -> None:
       UserError: names the key, what was given and what is allowed.
     """
     given, known = flatten(config), flatten(base())
-    for key in given.keys() - known.keys():
-        if not key.startswith("model.options."):
+    for key in given:
+        if not is_known(key):
             raise UserError(unknown_key(key))
-    for key in known.keys() - given.keys():
-        raise UserError(f"config.{key} is missing; start the config from anchor_jax.config.base()")
+    for key in known:
+        if key not in given:
+            raise UserError(f"config.{key} is missing; start the config from anchor_jax.config.base()")
     for key, choices in _CHOICES.items():
         if given[key] not in choices:
             raise UserError(f"config.{key} must be one of {', '.join(choices)}; got {given[key]!r}")
@@ -140,6 +141,11 @@ def validate(config: ConfigDict) -> None:
             raise UserError(f"config.{key} must be above 0; got {given[key]}")
     if any(not s > 0 for s in given["data.std"]):
         raise UserError(f"config.data.std must be above 0; got {given['data.std']}")
+
+
+def is_known(key: str) -> bool:
+    """Whether `base()` has a key, such as "anchoring.mask_prob"; the options of a model are its own affair."""
+    return key in flatten(base()) or key.startswith("model.options.")
 
 
 def unknown_key(key: str) -> str:

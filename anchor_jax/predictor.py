@@ -58,7 +58,7 @@ class Predictor:
           UserError: the images are not uint8 `[B, H, W, C]` of the run's shape, or K is out of range.
         """
         self._check(images)
-        references = self._first(num_references)
+        references = self.first_references(num_references)
         batches = [
             jax.tree.map(lambda rows: rows[:size], self.classify_batch(self.variables, references, batch, temper))
             for batch, size in self._batches(images)
@@ -74,7 +74,8 @@ class Predictor:
         if not len(images):
             raise UserError("images must hold at least one; got none")
 
-    def _first(self, num_references):
+    def first_references(self, num_references: int) -> np.ndarray | None:
+        """The first K references of the run, uint8 `[K, H, W, C]`; None for a standard network."""
         if self.references is None:
             return None
         if not 1 <= num_references <= len(self.references):

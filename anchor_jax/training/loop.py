@@ -122,9 +122,8 @@ class Training:
     def first_state(self) -> TrainState:
         """The state before the first step, on all devices."""
         init_key, _, _ = seed_keys(self.run.config.seed)
-        return parallel.replicated(
-            state.create(self.model, self.transformation, init_key, self.run.input_shape), self.mesh
-        )
+        create = jax.jit(state.create, static_argnums=(0, 1, 3), out_shardings=parallel.everywhere(self.mesh))
+        return create(self.model, self.transformation, init_key, self.run.input_shape)
 
     def advance(self, current: TrainState, stop: int) -> tuple[TrainState, dict[str, float | None]]:
         """Train up to step `stop`, within one epoch; `current` is donated. Also what was seen on the way."""

@@ -74,7 +74,7 @@ def begin(workdir: Path, config: ConfigDict, train: Dataset, bank: np.ndarray) -
         "config": config.to_dict(),
         "label_names": train.label_names,
         "image_shape": train.images.shape[1:],
-        "versions": {package: importlib.metadata.version(package) for package in PACKAGES},
+        "versions": versions(),
     }
     try:
         if rows is not None:
@@ -107,6 +107,11 @@ def load(workdir: Path) -> Run:
         raise UserError(f"'{file}' is damaged ({error}); restore it from a copy") from error
     references = _load_references(workdir / "references.npz", digest) if digest else None
     return Run(workdir, config, label_names, image_shape, references)
+
+
+def versions() -> dict[str, str]:
+    """Of the packages whose change may change the numbers."""
+    return {package: importlib.metadata.version(package) for package in PACKAGES}
 
 
 def _reference_rows(config, bank):

@@ -1,0 +1,54 @@
+"""What the command lines share: flags in, one line and an exit status out."""
+
+import re
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from absl import app, flags, logging
+
+from anchor_jax import config
+from anchor_jax.errors import UserError
+
+FAILED, WRONG_COMMAND_LINE = 1, 2
+
+
+def run(main: Callable[[], object]) -> None:
+    """Parse the flags, call `main` and exit: 0, 1 for a mistake in what was given, 2 for a wrong command line."""
+    logging.set_verbosity(logging.ERROR)  # orbax tells of every file it touches
+
+    def main_of_app(argv):
+        if argv[1:]:
+            _exit(WRONG_COMMAND_LINE, f"unexpected argument '{argv[1]}'; flags are written --name=value")
+        try:
+            main()
+        except UserError as error:
+            _exit(FAILED, str(error))
+
+    app.run(main_of_app, flags_parser=_parse)
+
+
+def integer(flag: str, value: str) -> int:
+    """The whole number that a flag was given."""
+    try:
+        return int(value)
+    except ValueError:
+        _exit(WRONG_COMMAND_LINE, f"--{flag} takes whole numbers; got '{value}'")
+
+
+def _parse(argv):
+    for argument in argv[1:]:
+        override = re.match(r"--?config\.([^=]+)", argument)
+        if override and not config.is_known(override[1]):
+            _exit(WRONG_COMMAND_LINE, config.unknown_key(override[1]))
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        _exit(WRONG_COMMAND_LINE, f"{error}; see --help")
+    except Exception as error:  # the config file is code, which may fail in any way
+        _exit(FAILED, f"cannot load the config file ({type(error).__name__}): {error}")
+
+
+def _exit(status: int, message: str) -> NoReturn:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(status)

@@ -1,0 +1,106 @@
+"""Evaluate a run from its folder alone: a table, `metrics.json` and pictures."""
+
+import json
+import platform
+from pathlib import Path
+
+import jax
+from rich.console import Console
+from rich.table import Table
+
+from anchor_jax.errors import UserError, unknown
+from anchor_jax.evaluation import plots
+from anchor_jax.evaluation.suites import SUITES, Evaluation
+from anchor_jax.files import replacing
+from anchor_jax.training import run
+from anchor_jax.training.prediction import load_checkpoint
+
+COLUMNS = {"accuracy": ".2%", "nll": ".4f", "brier": ".4f", "ece": ".2%", "rms_ece": ".2%", "smooth_ece": ".2%"}
+
+
+def evaluate(
+    workdir: Path,
+    suites: tuple[str, ...] = ("clean",),
+    num_references: tuple[int, ...] = (1, 10),
+    step: int | str = "latest",
+    num_bins: int | None = None,
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Evaluate a checkpoint; prints a table and writes `<workdir>/eval/`.
+
+    Args:
+      workdir: the run's folder.
+      suites: names from `SUITES`.
+      num_references: K, one evaluation for each; a standard network uses none, its entry is "0".
+      step: of the checkpoint, "latest" or "best".
+      num_bins: of the calibration errors; the run's own by default.
+
+    Returns:
+      suite -> number of references -> metric, as in `metrics.json`; fractions in [0, 1].
+
+    Raises:
+      UserError: no such run, checkpoint, suite or number of references, or the data do not fit the run.
+    """
+    for suite in suites:
+        if suite not in SUITES:
+            raise unknown("suite", suite, SUITES)
+    this_run = run.load(workdir)
+    num_references = tuple(dict.fromkeys(num_references)) if this_run.config.anchoring.enabled else (0,)
+    num_bins = this_run.config.evaluation.num_bins if num_bins is None else num_bins
+    if num_bins < 1:
+        raise UserError(f"num_bins must be at least 1; got {num_bins}")
+    found_step, predictor = load_checkpoint(this_run, step)
+    for num in num_references:
+        predictor.first_references(num)
+
+    folder, console = workdir / "eval", Console()
+    results = {}
+    for suite in suites:
+        evaluations = SUITES[suite](this_run, predictor, num_references, num_bins)
+        results[suite] = {str(num): evaluation.metrics for num, evaluation in evaluations.items()}
+        console.print(_table(suite, found_step, evaluations))
+        _draw(suite, found_step, evaluations, num_bins, folder)
+    facts = {
+        "step": found_step,
+        "num_bins": num_bins,
+        "devices": [device.device_kind for device in jax.devices()],
+        "versions": run.versions(),
+        "python": platform.python_version(),
+    }
+    _write(results, facts, folder)
+    console.print(f"numbers and pictures: {folder}", soft_wrap=True, highlight=False)
+    return results
+
+
+def _table(suite: str, step: int, evaluations: dict[int, Evaluation]) -> Table:
+    num_examples = len(next(iter(evaluations.values())).labels)
+    table = Table(title=f"{suite}: {num_examples:,} examples, step {step:,}", title_justify="left")
+    for name in ("references", *COLUMNS):
+        table.add_column(name, justify="right")
+    for num, evaluation in evaluations.items():
+        table.add_row(str(num), *(format(evaluation.metrics[name], form) for name, form in COLUMNS.items()))
+    return table
+
+
+def _draw(suite: str, step: int, evaluations: dict[int, Evaluation], num_bins: int, folder: Path) -> None:
+    for num, evaluation in evaluations.items():
+        title = f"{suite}, {num} reference{'s' * (num != 1)}, step {step:,}"
+        name = f"{suite}-step{step}-references{num}"
+        plots.reliability_diagram(evaluation, num_bins, title, folder / f"{name}-reliability.png")
+        plots.uncertainty_histogram(evaluation, title, folder / f"{name}-uncertainty.png")
+
+
+def _write(results: dict[str, dict[str, dict[str, float]]], facts: dict[str, object], folder: Path) -> None:
+    """Join the results to those there are of the same checkpoint; results of another are kept under its step."""
+    metrics_file, facts_file = folder / "metrics.json", folder / "facts.json"
+    if metrics_file.exists() and facts_file.exists():
+        before = json.loads(facts_file.read_text())
+        if before == facts:
+            earlier = json.loads(metrics_file.read_text())
+            results = {suite: earlier.get(suite, {}) | results.get(suite, {}) for suite in earlier | results}
+        else:
+            kept = f"step{before['step']}-bins{before['num_bins']}"
+            metrics_file.rename(folder / f"metrics-{kept}.json")
+            facts_file.rename(folder / f"facts-{kept}.json")
+    for file, content in ((facts_file, facts), (metrics_file, results)):
+        with replacing(file) as new:
+            new.write_text(json.dumps(content, indent=2) + "\n")

@@ -1,0 +1,38 @@
+"""CIFAR-10, the paper's protocol: ResNet-18, SGD, 200 epochs; anchored training with masking.
+
+    python train.py --config configs/cifar10.py --workdir runs/cifar10
+
+The data set must be prepared by tensorflow-datasets (in TFDS_DATA_DIR or --config.data.path). The paper's
+table (arXiv 2406.00529) compares this run with `--config.anchoring.mask_prob=0` and with
+`--config.anchoring.enabled=False`.
+"""
+
+from ml_collections import ConfigDict
+
+from anchor_jax.config import base
+
+
+def get_config() -> ConfigDict:
+    config = base()
+    config.data.source = "tfds"
+    config.data.name = "cifar10"
+    # of the released code (CIFAR/train.py); the standard deviation of all pixels is 0.2470, 0.2435, 0.2616
+    config.data.mean = (0.4914, 0.4822, 0.4465)
+    config.data.std = (0.2023, 0.1994, 0.2010)
+    config.augmentation.crop_padding = 4
+    config.augmentation.flip = True
+    config.model.name = "resnet18"
+    config.model.options = ConfigDict({"width": 64})
+    config.anchoring.mask_prob = 0.25
+    config.optimizer.name = "sgd"
+    config.optimizer.learning_rate = 0.1
+    config.optimizer.momentum = 0.9
+    config.optimizer.weight_decay = 5e-4
+    config.optimizer.schedule = "step"
+    config.optimizer.milestones_epochs = (60, 120, 160)
+    config.optimizer.decay_factor = 0.2
+    config.training.batch_size = 128
+    config.training.total_epochs = 200.0
+    config.evaluation.num_bins = 20
+    config.logging.every_steps = 100
+    return config

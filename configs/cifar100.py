@@ -1,0 +1,14 @@
+"""CIFAR-100, the paper's protocol: that of CIFAR-10 on another data set.
+
+    python train.py --config configs/cifar100.py --workdir runs/cifar100
+"""
+
+from ml_collections import ConfigDict
+
+from configs import cifar10
+
+
+def get_config() -> ConfigDict:
+    config = cifar10.get_config()
+    config.data.name = "cifar100"
+    return config

@@ -1,0 +1,47 @@
+"""Eight devices on the CPU, so that what is divided over devices can be seen to be the same on one."""
+
+import os
+
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from anchor_jax import config as configuration
+
+
+@pytest.fixture
+def tiny(tmp_path) -> ConfigDict:
+    """A run of 12 steps in two epochs, of an MLP on 96 images, in an .npz file."""
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split, num in (("train", 96), ("test", 40)):
+        labels = np.arange(num) % 3
+        images = rng.integers(0, 80, (num, 6, 6, 1)) + 80 * labels[:, None, None, None]
+        arrays |= {f"x_{split}": images.astype(np.uint8), f"y_{split}": labels}
+    np.savez(tmp_path / "tiny.npz", **arrays)
+    config = configuration.base()
+    config.data.source = "npz"
+    config.data.path = str(tmp_path / "tiny.npz")
+    config.augmentation.crop_padding = 1
+    config.augmentation.flip = True
+    config.model.name = "mlp"
+    config.model.options = ConfigDict({"hidden": (16,)})
+    config.anchoring.mask_prob = 0.5
+    config.optimizer.learning_rate = 0.05
+    config.training.batch_size = 16
+    config.training.total_epochs = 2.0
+    config.evaluation.every_epochs = 1.0
+    config.evaluation.batch_size = 16
+    config.evaluation.num_references = 4
+    config.evaluation.saved_references = 8
+    config.checkpoint.every_epochs = 0.5
+    config.logging.every_steps = 2
+    return config
+
+
+def assert_same_bits(one, other):
+    """Two trees of arrays are the same, bit for bit."""
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a), np.asarray(b)), one, other)

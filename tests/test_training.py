@@ -1,0 +1,348 @@
+"""Training: the same on any number of devices, the same after a resume, and what a run leaves behind."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from conftest import assert_same_bits
+
+from anchor_jax import UserError, parallel
+from anchor_jax.data import Normalization
+from anchor_jax.models.resnet import ResNet
+from anchor_jax.training import checkpoint, loop, optimizer, run, state
+from anchor_jax.training.loop import Length, prepare, train
+from anchor_jax.training.step import (
+    Totals,
+    TrainData,
+    draw_step,
+    epoch_order,
+    make_train_step,
+    seed_keys,
+)
+
+
+def records(workdir):
+    """The lines of metrics.jsonl without what no two runs share."""
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if "per_second" not in key} for line in lines]
+
+
+class StopAfterSave(BaseException):
+    pass
+
+
+def stop_after_saves(monkeypatch, count):
+    """Let a run die right after it has asked for its checkpoint number `count`."""
+    saved = []
+    save = checkpoint.save
+
+    def save_and_die(*args):
+        save(*args)
+        saved.append(1)
+        if len(saved) == count:
+            raise StopAfterSave
+
+    monkeypatch.setattr(checkpoint, "save", save_and_die)
+
+
+@pytest.mark.parametrize("mask_per", ["batch", "example"])
+@pytest.mark.parametrize("references", ["bank", "batch"])
+def test_one_two_and_eight_devices_give_the_same_losses_and_parameters(tiny, references, mask_per):
+    tiny.anchoring.references, tiny.anchoring.mask_per = references, mask_per
+    rng = np.random.default_rng(1)
+    images, labels = rng.integers(0, 256, (48, 6, 6, 1), np.uint8), rng.integers(0, 3, 48, np.int32)
+    model = ResNet(3, stage_sizes=(1,), width=4, axis_name=parallel.AXIS)
+    transformation = optax.sgd(0.1, 0.9)
+    outcomes = {}
+    for num_devices in (1, 2, 8):
+        mesh = parallel.mesh(num_devices)
+        run_steps = parallel.repeated(
+            make_train_step(model, transformation, tiny, Normalization((0.5,), (0.25,))), mesh
+        )
+        carry = state.create(model, transformation, jax.random.key(0), (1, 6, 6, 2)), Totals.zeros()
+        data = TrainData(images, labels, np.arange(0, 48, 2, dtype=np.int32))
+        carry, data = parallel.replicated((carry, data), mesh)
+        losses = []
+        for _ in range(5):
+            carry = run_steps(carry, 1, data, np.random.default_rng(2).permutation(48).astype(np.int32))
+            losses.append(float(carry[1].loss))
+        outcomes[num_devices] = losses, jax.device_get(carry[0]), jax.device_get(carry[1])
+    assert outcomes[1][2].masked_count > 0
+    assert outcomes[1][2].masked_count < outcomes[1][2].count == 80
+    for num_devices in (2, 8):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), outcomes[num_devices], outcomes[1]
+        )
+
+
+def test_resumed_run_ends_in_the_same_bits(tiny, tmp_path, monkeypatch):
+    tiny.training.total_epochs = 1.0
+    straight = train(tiny, tmp_path / "straight")
+    with monkeypatch.context() as patch:
+        stop_after_saves(patch, 1)
+        with pytest.raises(StopAfterSave):
+            train(tiny, tmp_path / "resumed")
+    assert records(tmp_path / "resumed")[-1]["step"] == 3
+    resumed = train(tiny, tmp_path / "resumed")
+    assert int(resumed.step) == 6
+    assert_same_bits(straight, resumed)
+    assert records(tmp_path / "straight") == records(tmp_path / "resumed")
+
+
+def test_lines_written_after_the_checkpoint_are_not_told_twice(tiny, tmp_path, monkeypatch):
+    straight = train(tiny, tmp_path / "straight")
+    with monkeypatch.context() as patch:
+        stop_after_saves(patch, 2)
+        with pytest.raises(StopAfterSave):
+            train(tiny, tmp_path / "resumed")
+    with (tmp_path / "resumed/metrics.jsonl").open("a") as file:
+        file.write('{"step": 8, "train/loss": 1.0}\n{"step": 10, "tra')
+    assert_same_bits(straight, train(tiny, tmp_path / "resumed"))
+    assert records(tmp_path / "straight") == records(tmp_path / "resumed")
+
+
+def test_a_finished_run_is_left_as_it_is(tiny, tmp_path, capsys):
+    first = train(tiny, tmp_path / "run")
+    lines = (tmp_path / "run/metrics.jsonl").read_bytes()
+    assert_same_bits(first, train(tiny, tmp_path / "run"))
+    assert (tmp_path / "run/metrics.jsonl").read_bytes() == lines
+
+
+def test_saved_state_is_that_of_its_step_although_training_goes_on(tiny, tmp_path):
+    training = prepare(tiny, tmp_path / "run")
+    current, _ = training.advance(training.first_state(), 3)
+    expected = jax.tree.map(lambda a: np.array(a, copy=True), current)
+    with checkpoint.manager(tmp_path / "run", tiny) as checkpoints:
+        checkpoint.save(checkpoints, current, {"accuracy": 0.5})
+        training.advance(current, 6)
+        checkpoints.wait_until_finished()
+        assert_same_bits(expected, checkpoint.restore(checkpoints, training.first_state()))
+
+
+def test_newest_and_best_checkpoints_are_kept(tiny, tmp_path):
+    tiny.checkpoint.keep = 2
+    training = prepare(tiny, tmp_path / "run")
+    current = training.first_state()
+    with checkpoint.manager(tmp_path / "run", tiny) as checkpoints:
+        for step, accuracy in enumerate((0.1, 0.9, 0.3, 0.2, 0.5), start=1):
+            checkpoint.save(checkpoints, current._replace(step=jnp.int32(step)), {"accuracy": accuracy})
+        checkpoints.wait_until_finished()
+        assert list(checkpoints.all_steps()) == [2, 4, 5]
+        assert checkpoints.best_step() == 2
+
+
+def test_log_lines_cover_every_step_once_and_tell_of_masked_inputs(tiny, tmp_path):
+    train(tiny, tmp_path / "run")
+    lines = records(tmp_path / "run")
+    trained = [line for line in lines if "train/loss" in line]
+    assert [line["step"] for line in trained] == [2, 3, 4, 6, 8, 9, 10, 12]
+    assert any(line["train/masked_entropy"] is not None for line in trained)
+    assert all(0 <= line["train/masked_entropy"] <= np.log(3) + 1e-6 for line in trained if line["train/masked_entropy"])
+    assert {line["step"] for line in lines if "test/accuracy" in line} == {3, 6, 9, 12}
+    assert list((tmp_path / "run/tensorboard").glob("events.*"))
+
+
+def test_masked_inputs_are_answered_uniformly_in_the_end(tiny, tmp_path):
+    tiny.training.total_epochs = 60.0
+    tiny.checkpoint.every_epochs = tiny.evaluation.every_epochs = 60.0
+    train(tiny, tmp_path / "run")
+    last = [line for line in records(tmp_path / "run") if line.get("train/masked_entropy")][-1]
+    assert last["train/masked_entropy"] > 0.95 * np.log(3)
+    assert records(tmp_path / "run")[-1]["test/accuracy"] > 0.9
+
+
+def test_standard_training_sees_no_references_and_no_mask(tiny, tmp_path):
+    tiny.anchoring.enabled = False
+    trained = train(tiny, tmp_path / "run")
+    assert trained.params["Dense_0"]["kernel"].shape == (36, 16)
+    assert all(line.get("train/masked_entropy") is None for line in records(tmp_path / "run"))
+    assert not (tmp_path / "run/references.npz").exists()
+
+
+def test_validation_is_held_out_of_the_training_set(tiny, tmp_path):
+    tiny.data.validation_fraction = 0.25
+    training = prepare(tiny, tmp_path / "run")
+    assert training.evaluated_on == "validation"
+    assert len(training.data.images) == 72
+    assert len(training.evaluation_set.images) == 24
+
+
+def test_references_of_a_run_are_rows_of_its_bank(tiny, tmp_path):
+    tiny.anchoring.bank_size = 12
+    training = prepare(tiny, tmp_path / "run")
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    bank = np.asarray(training.data.bank)
+    assert set(record["references"]["rows"]) <= set(bank.tolist())
+    np.testing.assert_array_equal(
+        training.run.references, np.asarray(training.data.images)[record["references"]["rows"]]
+    )
+
+
+def test_nan_loss_stops_the_run_with_step_and_cause(tiny, tmp_path):
+    tiny.optimizer.learning_rate = 1e30
+    with pytest.raises(UserError, match=r"the loss is (nan|inf) at step 2; .*learning rate"):
+        train(tiny, tmp_path / "run")
+    assert not list((tmp_path / "run/checkpoints").glob("[0-9]*"))
+
+
+def test_draws_depend_on_seed_and_step_alone(tiny):
+    _, _, step_key = seed_keys(3)
+    draw = jax.jit(lambda step: draw_step(jax.random.fold_in(step_key, step), jnp.arange(16), jnp.arange(5), tiny.anchoring))
+    one, again, other = draw(4), draw(4), draw(5)
+    assert_same_bits(one._replace(augment_keys=0, reference_keys=0), again._replace(augment_keys=0, reference_keys=0))
+    assert (one.reference_rows != other.reference_rows).any()
+    assert set(np.unique(one.reference_rows)) <= set(range(5))
+
+
+def test_references_from_the_batch_are_its_own_augmented_examples(tiny):
+    tiny.anchoring.references = "batch"
+    rows = jnp.array([7, 3, 9, 1])
+    draw = draw_step(jax.random.key(0), rows, jnp.arange(10), tiny.anchoring)
+    keys = jax.random.key_data(draw.augment_keys)
+    for row, key in zip(draw.reference_rows, jax.random.key_data(draw.reference_keys), strict=True):
+        position = list(rows).index(row)
+        np.testing.assert_array_equal(key, keys[position])
+
+
+def test_an_epoch_shows_every_example_once_in_an_order_of_its_own():
+    orders = [np.asarray(epoch_order(jax.random.key(0), epoch, 50)) for epoch in range(2)]
+    assert all(sorted(order) == list(range(50)) for order in orders)
+    assert (orders[0] != orders[1]).any()
+
+
+def test_stops_are_log_points_ends_of_epochs_and_what_is_due(tiny):
+    tiny.logging.every_steps, tiny.evaluation.every_epochs, tiny.checkpoint.every_epochs = 4, 1.0, 2.0
+    assert list(Length(10, 25).stops(0, tiny)) == [4, 8, 10, 14, 18, 20, 24, 25]
+    assert list(Length(10, 25).stops(14, tiny)) == [18, 20, 24, 25]
+    tiny.logging.every_steps = 0
+    assert list(Length(10, 25).stops(0, tiny)) == [10, 20, 25]
+
+
+def test_sgd_is_that_of_pytorch(tiny):
+    import torch
+
+    tiny.optimizer.weight_decay, tiny.optimizer.milestones_epochs = 0.01, (1, 2)
+    weights = np.random.default_rng(0).normal(size=5).astype(np.float32)
+    schedule = optimizer.create_schedule(tiny.optimizer, 3, 9)
+    ours = optimizer.create(tiny.optimizer, schedule)
+    params, opt_state = jnp.array(weights), ours.init(jnp.array(weights))
+    theirs = torch.nn.Parameter(torch.tensor(weights))
+    sgd = torch.optim.SGD([theirs], lr=0.05, momentum=0.9, weight_decay=0.01)
+    decay = torch.optim.lr_scheduler.MultiStepLR(sgd, [1, 2], gamma=0.2)
+    for step in range(9):
+        grads = np.sin(np.arange(5) + step).astype(np.float32)
+        updates, opt_state = ours.update(jnp.array(grads), opt_state, params)
+        params = optax.apply_updates(params, updates)
+        theirs.grad = torch.tensor(grads)
+        sgd.step()
+        if step % 3 == 2:
+            decay.step()
+        np.testing.assert_allclose(params, theirs.detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_cosine_schedule_warms_up_and_ends_at_zero(tiny):
+    tiny.optimizer.schedule, tiny.optimizer.warmup_epochs = "cosine", 2.0
+    schedule = optimizer.create_schedule(tiny.optimizer, 10, 100)
+    rates = [float(schedule(step)) for step in range(101)]
+    assert rates[0] == 0
+    assert rates[20] == pytest.approx(0.05) == max(rates)
+    assert rates[60] == pytest.approx(0.025)
+    assert rates[100] == pytest.approx(0, abs=1e-9)
+
+
+def test_another_run_in_the_folder_is_left_alone(tiny, tmp_path):
+    prepare(tiny, tmp_path / "run")
+    before = (tmp_path / "run/run.json").read_bytes()
+    tiny.anchoring.mask_prob = 0.25
+    with pytest.raises(UserError, match=r"holds another run: its config.anchoring.mask_prob is 0.5, given is 0.25"):
+        prepare(tiny, tmp_path / "run")
+    assert (tmp_path / "run/run.json").read_bytes() == before
+
+
+def test_how_often_to_log_and_save_may_change(tiny, tmp_path):
+    prepare(tiny, tmp_path / "run")
+    tiny.logging.every_steps, tiny.checkpoint.keep = 5, 1
+    assert prepare(tiny, tmp_path / "run").run.config.checkpoint.keep == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"training.batch_size": 12}, r"batch_size must be divisible by the 8 devices; got 12, try 8"),
+        ({"training.batch_size": 800}, r"batch_size must be at most 96, the training set; got 800"),
+        ({"training.total_epochs": 0.01}, r"total_epochs=0.01 is less than one step"),
+        ({"anchoring.bank_size": 97}, r"bank_size=97; allowed: 0 \(all\) to 96"),
+        ({"evaluation.num_references": 9}, r"num_references must be at most 8.*got 9"),
+        ({"data.mean": (0.5, 0.5), "data.std": (1.0, 1.0)}, r"data.mean must have one number for each of the 1"),
+        ({"model.name": "resnet81"}, r"unknown model 'resnet81'; allowed: mlp, resnet18. Did you mean 'resnet18'"),
+        ({"model.dtype": "float23"}, r"unknown dtype 'float23'.*Did you mean 'float32'"),
+        ({"data.test_split": "tst"}, r"no array 'x_tst'"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_any_step(tiny, tmp_path, change, message):
+    tiny.update_from_flattened_dict(change)
+    with pytest.raises(UserError, match=message):
+        prepare(tiny, tmp_path / "run")
+
+
+def damage(workdir, how):
+    newest = max((workdir / "checkpoints").glob("[0-9]*"), key=lambda p: int(p.name))
+    files = [file for file in (newest / "variables").rglob("*") if file.is_file() and file.stat().st_size > 200]
+    for file in files:
+        if how == "missing":
+            file.unlink()
+        else:
+            content = file.read_bytes()
+            file.write_bytes(content[: len(content) // 2])
+
+
+@pytest.mark.parametrize("how", ["missing", "truncated"])
+def test_damaged_checkpoint_is_named_and_nothing_is_lost(tiny, tmp_path, how):
+    train(tiny, tmp_path / "run")
+    damage(tmp_path / "run", how)
+    with pytest.raises(UserError, match=r"checkpoint '.*12' is damaged .*move it away.*there are: 6, 9"):
+        train(tiny, tmp_path / "run")
+    assert (tmp_path / "run/checkpoints/9").is_dir()
+
+
+def test_lost_record_is_not_written_anew_over_checkpoints(tiny, tmp_path):
+    train(tiny, tmp_path / "run")
+    (tmp_path / "run/run.json").unlink()
+    with pytest.raises(UserError, match="holds checkpoints but no run.json"):
+        train(tiny, tmp_path / "run")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"config": {}}'])
+def test_damaged_record_is_named(tmp_path, content):
+    (tmp_path / "run.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"run.json' is damaged"):
+        run.load(tmp_path)
+
+
+def test_damaged_references_are_named(tiny, tmp_path):
+    prepare(tiny, tmp_path / "run")
+    file = tmp_path / "run/references.npz"
+    other = np.zeros_like(run.load(tmp_path / "run").references)
+    np.savez(file, images=other)
+    with pytest.raises(UserError, match="their hash differs"):
+        run.load(tmp_path / "run")
+    file.unlink()
+    with pytest.raises(UserError, match="is missing or damaged"):
+        run.load(tmp_path / "run")
+
+
+def test_nothing_is_compiled_after_the_first_steps(tiny, tmp_path, caplog):
+    tiny.training.total_epochs = 4.0
+    training = prepare(tiny, tmp_path / "run")
+    current = training.first_state()
+    for stop in (2, 3):
+        current, _ = training.advance(current, stop)
+    training.evaluate(current)
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        for stop in (6, 9, 12, 18):
+            current, _ = training.advance(current, stop)
+            training.evaluate(current)
+    assert not [record.getMessage() for record in caplog.records if "Compiling" in record.getMessage()]

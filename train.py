@@ -1,0 +1,16 @@
+"""Train a network: python train.py --config configs/digits.py --workdir runs/digits."""
+
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from anchor_jax import command
+from anchor_jax.training.loop import train
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "An experiment of configs/; --config.KEY=VALUE changes a key.")
+WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; a run that is there goes on.")
+flags.mark_flags_as_required(["config", "workdir"])
+
+if __name__ == "__main__":
+    command.run(lambda: train(CONFIG.value, Path(WORKDIR.value)))
