@@ -16,7 +16,9 @@ NUM_BINS = flags.DEFINE_integer("num_bins", None, "Of the calibration errors; th
 
 def main() -> None:
     """Flags to values, then one call."""
-    step = CHECKPOINT.value if CHECKPOINT.value in ("latest", "best") else command.integer("checkpoint", CHECKPOINT.value)
+    step = (
+        CHECKPOINT.value if CHECKPOINT.value in ("latest", "best") else command.integer("checkpoint", CHECKPOINT.value)
+    )
     num_references = tuple(command.integer("num_references", number) for number in NUM_REFERENCES.value)
     evaluate(Path(WORKDIR.value), tuple(SUITES.value), num_references, step, NUM_BINS.value)
 

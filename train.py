@@ -9,8 +9,8 @@ from anchor_jax import command
 from anchor_jax.training.loop import train
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "An experiment of configs/; --config.KEY=VALUE changes a key.")
-WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; a run that is there goes on.")
-flags.mark_flags_as_required(["config", "workdir"])
+WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; a run that is there goes on.", required=True)
+flags.mark_flag_as_required("config")
 
 if __name__ == "__main__":
     command.run(lambda: train(CONFIG.value, Path(WORKDIR.value)))

@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from anchor_jax import anchoring, inference, objective, parallel, uncertainty
+from anchor_jax import anchoring, inference, metrics, objective, parallel, uncertainty
 from anchor_jax.anchoring import anchor, anchored, sample_mask, sample_references
 from anchor_jax.errors import UserError
 from anchor_jax.inference import Classification, Prediction, classify, predict, transductive_references
@@ -11,7 +11,8 @@ from anchor_jax.objective import anchored_cross_entropy
 
 if TYPE_CHECKING:
     from anchor_jax import data, evaluation, models, training
-    from anchor_jax.evaluation.predictor import Predictor, load_predictor
+    from anchor_jax.predictor import Predictor
+    from anchor_jax.training.prediction import load_predictor
 
 __version__ = "0.1.0"
 
@@ -44,8 +45,8 @@ __all__ = [
 # The rooms that need more than JAX are opened on first use: `import anchor_jax` stays light.
 _ROOMS = ("data", "evaluation", "models", "training")
 _FROM_ROOMS = {
-    "Predictor": "anchor_jax.evaluation.predictor",
-    "load_predictor": "anchor_jax.evaluation.predictor",
+    "Predictor": "anchor_jax.predictor",
+    "load_predictor": "anchor_jax.training.prediction",
 }
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 
 def anchor(x: jax.Array, references: jax.Array, mask: jax.Array | None = None) -> jax.Array:
@@ -92,7 +93,7 @@ def sample_mask(
         raise ValueError(f"per must be 'batch' or 'example', got {per!r}")
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    if not isinstance(prob, jax.core.Tracer) and not 0 <= prob <= 1:
+    if not isinstance(prob, Tracer) and not 0 <= prob <= 1:
         raise ValueError(f"prob must lie in [0, 1], got {prob}")
     if per == "batch":
         return jnp.broadcast_to(jax.random.bernoulli(key, prob), (batch_size,))

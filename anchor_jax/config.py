@@ -4,16 +4,21 @@ An experiment in `configs/` starts from `base()` and changes what differs. Keys 
 """
 
 import difflib
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ml_collections import ConfigDict
 
 from anchor_jax.errors import UserError
 
+if TYPE_CHECKING:
+    Config: TypeAlias = Any  # a type checker cannot know the keys of a ConfigDict
+else:
+    Config = ConfigDict
 
-def base() -> ConfigDict:
+
+def base() -> Config:
     """The defaults of every key, locked against unknown ones."""
-    config = ConfigDict()
+    config: Config = ConfigDict()
     config.seed = 0  # all randomness of a run follows from it
 
     config.data = ConfigDict()
@@ -115,7 +120,7 @@ _RANGES = {
 _ABOVE_ZERO = ("training.total_epochs", "evaluation.every_epochs", "checkpoint.every_epochs")
 
 
-def validate(config: ConfigDict) -> None:
+def validate(config: Config) -> None:
     """Refuse keys that `base()` does not have and values out of range.
 
     Raises:
@@ -155,7 +160,7 @@ def unknown_key(key: str) -> str:
     return f"unknown config key '{key}'; did you mean '{nearest}' (default {known[nearest]!r})?"
 
 
-def flatten(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
+def flatten(config: Config, prefix: str = "") -> dict[str, Any]:
     """`{"anchoring.mask_prob": 0.25, ...}`."""
     flat = {}
     for key, value in config.items():

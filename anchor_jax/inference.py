@@ -135,7 +135,7 @@ def transductive_references(x: jax.Array, bank: jax.Array, residuals: jax.Array)
 class _Moments(NamedTuple):
     """Running moments over references: how many, their mean, the sum of squared deviations from it."""
 
-    count: jax.Array
+    num: jax.Array
     mean: Any
     squares: Any
 
@@ -151,7 +151,9 @@ def _over_references(outputs, references, x, chunk_size):
     if num < 1:
         raise ValueError("references must hold at least 1, [K, ..., C]; got K = 0")
     if references.shape[1:] != x.shape[1:]:
-        raise ValueError(f"references {references.shape} do not fit inputs {x.shape}: all but the first axis must agree")
+        raise ValueError(
+            f"references {references.shape} do not fit inputs {x.shape}: all but the first axis must agree"
+        )
     chunk_size = num if chunk_size is None else min(chunk_size, num)
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
@@ -174,17 +176,21 @@ def _over_references(outputs, references, x, chunk_size):
 
 
 def _moments(values):
-    count = jnp.float32(len(jax.tree.leaves(values)[0]))
+    num = jnp.float32(len(jax.tree.leaves(values)[0]))
     mean = jax.tree.map(lambda v: jnp.mean(v, axis=0), values)
     squares = jax.tree.map(lambda v, m: jnp.sum((v - m) ** 2, axis=0), values, mean)
-    return _Moments(count, mean, squares)
+    return _Moments(num, mean, squares)
 
 
 def _merged(a: _Moments, b: _Moments) -> _Moments:
     """Moments of two sets together (Chan, Golub & LeVeque 1983), stable where the mean is far from zero."""
-    count = a.count + b.count
-    mean = jax.tree.map(lambda p, q: p + (q - p) * (b.count / count), a.mean, b.mean)
+    num = a.num + b.num
+    mean = jax.tree.map(lambda p, q: p + (q - p) * (b.num / num), a.mean, b.mean)
     squares = jax.tree.map(
-        lambda s, t, p, q: s + t + (q - p) ** 2 * (a.count * b.count / count), a.squares, b.squares, a.mean, b.mean
+        lambda s, t, p, q: s + t + (q - p) ** 2 * (a.num * b.num / num),
+        a.squares,
+        b.squares,
+        a.mean,
+        b.mean,
     )
-    return _Moments(count, mean, squares)
+    return _Moments(num, mean, squares)

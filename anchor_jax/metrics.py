@@ -266,9 +266,7 @@ def _grid() -> jax.Array:
     return jnp.linspace(0, 1, _GRID_NODES, dtype=jnp.float32)
 
 
-def _checked(
-    name: str, scores: ArrayLike, labels: ArrayLike, low: float, high: float
-) -> tuple[jax.Array, jax.Array]:
+def _checked(name: str, scores: ArrayLike, labels: ArrayLike, low: float, high: float) -> tuple[jax.Array, jax.Array]:
     """The scores as float32 `[B, C]`, in [low, high], and the labels as int32 `[B]`; refuses all else."""
     scores, labels = jnp.asarray(scores), jnp.asarray(labels)
     if not jnp.issubdtype(scores.dtype, jnp.floating):
@@ -313,8 +311,6 @@ def _check_values(name: str, values: jax.Array, low: float, high: float) -> None
         return
     smallest, largest = float(jnp.min(values)), float(jnp.max(values))
     if np.isnan(smallest):
-        raise ValueError(
-            f"{name} must not hold NaN, got {jnp.isnan(values).sum()} of it in {values.size} values"
-        )
+        raise ValueError(f"{name} must not hold NaN, got {jnp.isnan(values).sum()} of it in {values.size} values")
     if smallest < low - _TOLERANCE or largest > high + _TOLERANCE:
         raise ValueError(f"{name} must lie in [{low}, {high}], got values from {smallest:g} to {largest:g}")

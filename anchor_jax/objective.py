@@ -4,6 +4,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 
 def anchored_cross_entropy(
@@ -50,14 +51,12 @@ def _check(logits, labels, mask, masked_target, label_smoothing):
     hard = jnp.issubdtype(labels.dtype, jnp.integer) and labels.ndim == 1
     soft = jnp.issubdtype(labels.dtype, jnp.floating) and labels.ndim == 2
     if not (hard or soft):
-        raise TypeError(
-            f"labels must be integers [B] or floating [B, C], got {labels.dtype} of shape {labels.shape}"
-        )
+        raise TypeError(f"labels must be integers [B] or floating [B, C], got {labels.dtype} of shape {labels.shape}")
     if labels.shape != logits.shape[: labels.ndim]:
         raise ValueError(f"labels of shape {labels.shape} do not fit logits of shape {logits.shape}")
     if mask is not None and (mask.shape != logits.shape[:1] or mask.dtype != jnp.bool_):
         raise ValueError(f"mask must be bool {logits.shape[:1]}, got {mask.dtype} of shape {mask.shape}")
     if masked_target not in ("uniform", "label"):
         raise ValueError(f"masked_target must be 'uniform' or 'label', got {masked_target!r}")
-    if not isinstance(label_smoothing, jax.core.Tracer) and not 0 <= label_smoothing <= 1:
+    if not isinstance(label_smoothing, Tracer) and not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing must lie in [0, 1], got {label_smoothing}")

@@ -26,7 +26,12 @@ def mesh(num_devices: int | None = None) -> Mesh:
 
 
 def pmapped(
-    step: Callable[..., Any], mesh: Mesh, *, in_specs: Any, out_specs: Any, donate_argnums: tuple[int, ...] = ()
+    step: Callable[..., Any],
+    mesh: Mesh,
+    *,
+    in_specs: Any,
+    out_specs: Any,
+    donate_argnums: tuple[int, ...] = (),
 ) -> Callable[..., Any]:
     """Map a function written for one device, with the axis `AXIS`, over the mesh, and compile it.
 
@@ -71,7 +76,7 @@ def everywhere(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, SAME)
 
 
-def replicated(tree: Tree, mesh: Mesh) -> Tree:
+def replicated(tree: Any, mesh: Mesh) -> Any:
     """The arrays of a tree in full on every device of the mesh."""
     return jax.device_put(tree, everywhere(mesh))
 

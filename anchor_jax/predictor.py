@@ -59,11 +59,8 @@ class Predictor:
         """
         self._check(images)
         references = self.first_references(num_references)
-        batches = [
-            jax.tree.map(lambda rows: rows[:size], self.classify_batch(self.variables, references, batch, temper))
-            for batch, size in self._batches(images)
-        ]
-        return jax.tree.map(lambda *parts: np.concatenate(parts), *jax.device_get(batches))
+        batches = [self.classify_batch(self.variables, references, batch, temper) for batch in self._batches(images)]
+        return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(images)], *jax.device_get(batches))
 
     def _check(self, images):
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != self.image_shape:
@@ -85,15 +82,14 @@ class Predictor:
             )
         return self.references[:num_references]
 
-    def _batches(self, images) -> Iterator[tuple[np.ndarray, int]]:
-        """Batches of one size, the last one filled up with black images, and how many of each are real."""
+    def _batches(self, images) -> Iterator[np.ndarray]:
+        """Batches of one size, the last one filled up with black images."""
         # few images do not pay for a whole batch; powers of two keep the number of compilations small
-        share = min(math.ceil(self.batch_size / self.num_devices), _power_of_two(len(images) / self.num_devices))
-        size = share * self.num_devices
+        full = math.ceil(self.batch_size / self.num_devices)
+        size = min(full, _power_of_two(len(images) / self.num_devices)) * self.num_devices
         for start in range(0, len(images), size):
             batch = images[start : start + size]
-            padding = np.zeros((size - len(batch), *self.image_shape), np.uint8)
-            yield np.concatenate([batch, padding]), len(batch)
+            yield np.pad(batch, ((0, size - len(batch)), (0, 0), (0, 0), (0, 0)))
 
 
 def _power_of_two(number: float) -> int:
@@ -102,7 +98,12 @@ def _power_of_two(number: float) -> int:
 
 
 def compile_classifier(
-    model: nn.Module, normalization: Normalization, mesh: Mesh, *, anchored: bool, chunk_size: int | None = None
+    model: nn.Module,
+    normalization: Normalization,
+    mesh: Mesh,
+    *,
+    anchored: bool,
+    chunk_size: int | None = None,
 ) -> Callable[..., Classification]:
     """`classify_batch(variables, references, images, temper) -> Classification`, compiled for the mesh.
 
@@ -110,13 +111,16 @@ def compile_classifier(
     them. A standard network, not `anchored`, takes None in their place.
     """
 
+    def apply(variables, inputs) -> Any:
+        return model.apply(variables, inputs)
+
     def anchored_network(variables, references, images, temper):
         x, references = normalize(images, normalization), normalize(references, normalization)
-        return classify(model.apply, variables, x, references, chunk_size=chunk_size, temper=temper)
+        return classify(apply, variables, x, references, chunk_size=chunk_size, temper=temper)
 
     def standard_network(variables, references, images, temper):
         del references, temper
-        logits = model.apply(variables, normalize(images, normalization))
+        logits = apply(variables, normalize(images, normalization))
         probs = jax.nn.softmax(logits)
         return Classification(logits, probs, None, predictive_entropy(probs), jnp.zeros(len(images)))
 

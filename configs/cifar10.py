@@ -9,10 +9,10 @@ table (arXiv 2406.00529) compares this run with `--config.anchoring.mask_prob=0`
 
 from ml_collections import ConfigDict
 
-from anchor_jax.config import base
+from anchor_jax.config import Config, base
 
 
-def get_config() -> ConfigDict:
+def get_config() -> Config:
     config = base()
     config.data.source = "tfds"
     config.data.name = "cifar10"

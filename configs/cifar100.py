@@ -1,14 +1,13 @@
 """CIFAR-100, the paper's protocol: that of CIFAR-10 on another data set.
 
-    python train.py --config configs/cifar100.py --workdir runs/cifar100
+python train.py --config configs/cifar100.py --workdir runs/cifar100
 """
 
-from ml_collections import ConfigDict
-
+from anchor_jax.config import Config
 from configs import cifar10
 
 
-def get_config() -> ConfigDict:
+def get_config() -> Config:
     config = cifar10.get_config()
     config.data.name = "cifar100"
     return config

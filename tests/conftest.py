@@ -12,19 +12,18 @@ from ml_collections import ConfigDict
 from anchor_jax import config as configuration
 
 
-@pytest.fixture
-def tiny(tmp_path) -> ConfigDict:
-    """A run of 12 steps in two epochs, of an MLP on 96 images, in an .npz file."""
+def tiny_config(folder) -> ConfigDict:
+    """A run of 12 steps in two epochs, of an MLP on 96 images, in an .npz file of this folder."""
     rng = np.random.default_rng(0)
     arrays = {}
     for split, num in (("train", 96), ("test", 40)):
         labels = np.arange(num) % 3
         images = rng.integers(0, 80, (num, 6, 6, 1)) + 80 * labels[:, None, None, None]
         arrays |= {f"x_{split}": images.astype(np.uint8), f"y_{split}": labels}
-    np.savez(tmp_path / "tiny.npz", **arrays)
+    np.savez(folder / "tiny.npz", **arrays)
     config = configuration.base()
     config.data.source = "npz"
-    config.data.path = str(tmp_path / "tiny.npz")
+    config.data.path = str(folder / "tiny.npz")
     config.augmentation.crop_padding = 1
     config.augmentation.flip = True
     config.model.name = "mlp"
@@ -36,10 +35,15 @@ def tiny(tmp_path) -> ConfigDict:
     config.evaluation.every_epochs = 1.0
     config.evaluation.batch_size = 16
     config.evaluation.num_references = 4
-    config.evaluation.saved_references = 8
+    config.evaluation.saved_references = 12
     config.checkpoint.every_epochs = 0.5
     config.logging.every_steps = 2
     return config
+
+
+@pytest.fixture
+def tiny(tmp_path) -> ConfigDict:
+    return tiny_config(tmp_path)
 
 
 def assert_same_bits(one, other):

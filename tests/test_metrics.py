@@ -205,9 +205,7 @@ def test_many_equal_confidences_add_up_exactly():
 
 def test_one_class_is_always_right():
     summary = metrics.summary(np.ones((3, 1), np.float32), np.zeros(3, int))
-    assert {name: float(value) for name, value in summary.items()} == {
-        name: float(name == "accuracy") for name in KEYS
-    }
+    assert {name: float(value) for name, value in summary.items()} == {name: float(name == "accuracy") for name in KEYS}
 
 
 def test_all_correct_and_all_wrong():
@@ -261,9 +259,7 @@ def test_bins_hold_each_example_once(drawn, num_bins):
     probs, labels = drawn
     bins = metrics.reliability(probs, labels, num_bins)
     assert bins.count.sum() == len(labels)
-    np.testing.assert_allclose(
-        bins.count @ bins.accuracy, metrics.accuracy(probs, labels) * len(labels), rtol=1e-5
-    )
+    np.testing.assert_allclose(bins.count @ bins.accuracy, metrics.accuracy(probs, labels) * len(labels), rtol=1e-5)
     np.testing.assert_allclose(bins.count @ bins.confidence, probs.max(axis=1).sum(), rtol=1e-5)
 
 

@@ -55,9 +55,7 @@ def _forbid_decoding(monkeypatch):
 
 
 def test_unknown_source_names_the_nearest():
-    with pytest.raises(
-        UserError, match=r"unknown data source 'tdfs'; allowed: digits, .* Did you mean 'tfds'"
-    ):
+    with pytest.raises(UserError, match=r"unknown data source 'tdfs'; allowed: digits, .* Did you mean 'tfds'"):
         load("tdfs", "train")
 
 
@@ -97,16 +95,12 @@ def test_digits_split_is_fixed_stratified_and_complete():
 
 
 def test_digits_unknown_split():
-    with pytest.raises(
-        UserError, match=r"unknown split of digits 'tset'; allowed: test, train. Did you mean 'test'"
-    ):
+    with pytest.raises(UserError, match=r"unknown split of digits 'tset'; allowed: test, train. Did you mean 'test'"):
         load("digits", "tset")
 
 
 def test_digits_are_not_resized():
-    with pytest.raises(
-        UserError, match=r"data.image_size=32, but images of source 'digits' are 8x8.*image_size=0"
-    ):
+    with pytest.raises(UserError, match=r"data.image_size=32, but images of source 'digits' are 8x8.*image_size=0"):
         load("digits", "train", image_size=32)
     assert load("digits", "test", image_size=8).images.shape == (360, 8, 8, 1)
 
@@ -192,9 +186,7 @@ def test_folder_follows_links_to_files(folder):
 
 def test_folder_of_mixed_sizes(folder):
     _write_image(folder / "train" / "cat" / "c.png", size=(9, 7))
-    with pytest.raises(
-        UserError, match=r"ant/z.bmp is 6x6, .*cat/c.png is 7x9; set data.image_size to resize them"
-    ):
+    with pytest.raises(UserError, match=r"ant/z.bmp is 6x6, .*cat/c.png is 7x9; set data.image_size to resize them"):
         load("folder", "train", path=str(folder))
     assert load("folder", "train", path=str(folder), image_size=6).images.shape == (5, 6, 6, 3)
 
@@ -247,9 +239,7 @@ def test_decompression_bomb_is_an_unreadable_image(folder, monkeypatch):
 
 
 def test_folder_path_is_needed_and_must_exist(tmp_path):
-    with pytest.raises(
-        UserError, match=r"data.path is empty; source 'folder' needs .*expected layout: <data.path>/"
-    ):
+    with pytest.raises(UserError, match=r"data.path is empty; source 'folder' needs .*expected layout: <data.path>/"):
         load("folder", "train")
     with pytest.raises(UserError, match=r"cannot read folder '.*/none' \(FileNotFoundError.*expected layout"):
         load("folder", "train", path=str(tmp_path / "none"))
@@ -257,9 +247,7 @@ def test_folder_path_is_needed_and_must_exist(tmp_path):
 
 @pytest.mark.parametrize("split", ["val", "", "..", "train/cat"])
 def test_folder_missing_split(folder, split):
-    with pytest.raises(
-        UserError, match=rf"no split '{split}' in '.*images'; it holds: train; expected layout"
-    ):
+    with pytest.raises(UserError, match=rf"no split '{split}' in '.*images'; it holds: train; expected layout"):
         load("folder", split, path=str(folder))
 
 
@@ -295,9 +283,7 @@ def test_cache_argument_wins_over_the_environment(folder, cache, tmp_path):
     assert not cache.exists()
 
 
-@pytest.mark.parametrize(
-    ("variable", "expected"), [("XDG_CACHE_HOME", "anchor_jax"), ("HOME", ".cache/anchor_jax")]
-)
+@pytest.mark.parametrize(("variable", "expected"), [("XDG_CACHE_HOME", "anchor_jax"), ("HOME", ".cache/anchor_jax")])
 def test_default_cache_folder(folder, tmp_path, monkeypatch, variable, expected):
     monkeypatch.delenv("ANCHOR_JAX_CACHE")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
@@ -334,12 +320,8 @@ def _flip_pixel(file: Path):
         lambda file: file.write_bytes(b"not a zip"),
         _flip_pixel,
         lambda file: np.savez(file, images=np.zeros((4, 6, 6, 3))),
-        lambda file: np.savez(
-            file, images=np.zeros((4, 6, 6, 3)), labels=np.zeros(4, int), label_names=["a", "b"]
-        ),
-        lambda file: np.savez(
-            file, images=np.zeros((4, 6), np.uint8), labels=np.zeros(4, int), label_names=["a", "b"]
-        ),
+        lambda file: np.savez(file, images=np.zeros((4, 6, 6, 3)), labels=np.zeros(4, int), label_names=["a", "b"]),
+        lambda file: np.savez(file, images=np.zeros((4, 6), np.uint8), labels=np.zeros(4, int), label_names=["a", "b"]),
         lambda file: np.savez(file, images=np.array([{}]), labels=np.zeros(1, int), label_names=["a", "b"]),
     ],
     ids=["truncated", "empty", "text", "flipped bit", "keys", "dtype", "shape", "pickle"],
@@ -495,16 +477,12 @@ def test_tfds_unknown_name(tiny):
         match=r"unknown tfds data set 'zzzzzzzz'; nearest names: none; prepared in '.*tfds': tiny/1.0.0$",
     ):
         load("tfds", "train", name="zzzzzzzz", path=str(tiny))
-    with pytest.raises(
-        UserError, match=r"cannot read tfds data set '../x' in .*ValueError.*; check data.name"
-    ):
+    with pytest.raises(UserError, match=r"cannot read tfds data set '../x' in .*ValueError.*; check data.name"):
         load("tfds", "train", name="../x", path=str(tiny))
 
 
 def test_tfds_not_prepared_gives_the_command(tmp_path):
-    with pytest.raises(
-        UserError, match=r"'cifar100' is not prepared; prepared in '.*none': nothing"
-    ) as error:
+    with pytest.raises(UserError, match=r"'cifar100' is not prepared; prepared in '.*none': nothing") as error:
         load("tfds", "train", name="cifar100", path=str(tmp_path / "none"))
     message = str(error.value)
     code = message.split('python -c "')[1].split('"')[0]
@@ -515,13 +493,9 @@ def test_tfds_not_prepared_gives_the_command(tmp_path):
     assert "\n" not in message
 
 
-@pytest.mark.parametrize(
-    "split", ["val", "", "train[:0]", "train[5:2]", "train[:x]", "train[:999]", "train[7:]+x"]
-)
+@pytest.mark.parametrize("split", ["val", "", "train[:0]", "train[5:2]", "train[:x]", "train[:999]", "train[7:]+x"])
 def test_tfds_unknown_or_empty_split(tiny, split):
-    with pytest.raises(
-        UserError, match=r"split '.*' of tiny/1.0.0 is unknown or empty; allowed: train, and slices"
-    ):
+    with pytest.raises(UserError, match=r"split '.*' of tiny/1.0.0 is unknown or empty; allowed: train, and slices"):
         load("tfds", split, name="tiny", path=str(tiny))
 
 
@@ -535,9 +509,7 @@ def test_tfds_unknown_or_empty_split(tiny, split):
 )
 def test_tfds_set_that_is_no_image_classification(tmp_path, features):
     _write_tfds(tmp_path / "odd", _PIXELS, [0] * 20, features)
-    with pytest.raises(
-        UserError, match=r"has the features .*; image classification needs 'image' .* and 'label'"
-    ):
+    with pytest.raises(UserError, match=r"has the features .*; image classification needs 'image' .* and 'label'"):
         load("tfds", "train", name="tiny", path=str(tmp_path / "odd"))
 
 
@@ -549,9 +521,7 @@ def test_tfds_hidden_labels(tmp_path):
 
 def test_tfds_stored_as_tfrecord(tmp_path):
     _write_tfds(tmp_path / "old", _PIXELS, [0] * 20, _GREY, file_format="tfrecord")
-    with pytest.raises(
-        UserError, match=r"is stored as tfrecord, .*; delete '.*tiny/1.0.0' or .*'array_record'"
-    ):
+    with pytest.raises(UserError, match=r"is stored as tfrecord, .*; delete '.*tiny/1.0.0' or .*'array_record'"):
         load("tfds", "train", name="tiny", path=str(tmp_path / "old"))
 
 
@@ -563,9 +533,7 @@ def test_tfds_damaged_files(tiny, damaged):
         file.unlink()
     else:
         file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(
-        UserError, match=r"cannot read .*tiny.*; check data.name, or prepare the data set again: pyth"
-    ):
+    with pytest.raises(UserError, match=r"cannot read .*tiny.*; check data.name, or prepare the data set again: pyth"):
         load("tfds", "train", name="tiny", path=str(tiny))
 
 
@@ -630,9 +598,7 @@ _Y = np.array([0, 2, 1, 2])
 
 
 def test_npz_keras_convention(npz):
-    path = npz(
-        x_train=_X, y_train=_Y[:, None].astype(np.uint8), x_test=_X[:2, :, :, None], y_test=_Y[:1].repeat(2)
-    )
+    path = npz(x_train=_X, y_train=_Y[:, None].astype(np.uint8), x_test=_X[:2, :, :, None], y_test=_Y[:1].repeat(2))
     train, test = load("npz", "train", path=path), load("npz", "test", path=path)
     np.testing.assert_array_equal(train.images, _X[..., None])
     assert train.labels.tolist() == [0, 2, 1, 2]
@@ -680,13 +646,9 @@ def test_npz_bad_arrays(npz, arrays, message):
 
 
 def test_npz_bad_files(tmp_path):
-    with pytest.raises(
-        UserError, match=r"data.path is empty; expected: an .npz file with the arrays x_train \(uint8"
-    ):
+    with pytest.raises(UserError, match=r"data.path is empty; expected: an .npz file with the arrays x_train \(uint8"):
         load("npz", "train")
-    with pytest.raises(
-        UserError, match=r"cannot read '.*none.npz' \(FileNotFoundError.*; expected: an .npz file"
-    ):
+    with pytest.raises(UserError, match=r"cannot read '.*none.npz' \(FileNotFoundError.*; expected: an .npz file"):
         load("npz", "train", path=str(tmp_path / "none.npz"))
     (tmp_path / "text.npz").write_text("hello")
     with pytest.raises(UserError, match=r"cannot read '.*text.npz' \(ValueError.*; expected: an .npz file"):
@@ -717,9 +679,7 @@ def _npz_bytes(arrays: dict) -> bytes:
 
 
 _ARRAYS = st_numpy.arrays(
-    st.sampled_from(["u1", "i1", "i8", "u8", "f4", "f8", "?", "U3", "S2", "c8", ">i4", "M8[s]"]).map(
-        np.dtype
-    ),
+    st.sampled_from(["u1", "i1", "i8", "u8", "f4", "f8", "?", "U3", "S2", "c8", ">i4", "M8[s]"]).map(np.dtype),
     st_numpy.array_shapes(min_dims=0, max_dims=5, min_side=0, max_side=3),
 )
 _KEYS = st.sampled_from(["x_train", "y_train", "label_names", "y_test", "x_test", "other"])
@@ -771,9 +731,7 @@ def test_bank_rows_depend_on_the_seed():
 @pytest.mark.parametrize("per_class", [False, True])
 def test_bank_rows_are_uniform(per_class):
     labels = np.arange(20) % 4  # every row has the same chance in a balanced set
-    times = sum(
-        np.isin(np.arange(20), select_rows(labels, 5, per_class=per_class, seed=s)) for s in range(2_000)
-    )
+    times = sum(np.isin(np.arange(20), select_rows(labels, 5, per_class=per_class, seed=s)) for s in range(2_000))
     # each count is binomial(2000, 1/4): mean 500, standard deviation 19.4
     assert np.abs(np.asarray(times) - 500).max() < 5 * 19.4
 
@@ -794,15 +752,11 @@ def test_bank_per_class_with_a_remainder():
 
 @pytest.mark.parametrize("size", [-1, 101])
 def test_bank_size_out_of_range(size):
-    with pytest.raises(
-        UserError, match=rf"anchoring.bank_size={size}; allowed: 0 \(all\) to 100, the size of"
-    ):
+    with pytest.raises(UserError, match=rf"anchoring.bank_size={size}; allowed: 0 \(all\) to 100, the size of"):
         select_rows(_LABELS, size, seed=0)
 
 
 def test_bank_smaller_than_the_classes():
-    message = (
-        r"anchoring.bank_size=3 drawn per class; allowed: 0 \(all\) or 4 \(the number of classes\) to 100"
-    )
+    message = r"anchoring.bank_size=3 drawn per class; allowed: 0 \(all\) or 4 \(the number of classes\) to 100"
     with pytest.raises(UserError, match=message):
         select_rows(_LABELS, 3, per_class=True, seed=0)

@@ -37,5 +37,5 @@ def augment(key: jax.Array, image: jax.Array, *, crop_padding: int, flip: bool) 
     crop_key, flip_key = jax.random.split(key)
     if crop_padding:
         border = (crop_padding, crop_padding)
-        image = pix.random_crop(crop_key, jnp.pad(image, (border, border, (0, 0))), image.shape)
-    return pix.random_flip_left_right(flip_key, image) if flip else image
+        image = jnp.asarray(pix.random_crop(crop_key, jnp.pad(image, (border, border, (0, 0))), image.shape))
+    return jnp.asarray(pix.random_flip_left_right(flip_key, image)) if flip else image

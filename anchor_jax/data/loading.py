@@ -1,14 +1,14 @@
 """The data sets that a configuration names."""
 
 import numpy as np
-from ml_collections import ConfigDict
 from sklearn.model_selection import train_test_split
 
+from anchor_jax.config import Config
 from anchor_jax.data.sources import Dataset, load
 from anchor_jax.errors import UserError
 
 
-def load_train(config: ConfigDict, seed: int) -> tuple[Dataset, Dataset | None]:
+def load_train(config: Config, seed: int) -> tuple[Dataset, Dataset | None]:
     """The training set of `config.data`, and the part held out of it for evaluations in training, if any.
 
     Raises:
@@ -23,11 +23,13 @@ def load_train(config: ConfigDict, seed: int) -> tuple[Dataset, Dataset | None]:
             rows, test_size=config.validation_fraction, random_state=seed, stratify=dataset.labels
         )
     except ValueError as error:
-        raise UserError(f"config.data.validation_fraction={config.validation_fraction} does not fit: {error}") from error
+        raise UserError(
+            f"config.data.validation_fraction={config.validation_fraction} does not fit: {error}"
+        ) from error
     return _rows_of(dataset, kept), _rows_of(dataset, held_out)
 
 
-def load_test(config: ConfigDict, label_names: tuple[str, ...], image_shape: tuple[int, ...]) -> Dataset:
+def load_test(config: Config, label_names: tuple[str, ...], image_shape: tuple[int, ...]) -> Dataset:
     """The test set of `config.data`, refused where its classes or images are not those of the training set."""
     dataset = _load(config, config.test_split)
     if dataset.label_names != label_names:

@@ -148,9 +148,7 @@ def _validated(dataset: Dataset, where: str) -> Dataset:
     if len(names) < 2:
         raise UserError(f"{where} has {len(names)} class; at least 2 are needed")
     if labels.min() < 0 or labels.max() >= len(names):
-        raise UserError(
-            f"labels of {where}: 0 to {len(names) - 1} expected, got {labels.min()} to {labels.max()}"
-        )
+        raise UserError(f"labels of {where}: 0 to {len(names) - 1} expected, got {labels.min()} to {labels.max()}")
     return Dataset(images, labels.astype(np.int32), names)
 
 

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-import matplotlib.figure
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from anchor_jax import metrics
 from anchor_jax.evaluation.suites import Evaluation
@@ -16,7 +17,7 @@ def reliability_diagram(evaluation: Evaluation, num_bins: int, title: str, path:
     """How often predictions of a confidence are right; on the diagonal they keep what they promise."""
     bins = metrics.reliability(evaluation.predictions.probs, evaluation.labels, num_bins)
     count, accuracy, confidence = (np.asarray(values) for values in bins)
-    figure = matplotlib.figure.Figure(figsize=(4.6, 5.4), layout="constrained")
+    figure = Figure(figsize=(4.6, 5.4), layout="constrained")
     above, below = figure.subplots(2, height_ratios=(4, 1), sharex=True)
     centres, full = (np.arange(num_bins) + 0.5) / num_bins, count > 0
     above.bar(centres[full], accuracy[full], 1 / num_bins, color=ACCURACY, edgecolor="white", label="accuracy")
@@ -36,7 +37,7 @@ def reliability_diagram(evaluation: Evaluation, num_bins: int, title: str, path:
     above.legend(loc="upper left", frameon=False)
     below.bar(centres, count / count.sum(), 1 / num_bins, color="gray", edgecolor="white")
     below.set(xlabel="confidence", ylabel="examples")
-    below.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=0))
+    below.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     _save(figure, path)
 
 
@@ -44,15 +45,25 @@ def uncertainty_histogram(evaluation: Evaluation, title: str, path: Path) -> Non
     """Entropy and mutual information of right and of wrong predictions; wrong ones should lie further right."""
     predictions = evaluation.predictions
     right = predictions.probs.argmax(-1) == evaluation.labels
-    figure = matplotlib.figure.Figure(figsize=(8.4, 3.8), layout="constrained")
-    scores = {"predictive entropy (nats)": predictions.entropy, "mutual information (nats)": predictions.mutual_information}
+    figure = Figure(figsize=(8.4, 3.8), layout="constrained")
+    scores = {
+        "predictive entropy (nats)": predictions.entropy,
+        "mutual information (nats)": predictions.mutual_information,
+    }
     for axes, (name, score) in zip(figure.subplots(1, 2), scores.items(), strict=True):
         edges = np.linspace(0, max(float(score.max()), 1e-6), 31)
         for chosen, label, colour in ((right, "right", RIGHT), (~right, "wrong", WRONG)):
             weights = np.full(chosen.sum(), 1 / max(chosen.sum(), 1))
-            axes.hist(score[chosen], edges, weights=weights, color=colour, alpha=0.6, label=f"{label} ({chosen.sum():,})")
+            axes.hist(
+                score[chosen],
+                edges,
+                weights=weights,
+                color=colour,
+                alpha=0.6,
+                label=f"{label} ({chosen.sum():,})",
+            )
         axes.set(xlabel=name, ylabel="share of right, of wrong")
-        axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=0))
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.legend(frameon=False)
     figure.suptitle(title)
     _save(figure, path)

@@ -15,7 +15,14 @@ from anchor_jax.files import replacing
 from anchor_jax.training import run
 from anchor_jax.training.prediction import load_checkpoint
 
-COLUMNS = {"accuracy": ".2%", "nll": ".4f", "brier": ".4f", "ece": ".2%", "rms_ece": ".2%", "smooth_ece": ".2%"}
+COLUMNS = {
+    "accuracy": ".2%",
+    "nll": ".4f",
+    "brier": ".4f",
+    "ece": ".2%",
+    "rms_ece": ".2%",
+    "smooth_ece": ".2%",
+}
 
 
 def evaluate(
@@ -45,7 +52,7 @@ def evaluate(
             raise unknown("suite", suite, SUITES)
     this_run = run.load(workdir)
     num_references = tuple(dict.fromkeys(num_references)) if this_run.config.anchoring.enabled else (0,)
-    num_bins = this_run.config.evaluation.num_bins if num_bins is None else num_bins
+    num_bins = num_bins if num_bins is not None else int(this_run.config.evaluation.num_bins)
     if num_bins < 1:
         raise UserError(f"num_bins must be at least 1; got {num_bins}")
     found_step, predictor = load_checkpoint(this_run, step)

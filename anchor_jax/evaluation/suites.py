@@ -21,9 +21,7 @@ class Evaluation(NamedTuple):
     labels: np.ndarray  # int32 [N]
 
 
-def clean(
-    run: Run, predictor: Predictor, num_references: tuple[int, ...], num_bins: int
-) -> dict[int, Evaluation]:
+def clean(run: Run, predictor: Predictor, num_references: tuple[int, ...], num_bins: int) -> dict[int, Evaluation]:
     """The test set as it is: number of references -> evaluation."""
     test = load_test(run.config.data, run.label_names, run.image_shape)
     return {num: _evaluate(predictor, test, num, num_bins) for num in num_references}
@@ -35,9 +33,11 @@ SUITES: dict[str, Callable[..., dict[int, Evaluation]]] = {"clean": clean}
 def _evaluate(predictor: Predictor, dataset: Dataset, num_references: int, num_bins: int) -> Evaluation:
     predictions = predictor(dataset.images, num_references)
     # the mean of the softmaxes is the prediction; the softmax of the mean logits, the released code's, stands beside it
-    scores = metrics.summary(predictions.probs, dataset.labels, num_bins)
     of_logits = metrics.summary(jax.nn.softmax(predictions.logits), dataset.labels, num_bins)
-    scores |= {f"mean_logits_{name}": score for name, score in of_logits.items()}
-    scores["entropy"] = np.mean(predictions.entropy)
-    scores["mutual_information"] = np.mean(predictions.mutual_information)
+    scores = {
+        **metrics.summary(predictions.probs, dataset.labels, num_bins),
+        **{f"mean_logits_{name}": score for name, score in of_logits.items()},
+        "entropy": predictions.entropy.mean(),
+        "mutual_information": predictions.mutual_information.mean(),
+    }
     return Evaluation({name: float(score) for name, score in scores.items()}, predictions, dataset.labels)

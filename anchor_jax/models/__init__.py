@@ -40,7 +40,13 @@ def create(name: str, num_classes: int, *, dtype: str = "float32", **options: An
     if num_classes < 2:
         raise UserError(f"num_classes must be at least 2, got {num_classes}")
     module, fixed = MODELS[name]
-    allowed = {field.name for field in dataclasses.fields(module)} - {"num_classes", "dtype", "parent", "name", *fixed}
+    allowed = {field.name for field in dataclasses.fields(module)} - {
+        "num_classes",
+        "dtype",
+        "parent",
+        "name",
+        *fixed,
+    }
     for option in options:
         if option not in allowed:
             raise unknown(f"option of model '{name}'", option, allowed)

@@ -65,7 +65,11 @@ class ResNet(nn.Module):
             for block in range(num_blocks):
                 stride = 2 if stage > 0 and block == 0 else 1
                 x = BasicBlock(
-                    self.width * 2**stage, stride, self.dtype, self.axis_name, name=f"stage{stage + 1}_block{block + 1}"
+                    self.width * 2**stage,
+                    stride,
+                    self.dtype,
+                    self.axis_name,
+                    name=f"stage{stage + 1}_block{block + 1}",
                 )(x, train)
         x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
         bound = x.shape[-1] ** -0.5
@@ -93,6 +97,11 @@ def _layers(dtype, axis_name, train):
 
     # momentum 0.9 here is PyTorch's 0.1
     norm = partial(
-        nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype, axis_name=axis_name
+        nn.BatchNorm,
+        use_running_average=not train,
+        momentum=0.9,
+        epsilon=1e-5,
+        dtype=dtype,
+        axis_name=axis_name,
     )
     return conv, norm

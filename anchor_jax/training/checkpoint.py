@@ -1,20 +1,22 @@
 """Checkpoints of a run by orbax: asynchronous, atomic, the newest few and the best."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from ml_collections import ConfigDict
+from absl import logging
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from anchor_jax.config import Config
 from anchor_jax.errors import UserError
 from anchor_jax.training.state import TrainState, variables
 
 METRIC = "accuracy"  # of the evaluation in training, by which the best is known
 
 
-def manager(workdir: Path, config: ConfigDict, *, read_only: bool = False) -> ocp.CheckpointManager:
+def manager(workdir: Path, config: Config, *, read_only: bool = False) -> ocp.CheckpointManager:
     """Keeps the newest `config.checkpoint.keep` checkpoints and the best one."""
 
     def score(metrics):
@@ -22,7 +24,11 @@ def manager(workdir: Path, config: ConfigDict, *, read_only: bool = False) -> oc
 
     policy = AnyPreservationPolicy([LatestN(config.checkpoint.keep), BestN(get_metric_fn=score, n=1)])
     options = ocp.CheckpointManagerOptions(
-        best_fn=score, preservation_policy=policy, read_only=read_only, create=not read_only, cleanup_tmp_directories=not read_only
+        best_fn=score,
+        preservation_policy=policy,
+        read_only=read_only,
+        create=not read_only,
+        cleanup_tmp_directories=not read_only,
     )
     return ocp.CheckpointManager((workdir / "checkpoints").absolute(), options=options)
 
@@ -49,7 +55,7 @@ def restore(checkpoints: ocp.CheckpointManager, like: TrainState) -> TrainState:
     return state._replace(step=jax.device_put(jax.numpy.int32(step), like.step.sharding))
 
 
-def restore_variables(workdir: Path, config: ConfigDict, like: Any, which: int | str) -> tuple[int, Any]:
+def restore_variables(workdir: Path, config: Config, like: Any, which: int | str) -> tuple[int, Any]:
     """Step and variables of a checkpoint; `which` is a step, "latest" or "best".
 
     Raises:
@@ -57,12 +63,24 @@ def restore_variables(workdir: Path, config: ConfigDict, like: Any, which: int |
     """
     if not (workdir / "checkpoints").is_dir():
         raise UserError(f"no checkpoint in '{workdir}' yet; train first")
-    with manager(workdir, config, read_only=True) as checkpoints:
+    with _quiet(), manager(workdir, config, read_only=True) as checkpoints:
         steps = checkpoints.all_steps()
-        step = {"latest": checkpoints.latest_step(), "best": checkpoints.best_step()}.get(which, which)
-        if step not in steps:
+        named: dict[int | str, int | None] = {"latest": checkpoints.latest_step(), "best": checkpoints.best_step()}
+        step = named.get(which, which)
+        if not isinstance(step, int) or step not in steps:
             raise UserError(f"no checkpoint {which} in '{workdir}'; there are: {', '.join(map(str, steps)) or 'none'}")
         return step, _restore(checkpoints, step, variables=like)["variables"]
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Without orbax's warnings that what was asked to be read only is read only."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def _restore(checkpoints, step, **like):

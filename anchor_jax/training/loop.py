@@ -4,16 +4,17 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import linen as nn
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from anchor_jax import config as configuration
 from anchor_jax import metrics, parallel
+from anchor_jax.config import Config
 from anchor_jax.data import Dataset, load_test, load_train, measure_normalization, select_rows
 from anchor_jax.errors import UserError
 from anchor_jax.predictor import Predictor
@@ -35,7 +36,7 @@ class Length(NamedTuple):
         """Whether something done every so many epochs is to be done after a step; after the last it always is."""
         return step == self.total_steps or step % max(round(every_epochs * self.steps_per_epoch), 1) == 0
 
-    def stops(self, done: int, config: ConfigDict) -> Iterator[int]:
+    def stops(self, done: int, config: Config) -> Iterator[int]:
         """The steps after which the host looks in: the ends of epochs among them."""
         every_steps = config.logging.every_steps or self.steps_per_epoch
         for step in range(done + 1, self.total_steps + 1):
@@ -44,7 +45,7 @@ class Length(NamedTuple):
                 yield step
 
 
-def train(config: ConfigDict, workdir: Path) -> TrainState:
+def train(config: Config, workdir: Path) -> TrainState:
     """Train a network in a folder, from the beginning or from its newest checkpoint; the state at the end.
 
     Raises:
@@ -71,7 +72,7 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
     return current
 
 
-def prepare(config: ConfigDict, workdir: Path) -> "Training":
+def prepare(config: Config, workdir: Path) -> "Training":
     """All that a run needs before its first step; see `train`."""
     configuration.validate(config)
     mesh = parallel.mesh()
@@ -79,7 +80,10 @@ def prepare(config: ConfigDict, workdir: Path) -> "Training":
     length = _length(config, len(training_set.images), mesh)
     config = _with_normalization(config, training_set.images)
     bank = select_rows(
-        training_set.labels, config.anchoring.bank_size, per_class=config.anchoring.bank_per_class, seed=config.seed
+        training_set.labels,
+        config.anchoring.bank_size,
+        per_class=config.anchoring.bank_per_class,
+        seed=config.seed,
     )
     this_run = run.begin(workdir, config, training_set, bank)
     evaluation_set = held_out or load_test(config.data, this_run.label_names, this_run.image_shape)
@@ -95,7 +99,7 @@ def prepare(config: ConfigDict, workdir: Path) -> "Training":
         model=model,
         schedule=schedule,
         transformation=transformation,
-        data=parallel.replicated(TrainData(training_set.images, training_set.labels, bank), mesh),
+        data=TrainData(*parallel.replicated((training_set.images, training_set.labels, bank), mesh)),
         evaluation_set=evaluation_set,
         evaluated_on="validation" if held_out else "test",
         run_steps=parallel.repeated(step, mesh),
@@ -125,7 +129,7 @@ class Training:
         create = jax.jit(state.create, static_argnums=(0, 1, 3), out_shardings=parallel.everywhere(self.mesh))
         return create(self.model, self.transformation, init_key, self.run.input_shape)
 
-    def advance(self, current: TrainState, stop: int) -> tuple[TrainState, dict[str, float | None]]:
+    def advance(self, current: TrainState, stop: int) -> tuple[TrainState, dict[str, Any]]:
         """Train up to step `stop`, within one epoch; `current` is donated. Also what was seen on the way."""
         started, done = time.perf_counter(), int(current.step)
         _, order_key, _ = seed_keys(self.run.config.seed)
@@ -133,7 +137,7 @@ class Training:
         carry = (current, parallel.replicated(Totals.zeros(), self.mesh))
         current, totals = self.run_steps(carry, stop - done, self.data, order)
         numbers = _numbers(jax.device_get(totals))
-        numbers["learning_rate"] = float(self.schedule(stop - 1))
+        numbers["learning_rate"] = float(jnp.asarray(self.schedule(stop - 1)))
         images = (stop - done) * self.run.config.training.batch_size
         numbers["images_per_second"] = images / (time.perf_counter() - started)
         return current, numbers
@@ -143,7 +147,10 @@ class Training:
         config = self.run.config.evaluation
         predictor = dataclasses.replace(self.predictor, variables=state.variables(current))
         probs = predictor(self.evaluation_set.images, config.num_references).probs
-        return {name: float(score) for name, score in metrics.summary(probs, self.evaluation_set.labels, config.num_bins).items()}
+        return {
+            name: float(score)
+            for name, score in metrics.summary(probs, self.evaluation_set.labels, config.num_bins).items()
+        }
 
 
 def introduction(training: Training, current: TrainState) -> str:
@@ -184,7 +191,9 @@ def _length(config, num_examples, mesh):
             f"try {max(batch_size // mesh.size, 1) * mesh.size}"
         )
     if batch_size > num_examples:
-        raise UserError(f"config.training.batch_size must be at most {num_examples}, the training set; got {batch_size}")
+        raise UserError(
+            f"config.training.batch_size must be at most {num_examples}, the training set; got {batch_size}"
+        )
     steps_per_epoch = num_examples // batch_size
     total_steps = round(config.training.total_epochs * steps_per_epoch)
     if total_steps < 1:
@@ -214,8 +223,8 @@ def _numbers(totals):
         return float(total / count) if count else None
 
     return {
-        "loss": mean(totals.loss, totals.count),
-        "accuracy": mean(totals.correct, totals.count - totals.masked_count),
-        "masked_accuracy": mean(totals.masked_correct, totals.masked_count),
-        "masked_entropy": mean(totals.masked_entropy, totals.masked_count),
+        "loss": mean(totals.loss, totals.examples),
+        "accuracy": mean(totals.correct, totals.examples - totals.masked_examples),
+        "masked_accuracy": mean(totals.masked_correct, totals.masked_examples),
+        "masked_entropy": mean(totals.masked_entropy, totals.masked_examples),
     }

@@ -3,10 +3,11 @@
 from collections import Counter
 
 import optax
-from ml_collections import ConfigDict
+
+from anchor_jax.config import Config
 
 
-def create(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
+def create(config: Config, schedule: optax.Schedule) -> optax.GradientTransformation:
     """The optimizer of `config.optimizer` with a schedule; it decays every parameter, as PyTorch does.
 
     "sgd" is `torch.optim.SGD` (`CIFAR/train.py` of the released code): the decay joins the gradient before
@@ -17,8 +18,8 @@ def create(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransf
     return optax.chain(optax.add_decayed_weights(config.weight_decay), optax.sgd(schedule, config.momentum))
 
 
-def create_schedule(config: ConfigDict, steps_per_epoch: int, total_steps: int) -> optax.Schedule:
-    """Step -> learning rate of `config.optimizer`: linear warm-up from 0, then steps down at the milestones or half a cosine to 0."""
+def create_schedule(config: Config, steps_per_epoch: int, total_steps: int) -> optax.Schedule:
+    """Step -> learning rate: linear warm-up from 0, then steps down at the milestones or half a cosine to 0."""
     warmup_steps = round(config.warmup_epochs * steps_per_epoch)
     if config.schedule == "cosine":
         after = optax.cosine_decay_schedule(config.learning_rate, max(total_steps - warmup_steps, 1))

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -34,7 +35,13 @@ class Reporter:
         self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
         self._console = Console()
         self._total_steps = total_steps
-        columns = ("step", MofNCompleteColumn(), BarColumn(), TextColumn("{task.fields[text]}"), TimeRemainingColumn())
+        columns = (
+            "step",
+            MofNCompleteColumn(),
+            BarColumn(),
+            TextColumn("{task.fields[text]}"),
+            TimeRemainingColumn(),
+        )
         self._bar = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
         self._task = self._bar.add_task("", total=total_steps, completed=first_step, text="compiling")
 
@@ -51,7 +58,7 @@ class Reporter:
         """A line for the reader of the terminal."""
         self._console.print(text, highlight=False, soft_wrap=True, markup=False)
 
-    def report(self, step: int, prefix: str, numbers: dict[str, float | None]) -> None:
+    def report(self, step: int, prefix: str, numbers: Mapping[str, float | None]) -> None:
         """Numbers of a step under names such as "train/loss"; None where there was nothing to measure."""
         named = {f"{prefix}/{name}": value for name, value in numbers.items()}
         self._lines.write(json.dumps({"step": step, **named}) + "\n")
@@ -77,7 +84,9 @@ def check_finite(step: int, loss: float, last_good: int | None, workdir: Path) -
       UserError: names the step, the last checkpoint and the likely cause.
     """
     if not math.isfinite(loss):
-        kept = f"the checkpoint of step {last_good} in '{workdir}' is good" if last_good else "no checkpoint was written"
+        kept = (
+            f"the checkpoint of step {last_good} in '{workdir}' is good" if last_good else "no checkpoint was written"
+        )
         raise UserError(
             f"the loss is {loss} at step {step}; {kept}; the likely cause is too high a learning rate: "
             "lower config.optimizer.learning_rate, or raise config.optimizer.warmup_epochs, in a new --workdir"

@@ -1,11 +1,11 @@
 """The folder of a run: its record and references, written once, and what evaluation needs to read it back.
 
-    run.json         config, class names, image shape, which references, versions; there when the run has begun
-    references.npz   pixels of the inference references
-    checkpoints/     see `checkpoint`
-    metrics.jsonl    one line a log point
-    tensorboard/     the same for TensorBoard
-    eval/            what `eval.py` writes
+run.json         config, class names, image shape, which references, versions; there when the run has begun
+references.npz   pixels of the inference references
+checkpoints/     see `checkpoint`
+metrics.jsonl    one line a log point
+tensorboard/     the same for TensorBoard
+eval/            what `eval.py` writes
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from anchor_jax.config import MAY_CHANGE, flatten
+from anchor_jax.config import MAY_CHANGE, Config, flatten
 from anchor_jax.data import Dataset
 from anchor_jax.errors import UserError
 from anchor_jax.files import replacing
@@ -39,7 +39,7 @@ class Run:
     """
 
     workdir: Path
-    config: ConfigDict
+    config: Config
     label_names: tuple[str, ...]
     image_shape: tuple[int, ...]
     references: np.ndarray | None
@@ -51,7 +51,7 @@ class Run:
         return (1, *size, channels * (2 if self.config.anchoring.enabled else 1))
 
 
-def begin(workdir: Path, config: ConfigDict, train: Dataset, bank: np.ndarray) -> Run:
+def begin(workdir: Path, config: Config, train: Dataset, bank: np.ndarray) -> Run:
     """Begin a run in a folder, or go on with the one that is there.
 
     Args:
@@ -133,7 +133,9 @@ def _load_references(file, digest):
     except Exception as error:  # zipfile, zlib and NumPy raise many kinds on damaged bytes
         raise UserError(f"'{file}' is missing or damaged ({error}); restore it from a copy") from error
     if _digest(references) != digest:
-        raise UserError(f"'{file}' does not hold the references of the run (their hash differs); restore it from a copy")
+        raise UserError(
+            f"'{file}' does not hold the references of the run (their hash differs); restore it from a copy"
+        )
     return references
 
 
@@ -141,7 +143,7 @@ def _digest(images):
     return hashlib.sha256(np.ascontiguousarray(images).tobytes()).hexdigest()
 
 
-def _config_of(record: dict[str, Any]) -> ConfigDict:
+def _config_of(record: dict[str, Any]) -> Config:
     """The config as it was before JSON made lists of its tuples."""
 
     def restored(value):

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
-from ml_collections import ConfigDict
 
 from anchor_jax.anchoring import anchor, sample_mask, sample_references
+from anchor_jax.config import Config
 from anchor_jax.data.augmentation import Normalization, augment, normalize
 from anchor_jax.objective import anchored_cross_entropy
 from anchor_jax.parallel import AXIS, own_part
@@ -45,9 +45,9 @@ class Totals(NamedTuple):
     """Sums over steps and examples, float32 []; masked inputs apart, since they are asked something else."""
 
     loss: jax.Array
-    count: jax.Array
+    examples: jax.Array
     correct: jax.Array  # of the inputs not masked
-    masked_count: jax.Array
+    masked_examples: jax.Array
     masked_correct: jax.Array
     masked_entropy: jax.Array  # nats
 
@@ -58,7 +58,10 @@ class Totals(NamedTuple):
 
 
 def make_train_step(
-    model: nn.Module, optimizer: optax.GradientTransformation, config: ConfigDict, normalization: Normalization
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    config: Config,
+    normalization: Normalization,
 ) -> Callable[[tuple[TrainState, Totals], TrainData, jax.Array], tuple[TrainState, Totals]]:
     """`train_step((state, totals), data, order) -> (state, totals)`, for `parallel.repeated`.
 
@@ -126,7 +129,7 @@ def epoch_order(key: jax.Array, epoch: jax.Array, num_examples: int) -> jax.Arra
     return jax.random.permutation(jax.random.fold_in(key, epoch), num_examples)
 
 
-def draw_step(key: jax.Array, rows: jax.Array, bank: jax.Array, config: ConfigDict) -> Draw:
+def draw_step(key: jax.Array, rows: jax.Array, bank: jax.Array, config: Config) -> Draw:
     """What chance decides for the whole batch of rows `[B]`, given `config.anchoring`."""
     reference_key, mask_key, augment_key = jax.random.split(key, 3)
     augment_keys = jax.random.split(augment_key, len(rows))
@@ -150,9 +153,9 @@ def totals_of(losses: jax.Array, logits: jax.Array, labels: jax.Array, mask: jax
 
     return Totals(
         loss=total(losses),
-        count=jnp.float32(len(losses)),
+        examples=jnp.float32(len(losses)),
         correct=total(correct & ~mask),
-        masked_count=total(mask),
+        masked_examples=total(mask),
         masked_correct=total(correct & mask),
         masked_entropy=total(jnp.where(mask, entropy, 0)),
     )

@@ -1,0 +1,233 @@
+"""The command lines as a user meets them: exit status, one line for a mistake, nothing lost."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TRAIN = ("train.py", "--config", "configs/digits.py")
+
+
+def command(*arguments, **environment):
+    """A command in a process of its own, on one device; the environment is that of the test."""
+    settings = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"} | environment
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)], cwd=ROOT, env=settings, capture_output=True, text=True, timeout=300
+    )
+
+
+def mlp_config(folder, **changes):
+    """A config file of a run that takes a second."""
+    file = folder / "config.py"
+    lines = "\n".join(f"    config.{key} = {value!r}" for key, value in changes.items())
+    file.write_text(
+        "from anchor_jax.config import base\n\n\ndef get_config():\n    config = base()\n"
+        '    config.model.name = "mlp"\n    config.training.total_epochs = 2.0\n'
+        f'    config.optimizer.name = "adamw"\n    config.optimizer.learning_rate = 3e-3\n{lines}\n    return config\n'
+    )
+    return file
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    config = mlp_config(folder)
+    done = command("train.py", "--config", config, "--workdir", folder / "run")
+    assert done.returncode == 0, done.stderr
+    return folder, config, done
+
+
+def test_training_tells_what_runs_where_and_every_epoch(finished):
+    _, _, done = finished
+    for word in ("devices   1 x cpu", "anchored training, 1,437 references", "parameters, computed in float32"):
+        assert word in done.stdout
+    assert "step 11/22: train loss" in done.stdout
+    assert "images/s" in done.stdout
+    assert "step 22/22: test loss" not in done.stdout
+    assert "step 22/22: test accuracy" in done.stdout
+    assert done.stderr == ""
+
+
+def test_evaluation_needs_only_the_folder(finished):
+    folder, _, _ = finished
+    done = command("eval.py", "--workdir", folder / "run", "--num_references", "1,10")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    numbers = json.loads((folder / "run/eval/metrics.json").read_text())
+    assert numbers["clean"].keys() == {"1", "10"}
+    assert 0 <= numbers["clean"]["10"]["accuracy"] <= 1
+    assert len(list((folder / "run/eval").glob("*.png"))) == 4
+
+
+def test_finished_run_goes_on_to_nothing_more(finished):
+    folder, config, _ = finished
+    before = (folder / "run/metrics.jsonl").read_bytes()
+    done = command("train.py", "--config", config, "--workdir", folder / "run")
+    assert done.returncode == 0
+    assert "goes on after step 22" in done.stdout
+    assert (folder / "run/metrics.jsonl").read_bytes() == before
+
+
+def test_killed_run_goes_on_to_the_same_numbers(finished, tmp_path):
+    folder, _, _ = finished
+    changes = {"training.total_epochs": 40.0, "checkpoint.every_epochs": 2.0}
+    config = mlp_config(tmp_path, **changes)
+    straight = command("train.py", "--config", config, "--workdir", tmp_path / "straight")
+    assert straight.returncode == 0, straight.stderr
+    arguments = ("train.py", "--config", config, "--workdir", tmp_path / "killed")
+    process = subprocess.Popen([sys.executable, *map(str, arguments)], cwd=ROOT, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "killed/checkpoints").glob("[0-9]*/_CHECKPOINT_METADATA")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    resumed = command(*arguments)
+    assert resumed.returncode == 0, resumed.stderr
+    lines = [
+        [{k: v for k, v in json.loads(line).items() if "per_second" not in k} for line in file.read_text().splitlines()]
+        for file in (tmp_path / "straight/metrics.jsonl", tmp_path / "killed/metrics.jsonl")
+    ]
+    assert lines[0] == lines[1]
+
+
+WRONG_COMMAND_LINES = {
+    "unknown flag": ((*TRAIN, "--wrkdir=x"), "Unknown command line flag 'wrkdir'. Did you mean: workdir ?"),
+    "no workdir": (TRAIN, "--workdir must have a value"),
+    "no config": (("train.py", "--workdir=x"), "--config must have a value"),
+    "unknown key": (
+        (*TRAIN, "--workdir=x", "--config.anchoring.mask_pro=0.2"),
+        "unknown config key 'anchoring.mask_pro'; did you mean 'anchoring.mask_prob' (default 0.25)?",
+    ),
+    "no number": ((*TRAIN, "--workdir=x", "--config.anchoring.mask_prob=abc"), "could not convert string to float"),
+    "stray word": (("eval.py", "--workdir=x", "clean"), "unexpected argument 'clean'"),
+    "K is no number": (("eval.py", "--workdir=x", "--num_references=ten"), "--num_references takes whole numbers"),
+}
+
+MISTAKES = {
+    "no such config": (("train.py", "--config=configs/nothing.py", "--workdir=x"), "configs/nothing.py"),
+    "mask_prob": ((*TRAIN, "--workdir=x", "--config.anchoring.mask_prob=1.5"), "mask_prob must be in [0, 1]; got 1.5"),
+    "choice": (
+        (*TRAIN, "--workdir=x", "--config.anchoring.mask_per=epoch"),
+        "mask_per must be one of batch, example; got 'epoch'",
+    ),
+    "source": ((*TRAIN, "--workdir=x", "--config.data.source=digit"), "Did you mean 'digits'?"),
+    "dataset": (
+        (*TRAIN, "--workdir=x", "--config.data.source=tfds", "--config.data.name=cifar11"),
+        "unknown tfds data set 'cifar11'; nearest names: cifar10",
+    ),
+    "not prepared": (
+        (*TRAIN, "--workdir=x", "--config.data.source=tfds", "--config.data.name=mnist", "--config.data.path=nowhere"),
+        "download_and_prepare()",
+    ),
+    "model": ((*TRAIN, "--workdir=x", "--config.model.name=resnet50"), "unknown model 'resnet50'"),
+    "option": (
+        (*TRAIN, "--workdir=x", "--config.model.name=mlp"),
+        "unknown option of model 'mlp' 'width'; allowed: axis_name, hidden",
+    ),
+    "bank": ((*TRAIN, "--workdir=x", "--config.anchoring.bank_size=2000"), "bank_size=2000; allowed: 0 (all) to 1437"),
+    "batch": ((*TRAIN, "--workdir=x", "--config.training.batch_size=0"), "batch_size must be at least 1; got 0"),
+    "K": ((*TRAIN, "--workdir=x", "--config.evaluation.num_references=0"), "num_references must be at least 1; got 0"),
+    "no run": (("eval.py", "--workdir=nowhere"), "no run in 'nowhere'"),
+}
+
+
+def assert_told(done, status, message):
+    assert done.returncode == status
+    assert message in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("case", WRONG_COMMAND_LINES)
+def test_wrong_command_line_is_told_in_one_line_with_status_2(case):
+    arguments, message = WRONG_COMMAND_LINES[case]
+    assert_told(command(*arguments), 2, message)
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_mistake_is_told_in_one_line_with_status_1(case, tmp_path):
+    arguments, message = MISTAKES[case]
+    arguments = [f"--workdir={tmp_path / 'x'}" if argument == "--workdir=x" else argument for argument in arguments]
+    assert_told(command(*arguments), 1, message)
+    assert not list(tmp_path.rglob("*.npz"))
+
+
+def test_key_misspelt_in_a_config_file_is_told(tmp_path):
+    config = mlp_config(tmp_path, **{"anchoring.mask_pro": 0.1})
+    done = command("train.py", "--config", config, "--workdir", tmp_path / "run")
+    assert_told(done, 1, 'Did you mean "mask_prob" instead of "mask_pro"?')
+
+
+def test_folder_of_another_run_is_refused_and_left_alone(finished):
+    folder, config, _ = finished
+    before = {file: file.read_bytes() for file in (folder / "run").rglob("*.json*")}
+    done = command("train.py", "--config", config, "--workdir", folder / "run", "--config.seed=1")
+    assert_told(done, 1, "holds another run: its config.seed is 0, given is 1")
+    assert before == {file: file.read_bytes() for file in before}
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--suites=clean,corruption", "unknown suite 'corruption'; allowed: clean."),
+        ("--num_references=0", "num_references must lie in 1..100"),
+        ("--checkpoint=7", "no checkpoint 7 in"),
+    ],
+)
+def test_what_eval_cannot_do_is_told(finished, flag, message):
+    assert_told(command("eval.py", "--workdir", finished[0] / "run", flag), 1, message)
+
+
+def test_diverging_loss_is_told(tmp_path):
+    config = mlp_config(tmp_path, **{"optimizer.learning_rate": 1e30})
+    done = command("train.py", "--config", config, "--workdir", tmp_path / "run")
+    assert_told(done, 1, "lower config.optimizer.learning_rate")
+
+
+def test_unreadable_image_is_told(tmp_path):
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            (tmp_path / "images" / split / name).mkdir(parents=True)
+            (tmp_path / "images" / split / name / "0.png").write_bytes(b"no image")
+    config = mlp_config(tmp_path, **{"data.source": "folder", "data.path": str(tmp_path / "images")})
+    done = command("train.py", "--config", config, "--workdir", tmp_path / "run")
+    assert_told(done, 1, "cat/0.png")
+
+
+def test_damaged_checkpoint_is_told(finished, tmp_path):
+    import shutil
+
+    shutil.copytree(finished[0] / "run", tmp_path / "run")
+    for file in (tmp_path / "run/checkpoints/22/variables").rglob("manifest.ocdbt"):
+        file.write_bytes(b"")
+    assert_told(command("eval.py", "--workdir", tmp_path / "run"), 1, "checkpoints/22' is damaged")
+
+
+def test_folder_that_cannot_be_written_to_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = command(*TRAIN, "--workdir", tmp_path / "file/run")
+    assert_told(done, 1, "cannot write to")
+
+
+def test_package_alone_is_light():
+    program = "import sys, anchor_jax; print([m for m in ('flax', 'orbax', 'optax', 'sklearn') if m in sys.modules])"
+    assert command("-c", program).stdout.strip() == "[]"
+
+
+def test_same_seed_gives_the_same_run(finished, tmp_path):
+    folder, config, _ = finished
+    assert command("train.py", "--config", config, "--workdir", tmp_path / "again").returncode == 0
+    one, other = ((run / "references.npz").read_bytes() for run in (folder / "run", tmp_path / "again"))
+    assert one == other
+    one, other = (
+        [json.loads(line).get("train/loss") for line in (run / "metrics.jsonl").read_text().splitlines()]
+        for run in (folder / "run", tmp_path / "again")
+    )
+    assert one == other

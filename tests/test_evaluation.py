@@ -1,0 +1,202 @@
+"""From a run's folder to predictions, numbers and pictures."""
+
+import json
+
+import jax
+import matplotlib.image
+import numpy as np
+import pytest
+from conftest import tiny_config
+from sklearn.metrics import accuracy_score, log_loss
+from torchmetrics.classification import MulticlassCalibrationError
+
+import anchor_jax as aj
+from anchor_jax import UserError, data, evaluation
+from anchor_jax.training import run
+from anchor_jax.training.loop import train
+from anchor_jax.training.prediction import model_of
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder of a tiny finished run, and a copy of its test set."""
+    folder = tmp_path_factory.mktemp("trained")
+    config = tiny_config(folder)
+    train(config, folder / "run")
+    return folder / "run", data.load("npz", "test", path=config.data.path)
+
+
+def test_predictor_is_the_anchored_network_averaged_over_the_references_of_the_run(trained):
+    workdir, test = trained
+    predictor = aj.load_predictor(workdir)
+    answer = predictor(test.images, num_references=4)
+    this_run = run.load(workdir)
+    model, norm = model_of(this_run), this_run.config.data
+    assert len(answer.probs) == len(test.images) == 40
+
+    def normalized(images):
+        return (images.astype(np.float32) / 255 - np.float32(norm.mean)) / np.float32(norm.std)
+
+    logits = np.stack(
+        [
+            model.apply(
+                predictor.variables,
+                np.concatenate([np.broadcast_to(r, x.shape), x - r], axis=-1),
+            )
+            for x in [normalized(test.images)]
+            for r in normalized(this_run.references[:4])
+        ]
+    )
+    probs = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    np.testing.assert_allclose(answer.logits, logits.mean(0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(answer.probs, probs.mean(0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(answer.probs_std, probs.std(0, ddof=1), rtol=1e-3, atol=1e-5)
+
+
+def test_prediction_does_not_depend_on_the_batch(trained):
+    workdir, test = trained
+    predictor = aj.load_predictor(workdir)
+    whole = predictor(test.images)
+    for rows in ([0], [3, 1], list(range(30, 40))):
+        part = predictor(test.images[rows])
+        for one, other in zip(part, whole, strict=True):
+            np.testing.assert_allclose(one, other[rows], rtol=1e-4, atol=1e-5)
+
+
+def test_one_reference_has_no_spread(trained):
+    workdir, test = trained
+    answer = aj.load_predictor(workdir)(test.images, num_references=1)
+    assert answer.probs_std is None
+    assert (answer.mutual_information == 0).all()
+
+
+def test_standard_network_uses_no_references(tiny, tmp_path):
+    tiny.anchoring.enabled = False
+    train(tiny, tmp_path / "run")
+    images = data.load("npz", "test", path=tiny.data.path).images
+    answer = aj.load_predictor(tmp_path / "run")(images)
+    assert answer.probs_std is None
+    np.testing.assert_allclose(answer.probs.sum(-1), 1, rtol=1e-5)
+    assert evaluation.evaluate(tmp_path / "run")["clean"].keys() == {"0"}
+
+
+def test_checkpoint_is_the_newest_the_best_or_a_step(trained):
+    workdir, test = trained
+    newest, third = aj.load_predictor(workdir), aj.load_predictor(workdir, 9)
+    assert (newest(test.images).logits != third(test.images).logits).any()
+    assert_scored = json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])
+    assert aj.load_predictor(workdir, "best")
+    accuracy = (newest(test.images, 4).probs.argmax(-1) == test.labels).mean()
+    assert assert_scored["test/accuracy"] == pytest.approx(accuracy)
+
+
+@pytest.mark.parametrize(
+    ("images", "num_references", "message"),
+    [
+        (np.zeros((2, 6, 6, 1), np.float32), 1, r"images must be uint8 \[B, 6, 6, 1\].*got float32"),
+        (np.zeros((2, 6, 6, 3), np.uint8), 1, r"got uint8 \[2, 6, 6, 3\]"),
+        (np.zeros((6, 6, 1), np.uint8), 1, r"got uint8 \[6, 6, 1\]"),
+        (np.zeros((0, 6, 6, 1), np.uint8), 1, r"at least one; got none"),
+        (np.zeros((2, 6, 6, 1), np.uint8), 0, r"num_references must lie in 1..12.*got 0"),
+        (np.zeros((2, 6, 6, 1), np.uint8), 13, r"num_references must lie in 1..12.*got 13"),
+    ],
+)
+def test_predictor_refuses_what_it_cannot_answer(trained, images, num_references, message):
+    with pytest.raises(UserError, match=message):
+        aj.load_predictor(trained[0])(images, num_references)
+
+
+def test_numbers_are_those_of_scikit_learn_and_torchmetrics(trained, capsys):
+    import torch
+
+    workdir, test = trained
+    results = evaluation.evaluate(workdir, num_references=(1, 8), num_bins=20)
+    written = json.loads((workdir / "eval/metrics.json").read_text())
+    assert written == results
+    for num in (1, 8):
+        probs = aj.load_predictor(workdir)(test.images, num).probs
+        in_doubles = probs.astype(np.float64) / probs.sum(-1, dtype=np.float64, keepdims=True)
+        found = results["clean"][str(num)]
+        assert found["accuracy"] == pytest.approx(accuracy_score(test.labels, probs.argmax(-1)))
+        assert found["nll"] == pytest.approx(log_loss(test.labels, in_doubles), rel=1e-4)
+        for name, norm in (("ece", "l1"), ("rms_ece", "l2")):
+            theirs = MulticlassCalibrationError(num_classes=3, n_bins=20, norm=norm)
+            expected = float(theirs(torch.tensor(probs), torch.tensor(test.labels)))
+            assert found[name] == pytest.approx(expected, abs=1e-5)
+        assert {"brier", "smooth_ece", "mean_logits_accuracy", "mean_logits_ece"} <= found.keys()
+    shown = capsys.readouterr().out
+    assert "clean: 40 examples, step 12" in shown
+    assert str(workdir / "eval") in shown.replace("\n", "")
+
+
+def test_pictures_are_drawn(trained):
+    workdir, _ = trained
+    evaluation.evaluate(workdir, num_references=(4,))
+    for name in ("reliability", "uncertainty"):
+        picture = matplotlib.image.imread(workdir / f"eval/clean-step12-references4-{name}.png")
+        assert picture.shape[0] > 400
+        assert picture[..., :3].std() > 0.05
+
+
+def test_numbers_of_another_checkpoint_are_kept(trained):
+    workdir, _ = trained
+    newest = evaluation.evaluate(workdir, num_references=(2,))
+    kept = json.loads((workdir / "eval/metrics.json").read_text())
+    evaluation.evaluate(workdir, num_references=(2,), step=9)
+    assert json.loads((workdir / "eval/facts.json").read_text())["step"] == 9
+    assert json.loads((workdir / "eval/metrics-step12-bins15.json").read_text()) == kept
+    assert newest["clean"]["2"] == kept["clean"]["2"]
+
+
+def test_numbers_of_references_join_those_of_the_same_checkpoint(trained):
+    workdir, _ = trained
+    evaluation.evaluate(workdir, num_references=(3,))
+    evaluation.evaluate(workdir, num_references=(5,))
+    assert {"3", "5"} <= json.loads((workdir / "eval/metrics.json").read_text())["clean"].keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"suites": ("claen",)}, r"unknown suite 'claen'; allowed: clean. Did you mean 'clean'"),
+        ({"num_references": (0,)}, r"num_references must lie in 1..12"),
+        ({"num_bins": 0}, r"num_bins must be at least 1; got 0"),
+        ({"step": 5}, r"no checkpoint 5 in .*there are: .*9, 12"),
+        ({"step": "newest"}, r"no checkpoint newest in"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_told(trained, arguments, message):
+    with pytest.raises(UserError, match=message):
+        evaluation.evaluate(trained[0], **arguments)
+
+
+def test_folder_without_a_run_or_without_a_checkpoint_is_told(tiny, tmp_path):
+    with pytest.raises(UserError, match=r"no run in .*no run\.json"):
+        evaluation.evaluate(tmp_path / "nothing")
+    from anchor_jax.training.loop import prepare
+
+    prepare(tiny, tmp_path / "begun")
+    with pytest.raises(UserError, match="no checkpoint in .* train first"):
+        evaluation.evaluate(tmp_path / "begun")
+
+
+def test_other_classes_or_images_than_the_checkpoint_are_refused(tiny, tmp_path):
+    train(tiny, tmp_path / "run")
+    arrays = dict(np.load(tiny.data.path))
+    np.savez(tiny.data.path, **arrays | {"y_test": arrays["y_test"] + 1, "y_train": arrays["y_train"] + 1})
+    with pytest.raises(UserError, match=r"has 4 classes .*the training set has 3"):
+        evaluation.evaluate(tmp_path / "run")
+    np.savez(tiny.data.path, **arrays | {"x_test": arrays["x_test"][:, :5]})
+    with pytest.raises(UserError, match=r"are \[5, 6, 1\], but those of the training set \[6, 6, 1\]"):
+        evaluation.evaluate(tmp_path / "run")
+
+
+def test_chunks_of_references_change_nothing(tiny, tmp_path):
+    train(tiny, tmp_path / "run")
+    images = data.load("npz", "test", path=tiny.data.path).images
+    whole = aj.load_predictor(tmp_path / "run")(images, 7)
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    record["config"]["evaluation"]["chunk_size"] = 3
+    (tmp_path / "run/run.json").write_text(json.dumps(record))
+    chunked = aj.load_predictor(tmp_path / "run")(images, 7)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), whole, chunked)
