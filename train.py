@@ -13,4 +13,4 @@ WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; a run that is 
 flags.mark_flag_as_required("config")
 
 if __name__ == "__main__":
-    command.run(lambda: train(CONFIG.value, Path(WORKDIR.value)))
+    command.run(lambda: train(command.loaded(CONFIG), Path(WORKDIR.value)))

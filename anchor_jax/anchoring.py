@@ -34,8 +34,8 @@ def anchor(x: jax.Array, references: jax.Array, mask: jax.Array | None = None) -
         is not bool.
       ValueError: the shapes do not fit.
     """
-    _check_floating("x", x)
-    _check_floating("references", references)
+    check_floating("x", x)
+    check_floating("references", references)
     if jnp.shape(x) != jnp.shape(references):
         raise ValueError(
             f"references must have the shape of x, {jnp.shape(x)}, one for each input; got {jnp.shape(references)}"
@@ -66,7 +66,7 @@ def sample_references(key: jax.Array, bank: jax.Array, num: int) -> jax.Array:
         raise ValueError(f"num must be at least 1, got {num}")
 
     def draw(key):
-        return bank[jax.random.randint(key, (), 0, len(bank))]
+        return jnp.asarray(bank)[jax.random.randint(key, (), 0, len(bank))]
 
     return jax.vmap(draw)(jax.random.split(key, num))
 
@@ -113,7 +113,8 @@ def anchored(apply_fn: Callable[..., Any]) -> Callable[..., Any]:
     return apply_anchored
 
 
-def _check_floating(name: str, array: jax.Array) -> None:
+def check_floating(name: str, array: jax.Array) -> None:
+    """Refuse integer images, which wrap around in `x - r`."""
     if not jnp.issubdtype(jnp.result_type(array), jnp.floating):
         raise TypeError(f"{name} must be floating, got {jnp.result_type(array)}: normalise images before anchoring")
 

@@ -8,6 +8,7 @@ from typing import NoReturn
 from absl import app, flags, logging
 
 from anchor_jax import config
+from anchor_jax.config import Config
 from anchor_jax.errors import UserError
 
 FAILED, WRONG_COMMAND_LINE = 1, 2
@@ -16,6 +17,7 @@ FAILED, WRONG_COMMAND_LINE = 1, 2
 def run(main: Callable[[], object]) -> None:
     """Parse the flags, call `main` and exit: 0, 1 for a mistake in what was given, 2 for a wrong command line."""
     logging.set_verbosity(logging.ERROR)  # orbax tells of every file it touches
+    sys.unraisablehook = _unraisablehook
 
     def main_of_app(argv):
         if argv[1:]:
@@ -36,6 +38,15 @@ def integer(flag: str, value: str) -> int:
         _exit(WRONG_COMMAND_LINE, f"--{flag} takes whole numbers; got '{value}'")
 
 
+def loaded(flag: flags.FlagHolder[Config]) -> Config:
+    """The config of a config-file flag; the file is read when it is first looked at."""
+    try:
+        flag.value.items()
+    except Exception as error:  # the file is code, which may fail in any way
+        _cannot_load(error.__cause__ or error)
+    return flag.value
+
+
 def _parse(argv):
     for argument in argv[1:]:
         override = re.match(r"--?config\.([^=]+)", argument)
@@ -46,7 +57,19 @@ def _parse(argv):
     except flags.Error as error:
         _exit(WRONG_COMMAND_LINE, f"{error}; see --help")
     except Exception as error:  # the config file is code, which may fail in any way
-        _exit(FAILED, f"cannot load the config file ({type(error).__name__}): {error}")
+        _cannot_load(error)
+
+
+def _cannot_load(error):
+    # a locked ConfigDict tells of all fields there are, and then of the nearest
+    reason = re.sub(r"Other fields present:.*\n", "", str(error).strip("'").replace("\\n", "\n"))
+    _exit(FAILED, f"cannot load the config file ({type(error).__name__}): {reason}")
+
+
+def _unraisablehook(unraisable):
+    # reads of a damaged checkpoint come back to orbax after it has given up on them
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def _exit(status: int, message: str) -> NoReturn:

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from anchor_jax.anchoring import anchor
+from anchor_jax.anchoring import anchor, check_floating
 from anchor_jax.uncertainty import information_gain, predictive_entropy
 
 Apply = Callable[[Any, jax.Array], jax.Array]
@@ -110,6 +110,10 @@ def transductive_references(x: jax.Array, bank: jax.Array, residuals: jax.Array)
     Returns:
       References `[B, ..., C]`, rows of the bank.
     """
+    for name, rows, letter in (("bank", bank, "M"), ("residuals", residuals, "D")):
+        check_floating(name, rows)
+        if len(rows) < 1:
+            raise ValueError(f"{name} must hold at least 1, [{letter}, ..., C]; got shape {jnp.shape(rows)}")
     if not (jnp.shape(x)[1:] == jnp.shape(bank)[1:] == jnp.shape(residuals)[1:]):
         raise ValueError(
             "x, bank and residuals must agree in all but the first axis, got shapes "
@@ -121,13 +125,13 @@ def transductive_references(x: jax.Array, bank: jax.Array, residuals: jax.Array)
         return jnp.matmul(a, b.T, precision=jax.lax.Precision.HIGHEST)
 
     # ‖x - r - d‖² = ‖x‖² + [‖r‖² - 2 x·r] + [‖d‖² - 2 x·d] + 2 r·d
-    from_reference = jnp.sum(references**2, axis=1) - 2 * gram(inputs, references)
-    from_residual = jnp.sum(seen**2, axis=1) - 2 * gram(inputs, seen)
+    from_reference = jnp.sum(references**2, axis=1)[None] - 2 * gram(inputs, references)
+    from_residual = jnp.sum(seen**2, axis=1)[None] - 2 * gram(inputs, seen)
     cross = 2 * gram(references, seen)
 
     def nearest(terms):
         of_reference, of_residual = terms
-        return jnp.argmin(of_reference + jnp.min(of_residual + cross, axis=1))
+        return jnp.argmin(of_reference + jnp.min(of_residual[None] + cross, axis=1))
 
     return bank[jax.lax.map(nearest, (from_reference, from_residual))]
 
@@ -146,7 +150,8 @@ def _apply(apply_fn, params, x, reference):
 
 
 def _over_references(outputs, references, x, chunk_size):
-    """Mean and unbiased spread of `outputs(reference)`: a scan over chunks of references, `vmap` inside."""
+    """Mean and unbiased spread of `outputs(reference)`: a loop over chunks of references, `vmap` inside."""
+    check_floating("references", references)
     num = len(references)
     if num < 1:
         raise ValueError("references must hold at least 1, [K, ..., C]; got K = 0")
@@ -158,19 +163,19 @@ def _over_references(outputs, references, x, chunk_size):
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
 
+    num_first = num % chunk_size or chunk_size  # what does not fill a chunk comes first, all others are full
+
     def chunk_moments(chunk):
         return _moments(jax.vmap(outputs)(chunk))
 
-    def add_chunk(moments, chunk):
-        return _merged(moments, chunk_moments(chunk)), None
+    def add_chunk(index, moments):
+        chunk = jax.lax.dynamic_slice_in_dim(references, num_first + index * chunk_size, chunk_size)
+        return _merged(moments, chunk_moments(chunk))
 
-    num_chunks, num_left = divmod(num, chunk_size)
-    chunks, left = jnp.split(references, [num - num_left])
-    chunks = chunks.reshape(num_chunks, chunk_size, *references.shape[1:])
-    none_yet = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(chunk_moments, chunks[0]))
-    moments, _ = jax.lax.scan(add_chunk, none_yet, chunks)
-    if num_left:
-        moments, _ = add_chunk(moments, left)
+    # the loop starts from true moments, whose types are right under shard_map too, and copies no references
+    moments = chunk_moments(references[:num_first])
+    if num > num_first:
+        moments = jax.lax.fori_loop(0, (num - num_first) // chunk_size, add_chunk, moments)
     std = jax.tree.map(lambda s: jnp.sqrt(s / (num - 1)), moments.squares) if num > 1 else None
     return moments.mean, std
 
@@ -178,7 +183,7 @@ def _over_references(outputs, references, x, chunk_size):
 def _moments(values):
     num = jnp.float32(len(jax.tree.leaves(values)[0]))
     mean = jax.tree.map(lambda v: jnp.mean(v, axis=0), values)
-    squares = jax.tree.map(lambda v, m: jnp.sum((v - m) ** 2, axis=0), values, mean)
+    squares = jax.tree.map(lambda v, m: jnp.sum((v - m[None]) ** 2, axis=0), values, mean)
     return _Moments(num, mean, squares)
 
 

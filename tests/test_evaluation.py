@@ -140,12 +140,15 @@ def test_pictures_are_drawn(trained):
 
 def test_numbers_of_another_checkpoint_are_kept(trained):
     workdir, _ = trained
+    folder = workdir / "eval"
     newest = evaluation.evaluate(workdir, num_references=(2,))
-    kept = json.loads((workdir / "eval/metrics.json").read_text())
-    evaluation.evaluate(workdir, num_references=(2,), step=9)
-    assert json.loads((workdir / "eval/facts.json").read_text())["step"] == 9
-    assert json.loads((workdir / "eval/metrics-step12-bins15.json").read_text()) == kept
-    assert newest["clean"]["2"] == kept["clean"]["2"]
+    older = evaluation.evaluate(workdir, num_references=(2,), step=9)
+    assert newest["clean"]["2"] != older["clean"]["2"]
+    assert json.loads((folder / "metrics.json").read_text())["clean"]["2"] == older["clean"]["2"]
+    for step, numbers in ((12, newest), (9, older)):
+        kept = json.loads((folder / f"step{step}-bins15.json").read_text())
+        assert kept["facts"]["step"] == step
+        assert kept["results"]["clean"]["2"] == numbers["clean"]["2"]
 
 
 def test_numbers_of_references_join_those_of_the_same_checkpoint(trained):
@@ -176,7 +179,7 @@ def test_folder_without_a_run_or_without_a_checkpoint_is_told(tiny, tmp_path):
     from anchor_jax.training.loop import prepare
 
     prepare(tiny, tmp_path / "begun")
-    with pytest.raises(UserError, match="no checkpoint in .* train first"):
+    with pytest.raises(UserError, match=r"no checkpoint in .* train first"):
         evaluation.evaluate(tmp_path / "begun")
 
 

@@ -10,34 +10,26 @@ from anchor_jax import metrics
 from anchor_jax.evaluation.suites import Evaluation
 from anchor_jax.files import replacing
 
-ACCURACY, GAP, RIGHT, WRONG = "#3b6fb6", "#d1495b", "#3b6fb6", "#d1495b"
+BLUE, RED = "#8fb4dc", "#c8324a"
 
 
 def reliability_diagram(evaluation: Evaluation, num_bins: int, title: str, path: Path) -> None:
     """How often predictions of a confidence are right; on the diagonal they keep what they promise."""
     bins = metrics.reliability(evaluation.predictions.probs, evaluation.labels, num_bins)
     count, accuracy, confidence = (np.asarray(values) for values in bins)
-    figure = Figure(figsize=(4.6, 5.4), layout="constrained")
+    centres, width, full = (np.arange(num_bins) + 0.5) / num_bins, 1 / num_bins, count > 0
+    figure = Figure(figsize=(4.8, 6), layout="constrained")
     above, below = figure.subplots(2, height_ratios=(4, 1), sharex=True)
-    centres, full = (np.arange(num_bins) + 0.5) / num_bins, count > 0
-    above.bar(centres[full], accuracy[full], 1 / num_bins, color=ACCURACY, edgecolor="white", label="accuracy")
+    above.bar(centres[full], accuracy[full], width, color=BLUE, edgecolor="white", label="accuracy")
     gap = (confidence - accuracy)[full]
-    above.bar(
-        centres[full],
-        gap,
-        1 / num_bins,
-        bottom=accuracy[full],
-        color=GAP,
-        alpha=0.35,
-        edgecolor="white",
-        label="gap to the confidence",
-    )
+    style = {"facecolor": "none", "edgecolor": RED, "hatch": "////", "linewidth": 0.8}
+    above.bar(centres[full], gap, width, bottom=accuracy[full], label="gap to the confidence", **style)
     above.plot([0, 1], [0, 1], "--", color="black", linewidth=1, label="calibrated")
     above.set(ylabel="accuracy", ylim=(0, 1), xlim=(0, 1), title=f"{title}\nECE {evaluation.metrics['ece']:.2%}")
-    above.legend(loc="upper left", frameon=False)
-    below.bar(centres, count / count.sum(), 1 / num_bins, color="gray", edgecolor="white")
+    below.bar(centres, count / count.sum(), width, color="gray", edgecolor="white")
     below.set(xlabel="confidence", ylabel="examples")
     below.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize="small")
     _save(figure, path)
 
 
@@ -45,27 +37,23 @@ def uncertainty_histogram(evaluation: Evaluation, title: str, path: Path) -> Non
     """Entropy and mutual information of right and of wrong predictions; wrong ones should lie further right."""
     predictions = evaluation.predictions
     right = predictions.probs.argmax(-1) == evaluation.labels
-    figure = Figure(figsize=(8.4, 3.8), layout="constrained")
+    figure = Figure(figsize=(8.4, 4.2), layout="constrained")
     scores = {
         "predictive entropy (nats)": predictions.entropy,
         "mutual information (nats)": predictions.mutual_information,
     }
-    for axes, (name, score) in zip(figure.subplots(1, 2), scores.items(), strict=True):
+    panels = figure.subplots(1, 2)
+    for axes, (name, score) in zip(panels, scores.items(), strict=True):
         edges = np.linspace(0, max(float(score.max()), 1e-6), 31)
-        for chosen, label, colour in ((right, "right", RIGHT), (~right, "wrong", WRONG)):
+        for chosen, label, colour in ((right, "right", BLUE), (~right, "wrong", RED)):
             weights = np.full(chosen.sum(), 1 / max(chosen.sum(), 1))
             axes.hist(
-                score[chosen],
-                edges,
-                weights=weights,
-                color=colour,
-                alpha=0.6,
-                label=f"{label} ({chosen.sum():,})",
+                score[chosen], edges, weights=weights, color=colour, alpha=0.7, label=f"{label}: {chosen.sum():,}"
             )
-        axes.set(xlabel=name, ylabel="share of right, of wrong")
+        axes.set(xlabel=name, ylabel="share of the right, of the wrong")
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        axes.legend(frameon=False)
     figure.suptitle(title)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     _save(figure, path)
 
 

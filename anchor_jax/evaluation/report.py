@@ -1,6 +1,7 @@
 """Evaluate a run from its folder alone: a table, `metrics.json` and pictures."""
 
 import json
+import os
 import platform
 from pathlib import Path
 
@@ -66,14 +67,7 @@ def evaluate(
         results[suite] = {str(num): evaluation.metrics for num, evaluation in evaluations.items()}
         console.print(_table(suite, found_step, evaluations))
         _draw(suite, found_step, evaluations, num_bins, folder)
-    facts = {
-        "step": found_step,
-        "num_bins": num_bins,
-        "devices": [device.device_kind for device in jax.devices()],
-        "versions": run.versions(),
-        "python": platform.python_version(),
-    }
-    _write(results, facts, folder)
+    _write(results, found_step, num_bins, folder)
     console.print(f"numbers and pictures: {folder}", soft_wrap=True, highlight=False)
     return results
 
@@ -96,18 +90,19 @@ def _draw(suite: str, step: int, evaluations: dict[int, Evaluation], num_bins: i
         plots.uncertainty_histogram(evaluation, title, folder / f"{name}-uncertainty.png")
 
 
-def _write(results: dict[str, dict[str, dict[str, float]]], facts: dict[str, object], folder: Path) -> None:
-    """Join the results to those there are of the same checkpoint; results of another are kept under its step."""
-    metrics_file, facts_file = folder / "metrics.json", folder / "facts.json"
-    if metrics_file.exists() and facts_file.exists():
-        before = json.loads(facts_file.read_text())
-        if before == facts:
-            earlier = json.loads(metrics_file.read_text())
-            results = {suite: earlier.get(suite, {}) | results.get(suite, {}) for suite in earlier | results}
-        else:
-            kept = f"step{before['step']}-bins{before['num_bins']}"
-            metrics_file.rename(folder / f"metrics-{kept}.json")
-            facts_file.rename(folder / f"facts-{kept}.json")
-    for file, content in ((facts_file, facts), (metrics_file, results)):
-        with replacing(file) as new:
+def _write(results: dict[str, dict[str, dict[str, float]]], step: int, num_bins: int, folder: Path) -> None:
+    """Join the results to earlier ones of the same checkpoint, in a file of its own and as `metrics.json`."""
+    file = folder / f"step{step}-bins{num_bins}.json"
+    earlier = json.loads(file.read_text())["results"] if file.exists() else {}
+    results = {suite: earlier.get(suite, {}) | results.get(suite, {}) for suite in earlier | results}
+    facts = {
+        "step": step,
+        "num_bins": num_bins,
+        "devices": [device.device_kind for device in jax.devices()],
+        "host": f"{platform.platform()}, {os.cpu_count()} cores",
+        "python": platform.python_version(),
+        "versions": run.versions(),
+    }
+    for path, content in ((file, {"facts": facts, "results": results}), (folder / "metrics.json", results)):
+        with replacing(path) as new:
             new.write_text(json.dumps(content, indent=2) + "\n")

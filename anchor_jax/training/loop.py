@@ -92,6 +92,7 @@ def prepare(config: Config, workdir: Path) -> "Training":
     schedule = optimizer.create_schedule(config.optimizer, *length)
     transformation = optimizer.create(config.optimizer, schedule)
     step = make_train_step(model, transformation, config, normalization_of(this_run))
+    run.write(this_run)
     return Training(
         run=this_run,
         length=length,

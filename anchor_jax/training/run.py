@@ -35,13 +35,15 @@ class Run:
       config: complete, with the normalisation measured.
       label_names: one name a class.
       image_shape: H, W and C.
-      references: uint8 `[R, H, W, C]`, for inference, drawn once from the bank; None for a standard network.
+      reference_rows: int `[R]`, rows of the training set, drawn once from the bank; None for a standard network.
+      references: uint8 `[R, H, W, C]`, their images, for inference.
     """
 
     workdir: Path
     config: Config
     label_names: tuple[str, ...]
     image_shape: tuple[int, ...]
+    reference_rows: np.ndarray | None
     references: np.ndarray | None
 
     @property
@@ -52,16 +54,16 @@ class Run:
 
 
 def begin(workdir: Path, config: Config, train: Dataset, bank: np.ndarray) -> Run:
-    """Begin a run in a folder, or go on with the one that is there.
+    """The run of a folder, or a new one for it, of which nothing is written yet (see `write`).
 
     Args:
-      workdir: the folder, made where it is missing.
+      workdir: the folder, which need not be there.
       config: validated, with the normalisation measured.
       train: the training set.
       bank: int32 `[M]`, rows of the training set that serve as references.
 
     Raises:
-      UserError: the folder holds another run, or cannot be written to.
+      UserError: the folder holds another run.
     """
     if (workdir / "run.json").exists():
         run = load(workdir)
@@ -69,24 +71,35 @@ def begin(workdir: Path, config: Config, train: Dataset, bank: np.ndarray) -> Ru
         return dataclasses.replace(run, config=config)
     if (workdir / "checkpoints").exists():
         raise UserError(f"'{workdir}' holds checkpoints but no run.json; restore that file or choose another --workdir")
-    rows = _reference_rows(config, bank)
+    rows = _reference_rows(config, bank) if config.anchoring.enabled else None
+    references = train.images[rows] if rows is not None else None
+    return Run(workdir, config, train.label_names, train.images.shape[1:], rows, references)
+
+
+def write(run: Run) -> None:
+    """Write the record of a run, if its folder has none.
+
+    Raises:
+      UserError: the folder cannot be written to.
+    """
+    if (run.workdir / "run.json").exists():
+        return
     record: dict[str, Any] = {
-        "config": config.to_dict(),
-        "label_names": train.label_names,
-        "image_shape": train.images.shape[1:],
+        "config": run.config.to_dict(),
+        "label_names": run.label_names,
+        "image_shape": run.image_shape,
         "versions": versions(),
     }
     try:
-        if rows is not None:
-            references = train.images[rows]
-            record["references"] = {"seed": config.seed, "rows": rows.tolist(), "sha256": _digest(references)}
-            with replacing(workdir / "references.npz") as file:
-                np.savez_compressed(file, images=references)
-        with replacing(workdir / "run.json") as file:
+        if run.references is not None and run.reference_rows is not None:
+            rows, digest = run.reference_rows.tolist(), _digest(run.references)
+            record["references"] = {"seed": run.config.seed, "rows": rows, "sha256": digest}
+            with replacing(run.workdir / "references.npz") as file:
+                np.savez_compressed(file, images=run.references)
+        with replacing(run.workdir / "run.json") as file:
             file.write_text(json.dumps(record, indent=2) + "\n")
     except OSError as error:
-        raise UserError(f"cannot write to '{workdir}' ({error.strerror}); choose another --workdir") from error
-    return load(workdir)
+        raise UserError(f"cannot write to '{run.workdir}' ({error.strerror}); choose another --workdir") from error
 
 
 def load(workdir: Path) -> Run:
@@ -102,11 +115,13 @@ def load(workdir: Path) -> Run:
         record = json.loads(file.read_text())
         config = _config_of(record["config"])
         label_names, image_shape = tuple(record["label_names"]), tuple(record["image_shape"])
-        digest = record["references"]["sha256"] if config.anchoring.enabled else None
+        if not config.anchoring.enabled:
+            return Run(workdir, config, label_names, image_shape, None, None)
+        rows, digest = np.array(record["references"]["rows"]), record["references"]["sha256"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"'{file}' is damaged ({error}); restore it from a copy") from error
-    references = _load_references(workdir / "references.npz", digest) if digest else None
-    return Run(workdir, config, label_names, image_shape, references)
+    references = _load_references(workdir / "references.npz", digest)
+    return Run(workdir, config, label_names, image_shape, rows, references)
 
 
 def versions() -> dict[str, str]:
@@ -115,8 +130,6 @@ def versions() -> dict[str, str]:
 
 
 def _reference_rows(config, bank):
-    if not config.anchoring.enabled:
-        return None
     num = min(config.evaluation.saved_references, len(bank))
     if config.evaluation.num_references > num:
         raise UserError(

@@ -1,0 +1,328 @@
+"""The anchored transform against the released wrapper's arithmetic, and the laws of the draws."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from jax.sharding import PartitionSpec
+
+import anchor_jax as aj
+from anchor_jax import parallel
+
+RNG = np.random.default_rng(0)
+SHAPES = [(5, 8, 6, 3), (5, 7), (5, 1), (4, 3, 2, 3, 2)]  # NHWC, vectors, one channel, video
+
+
+def normal(*shape):
+    return RNG.normal(size=shape).astype(np.float32)
+
+
+def released(x, references, mask):
+    """What `create_anchored_batch` of the released wrapper feeds its network: NCHW, concatenated on axis 1.
+
+    Its mask is a crop to nothing of the reference, padded with zeros; the residual is taken of the whole one.
+    """
+    residuals = x - references
+    shown = [np.zeros_like(r) if masked else r for r, masked in zip(references, mask, strict=True)]
+    return np.concatenate([np.stack(shown), residuals], axis=1)
+
+
+# anchor
+
+
+@pytest.mark.parametrize("mask", [[False] * 5, [True] * 5, [True, False, False, True, False]])
+def test_images_are_anchored_as_in_the_released_wrapper(mask):
+    x, references = normal(5, 3, 8, 6), normal(5, 3, 8, 6)
+    expected = released(x, references, mask).transpose(0, 2, 3, 1)
+    ours = aj.anchor(x.transpose(0, 2, 3, 1), references.transpose(0, 2, 3, 1), np.array(mask))
+    np.testing.assert_array_equal(ours, expected)
+
+
+def test_vectors_are_anchored_as_in_the_released_wrapper():
+    x, references, mask = normal(5, 7), normal(5, 7), np.array([True, False, False, True, False])
+    np.testing.assert_array_equal(aj.anchor(x, references, mask), released(x, references, mask))
+
+
+def test_by_hand():
+    x, references = jnp.array([[5.0, 7.0], [5.0, 7.0]]), jnp.array([[1.0, 2.0], [1.0, 2.0]])
+    anchored = aj.anchor(x, references, jnp.array([False, True]))
+    np.testing.assert_array_equal(anchored, [[1, 2, 4, 5], [0, 0, 4, 5]])
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_any_rank_keeps_reference_then_residual(shape):
+    x, references = normal(*shape), normal(*shape)
+    anchored = aj.anchor(x, references)
+    assert anchored.shape == (*shape[:-1], 2 * shape[-1])
+    np.testing.assert_array_equal(anchored[..., : shape[-1]], references)
+    np.testing.assert_array_equal(anchored[..., shape[-1] :], x - references)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("masked", [False, True])
+def test_one_example_without_a_batch_axis(shape, masked):
+    x, references = normal(*shape), normal(*shape)
+    batch = aj.anchor(x, references, np.full(shape[0], masked))
+    np.testing.assert_array_equal(aj.anchor(x[2], references[2], np.array(masked)), batch[2])
+
+
+@st.composite
+def batches(draw):
+    """Inputs and references of small integers, which float32 subtracts exactly, and a mask."""
+    shape = draw(st.sampled_from(SHAPES))
+    integers = arrays(np.float32, shape, elements=st.integers(-1000, 1000).map(float))
+    return draw(integers), draw(integers), draw(arrays(bool, shape[:1]))
+
+
+@settings(deadline=None, max_examples=25)
+@given(batches())
+def test_reference_plus_residual_is_the_input(batch):
+    x, references, _ = batch
+    shown, residuals = np.split(np.asarray(aj.anchor(x, references)), 2, axis=-1)
+    np.testing.assert_array_equal(shown + residuals, x)
+
+
+@settings(deadline=None, max_examples=25)
+@given(batches())
+def test_a_mask_zeroes_the_reference_of_its_examples_and_nothing_else(batch):
+    x, references, mask = batch
+    shown, residuals = np.split(np.asarray(aj.anchor(x, references, mask)), 2, axis=-1)
+    np.testing.assert_array_equal(residuals, x - references)
+    np.testing.assert_array_equal(shown[mask], np.zeros_like(references[mask]))
+    np.testing.assert_array_equal(shown[~mask], references[~mask])
+
+
+def test_no_mask_is_a_mask_that_is_false_everywhere():
+    x, references = normal(5, 8, 6, 3), normal(5, 8, 6, 3)
+    np.testing.assert_array_equal(aj.anchor(x, references), aj.anchor(x, references, np.zeros(5, bool)))
+
+
+def test_a_masked_reference_that_is_not_finite_is_zero_all_the_same():
+    shown = aj.anchor(jnp.ones((1, 2)), jnp.full((1, 2), jnp.nan), jnp.array([True]))[:, :2]
+    np.testing.assert_array_equal(shown, np.zeros((1, 2)))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+def test_dtype_is_kept_under_strict_promotion(dtype):
+    x, references = jnp.asarray(normal(5, 4, 4, 3), dtype), jnp.asarray(normal(5, 4, 4, 3), dtype)
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        anchored = aj.anchor(x, references, jnp.array([True, False, False, True, False]))
+    assert anchored.dtype == dtype
+    np.testing.assert_array_equal(anchored[..., 3:], x - references)
+
+
+def test_same_under_jit_and_vmap():
+    x, references, mask = normal(5, 8, 6, 3), normal(5, 8, 6, 3), np.array([True, False, False, True, False])
+    expected = aj.anchor(x, references, mask)
+    np.testing.assert_array_equal(jax.jit(aj.anchor)(x, references, mask), expected)
+    np.testing.assert_array_equal(jax.vmap(aj.anchor)(x, references, mask), expected)
+    over_references = jax.vmap(aj.anchor, in_axes=(None, 0, None))(x, np.stack([references, x]), mask)
+    np.testing.assert_array_equal(over_references, np.stack([expected, aj.anchor(x, x, mask)]))
+
+
+@pytest.mark.parametrize("num_devices", [1, 5])
+@pytest.mark.parametrize("check_vma", [False, True])
+def test_same_under_shard_map(num_devices, check_vma):
+    x, references, mask = normal(5, 8, 6, 3), normal(5, 8, 6, 3), np.array([True, False, False, True, False])
+    mapped = jax.shard_map(
+        aj.anchor,
+        mesh=parallel.mesh(num_devices),
+        in_specs=PartitionSpec("data"),
+        out_specs=PartitionSpec("data"),
+        check_vma=check_vma,
+    )
+    np.testing.assert_array_equal(jax.jit(mapped)(x, references, mask), aj.anchor(x, references, mask))
+
+
+def test_gradients_are_those_worked_out_by_hand():
+    x, references, weights = normal(3, 2, 4), normal(3, 2, 4), normal(3, 2, 8)
+    mask = np.array([True, False, True])
+
+    def weighted(x, references):
+        return jnp.sum(weights * aj.anchor(x, references, mask))
+
+    of_x, of_references = jax.grad(weighted, argnums=(0, 1))(x, references)
+    of_shown, of_residuals = np.split(weights, 2, axis=-1)
+    np.testing.assert_array_equal(of_x, of_residuals)
+    np.testing.assert_allclose(of_references, np.where(mask[:, None, None], 0, of_shown) - of_residuals, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("x", "references", "mask", "error", "message"),
+    [
+        (np.zeros((2, 3), np.uint8), np.zeros((2, 3)), None, TypeError, "x must be floating, got uint8: normalise"),
+        (np.zeros((2, 3)), np.zeros((2, 3), np.uint8), None, TypeError, "references must be floating, got uint8"),
+        (
+            np.zeros((2, 3)),
+            np.zeros((2, 4)),
+            None,
+            ValueError,
+            r"references must have the shape of x, \(2, 3\), one for each input; got \(2, 4\)",
+        ),
+        # these two would broadcast
+        (np.zeros((2, 3)), np.zeros((1, 3)), None, ValueError, r"\(2, 3\), one for each input; got \(1, 3\)"),
+        (np.zeros((2, 3)), np.zeros(3), None, ValueError, r"\(2, 3\), one for each input; got \(3,\)"),
+        (np.zeros((2, 3)), np.zeros((2, 3)), np.array([0, 1]), TypeError, "mask must be bool, got int32"),
+        (np.zeros((2, 3)), np.zeros((2, 3)), np.array([0.0, 1.0]), TypeError, "mask must be bool, got float32"),
+        (
+            np.zeros((2, 3)),
+            np.zeros((2, 3)),
+            np.zeros(3, bool),
+            ValueError,
+            r"mask must be \[B\] for x of shape \(2, 3\), got shape \(3,\)",
+        ),
+        (
+            np.zeros((2, 3)),
+            np.zeros((2, 3)),
+            np.zeros((2, 3), bool),
+            ValueError,
+            r"mask must be \[B\].* got shape \(2, 3\)",
+        ),
+        (
+            np.zeros((2, 3)),
+            np.zeros((2, 3)),
+            np.zeros((2, 1), bool),
+            ValueError,
+            r"mask must be \[B\].* got shape \(2, 1\)",
+        ),
+    ],
+)
+def test_bad_inputs_are_refused(x, references, mask, error, message):
+    for function in (aj.anchor, jax.jit(aj.anchor)):
+        with pytest.raises(error, match=message):
+            function(x, references, mask)
+
+
+# anchored
+
+
+def test_anchored_gives_the_function_what_anchor_makes_and_all_other_arguments():
+    x, references, mask = normal(5, 7), normal(5, 7), np.array([True, False, False, True, False])
+
+    def apply(params, inputs, *args, **kwargs):
+        return params, inputs, args, kwargs
+
+    params, inputs, args, kwargs = aj.anchored(apply)("params", x, references, 1, "two", mask=mask, train=True)
+    assert (params, args, kwargs) == ("params", (1, "two"), {"train": True})
+    np.testing.assert_array_equal(inputs, aj.anchor(x, references, mask))
+    _, inputs, args, kwargs = aj.anchored(apply)("params", x, references)
+    assert (args, kwargs) == ((), {})
+    np.testing.assert_array_equal(inputs, aj.anchor(x, references))
+
+
+def test_anchored_is_differentiated_in_its_parameters():
+    x, references, weights = normal(5, 7), normal(5, 7), normal(14)
+
+    def loss(weights):
+        return jnp.sum(aj.anchored(lambda weights, inputs: inputs @ weights)(weights, x, references))
+
+    gradient = jax.jit(jax.grad(loss))(weights)
+    np.testing.assert_allclose(gradient, np.concatenate([references, x - references], axis=1).sum(axis=0), rtol=1e-4)
+
+
+# sample_references
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float32, jnp.bfloat16])
+@pytest.mark.parametrize("kind", [np.asarray, jnp.asarray])
+def test_references_are_whole_rows_of_the_bank(kind, dtype):
+    bank = kind(np.arange(6)[:, None, None, None] * np.ones((2, 3, 4)), dtype=dtype)
+    drawn = aj.sample_references(jax.random.key(0), bank, 50)
+    assert (drawn.shape, drawn.dtype) == ((50, 2, 3, 4), dtype)
+    rows = np.asarray(drawn, np.float32).reshape(50, -1)
+    np.testing.assert_array_equal(rows, rows[:, :1] * np.ones(24))
+    assert set(rows[:, 0]) == set(range(6))  # more drawn than there are: with replacement
+
+
+def test_references_are_drawn_evenly_and_each_on_its_own():
+    bank, num = jnp.arange(8), 4000
+    drawn = np.asarray(jax.jit(aj.sample_references, static_argnums=2)(jax.random.key(1), bank, num))
+    assert scipy.stats.chisquare(np.bincount(drawn, minlength=8)).pvalue > 0.01
+    pairs = np.bincount(8 * drawn[::2] + drawn[1::2], minlength=64)  # 31 expected in each
+    assert scipy.stats.chisquare(pairs).pvalue > 0.01
+
+
+def test_the_key_alone_decides_what_is_drawn():
+    bank = jnp.arange(1000)
+    one, again, other = (aj.sample_references(jax.random.key(seed), bank, 100) for seed in (2, 2, 3))
+    np.testing.assert_array_equal(one, again)
+    assert np.mean(np.equal(one, other)) < 0.1
+
+
+def test_a_bank_of_one_gives_that_one():
+    np.testing.assert_array_equal(aj.sample_references(jax.random.key(0), jnp.full((1, 2), 7.0), 3), np.full((3, 2), 7))
+
+
+@pytest.mark.parametrize(
+    ("bank", "num", "message"),
+    [
+        (np.zeros((0, 3)), 1, r"bank must hold at least one reference.*; got shape \(0, 3\)"),
+        (np.float32(1), 1, r"bank must hold at least one reference.*; got shape \(\)"),
+        (np.zeros((2, 3)), 0, "num must be at least 1, got 0"),
+        (np.zeros((2, 3)), -1, "num must be at least 1, got -1"),
+    ],
+)
+def test_bad_draws_of_references_are_refused(bank, num, message):
+    with pytest.raises(ValueError, match=message):
+        aj.sample_references(jax.random.key(0), bank, num)
+
+
+# sample_mask
+
+
+@partial(jax.jit, static_argnames="per")
+def masks(prob, per):
+    """Masks of 2000 keys for batches of 4, `[2000, 4]`."""
+    keys = jax.random.split(jax.random.key(4), 2000)
+    return jax.vmap(lambda key: aj.sample_mask(key, 4, prob, per))(keys)
+
+
+@pytest.mark.parametrize("per", ["batch", "example"])
+@pytest.mark.parametrize("prob", [0.0, 0.2, 0.5, 1.0])
+def test_masks_are_as_frequent_as_asked(per, prob):
+    drawn = np.asarray(masks(prob, per))
+    assert (drawn.shape, drawn.dtype) == ((2000, 4), bool)
+    for example in drawn.T:
+        assert scipy.stats.binomtest(int(example.sum()), len(example), prob).pvalue > 0.01
+
+
+def test_a_mask_per_batch_is_the_same_for_all_of_it():
+    drawn = masks(0.5, "batch")
+    np.testing.assert_array_equal(drawn, drawn[:, :1] * np.ones(4, bool))
+    np.testing.assert_array_equal(
+        aj.sample_mask(jax.random.key(5), 9, 0.5), aj.sample_mask(jax.random.key(5), 9, 0.5, "batch")
+    )
+
+
+def test_a_mask_per_example_is_drawn_for_each_on_its_own():
+    drawn = masks(0.5, "example")
+    patterns = np.bincount(drawn @ np.array([1, 2, 4, 8]), minlength=16)  # 125 expected of each
+    assert scipy.stats.chisquare(patterns).pvalue > 0.01
+
+
+@pytest.mark.parametrize("per", ["batch", "example"])
+def test_the_probability_may_be_traced(per):
+    key, probs = jax.random.key(6), np.array([0.0, 0.3, 0.7, 1.0], np.float32)
+    traced = jax.jit(jax.vmap(lambda prob: aj.sample_mask(key, 50, prob, per)))(probs)
+    np.testing.assert_array_equal(traced, [aj.sample_mask(key, 50, prob, per) for prob in probs])
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "prob", "per", "message"),
+    [
+        (4, -0.1, "batch", r"prob must lie in \[0, 1\], got -0.1"),
+        (4, 1.1, "example", r"prob must lie in \[0, 1\], got 1.1"),
+        (4, float("nan"), "batch", r"prob must lie in \[0, 1\], got nan"),
+        (0, 0.5, "batch", "batch_size must be at least 1, got 0"),
+        (4, 0.5, "step", "per must be 'batch' or 'example', got 'step'"),
+    ],
+)
+def test_bad_draws_of_masks_are_refused(batch_size, prob, per, message):
+    with pytest.raises(ValueError, match=message):
+        aj.sample_mask(jax.random.key(0), batch_size, prob, per)

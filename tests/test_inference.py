@@ -1,0 +1,425 @@
+"""K references and bilinear transduction against loops in NumPy, and the released tempering in PyTorch."""
+
+import jax
+import jax.numpy as jnp
+import jax.test_util
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+from flax import linen as nn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from jax.sharding import PartitionSpec
+
+import anchor_jax as aj
+from anchor_jax import parallel
+
+B, H, C = 4, 5, 3  # inputs, their features, classes
+MOST = 12  # references
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(B, H)).astype(np.float32)
+REFERENCES = RNG.normal(size=(MOST, H)).astype(np.float32)
+PARAMS = {"in": RNG.normal(size=(2 * H, 8)).astype(np.float32), "out": RNG.normal(size=(8, C)).astype(np.float32)}
+
+# compiled, since each call outside of jit compiles its loop anew; all of jit, vmap and neither are compared below
+predict = jax.jit(aj.predict, static_argnames=("apply_fn", "chunk_size"))
+classify = jax.jit(aj.classify, static_argnames=("apply_fn", "chunk_size", "temper"))
+transduce = jax.jit(aj.transductive_references)
+
+
+def mlp(params, inputs):
+    return jnp.tanh(inputs @ params["in"]) @ params["out"]
+
+
+def reference_itself(_, inputs):
+    """A network whose logits are its reference: so any logits can be had."""
+    return jnp.split(inputs, 2, axis=-1)[0]
+
+
+def looped(apply_fn, params, x, references):
+    """Outputs float64 `[K, B, ...]`: one reference after the other, anchored in NumPy."""
+    outputs = []
+    for reference in references:
+        shown = np.broadcast_to(reference, x.shape)
+        outputs.append(np.asarray(apply_fn(params, np.concatenate([shown, x - shown], axis=-1))))
+    return np.stack(outputs).astype(np.float64)
+
+
+def of_logits(logits):
+    """The classification of logits `[K, C]`, as that of one input."""
+    return classify(reference_itself, None, np.zeros((1, logits.shape[1]), np.float32), logits)
+
+
+def assert_close(one, other, rtol=1e-4, atol=1e-5):
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=atol)
+
+
+# predict
+
+
+@pytest.mark.parametrize("num", [2, 3, MOST])
+@pytest.mark.parametrize("chunk_size", [None, 2])
+def test_predict_is_the_mean_and_unbiased_spread_of_a_loop(num, chunk_size):
+    outputs = looped(mlp, PARAMS, X, REFERENCES[:num])
+    prediction = predict(mlp, PARAMS, X, REFERENCES[:num], chunk_size=chunk_size)
+    assert prediction.mean.dtype == prediction.std.dtype == jnp.float32
+    assert_close(prediction, (outputs.mean(axis=0), outputs.std(axis=0, ddof=1)))
+
+
+@pytest.mark.parametrize("chunk_size", [None, 2])
+def test_predict_with_a_convolutional_network_of_flax(chunk_size):
+    class Network(nn.Module):
+        @nn.compact
+        def __call__(self, inputs):
+            hidden = nn.relu(nn.Conv(4, (3, 3))(inputs))
+            return nn.Dense(C)(hidden.mean(axis=(1, 2)))
+
+    network, x = Network(), RNG.normal(size=(2, 6, 5, 3)).astype(np.float32)
+    references = RNG.normal(size=(5, 6, 5, 3)).astype(np.float32)
+    variables = network.init(jax.random.key(0), jnp.zeros((1, 6, 5, 6)))
+    outputs = looped(jax.jit(network.apply), variables, x, references)
+    prediction = predict(network.apply, variables, x, references, chunk_size=chunk_size)
+    assert_close(prediction, (outputs.mean(axis=0), outputs.std(axis=0, ddof=1)))
+
+
+def test_predict_keeps_outputs_of_any_rank():
+    def maps(_, inputs):
+        return jnp.sin(inputs)[:, None]
+
+    outputs = looped(maps, None, X, REFERENCES)
+    prediction = predict(maps, None, X, REFERENCES)
+    assert prediction.mean.shape == (B, 1, 2 * H)
+    assert_close(prediction, (outputs.mean(axis=0), outputs.std(axis=0, ddof=1)))
+
+
+@pytest.mark.parametrize("chunk_size", [None, 1, 5])
+def test_one_reference_is_the_anchored_call_and_has_no_spread(chunk_size):
+    prediction = predict(mlp, PARAMS, X, REFERENCES[:1], chunk_size=chunk_size)
+    expected = aj.anchored(mlp)(PARAMS, X, jnp.broadcast_to(REFERENCES[0], X.shape))
+    np.testing.assert_allclose(prediction.mean, expected, rtol=1e-6)
+    assert prediction.std is None
+
+
+def test_every_chunk_size_gives_the_same():
+    num = 5
+    expected = predict(mlp, PARAMS, X, REFERENCES[:num])
+    for chunk_size in range(1, num + 3):
+        assert_close(predict(mlp, PARAMS, X, REFERENCES[:num], chunk_size=chunk_size), expected)
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(2, MOST), st.integers(1, MOST + 2), st.randoms(use_true_random=False))
+def test_neither_chunks_nor_the_order_of_references_matter(num, chunk_size, random):
+    order = random.sample(range(num), num)
+    outputs = looped(mlp, PARAMS, X, REFERENCES[:num])
+    prediction = predict(mlp, PARAMS, X, REFERENCES[:num][order], chunk_size=chunk_size)
+    assert_close(prediction, (outputs.mean(axis=0), outputs.std(axis=0, ddof=1)))
+
+
+def test_duplicated_references_keep_the_mean_and_shrink_the_unbiased_spread():
+    num = 6
+    once = predict(mlp, PARAMS, X, REFERENCES[:num])
+    twice = predict(mlp, PARAMS, X, np.tile(REFERENCES[:num], (2, 1)), chunk_size=5)
+    assert_close(twice, (once.mean, once.std * np.sqrt(2 * (num - 1) / (2 * num - 1))))
+
+
+@pytest.mark.parametrize("chunk_size", [None, 1, 3])
+def test_equal_references_have_no_spread(chunk_size):
+    prediction = predict(mlp, PARAMS, X, np.tile(REFERENCES[:1], (7, 1)), chunk_size=chunk_size)
+    assert_close(prediction, (mlp(PARAMS, aj.anchor(X, np.tile(REFERENCES[:1], (B, 1)))), np.zeros((B, C))))
+
+
+@pytest.mark.parametrize("chunk_size", [None, 1, 7])
+def test_a_spread_far_smaller_than_the_mean_is_kept(chunk_size):
+    outputs = (1e4 + RNG.integers(-64, 65, size=(50, C)) / 512).astype(np.float32)  # exact in float32
+    prediction = predict(reference_itself, None, np.zeros((1, C), np.float32), outputs, chunk_size=chunk_size)
+    np.testing.assert_allclose(prediction.mean[0], outputs.mean(axis=0, dtype=np.float64), rtol=1e-6)
+    np.testing.assert_allclose(prediction.std[0], outputs.std(axis=0, ddof=1, dtype=np.float64), rtol=1e-2)
+
+
+def temporary_bytes(num, chunk_size):
+    shapes = jax.ShapeDtypeStruct((64, H), jnp.float32), jax.ShapeDtypeStruct((num, H), jnp.float32)
+    compiled = predict.lower(mlp, PARAMS, *shapes, chunk_size=chunk_size).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+def test_memory_does_not_grow_with_the_number_of_references_but_with_the_chunk():
+    few = temporary_bytes(16, chunk_size=4)
+    assert temporary_bytes(256, chunk_size=4) < 1.1 * few
+    assert temporary_bytes(16, chunk_size=None) > 2 * few
+    assert temporary_bytes(256, chunk_size=None) > 10 * temporary_bytes(16, chunk_size=None)
+
+
+def test_memory_does_not_grow_when_the_last_chunk_is_not_full_either():
+    few = temporary_bytes(17, chunk_size=4)
+    for num in (257, 4097):
+        assert temporary_bytes(num, chunk_size=4) < 1.1 * few  # not even by a copy of the references
+
+
+# classify
+
+
+@pytest.mark.parametrize("chunk_size", [None, 5])
+def test_classify_equals_numpy(chunk_size):
+    logits = looped(mlp, PARAMS, X, REFERENCES)
+    probs = scipy.special.softmax(logits, axis=-1)
+    entropy = scipy.stats.entropy(probs.mean(axis=0), axis=-1)
+    expected = aj.Classification(
+        logits=logits.mean(axis=0),
+        probs=probs.mean(axis=0),
+        probs_std=probs.std(axis=0, ddof=1),
+        entropy=entropy,
+        mutual_information=entropy - scipy.stats.entropy(probs, axis=-1).mean(axis=0),
+    )
+    classification = classify(mlp, PARAMS, X, REFERENCES, chunk_size=chunk_size)
+    assert {field.dtype for field in classification} == {jnp.dtype(jnp.float32)}
+    assert np.all(expected.mutual_information > 0.01)
+    assert_close(classification, expected)
+
+
+@pytest.mark.parametrize(("num", "chunk_size"), [(2, None), (MOST, 5)])
+def test_duq_tempers_as_the_released_imagenet_wrapper(num, chunk_size):
+    torch = pytest.importorskip("torch")
+    logits = torch.tensor(looped(mlp, PARAMS, X, REFERENCES[:num]))
+    spread = logits.sigmoid().std(dim=0)  # of K outputs, unbiased
+    expected = logits.mean(dim=0) / (1 + spread.mean(dim=1, keepdim=True).exp())
+    classification = classify(mlp, PARAMS, X, REFERENCES[:num], chunk_size=chunk_size, temper="duq")
+    plain = classify(mlp, PARAMS, X, REFERENCES[:num])
+    assert_close(classification.logits, expected.numpy())
+    assert_close(classification.probs, expected.softmax(dim=1).numpy())
+    assert_close(classification.entropy, scipy.stats.entropy(expected.softmax(dim=1).numpy(), axis=1))
+    assert_close(classification.probs_std, plain.probs_std)
+    assert_close(classification.mutual_information, plain.mutual_information)
+
+
+@pytest.mark.parametrize("temper", [None, "duq"])
+def test_one_reference_is_classified_untempered_and_without_spread(temper):
+    classification = classify(mlp, PARAMS, X, REFERENCES[:1], temper=temper)
+    logits = looped(mlp, PARAMS, X, REFERENCES[:1])[0]
+    probs = scipy.special.softmax(logits, axis=-1)
+    assert classification.probs_std is None
+    np.testing.assert_array_equal(classification.mutual_information, np.zeros(B))
+    assert_close(classification.logits, logits)
+    assert_close(classification.probs, probs)
+    assert_close(classification.entropy, scipy.stats.entropy(probs, axis=-1))
+
+
+def test_full_disagreement_is_ln_2_and_agreement_0():
+    one_of_each, twice_the_first = 1e4 * np.eye(2, dtype=np.float32), 1e4 * np.eye(2, dtype=np.float32)[[0, 0]]
+    half, all_of_it = np.sqrt(0.5), np.log(2)
+    for logits, expected in [
+        (one_of_each, ([5e3, 5e3], [0.5, 0.5], [half, half], all_of_it, all_of_it)),
+        (twice_the_first, ([1e4, 0.0], [1.0, 0.0], [0.0, 0.0], 0.0, 0.0)),
+    ]:
+        for field, value in zip(of_logits(logits), expected, strict=True):
+            np.testing.assert_allclose(field[0], value, rtol=1e-6)
+
+
+@settings(deadline=None, max_examples=25)
+@given(arrays(np.float32, (7, C), elements=st.floats(-1e4, 1e4, width=32)))
+def test_ranges_hold_for_any_logits(logits):
+    logits, probs, probs_std, entropy, mutual_information = of_logits(logits)
+    assert np.all(np.isfinite(logits))
+    np.testing.assert_allclose(probs.sum(axis=-1), [1.0], rtol=1e-5)
+    assert np.all((np.asarray(probs_std) >= 0) & (np.asarray(probs_std) <= 0.71))
+    assert -1e-6 <= entropy[0] <= np.log(C) + 1e-5
+    assert 0 <= mutual_information[0] <= entropy[0] + 1e-6
+
+
+# both
+
+
+FUNCTIONS = pytest.mark.parametrize("function", [predict, classify], ids=["predict", "classify"])
+PLAIN_FUNCTIONS = pytest.mark.parametrize("function", [aj.predict, aj.classify], ids=["predict", "classify"])
+
+
+@FUNCTIONS
+def test_a_prediction_does_not_depend_on_its_neighbours(function):
+    @jax.jit
+    def of_first(x):
+        return [field[0] for field in function(mlp, PARAMS, x, REFERENCES, chunk_size=5)]
+
+    expected = of_first(X)
+    assert_close(of_first(np.concatenate([X[:1], 100 * X[1:]])), expected, rtol=1e-6, atol=1e-6)
+    assert_close(of_first(X[:1]), expected)
+
+
+@PLAIN_FUNCTIONS
+def test_same_under_jit_and_vmap(function):
+    def of_params(params):
+        return function(mlp, params, X, REFERENCES, chunk_size=5)
+
+    double = jax.tree.map(lambda p: 2 * p, PARAMS)
+    expected = of_params(PARAMS)
+    assert_close(jax.jit(of_params)(PARAMS), expected)
+    ensemble = jax.jit(jax.vmap(of_params))(jax.tree.map(lambda *p: np.stack(p), PARAMS, double))
+    assert_close([field[0] for field in ensemble], expected)
+    assert_close([field[1] for field in ensemble], jax.jit(of_params)(double))
+
+
+@FUNCTIONS
+@pytest.mark.parametrize(("num_devices", "check_vma"), [(1, True), (2, False)])
+def test_same_under_shard_map(function, num_devices, check_vma):
+    def of_part(params, x, references):
+        return function(mlp, params, x, references, chunk_size=5)
+
+    mapped = jax.shard_map(
+        of_part,
+        mesh=parallel.mesh(num_devices),
+        in_specs=(PartitionSpec(), PartitionSpec("data"), PartitionSpec()),
+        out_specs=PartitionSpec("data"),
+        check_vma=check_vma,
+    )
+    assert_close(jax.jit(mapped)(PARAMS, X, REFERENCES), of_part(PARAMS, X, REFERENCES))
+
+
+@pytest.mark.parametrize("chunk_size", [None, 5])
+def test_the_gradient_of_the_mean_is_the_mean_of_the_gradients(chunk_size):
+    def mean(params):
+        return predict(mlp, params, X, REFERENCES, chunk_size=chunk_size).mean.sum()
+
+    def of_one(params, reference):
+        return aj.anchored(mlp)(params, X, jnp.broadcast_to(reference, X.shape)).sum()
+
+    each = jax.jit(jax.vmap(jax.grad(of_one), in_axes=(None, 0)))(PARAMS, REFERENCES)
+    assert_close(jax.jit(jax.grad(mean))(PARAMS), jax.tree.map(lambda g: g.mean(axis=0), each), rtol=1e-3)
+
+
+@FUNCTIONS
+def test_gradients_equal_finite_differences(function):
+    @jax.jit
+    def of_inputs(x):
+        return function(mlp, PARAMS, x, REFERENCES[:6], chunk_size=4)
+
+    jax.test_util.check_grads(of_inputs, (0.3 * X,), order=1, modes=("rev",), rtol=2e-2, atol=2e-2)
+
+
+@FUNCTIONS
+def test_strict_promotion_of_dtypes_and_ranks(function):
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        prediction = function(mlp, PARAMS, X, REFERENCES, chunk_size=5)
+    assert_close(prediction, function(mlp, PARAMS, X, REFERENCES))
+
+
+@FUNCTIONS
+def test_half_precision_reaches_the_network_and_results_are_float32(function):
+    seen = []
+
+    def network(params, inputs):
+        seen.append(inputs.dtype)
+        return mlp(jax.tree.map(lambda p: jnp.asarray(p, inputs.dtype), params), inputs)
+
+    prediction = function(network, PARAMS, jnp.asarray(X, jnp.bfloat16), REFERENCES)
+    assert set(seen) == {jnp.dtype(jnp.bfloat16)}
+    assert {field.dtype for field in prediction} == {jnp.dtype(jnp.float32)}
+    assert_close(prediction[0], function(mlp, PARAMS, X, REFERENCES)[0], rtol=0.1, atol=0.1)
+
+
+@PLAIN_FUNCTIONS
+@pytest.mark.parametrize(
+    ("x", "references", "chunk_size", "error", "message"),
+    [
+        (X, REFERENCES[:0], None, ValueError, r"references must hold at least 1, \[K, ..., C\]; got K = 0"),
+        (X, REFERENCES, 0, ValueError, "chunk_size must be at least 1, got 0"),
+        (X, REFERENCES, -3, ValueError, "chunk_size must be at least 1, got -3"),
+        (X, REFERENCES[:, :4], None, ValueError, r"references \(12, 4\) do not fit inputs \(4, 5\)"),
+        (X, REFERENCES[:, :1], None, ValueError, r"references \(12, 1\) do not fit inputs"),  # would broadcast
+        (X, REFERENCES[0], None, ValueError, r"references \(5,\) do not fit inputs \(4, 5\)"),  # no axis of references
+        (X.astype(np.uint8), REFERENCES, None, TypeError, "x must be floating, got uint8: normalise images"),
+        (X, REFERENCES.astype(np.uint8), None, TypeError, "references must be floating, got uint8: normalise images"),
+    ],
+)
+def test_bad_inputs_are_refused(function, x, references, chunk_size, error, message):
+    with pytest.raises(error, match=message):
+        function(mlp, PARAMS, x, references, chunk_size=chunk_size)
+
+
+def test_unknown_temper_is_refused():
+    with pytest.raises(ValueError, match="temper must be None or 'duq', got 'platt'"):
+        aj.classify(mlp, PARAMS, X, REFERENCES, temper="platt")
+
+
+# transductive_references
+
+
+def distances(x, bank, residuals):
+    """The least `‖x - r - d‖²` over residuals, float64 `[B, M]`: B·M·D of them."""
+    x, bank, residuals = (a.reshape(len(a), -1).astype(np.float64) for a in (x, bank, residuals))
+    differences = x[:, None, None] - bank[:, None] - residuals
+    return np.sum(differences**2, axis=-1).min(axis=-1)
+
+
+@pytest.mark.parametrize("shape", [(1,), (7,), (4, 3, 3), (2, 3, 2, 2)])
+@pytest.mark.parametrize("transduce", [aj.transductive_references, transduce], ids=["plain", "jit"])
+def test_transduction_finds_what_a_search_over_all_pairs_finds(shape, transduce):
+    x, bank, residuals = (RNG.normal(size=(num, *shape)).astype(np.float32) for num in (5, 9, 11))
+    expected = bank[distances(x, bank, residuals).argmin(axis=1)]
+    np.testing.assert_array_equal(transduce(x, bank, residuals), expected)
+
+
+@settings(deadline=None, max_examples=25)
+@given(*(arrays(np.float32, (num, 2), elements=st.integers(-20, 20).map(float)) for num in (3, 4, 5)))
+def test_transduction_takes_the_first_of_the_nearest_rows(x, bank, residuals):
+    expected = bank[distances(x, bank, residuals).argmin(axis=1)]  # exact in float32, ties among them
+    np.testing.assert_array_equal(transduce(x, bank, residuals), expected)
+
+
+def test_transduction_takes_the_reference_whose_residual_was_seen_not_the_nearest_one():
+    bank, residuals = np.array([[0.0], [10.0]], np.float32), np.array([[-9.0], [-8.5]], np.float32)
+    np.testing.assert_array_equal(aj.transductive_references(np.array([[1.0]], np.float32), bank, residuals), [[10.0]])
+
+
+def test_transduction_serves_predictions_of_one_reference_an_input():
+    references = aj.transductive_references(X, REFERENCES, REFERENCES[:6] - REFERENCES[6:])
+    outputs = aj.anchored(mlp)(PARAMS, X, references)
+    assert outputs.shape == (B, C)
+
+
+def test_transduction_of_one_input_does_not_depend_on_its_neighbours():
+    residuals = REFERENCES[:6] - REFERENCES[6:]
+    together = aj.transductive_references(X, REFERENCES, residuals)
+    np.testing.assert_array_equal(aj.transductive_references(X[2:3], REFERENCES, residuals)[0], together[2])
+
+
+def test_transduction_same_under_shard_map_and_strict_promotion():
+    residuals = REFERENCES[:6] - REFERENCES[6:]
+    expected = aj.transductive_references(X, REFERENCES, residuals)
+    mapped = jax.shard_map(
+        aj.transductive_references,
+        mesh=parallel.mesh(2),
+        in_specs=(PartitionSpec("data"), PartitionSpec(), PartitionSpec()),
+        out_specs=PartitionSpec("data"),
+    )
+    np.testing.assert_array_equal(jax.jit(mapped)(X, REFERENCES, residuals), expected)
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        np.testing.assert_array_equal(aj.transductive_references(X, REFERENCES, residuals), expected)
+
+
+def test_transduction_keeps_the_dtype_of_the_bank():
+    bank = jnp.asarray(REFERENCES, jnp.bfloat16)
+    assert aj.transductive_references(jnp.asarray(X, jnp.bfloat16), bank, bank).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("x", "bank", "residuals", "error", "message"),
+    [
+        (
+            X,
+            REFERENCES[:, :4],
+            REFERENCES,
+            ValueError,
+            r"must agree in all but the first axis, got shapes \(4, 5\), \(12, 4\) and \(12, 5\)",
+        ),
+        (X, REFERENCES, REFERENCES[:, :1], ValueError, r"must agree in all but the first axis.* and \(12, 1\)"),
+        (X, REFERENCES[0], REFERENCES, ValueError, r"must agree in all but the first axis.* \(5,\)"),
+        (X, REFERENCES[:0], REFERENCES, ValueError, r"bank must hold at least 1, \[M, ..., C\]; got shape \(0, 5\)"),
+        (X, REFERENCES, REFERENCES[:0], ValueError, r"residuals must hold at least 1, \[D, ..., C\]; got .* \(0, 5\)"),
+        (X, REFERENCES.astype(np.uint8), REFERENCES, TypeError, "bank must be floating, got uint8: normalise images"),
+    ],
+)
+def test_bad_transductions_are_refused(x, bank, residuals, error, message):
+    with pytest.raises(error, match=message):
+        aj.transductive_references(x, bank, residuals)

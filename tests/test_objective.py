@@ -1,0 +1,196 @@
+"""The anchored objective against PyTorch's cross entropy, and what a mask makes of it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+from jax.sharding import PartitionSpec
+
+import anchor_jax as aj
+from anchor_jax import parallel
+
+torch = pytest.importorskip("torch")
+
+B, C = 6, 5
+RNG = np.random.default_rng(0)
+LOGITS = (3 * RNG.normal(size=(B, C))).astype(np.float32)
+HARD = np.array([4, 0, 1, 3, 3, 2])
+SOFT = RNG.dirichlet(np.ones(C), size=B).astype(np.float32)
+LABELS = pytest.mark.parametrize("labels", [HARD, SOFT], ids=["hard", "soft"])
+MASK = np.array([True, False, False, True, True, False])
+UNIFORM = np.full((B, C), 1 / C, np.float32)
+
+
+def torch_loss(logits, labels, label_smoothing=0.0):
+    targets = torch.from_numpy(np.asarray(labels))
+    return torch.nn.functional.cross_entropy(logits, targets, reduction="none", label_smoothing=label_smoothing)
+
+
+def torch_losses(labels, label_smoothing=0.0):
+    return torch_loss(torch.from_numpy(LOGITS), labels, label_smoothing).numpy()
+
+
+# values
+
+
+@LABELS
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("mask", [None, np.zeros(B, bool)], ids=["no mask", "mask false"])
+def test_unmasked_it_is_the_cross_entropy_of_torch(labels, label_smoothing, mask):
+    ours = aj.anchored_cross_entropy(LOGITS, labels, mask, label_smoothing=label_smoothing)
+    assert (ours.shape, ours.dtype) == ((B,), jnp.float32)
+    np.testing.assert_allclose(ours, torch_losses(labels, label_smoothing), rtol=1e-5)
+
+
+@LABELS
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_masked_examples_are_asked_for_uniform_and_the_others_for_their_label(labels, label_smoothing):
+    ours = aj.anchored_cross_entropy(LOGITS, labels, MASK, label_smoothing=label_smoothing)
+    expected = np.where(MASK, torch_losses(UNIFORM), torch_losses(labels, label_smoothing))
+    np.testing.assert_allclose(ours, expected, rtol=1e-5)
+
+
+@LABELS
+def test_masked_loss_is_the_divergence_from_uniform_plus_ln_c(labels):
+    ours = aj.anchored_cross_entropy(LOGITS, labels, np.ones(B, bool))
+    probs = scipy.special.softmax(LOGITS.astype(np.float64), axis=1)
+    np.testing.assert_allclose(ours, scipy.stats.entropy(UNIFORM, probs, axis=1) + np.log(C), rtol=1e-5)
+
+
+def test_a_masked_example_does_best_with_equal_logits():
+    best = aj.anchored_cross_entropy(jnp.full((B, C), 7.0), HARD, np.ones(B, bool))
+    np.testing.assert_allclose(best, np.full(B, np.log(C)), rtol=1e-6)
+    assert np.all(best < aj.anchored_cross_entropy(LOGITS, HARD, np.ones(B, bool)))
+
+
+@LABELS
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_masked_target_label_trains_on_the_label_as_the_released_code_does(labels, label_smoothing):
+    ours = aj.anchored_cross_entropy(LOGITS, labels, MASK, masked_target="label", label_smoothing=label_smoothing)
+    np.testing.assert_allclose(ours, torch_losses(labels, label_smoothing), rtol=1e-5)
+
+
+def test_uniform_is_the_default_target():
+    default = aj.anchored_cross_entropy(LOGITS, HARD, MASK)
+    np.testing.assert_array_equal(default, aj.anchored_cross_entropy(LOGITS, HARD, MASK, masked_target="uniform"))
+    assert np.all(default[MASK] != aj.anchored_cross_entropy(LOGITS, HARD, MASK, masked_target="label")[MASK])
+
+
+# gradients and independence
+
+
+@LABELS
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_gradients_equal_those_of_torch(labels, label_smoothing):
+    weights = np.arange(1, B + 1, dtype=np.float32)
+
+    def weighted(logits):
+        return jnp.sum(weights * aj.anchored_cross_entropy(logits, labels, MASK, label_smoothing=label_smoothing))
+
+    logits = torch.from_numpy(LOGITS.copy()).requires_grad_()
+    losses = torch.where(
+        torch.from_numpy(MASK), torch_loss(logits, UNIFORM), torch_loss(logits, labels, label_smoothing)
+    )
+    (torch.from_numpy(weights) * losses).sum().backward()
+    np.testing.assert_allclose(jax.jit(jax.grad(weighted))(LOGITS), logits.grad.numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_a_loss_depends_on_its_own_example_alone():
+    together = aj.anchored_cross_entropy(LOGITS, HARD, MASK)
+    alone = jax.vmap(lambda *example: aj.anchored_cross_entropy(*(a[None] for a in example))[0])(LOGITS, HARD, MASK)
+    np.testing.assert_allclose(alone, together, rtol=1e-6)
+    jacobian = jax.jacobian(lambda logits: aj.anchored_cross_entropy(logits, HARD, MASK))(LOGITS)  # [B, B, C]
+    touched = np.any(jacobian != 0, axis=-1)
+    np.testing.assert_array_equal(touched, np.eye(B, dtype=bool))
+
+
+@pytest.mark.parametrize("size", [1e4, 1e30])
+@pytest.mark.parametrize(
+    ("shift", "masked", "share"),
+    [(0, False, 0.0), (1, False, 1.0), (0, True, 1 - 1 / C)],
+    ids=["right", "wrong", "masked"],
+)
+def test_extreme_logits_stay_finite(size, shift, masked, share):
+    def loss(logits):
+        return aj.anchored_cross_entropy(logits, np.roll(np.arange(C), shift), np.full(C, masked)).mean()
+
+    value, gradient = jax.jit(jax.value_and_grad(loss))(size * np.eye(C, dtype=np.float32))
+    np.testing.assert_allclose(value, share * size, rtol=1e-5)
+    assert np.all(np.isfinite(gradient))
+
+
+# dtypes and transforms
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("label_dtype", [jnp.int32, jnp.uint8])
+def test_losses_of_half_precision_logits_are_computed_in_float32(dtype, label_dtype):
+    logits, labels = jnp.asarray(LOGITS, dtype), jnp.asarray(HARD, label_dtype)
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        losses = aj.anchored_cross_entropy(logits, labels, MASK, label_smoothing=0.1)
+    assert losses.dtype == jnp.float32
+    expected = aj.anchored_cross_entropy(logits.astype(jnp.float32), labels, MASK, label_smoothing=0.1)
+    np.testing.assert_array_equal(losses, expected)
+
+
+@LABELS
+def test_same_under_jit_and_shard_map(labels):
+    expected = aj.anchored_cross_entropy(LOGITS, labels, MASK)
+    np.testing.assert_allclose(jax.jit(aj.anchored_cross_entropy)(LOGITS, labels, MASK), expected, rtol=1e-6)
+    over_devices = jax.shard_map(
+        aj.anchored_cross_entropy,
+        mesh=parallel.mesh(2),
+        in_specs=PartitionSpec("data"),
+        out_specs=PartitionSpec("data"),
+    )
+    np.testing.assert_allclose(jax.jit(over_devices)(LOGITS, labels, MASK), expected, rtol=1e-6)
+
+
+def test_label_smoothing_may_be_traced():
+    traced = jax.jit(lambda s: aj.anchored_cross_entropy(LOGITS, HARD, label_smoothing=s))(0.1)
+    np.testing.assert_allclose(traced, torch_losses(HARD, 0.1), rtol=1e-5)
+
+
+# mistakes
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "options", "error", "message"),
+    [
+        (LOGITS[0], HARD, {}, ValueError, r"logits must be \[B, C\], got shape \(5,\)"),
+        (
+            LOGITS,
+            HARD.astype(np.float32),
+            {},
+            TypeError,
+            r"labels must be integers \[B\] or floating \[B, C\], got float32 of shape \(6,\)",
+        ),
+        (LOGITS, SOFT > 0.5, {}, TypeError, r"labels must be integers .* got bool of shape \(6, 5\)"),
+        (LOGITS, HARD[:, None], {}, TypeError, r"labels must be integers \[B\] .* of shape \(6, 1\)"),
+        (LOGITS, HARD[:4], {}, ValueError, r"labels of shape \(4,\) do not fit logits of shape \(6, 5\)"),
+        (LOGITS, SOFT[:, :4], {}, ValueError, r"labels of shape \(6, 4\) do not fit logits of shape \(6, 5\)"),
+        (LOGITS, SOFT[:1], {}, ValueError, r"labels of shape \(1, 5\) do not fit logits"),  # would broadcast
+        (
+            LOGITS,
+            HARD,
+            {"mask": MASK[:1]},
+            ValueError,
+            r"mask must be bool \(6,\), got bool of shape \(1,\)",
+        ),
+        (LOGITS, HARD, {"mask": MASK.astype(int)}, ValueError, r"mask must be bool \(6,\), got int64 of shape \(6,\)"),
+        (
+            LOGITS,
+            HARD,
+            {"masked_target": "zero"},
+            ValueError,
+            "masked_target must be 'uniform' or 'label', got 'zero'",
+        ),
+        (LOGITS, HARD, {"label_smoothing": 1.5}, ValueError, r"label_smoothing must lie in \[0, 1\], got 1.5"),
+        (LOGITS, HARD, {"label_smoothing": -0.1}, ValueError, r"label_smoothing must lie in \[0, 1\], got -0.1"),
+    ],
+)
+def test_bad_inputs_are_refused(logits, labels, options, error, message):
+    with pytest.raises(error, match=message):
+        aj.anchored_cross_entropy(logits, labels, **options)

@@ -1,0 +1,66 @@
+"""A step written for one device, mapped over all of them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from anchor_jax import UserError, backends, parallel
+
+
+def test_eight_devices_are_there():
+    assert parallel.mesh().size == len(jax.devices()) == 8
+
+
+@pytest.mark.parametrize("num_devices", [0, 9])
+def test_more_devices_than_there_are_is_told(num_devices):
+    with pytest.raises(UserError, match=rf"num_devices must lie in 1..8, .*got {num_devices}"):
+        parallel.mesh(num_devices)
+
+
+@pytest.mark.parametrize("num_devices", [1, 2, 8])
+def test_own_parts_make_up_the_whole_in_order(num_devices):
+    whole = {"a": jnp.arange(16), "b": jnp.arange(32).reshape(16, 2)}
+    mesh = parallel.mesh(num_devices)
+    parts = parallel.pmapped(parallel.own_part, mesh, in_specs=parallel.SAME, out_specs=parallel.SPLIT)(whole)
+    jax.tree.map(np.testing.assert_array_equal, parts, whole)
+
+
+def test_mapped_step_reduces_over_devices():
+    def step(x):
+        return jax.lax.pmean(jnp.sum(x), parallel.AXIS)
+
+    mapped = parallel.pmapped(step, parallel.mesh(8), in_specs=parallel.SPLIT, out_specs=parallel.SAME)
+    assert mapped(jnp.arange(16.0)) == np.arange(16).sum() / 8
+
+
+@pytest.mark.parametrize("loops", [True, False])
+def test_repeated_steps_are_compiled_once_and_donate_their_carry(monkeypatch, loops):
+    monkeypatch.setattr(backends, "loops_on_device", lambda platform: loops)
+    traces = []
+
+    def step(carry, increment):
+        traces.append(1)
+        return carry + increment
+
+    mesh = parallel.mesh(2)
+    run = parallel.repeated(step, mesh)
+    carry, increment = parallel.replicated((jnp.zeros(3), jnp.ones(3)), mesh)
+    after = run(carry, 3, increment)
+    assert carry.is_deleted()
+    assert not increment.is_deleted()
+    before = len(traces)
+    np.testing.assert_array_equal(run(after, 4, increment), np.full(3, 7.0))
+    assert len(traces) == before
+
+
+def test_options_of_one_platform_are_given_to_no_other():
+    assert backends.compiler_options("gpu") is None
+    assert backends.compiler_options("tpu") is None
+    assert backends.loops_on_device("gpu")
+    assert not backends.loops_on_device("cpu")
+
+
+def test_options_that_xla_does_not_know_are_left_out(monkeypatch):
+    monkeypatch.setattr(backends, "_CPU_OPTIONS", {"xla_cpu_no_such_option": ""})
+    assert backends.compiler_options("cpu") is None

@@ -1,0 +1,137 @@
+"""Uncertainty from predictions against SciPy and NumPy, and answers known beforehand."""
+
+import jax
+import jax.numpy as jnp
+import jax.test_util
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from anchor_jax.uncertainty import (
+    expected_entropy,
+    information_gain,
+    mutual_information,
+    predictive_entropy,
+    probability_spread,
+)
+
+SHAPE = (5, 4, 3)  # K, B, C
+
+
+def distributions(seed, shape=SHAPE, scale=3.0):
+    logits = scale * np.random.default_rng(seed).normal(size=shape)
+    return scipy.special.softmax(logits, axis=-1).astype(np.float32)
+
+
+# extreme logits, so that probabilities of 0 and 1 are among them
+of_every_character = arrays(np.float32, SHAPE, elements=st.floats(-200, 200, width=32)).map(
+    lambda logits: scipy.special.softmax(logits, axis=-1)
+)
+
+
+@pytest.mark.parametrize("shape", [(3,), (4, 3), SHAPE, (2, 3, 2, 10)])
+def test_predictive_entropy_equals_scipy(shape):
+    probs = distributions(0, shape)
+    expected = scipy.stats.entropy(probs.astype(np.float64), axis=-1)
+    np.testing.assert_allclose(predictive_entropy(probs), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 10.0])
+def test_decomposition_equals_scipy(scale):
+    probs = distributions(1, scale=scale).astype(np.float64)
+    expected = scipy.stats.entropy(probs, axis=-1).mean(axis=0)
+    gain = scipy.stats.entropy(probs.mean(axis=0), axis=-1) - expected
+    np.testing.assert_allclose(expected_entropy(jnp.asarray(probs)), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(mutual_information(jnp.asarray(probs)), gain, rtol=1e-4, atol=1e-6)
+
+
+def test_mutual_information_is_the_mean_divergence_from_the_mean_prediction():
+    probs = distributions(2).astype(np.float64)
+    divergences = scipy.stats.entropy(probs, probs.mean(axis=0, keepdims=True), axis=-1)
+    np.testing.assert_allclose(mutual_information(jnp.asarray(probs)), divergences.mean(axis=0), rtol=1e-4)
+
+
+def test_full_disagreement_is_ln_2_and_agreement_0():
+    disagreement = jnp.eye(2)[:, None]
+    agreement = jnp.stack([jnp.eye(2)[:1]] * 2)
+    for probs, predictive, spread in [(disagreement, np.log(2), np.sqrt(0.5)), (agreement, 0.0, 0.0)]:
+        np.testing.assert_allclose(mutual_information(probs), [predictive], rtol=1e-6)
+        np.testing.assert_allclose(predictive_entropy(probs.mean(axis=0)), [predictive], rtol=1e-6)
+        np.testing.assert_array_equal(expected_entropy(probs), [0.0])
+        np.testing.assert_allclose(probability_spread(probs), [[spread, spread]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("num_classes", [2, 1000])
+def test_uniform_predictions_are_ln_c_and_leave_nothing_to_disagree_on(num_classes):
+    probs = jnp.full((4, 3, num_classes), 1 / num_classes)
+    np.testing.assert_allclose(predictive_entropy(probs), np.full((4, 3), np.log(num_classes)), rtol=1e-5)
+    np.testing.assert_allclose(expected_entropy(probs), np.full(3, np.log(num_classes)), rtol=1e-5)
+    np.testing.assert_allclose(mutual_information(probs), np.zeros(3), atol=1e-5)
+
+
+def test_references_that_agree_have_no_mutual_information():
+    probs = np.repeat(distributions(3)[:1], 7, axis=0)
+    np.testing.assert_allclose(mutual_information(probs), np.zeros(4), atol=1e-6)
+    np.testing.assert_allclose(probability_spread(probs), np.zeros((4, 3)), atol=1e-6)
+
+
+def test_information_gain_is_a_difference_cut_off_at_zero():
+    gain = information_gain(jnp.array([0.5, 0.25, 0.25]), jnp.array([0.125, 0.25, 0.5]))
+    np.testing.assert_array_equal(gain, [0.375, 0.0, 0.0])
+
+
+@settings(deadline=None, max_examples=50)
+@given(of_every_character)
+def test_ranges_hold_and_zero_probabilities_are_finite(probs):
+    most = np.log(SHAPE[-1]) + 1e-5
+    for value in (predictive_entropy(probs), expected_entropy(probs), mutual_information(probs)):
+        assert np.all((np.asarray(value) >= 0) & (np.asarray(value) <= most))
+    spread = np.asarray(probability_spread(probs))
+    assert np.all((spread >= 0) & (spread <= 0.71))
+
+
+def test_zero_probabilities_count_for_nothing():
+    probs = jnp.array([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0]])
+    np.testing.assert_allclose(predictive_entropy(probs), [np.log(2), 0.0], rtol=1e-6)
+
+
+@settings(deadline=None, max_examples=25)
+@given(of_every_character)
+def test_probability_spread_equals_numpy(probs):
+    expected = np.std(probs.astype(np.float64), axis=0, ddof=1)
+    np.testing.assert_allclose(probability_spread(probs), expected, rtol=1e-4, atol=1e-6)
+
+
+@settings(deadline=None, max_examples=25)
+@given(of_every_character, st.permutations(range(SHAPE[0])))
+def test_the_order_of_references_is_nothing(probs, order):
+    for function in (expected_entropy, mutual_information, probability_spread):
+        np.testing.assert_allclose(function(probs[order]), function(probs), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("function", [predictive_entropy, expected_entropy, mutual_information, probability_spread])
+def test_same_under_jit_and_vmap_and_strict_promotion(function):
+    probs = distributions(4)
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        expected = function(probs)
+    assert expected.dtype == jnp.float32
+    np.testing.assert_allclose(jax.jit(function)(probs), expected, rtol=1e-5, atol=1e-6)
+    mapped = jax.vmap(function, in_axes=1)(probs)  # over examples
+    axis = 1 if function is predictive_entropy else 0  # this one keeps the axis of references, behind examples
+    np.testing.assert_allclose(np.moveaxis(mapped, 0, axis), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("function", [predictive_entropy, expected_entropy, mutual_information, probability_spread])
+def test_gradients_equal_finite_differences(function):
+    jax.test_util.check_grads(function, (distributions(5, scale=0.5),), order=1, modes=("rev",), rtol=2e-2)
+
+
+@pytest.mark.parametrize("num_references", [0, 1])
+def test_a_spread_needs_two_references(num_references):
+    probs = distributions(6)[:num_references]
+    with pytest.raises(ValueError, match=rf"probs must hold at least 2 references.*\({num_references}, 4, 3\)"):
+        probability_spread(probs)
