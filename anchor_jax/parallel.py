@@ -81,6 +81,11 @@ def replicated(tree: Any, mesh: Mesh) -> Any:
     return jax.device_put(tree, everywhere(mesh))
 
 
+def replicated_shapes(tree: Any, mesh: Mesh) -> Any:
+    """What `replicated` would make of arrays of these shapes, without the arrays."""
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=everywhere(mesh)), tree)
+
+
 def own_part(tree: Tree) -> Tree:
     """Inside a mapped step: this device's equal share of arrays that every device holds in full."""
 

@@ -18,10 +18,14 @@ from anchor_jax import parallel
 
 B, H, C = 4, 5, 3  # inputs, their features, classes
 MOST = 12  # references
-RNG = np.random.default_rng(0)
-X = RNG.normal(size=(B, H)).astype(np.float32)
-REFERENCES = RNG.normal(size=(MOST, H)).astype(np.float32)
-PARAMS = {"in": RNG.normal(size=(2 * H, 8)).astype(np.float32), "out": RNG.normal(size=(8, C)).astype(np.float32)}
+
+
+def normal(seed, *shape):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+X, REFERENCES = normal(0, B, H), normal(1, MOST, H)
+PARAMS = {"in": normal(2, 2 * H, 8), "out": normal(3, 8, C)}
 
 # compiled, since each call outside of jit compiles its loop anew; all of jit, vmap and neither are compared below
 predict = jax.jit(aj.predict, static_argnames=("apply_fn", "chunk_size"))
@@ -77,8 +81,8 @@ def test_predict_with_a_convolutional_network_of_flax(chunk_size):
             hidden = nn.relu(nn.Conv(4, (3, 3))(inputs))
             return nn.Dense(C)(hidden.mean(axis=(1, 2)))
 
-    network, x = Network(), RNG.normal(size=(2, 6, 5, 3)).astype(np.float32)
-    references = RNG.normal(size=(5, 6, 5, 3)).astype(np.float32)
+    network, x = Network(), normal(0, 2, 6, 5, 3)
+    references = normal(1, 5, 6, 5, 3)
     variables = network.init(jax.random.key(0), jnp.zeros((1, 6, 5, 6)))
     outputs = looped(jax.jit(network.apply), variables, x, references)
     prediction = predict(network.apply, variables, x, references, chunk_size=chunk_size)
@@ -134,7 +138,9 @@ def test_equal_references_have_no_spread(chunk_size):
 
 @pytest.mark.parametrize("chunk_size", [None, 1, 7])
 def test_a_spread_far_smaller_than_the_mean_is_kept(chunk_size):
-    outputs = (1e4 + RNG.integers(-64, 65, size=(50, C)) / 512).astype(np.float32)  # exact in float32
+    outputs = (1e4 + np.random.default_rng(4).integers(-64, 65, size=(50, C)) / 512).astype(
+        np.float32
+    )  # exact in float32
     prediction = predict(reference_itself, None, np.zeros((1, C), np.float32), outputs, chunk_size=chunk_size)
     np.testing.assert_allclose(prediction.mean[0], outputs.mean(axis=0, dtype=np.float64), rtol=1e-6)
     np.testing.assert_allclose(prediction.std[0], outputs.std(axis=0, ddof=1, dtype=np.float64), rtol=1e-2)
@@ -318,6 +324,16 @@ def test_half_precision_reaches_the_network_and_results_are_float32(function):
     assert_close(prediction[0], function(mlp, PARAMS, X, REFERENCES)[0], rtol=0.1, atol=0.1)
 
 
+@FUNCTIONS
+def test_results_are_float32_in_64_bit_mode(function):
+    expected = function(mlp, PARAMS, X, REFERENCES, chunk_size=5)
+    with jax.enable_x64(True):
+        double = [a.astype(np.float64) for a in (X, REFERENCES)]
+        prediction = function(mlp, PARAMS, *double, chunk_size=5)
+    assert {field.dtype for field in prediction} == {jnp.dtype(jnp.float32)}
+    assert_close(prediction, expected)
+
+
 @PLAIN_FUNCTIONS
 @pytest.mark.parametrize(
     ("x", "references", "chunk_size", "error", "message"),
@@ -355,7 +371,7 @@ def distances(x, bank, residuals):
 @pytest.mark.parametrize("shape", [(1,), (7,), (4, 3, 3), (2, 3, 2, 2)])
 @pytest.mark.parametrize("transduce", [aj.transductive_references, transduce], ids=["plain", "jit"])
 def test_transduction_finds_what_a_search_over_all_pairs_finds(shape, transduce):
-    x, bank, residuals = (RNG.normal(size=(num, *shape)).astype(np.float32) for num in (5, 9, 11))
+    x, bank, residuals = (normal(num, num, *shape) for num in (5, 9, 11))
     expected = bank[distances(x, bank, residuals).argmin(axis=1)]
     np.testing.assert_array_equal(transduce(x, bank, residuals), expected)
 

@@ -33,7 +33,7 @@ of_every_character = arrays(np.float32, SHAPE, elements=st.floats(-200, 200, wid
 )
 
 
-@pytest.mark.parametrize("shape", [(3,), (4, 3), SHAPE, (2, 3, 2, 10)])
+@pytest.mark.parametrize("shape", [(3,), SHAPE])
 def test_predictive_entropy_equals_scipy(shape):
     probs = distributions(0, shape)
     expected = scipy.stats.entropy(probs.astype(np.float64), axis=-1)
@@ -127,7 +127,7 @@ def test_same_under_jit_and_vmap_and_strict_promotion(function):
 
 @pytest.mark.parametrize("function", [predictive_entropy, expected_entropy, mutual_information, probability_spread])
 def test_gradients_equal_finite_differences(function):
-    jax.test_util.check_grads(function, (distributions(5, scale=0.5),), order=1, modes=("rev",), rtol=2e-2)
+    jax.test_util.check_grads(jax.jit(function), (distributions(5, scale=0.5),), order=1, modes=("rev",), rtol=2e-2)
 
 
 @pytest.mark.parametrize("num_references", [0, 1])

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
@@ -41,22 +42,22 @@ def save(checkpoints: ocp.CheckpointManager, state: TrainState, metrics: dict[st
     checkpoints.save(int(state.step), args=items, metrics=metrics)
 
 
-def restore(checkpoints: ocp.CheckpointManager, like: TrainState) -> TrainState:
-    """The newest state; shapes, dtypes and devices are those of `like`, which is the answer if there is none.
+def restore(checkpoints: ocp.CheckpointManager, like: TrainState) -> TrainState | None:
+    """The newest state, of the shapes, dtypes and devices in `like`; None if there is none.
 
     Raises:
       UserError: the newest checkpoint is damaged or does not fit.
     """
     step = checkpoints.latest_step()
     if step is None:
-        return like
+        return None
     items = _restore(checkpoints, step, variables=variables(like), opt_state=like.opt_state)
     state = like._replace(**items["variables"], opt_state=items["opt_state"])
-    return state._replace(step=jax.device_put(jax.numpy.int32(step), like.step.sharding))
+    return state._replace(step=jax.device_put(jnp.int32(step), like.step.sharding))
 
 
 def restore_variables(workdir: Path, config: Config, like: Any, which: int | str) -> tuple[int, Any]:
-    """Step and variables of a checkpoint; `which` is a step, "latest" or "best".
+    """Step and variables of a checkpoint, of the shapes and devices in `like`; `which` is a step, "latest" or "best".
 
     Raises:
       UserError: there is no such checkpoint, it is damaged, or it does not fit the model.
@@ -84,8 +85,7 @@ def _quiet():
 
 
 def _restore(checkpoints, step, **like):
-    abstract = {name: jax.tree.map(ocp.utils.to_shape_dtype_struct, tree) for name, tree in like.items()}
-    items = ocp.args.Composite(**{name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()})
+    items = ocp.args.Composite(**{name: ocp.args.StandardRestore(shapes) for name, shapes in like.items()})
     try:
         return checkpoints.restore(step, args=items)
     except Exception as error:  # orbax and tensorstore raise many kinds on damaged files

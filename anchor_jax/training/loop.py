@@ -54,14 +54,14 @@ def train(config: Config, workdir: Path) -> TrainState:
     training = prepare(config, workdir)
     config, length = training.run.config, training.length
     with checkpoint.manager(workdir, config) as checkpoints:
-        current = checkpoint.restore(checkpoints, training.first_state())
+        current = checkpoint.restore(checkpoints, training.state_shapes()) or training.first_state()
         done = int(current.step)
         with Reporter(workdir, done, length.total_steps) as reporter:
             reporter.say(introduction(training, current))
             for stop in length.stops(done, config):
                 current, numbers = training.advance(current, stop)
+                check_finite(stop, numbers, checkpoints.latest_step(), workdir)
                 reporter.report(stop, "train", numbers)
-                check_finite(stop, numbers["loss"], checkpoints.latest_step(), workdir)
                 saves = length.is_due(stop, config.checkpoint.every_epochs)
                 if saves or length.is_due(stop, config.evaluation.every_epochs):
                     scores = training.evaluate(current)
@@ -126,18 +126,25 @@ class Training:
 
     def first_state(self) -> TrainState:
         """The state before the first step, on all devices."""
+        return parallel.replicated(jax.jit(self._create_state)(), self.mesh)
+
+    def state_shapes(self) -> TrainState:
+        """Shapes, dtypes and devices of the state."""
+        return parallel.replicated_shapes(jax.eval_shape(self._create_state), self.mesh)
+
+    def _create_state(self):
         init_key, _, _ = seed_keys(self.run.config.seed)
-        create = jax.jit(state.create, static_argnums=(0, 1, 3), out_shardings=parallel.everywhere(self.mesh))
-        return create(self.model, self.transformation, init_key, self.run.input_shape)
+        return state.create(self.model, self.transformation, init_key, self.run.input_shape)
 
     def advance(self, current: TrainState, stop: int) -> tuple[TrainState, dict[str, Any]]:
         """Train up to step `stop`, within one epoch; `current` is donated. Also what was seen on the way."""
         started, done = time.perf_counter(), int(current.step)
         _, order_key, _ = seed_keys(self.run.config.seed)
         order = _order_of(order_key, done // self.length.steps_per_epoch, len(self.data.images))
-        carry = (current, parallel.replicated(Totals.zeros(), self.mesh))
-        current, totals = self.run_steps(carry, stop - done, self.data, order)
+        order, totals = parallel.replicated((order, Totals.zeros()), self.mesh)
+        current, totals = self.run_steps((current, totals), stop - done, self.data, order)
         numbers = _numbers(jax.device_get(totals))
+        numbers["params_norm"] = float(_norm(current.params))
         numbers["learning_rate"] = float(jnp.asarray(self.schedule(stop - 1)))
         images = (stop - done) * self.run.config.training.batch_size
         numbers["images_per_second"] = images / (time.perf_counter() - started)
@@ -182,6 +189,7 @@ def introduction(training: Training, current: TrainState) -> str:
 
 
 _order_of = jax.jit(epoch_order, static_argnums=2)
+_norm = jax.jit(optax.tree.norm)
 
 
 def _length(config, num_examples, mesh):

@@ -37,8 +37,7 @@ def load_checkpoint(this_run: Run, step: int | str | None) -> tuple[int, Predict
     mesh = parallel.mesh()
     model = model_of(this_run)
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(this_run.input_shape))
-    like = {"params": shapes["params"], "batch_stats": shapes.get("batch_stats", {})}
-    like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=parallel.everywhere(mesh)), like)
+    like = parallel.replicated_shapes({"batch_stats": {}, **shapes}, mesh)
     found, variables = checkpoint.restore_variables(this_run.workdir, this_run.config, like, step or "latest")
     return found, predictor_of(this_run, variables, mesh)
 

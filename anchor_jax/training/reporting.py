@@ -77,20 +77,19 @@ class Reporter:
         os.fsync(self._lines.fileno())
 
 
-def check_finite(step: int, loss: float, last_good: int | None, workdir: Path) -> None:
-    """Stop a run whose loss is no number.
+def check_finite(step: int, numbers: Mapping[str, float | None], last_good: int | None, workdir: Path) -> None:
+    """Stop a run whose loss or parameters are no numbers.
 
     Raises:
       UserError: names the step, the last checkpoint and the likely cause.
     """
-    if not math.isfinite(loss):
-        kept = (
-            f"the checkpoint of step {last_good} in '{workdir}' is good" if last_good else "no checkpoint was written"
-        )
-        raise UserError(
-            f"the loss is {loss} at step {step}; {kept}; the likely cause is too high a learning rate: "
-            "lower config.optimizer.learning_rate, or raise config.optimizer.warmup_epochs, in a new --workdir"
-        )
+    for name, value in numbers.items():
+        if value is not None and not math.isfinite(value):
+            kept = f"the checkpoint of step {last_good} is good" if last_good else "no checkpoint was written"
+            raise UserError(
+                f"{name} is {value} at step {step} of '{workdir}'; {kept}; the likely cause is too high a learning rate: "
+                "lower config.optimizer.learning_rate or raise config.optimizer.warmup_epochs, in a new run"
+            )
 
 
 def _forget_after(file: Path, step: int) -> None:
