@@ -28,7 +28,7 @@ def base() -> Config:
     config.data.train_split = "train"
     config.data.test_split = "test"
     config.data.validation_fraction = 0.0  # of the training set, held out for the evaluations in training
-    config.data.image_size = 0  # pixels, images of a folder are resized to it; 0 leaves them as they are
+    config.data.image_size = 0  # pixels, to which images of "tfds" and "folder" are resized; 0: as stored
     config.data.mean = ()  # one number a channel, of pixels in [0, 1]; (): measured on the training set
     config.data.std = ()  # likewise
 

@@ -187,7 +187,7 @@ def test_other_classes_or_images_than_the_checkpoint_are_refused(tiny, tmp_path)
     train(tiny, tmp_path / "run")
     arrays = dict(np.load(tiny.data.path))
     np.savez(tiny.data.path, **arrays | {"y_test": arrays["y_test"] + 1, "y_train": arrays["y_train"] + 1})
-    with pytest.raises(UserError, match=r"has 4 classes .*the training set has 3"):
+    with pytest.raises(UserError, match=r"has 4 classes: .*the training set has 3"):
         evaluation.evaluate(tmp_path / "run")
     np.savez(tiny.data.path, **arrays | {"x_test": arrays["x_test"][:, :5]})
     with pytest.raises(UserError, match=r"are \[5, 6, 1\], but those of the training set \[6, 6, 1\]"):

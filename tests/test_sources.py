@@ -22,8 +22,7 @@ from sklearn.datasets import load_digits
 from tensorflow_datasets.core import read_only_builder
 from tensorflow_datasets.proto import tf_example_pb2
 
-from anchor_jax.data import sources
-from anchor_jax.data.sources import Dataset, load, select_rows
+from anchor_jax.data import Dataset, decoding, load, select_rows, sources
 from anchor_jax.errors import UserError
 
 _CIFAR10_NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -48,7 +47,7 @@ def _forbid_decoding(monkeypatch):
     def fail(*args):
         raise AssertionError("decoded although it is cached")
 
-    monkeypatch.setattr(sources, "_decode_all", fail)
+    monkeypatch.setattr(sources, "decode_all", fail)
 
 
 # --- load and digits ------------------------------------------------------------------------------------
@@ -141,7 +140,7 @@ def test_folder_order_pixels_and_labels(folder):
 
 
 def test_folder_many_images_keep_their_order(tmp_path):
-    num = 2 * sources._ROWS_PER_TASK + 3  # more than one task for the threads
+    num = 2 * decoding._ROWS_PER_TASK + 3  # more than one task for the threads
     for i in range(num):
         _write_image(tmp_path / "d" / "train" / "ab"[i % 2] / f"{i:04d}.png", size=(2, 2), value=i)
     dataset = load("folder", "train", path=str(tmp_path / "d"))

@@ -4,7 +4,8 @@ import numpy as np
 from sklearn.model_selection import train_test_split
 
 from anchor_jax.config import Config
-from anchor_jax.data.sources import Dataset, load
+from anchor_jax.data.dataset import Dataset
+from anchor_jax.data.sources import load
 from anchor_jax.errors import UserError
 
 
@@ -34,7 +35,7 @@ def load_test(config: Config, label_names: tuple[str, ...], image_shape: tuple[i
     dataset = _load(config, config.test_split)
     if dataset.label_names != label_names:
         raise UserError(
-            f"split '{config.test_split}' has {len(dataset.label_names)} classes {_first(dataset.label_names)}, "
+            f"split '{config.test_split}' has {len(dataset.label_names)} classes: {_first(dataset.label_names)}, "
             f"but the training set has {len(label_names)}: {_first(label_names)}; give a split with the same classes"
         )
     if dataset.images.shape[1:] != image_shape:
@@ -43,6 +44,47 @@ def load_test(config: Config, label_names: tuple[str, ...], image_shape: tuple[i
             f"set {list(image_shape)}; give images of the same size and channels (config.data.image_size)"
         )
     return dataset
+
+
+def select_rows(labels: np.ndarray, size: int, *, per_class: bool = False, seed: int) -> np.ndarray:
+    """Draws the rows of a reference bank, without replacement; the same seed gives the same rows.
+
+    Args:
+      labels: integer labels [N] of the data that the bank is drawn from.
+      size: number of rows; 0 takes all.
+      per_class: draw as equal numbers from every class as the data allows, instead of uniformly.
+      seed: seed of the draw.
+
+    Returns:
+      int32 [size] (or [N]): distinct rows in ascending order.
+
+    Raises:
+      UserError: `size` is negative, above N, or below the number of classes when `per_class` is set.
+    """
+    num_rows = len(labels)
+    if not 0 <= size <= num_rows:
+        raise UserError(f"anchoring.bank_size={size}; allowed: 0 (all) to {num_rows}, the size of the data")
+    if size == 0:
+        return np.arange(num_rows, dtype=np.int32)
+    num_classes = len(np.unique(labels))
+    if per_class and size < num_classes:
+        raise UserError(
+            f"anchoring.bank_size={size} drawn per class; allowed: 0 (all) or {num_classes} (the number of "
+            f"classes) to {num_rows}"
+        )
+    shuffled = np.random.default_rng(seed).permutation(num_rows)
+    if per_class:
+        shuffled = _round_robin(shuffled, labels)
+    return np.sort(shuffled[:size]).astype(np.int32)
+
+
+def _round_robin(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Reorders rows: the first of every class, then the second of every class, and so on."""
+    by_class = np.argsort(labels[rows], kind="stable")
+    counts = np.unique(labels, return_counts=True)[1]
+    turn = np.empty_like(rows)
+    turn[by_class] = np.concatenate([np.arange(count) for count in counts])
+    return rows[np.argsort(turn, kind="stable")]
 
 
 def _load(config, split):

@@ -87,7 +87,7 @@ def check_finite(step: int, numbers: Mapping[str, float | None], last_good: int 
         if value is not None and not math.isfinite(value):
             kept = f"the checkpoint of step {last_good} is good" if last_good else "no checkpoint was written"
             raise UserError(
-                f"{name} is {value} at step {step} of '{workdir}'; {kept}; the likely cause is too high a learning rate: "
+                f"{name} is {value} at step {step} of '{workdir}'; {kept}; likely cause: too high a learning rate; "
                 "lower config.optimizer.learning_rate or raise config.optimizer.warmup_epochs, in a new run"
             )
 

@@ -1,0 +1,59 @@
+"""Decoded images kept on disk, since decoding takes long and gives the same every time."""
+
+import hashlib
+import os
+import re
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from anchor_jax.data.dataset import Dataset, opened_npz, reading, validated
+from anchor_jax.errors import UserError
+from anchor_jax.files import replacing
+
+_FORMAT = 1  # raise when the same files decode to other pixels, so that old caches are not read
+
+
+def cached(title: str, image_size: int, files: list[Path], decode: Callable[[], Dataset], cache_dir: str) -> Dataset:
+    """Decoded images from the cache if they were made from just these files, otherwise from `decode`.
+
+    `title` says what they are of, and `image_size` what they were resized to; the folder is `cache_dir`, or the
+    default of `load` where that is empty.
+    """
+    cache = _cache_file(title, image_size, files, cache_dir)
+    if cache.is_file():
+        try:
+            return _read_cache(cache)
+        except UserError as error:
+            warnings.warn(f"damaged cache is made again: {error}", stacklevel=4)
+    dataset = validated(decode(), title)
+    try:
+        _write_cache(cache, dataset)
+    except OSError as error:
+        warnings.warn(f"decoded images cannot be kept in '{cache.parent}': {error}", stacklevel=4)
+    return dataset
+
+
+def _cache_file(title: str, image_size: int, files: list[Path], cache_dir: str) -> Path:
+    default = os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "anchor_jax")
+    folder = Path(cache_dir or os.environ.get("ANCHOR_JAX_CACHE") or default).expanduser()
+    digest = hashlib.sha256(repr((_FORMAT, title, image_size)).encode())
+    for file in files:
+        with reading(f"'{file}'", "replace or remove it"):
+            status = file.stat()
+        digest.update(repr((str(file), status.st_size, status.st_mtime_ns)).encode())
+    readable = re.sub(r"[^\w.]+", "-", title, flags=re.ASCII)[:100]
+    return folder / f"{readable}-{image_size}px-{digest.hexdigest()[:16]}.npz"
+
+
+def _read_cache(cache: Path) -> Dataset:
+    with opened_npz(cache, "decoding again") as arrays:
+        names = tuple(arrays["label_names"].tolist())
+        return validated(Dataset(arrays["images"], arrays["labels"], names), str(cache))
+
+
+def _write_cache(cache: Path, dataset: Dataset) -> None:
+    with replacing(cache) as file:
+        np.savez(file, images=dataset.images, labels=dataset.labels, label_names=dataset.label_names)

@@ -1,0 +1,56 @@
+"""What every source of data gives, and the reading of files that may be damaged."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from anchor_jax.errors import UserError
+
+
+class Dataset(NamedTuple):
+    """All images of one split, in a fixed order."""
+
+    images: np.ndarray  # uint8 [N, H, W, C]
+    labels: np.ndarray  # int32 [N], in [0, len(label_names))
+    label_names: tuple[str, ...]
+
+
+def validated(dataset: Dataset, where: str) -> Dataset:
+    """The data set with int32 labels, refused if it is not what `Dataset` says; `where` it is from."""
+    images, labels, names = dataset
+    if images.dtype != np.uint8:
+        raise UserError(f"images of {where}: uint8 expected, got {images.dtype}")
+    if images.ndim != 4 or 0 in images.shape:
+        raise UserError(f"images of {where}: non-empty [N, H, W, C] expected, got {list(images.shape)}")
+    if labels.dtype.kind not in "iu":
+        raise UserError(f"labels of {where}: integers expected, got {labels.dtype}")
+    if labels.shape != (len(images),):
+        raise UserError(f"labels of {where}: [{len(images)}] expected, got {list(labels.shape)}")
+    if len(names) < 2:
+        raise UserError(f"{where} has {len(names)} class; at least 2 are needed")
+    if labels.min() < 0 or labels.max() >= len(names):
+        raise UserError(f"labels of {where}: 0 to {len(names) - 1} expected, got {labels.min()} to {labels.max()}")
+    return Dataset(images, labels.astype(np.int32), names)
+
+
+@contextlib.contextmanager
+def reading(what: str, mend: str) -> Iterator[None]:
+    """Tells every failure to read `what` as one UserError that ends in how to mend it."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # Pillow, zipfile, NumPy and TFDS raise a dozen kinds on damaged bytes
+        reason = (str(error).splitlines() or [""])[0]
+        raise UserError(f"cannot read {what} ({type(error).__name__}: {reason}); {mend}") from error
+
+
+@contextlib.contextmanager
+def opened_npz(path: Path, mend: str) -> Iterator[Any]:
+    """The arrays of an .npz file; see `reading`. No file can run code: objects are refused."""
+    # np.load leaves a damaged file open if it opened it itself
+    with reading(f"'{path}'", mend), path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        yield arrays
