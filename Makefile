@@ -2,6 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 DEMO ?= runs/demo
+OLDEST := tests/test_parallel.py tests/test_inference.py tests/test_training.py
 
 .PHONY: demo test lint clean help
 
@@ -12,8 +13,9 @@ demo: $(VENV)/.installed  ## set up, train on digits with masking, evaluate, say
 	$(RUN) train.py --config configs/digits.py --workdir $(DEMO)
 	$(RUN) eval.py --workdir $(DEMO) --suites clean --num_references 1,10
 
-test: lint  ## set up, then all that CI runs: linter, type checker, import layers, tests
+test: lint $(VENV)-oldest/.installed  ## set up, then all that CI runs: linter, type checker, import layers, tests
 	$(RUN) -m pytest --numprocesses 2 --dist loadfile
+	$(VENV)-oldest/bin/python -m pytest --numprocesses 2 --dist loadfile $(OLDEST)
 
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check .
@@ -22,7 +24,7 @@ lint: $(VENV)/.installed-test
 	$(VENV)/bin/lint-imports
 
 clean:  ## remove the virtual environment; runs are kept
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VENV)-oldest
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "error: Python 3.11 or newer is needed, this is %s; try make PYTHON=python3.12" % sys.version.split()[0])'
@@ -32,4 +34,10 @@ $(VENV)/.installed: pyproject.toml
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(RUN) -m pip install --quiet --editable '.[test]'
+	touch $@
+
+# the oldest versions that are allowed, without the libraries that the tests compare against
+$(VENV)-oldest/.installed: pyproject.toml tests/oldest.txt
+	$(PYTHON) -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/python -m pip install --quiet --constraint tests/oldest.txt --editable . hypothesis pytest pytest-xdist
 	touch $@
