@@ -70,7 +70,7 @@ def base() -> Config:
     config.evaluation.batch_size = 512  # over all devices
     config.evaluation.num_references = 10  # K of the evaluations in training
     config.evaluation.saved_references = 100  # drawn once and kept with the run: the largest K there is
-    config.evaluation.chunk_size = 0  # references evaluated at once; 0: all of them
+    config.evaluation.chunk_size = 5  # references evaluated at once, memory grows with it; 0: all of them
     config.evaluation.num_bins = 15  # of the calibration error
 
     config.checkpoint = ConfigDict()

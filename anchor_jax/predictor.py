@@ -59,8 +59,14 @@ class Predictor:
         """
         self._check(images)
         references = self.first_references(num_references)
-        batches = [self.classify_batch(self.variables, references, batch, temper) for batch in self._batches(images)]
-        return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(images)], *jax.device_get(batches))
+        answers, pending = [], None
+        for batch in self._batches(images):
+            answer = self.classify_batch(self.variables, references, batch, temper)
+            if pending is not None:  # fetched while the device is at the next, so that no more than two are on it
+                answers.append(jax.device_get(pending))
+            pending = answer
+        answers.append(jax.device_get(pending))
+        return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(images)], *answers)
 
     def _check(self, images):
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != self.image_shape:

@@ -9,7 +9,8 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from anchor_jax.errors import UserError, unknown
+from anchor_jax import config as configuration
+from anchor_jax.errors import unknown
 from anchor_jax.evaluation import plots
 from anchor_jax.evaluation.suites import SUITES, Evaluation
 from anchor_jax.files import replacing
@@ -32,6 +33,7 @@ def evaluate(
     num_references: tuple[int, ...] = (1, 10),
     step: int | str = "latest",
     num_bins: int | None = None,
+    chunk_size: int | None = None,
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Evaluate a checkpoint; prints a table and writes `<workdir>/eval/`.
 
@@ -41,6 +43,7 @@ def evaluate(
       num_references: K, one evaluation for each; a standard network uses none, its entry is "0".
       step: of the checkpoint, "latest" or "best".
       num_bins: of the calibration errors; the run's own by default.
+      chunk_size: references evaluated at once, 0 for all of them; the run's own by default.
 
     Returns:
       suite -> number of references -> metric, as in `metrics.json`; fractions in [0, 1].
@@ -52,10 +55,11 @@ def evaluate(
         if suite not in SUITES:
             raise unknown("suite", suite, SUITES)
     this_run = run.load(workdir)
+    config = this_run.config.evaluation
+    config.num_bins = config.num_bins if num_bins is None else num_bins
+    config.chunk_size = config.chunk_size if chunk_size is None else chunk_size
+    configuration.validate(this_run.config)
     num_references = tuple(dict.fromkeys(num_references)) if this_run.config.anchoring.enabled else (0,)
-    num_bins = num_bins if num_bins is not None else int(this_run.config.evaluation.num_bins)
-    if num_bins < 1:
-        raise UserError(f"num_bins must be at least 1; got {num_bins}")
     found_step, predictor = load_checkpoint(this_run, step)
     for num in num_references:
         predictor.first_references(num)
@@ -63,11 +67,11 @@ def evaluate(
     folder, console = workdir / "eval", Console()
     results = {}
     for suite in suites:
-        evaluations = SUITES[suite](this_run, predictor, num_references, num_bins)
+        evaluations = SUITES[suite](this_run, predictor, num_references)
         results[suite] = {str(num): evaluation.metrics for num, evaluation in evaluations.items()}
         console.print(_table(suite, found_step, evaluations))
-        _draw(suite, found_step, evaluations, num_bins, folder)
-    _write(results, found_step, num_bins, folder)
+        _draw(suite, found_step, evaluations, config.num_bins, folder)
+    _write(results, found_step, config.num_bins, folder)
     console.print(f"numbers and pictures: {folder}", soft_wrap=True, highlight=False)
     return results
 

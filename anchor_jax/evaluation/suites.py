@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from rich.console import Console
+from rich.progress import track
 
 from anchor_jax import metrics
 from anchor_jax.data import Dataset, load_test
@@ -21,17 +23,17 @@ class Evaluation(NamedTuple):
     labels: np.ndarray  # int32 [N]
 
 
-def clean(run: Run, predictor: Predictor, num_references: tuple[int, ...], num_bins: int) -> dict[int, Evaluation]:
+def clean(run: Run, predictor: Predictor, num_references: tuple[int, ...]) -> dict[int, Evaluation]:
     """The test set as it is: number of references -> evaluation."""
     test = load_test(run.config.data, run.label_names, run.image_shape)
-    return {num: _evaluate(predictor, test, num, num_bins) for num in num_references}
+    return {num: _evaluate(predictor, test, num, run.config.evaluation.num_bins) for num in num_references}
 
 
 SUITES: dict[str, Callable[..., dict[int, Evaluation]]] = {"clean": clean}
 
 
 def _evaluate(predictor: Predictor, dataset: Dataset, num_references: int, num_bins: int) -> Evaluation:
-    predictions = predictor(dataset.images, num_references)
+    predictions = _predict(predictor, dataset.images, num_references)
     # the mean of the softmaxes is the prediction; the softmax of the mean logits, the released code's, stands beside it
     of_logits = metrics.summary(jax.nn.softmax(predictions.logits), dataset.labels, num_bins)
     scores = {
@@ -41,3 +43,17 @@ def _evaluate(predictor: Predictor, dataset: Dataset, num_references: int, num_b
         "mutual_information": predictions.mutual_information.mean(),
     }
     return Evaluation({name: float(score) for name, score in scores.items()}, predictions, dataset.labels)
+
+
+def _predict(predictor: Predictor, images: np.ndarray, num_references: int) -> Classification:
+    """Predictions for all images, with a progress bar on a terminal."""
+    console, size = Console(), 4 * predictor.batch_size
+    starts = track(
+        range(0, len(images), size),
+        description=f"{len(images):,} images, {num_references} references",
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    parts = [predictor(images[start : start + size], num_references) for start in starts]
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
