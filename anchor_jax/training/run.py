@@ -68,12 +68,19 @@ def begin(workdir: Path, config: Config, train: Dataset, bank: np.ndarray) -> Ru
     if (workdir / "run.json").exists():
         run = load(workdir)
         _check_same(run, config, train)
-        return dataclasses.replace(run, config=config)
-    if (workdir / "checkpoints").exists():
+        run = dataclasses.replace(run, config=config)
+    elif (workdir / "checkpoints").exists():
         raise UserError(f"'{workdir}' holds checkpoints but no run.json; restore that file or choose another --workdir")
-    rows = _reference_rows(config, bank) if config.anchoring.enabled else None
-    references = train.images[rows] if rows is not None else None
-    return Run(workdir, config, train.label_names, train.images.shape[1:], rows, references)
+    else:
+        rows = _reference_rows(config, bank) if config.anchoring.enabled else None
+        references = train.images[rows] if rows is not None else None
+        run = Run(workdir, config, train.label_names, train.images.shape[1:], rows, references)
+    if run.references is not None and config.evaluation.num_references > len(run.references):
+        raise UserError(
+            f"config.evaluation.num_references must be at most {len(run.references)}, the references saved with the "
+            f"run; got {config.evaluation.num_references}"
+        )
+    return run
 
 
 def write(run: Run) -> None:
@@ -131,11 +138,6 @@ def versions() -> dict[str, str]:
 
 def _reference_rows(config, bank):
     num = min(config.evaluation.saved_references, len(bank))
-    if config.evaluation.num_references > num:
-        raise UserError(
-            f"config.evaluation.num_references must be at most {num}, the references saved with the run; "
-            f"got {config.evaluation.num_references}"
-        )
     return np.random.default_rng(config.seed).choice(bank, num, replace=False)
 
 
