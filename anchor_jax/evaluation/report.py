@@ -103,7 +103,7 @@ def _write(results: dict[str, dict[str, dict[str, float]]], step: int, num_bins:
         "step": step,
         "num_bins": num_bins,
         "devices": [device.device_kind for device in jax.devices()],
-        "host": f"{platform.platform()}, {os.cpu_count()} cores",
+        "host": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
         "versions": run.versions(),
     }
