@@ -24,7 +24,7 @@ def anchor(x: jax.Array, references: jax.Array, mask: jax.Array | None = None) -
       x: inputs, floating `[B, ..., C]`, normalised, so that zero is the mean image. One example without
         a batch axis, `[..., C]`, serves too.
       references: floating, the shape of `x`: one reference for each input.
-      mask: bool `[B]`, true where the reference is zeroed; none is masked without it.
+      mask: bool `[B]`, true where the reference is zeroed; `[]` for all of `x`; none is masked without it.
 
     Returns:
       Anchored inputs `[B, ..., 2C]`: channels of the reference first, of the residual after.
@@ -124,6 +124,6 @@ def _over_features(mask: jax.Array, x: jax.Array) -> jax.Array:
     if jnp.result_type(mask) != jnp.bool_:
         raise TypeError(f"mask must be bool, got {jnp.result_type(mask)}")
     leading = jnp.ndim(mask)
-    if leading >= jnp.ndim(x) or jnp.shape(mask) != jnp.shape(x)[:leading]:
+    if leading > 1 or leading >= jnp.ndim(x) or jnp.shape(mask) != jnp.shape(x)[:leading]:
         raise ValueError(f"mask must be [B] for x of shape {jnp.shape(x)}, got shape {jnp.shape(mask)}")
     return jnp.reshape(mask, jnp.shape(mask) + (1,) * (jnp.ndim(x) - leading))

@@ -110,7 +110,7 @@ def transductive_references(x: jax.Array, bank: jax.Array, residuals: jax.Array)
     Returns:
       References `[B, ..., C]`, rows of the bank.
     """
-    for name, rows, letter in (("bank", bank, "M"), ("residuals", residuals, "D")):
+    for name, rows, letter in (("x", x, "B"), ("bank", bank, "M"), ("residuals", residuals, "D")):
         check_floating(name, rows)
         if len(rows) < 1:
             raise ValueError(f"{name} must hold at least 1, [{letter}, ..., C]; got shape {jnp.shape(rows)}")

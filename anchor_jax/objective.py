@@ -54,8 +54,10 @@ def _check(logits, labels, mask, masked_target, label_smoothing):
         raise TypeError(f"labels must be integers [B] or floating [B, C], got {labels.dtype} of shape {labels.shape}")
     if labels.shape != logits.shape[: labels.ndim]:
         raise ValueError(f"labels of shape {labels.shape} do not fit logits of shape {logits.shape}")
-    if mask is not None and (mask.shape != logits.shape[:1] or mask.dtype != jnp.bool_):
-        raise ValueError(f"mask must be bool {logits.shape[:1]}, got {mask.dtype} of shape {mask.shape}")
+    if mask is not None and mask.dtype != jnp.bool_:
+        raise TypeError(f"mask must be bool, got {mask.dtype}")
+    if mask is not None and mask.shape != logits.shape[:1]:
+        raise ValueError(f"mask must be {logits.shape[:1]}, got shape {mask.shape}")
     if masked_target not in ("uniform", "label"):
         raise ValueError(f"masked_target must be 'uniform' or 'label', got {masked_target!r}")
     if not isinstance(label_smoothing, Tracer) and not 0 <= label_smoothing <= 1:

@@ -1,6 +1,9 @@
 """Digits: 1,797 real handwritten digits of 8×8 pixels, from scikit-learn; anchored training with masking.
 
-python train.py --config configs/digits.py --workdir runs/digits
+    python train.py --config configs/digits.py --workdir runs/digits
+
+Time: a minute on 2 CPU cores. Result: 99.4 % test accuracy with 10 references (358 of 360; one run, seed 0,
+docs/results/digits_cpu.json).
 """
 
 from ml_collections import ConfigDict

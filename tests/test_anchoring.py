@@ -75,7 +75,7 @@ def test_one_example_without_a_batch_axis(shape, masked):
 @st.composite
 def batches(draw):
     """Inputs and references of small integers, which float32 subtracts exactly, and a mask."""
-    shape = draw(st.sampled_from(SHAPES))
+    shape = draw(st.sampled_from([(3, 2, 2, 3), (5, 2), (4, 1)]))
     integers = arrays(np.float32, shape, elements=st.integers(-1000, 1000).map(float))
     return draw(integers), draw(integers), draw(arrays(bool, shape[:1]))
 

@@ -1,10 +1,11 @@
-"""The data sets that a configuration names, and what is held out of them."""
+"""The data sets that a configuration names, what is held out of them, and the rows of a bank."""
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from anchor_jax import UserError
-from anchor_jax.data import load_test, load_train
+from anchor_jax.data import load_test, load_train, select_rows
 
 NAMES, SHAPE = ("0", "1", "2"), (6, 6, 1)
 
@@ -40,3 +41,98 @@ def test_test_set_has_the_classes_and_images_of_the_training_set(tiny):
         load_test(tiny.data, ("0", "1"), SHAPE)
     with pytest.raises(UserError, match=r"images of split 'test' are \[6, 6, 1\], but .* \[8, 8, 3\]"):
         load_test(tiny.data, NAMES, (8, 8, 3))
+
+
+@pytest.fixture
+def folders(tiny, tmp_path, monkeypatch):
+    """Configures `tiny` for a folder of images, and gives what writes one image of it."""
+    monkeypatch.setenv("ANCHOR_JAX_CACHE", str(tmp_path / "cache"))
+    tiny.data.source, tiny.data.path = "folder", str(tmp_path / "images")
+
+    def write(file, mode="RGB", size=(4, 5)):
+        (tmp_path / "images" / file).parent.mkdir(parents=True, exist_ok=True)
+        Image.new(mode, size).save(tmp_path / "images" / file)
+
+    for file in ("train/ant/1.png", "train/bee/1.png", "test/ant/1.png"):
+        write(file)
+    return write
+
+
+def test_test_folder_of_the_same_classes_and_images(tiny, folders):
+    folders("test/bee/1.png")
+    train, _ = load_train(tiny.data, seed=0)
+    test = load_test(tiny.data, train.label_names, train.images.shape[1:])
+    assert test.images.shape == (2, 5, 4, 3)
+    assert test.label_names == ("ant", "bee")
+
+
+@pytest.mark.parametrize(
+    ("file", "options", "message"),
+    [
+        ("test/cat/1.png", {}, "split 'test' has 2 classes: ant, cat, but the training set has 2: ant, bee; give"),
+        ("test/bee/1.png", {"size": (6, 7)}, r"images of split 'test' are \[7, 6, 3\], but .* \[5, 4, 3\]; give"),
+        ("test/bee/1.png", {"mode": "L"}, r"images of split 'test' are \[5, 4, 1\], but .* \[5, 4, 3\]; give"),
+    ],
+    ids=["classes", "size", "channels"],
+)
+def test_test_folder_that_differs_is_refused(tiny, folders, file, options, message):
+    folders("test/ant/1.png", **options)
+    folders(file, **options)
+    train, _ = load_train(tiny.data, seed=0)
+    with pytest.raises(UserError, match=message):
+        load_test(tiny.data, train.label_names, train.images.shape[1:])
+
+
+# --- the rows of a bank ---------------------------------------------------------------------------------
+
+_LABELS = np.repeat(np.arange(4), [50, 30, 15, 5]).astype(np.int32)
+
+
+@pytest.mark.parametrize("per_class", [False, True])
+@pytest.mark.parametrize("size", [0, 4, 20, 99, 100])
+def test_bank_rows_are_distinct_sorted_and_reproducible(per_class, size):
+    rows = select_rows(_LABELS, size, per_class=per_class, seed=7)
+    assert rows.dtype == np.int32
+    assert len(rows) == (size or 100)
+    assert (np.diff(rows) > 0).all()
+    assert rows[0] >= 0
+    assert rows[-1] < 100
+    np.testing.assert_array_equal(rows, select_rows(_LABELS, size, per_class=per_class, seed=7))
+
+
+def test_bank_rows_depend_on_the_seed():
+    assert not np.array_equal(select_rows(_LABELS, 20, seed=0), select_rows(_LABELS, 20, seed=1))
+
+
+@pytest.mark.parametrize("per_class", [False, True])
+def test_bank_rows_are_uniform(per_class):
+    labels = np.arange(20) % 4  # every row has the same chance in a balanced set
+    times = sum(np.isin(np.arange(20), select_rows(labels, 5, per_class=per_class, seed=s)) for s in range(2_000))
+    # each count is binomial(2000, 1/4): mean 500, standard deviation 19.4
+    assert np.abs(np.asarray(times) - 500).max() < 5 * 19.4
+
+
+@pytest.mark.parametrize(
+    ("size", "counts"), [(4, [1, 1, 1, 1]), (20, [5, 5, 5, 5]), (23, [6, 6, 6, 5]), (60, [20, 20, 15, 5])]
+)
+def test_bank_per_class_is_as_equal_as_the_data_allows(size, counts):
+    rows = select_rows(_LABELS, size, per_class=True, seed=3)
+    assert np.bincount(_LABELS[rows]).tolist() == counts
+
+
+def test_bank_per_class_with_a_remainder():
+    labels = np.arange(100) % 10
+    counts = np.bincount(labels[select_rows(labels, 25, per_class=True, seed=0)])
+    assert sorted(counts) == [2] * 5 + [3] * 5
+
+
+@pytest.mark.parametrize("size", [-1, 101])
+def test_bank_size_out_of_range(size):
+    with pytest.raises(UserError, match=rf"anchoring.bank_size={size}; allowed: 0 \(all\) to 100, the size of"):
+        select_rows(_LABELS, size, seed=0)
+
+
+def test_bank_smaller_than_the_classes():
+    message = r"anchoring.bank_size=3 drawn per class; allowed: 0 \(all\) or 4 \(the number of classes\) to 100"
+    with pytest.raises(UserError, match=message):
+        select_rows(_LABELS, 3, per_class=True, seed=0)

@@ -22,7 +22,7 @@ from sklearn.datasets import load_digits
 from tensorflow_datasets.core import read_only_builder
 from tensorflow_datasets.proto import tf_example_pb2
 
-from anchor_jax.data import Dataset, decoding, load, select_rows, sources
+from anchor_jax.data import Dataset, decoding, load, sources
 from anchor_jax.errors import UserError
 
 _CIFAR10_NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -704,58 +704,3 @@ def test_fuzz_npz_flipped_bytes(flips):
     for place, mask in flips:
         content[int(place * len(content))] ^= mask
     _loads_or_explains(bytes(content))
-
-
-# --- the rows of a bank ---------------------------------------------------------------------------------
-
-_LABELS = np.repeat(np.arange(4), [50, 30, 15, 5]).astype(np.int32)
-
-
-@pytest.mark.parametrize("per_class", [False, True])
-@pytest.mark.parametrize("size", [0, 4, 20, 99, 100])
-def test_bank_rows_are_distinct_sorted_and_reproducible(per_class, size):
-    rows = select_rows(_LABELS, size, per_class=per_class, seed=7)
-    assert rows.dtype == np.int32
-    assert len(rows) == (size or 100)
-    assert (np.diff(rows) > 0).all()
-    assert rows[0] >= 0
-    assert rows[-1] < 100
-    np.testing.assert_array_equal(rows, select_rows(_LABELS, size, per_class=per_class, seed=7))
-
-
-def test_bank_rows_depend_on_the_seed():
-    assert not np.array_equal(select_rows(_LABELS, 20, seed=0), select_rows(_LABELS, 20, seed=1))
-
-
-@pytest.mark.parametrize("per_class", [False, True])
-def test_bank_rows_are_uniform(per_class):
-    labels = np.arange(20) % 4  # every row has the same chance in a balanced set
-    times = sum(np.isin(np.arange(20), select_rows(labels, 5, per_class=per_class, seed=s)) for s in range(2_000))
-    # each count is binomial(2000, 1/4): mean 500, standard deviation 19.4
-    assert np.abs(np.asarray(times) - 500).max() < 5 * 19.4
-
-
-@pytest.mark.parametrize(
-    ("size", "counts"), [(4, [1, 1, 1, 1]), (20, [5, 5, 5, 5]), (23, [6, 6, 6, 5]), (60, [20, 20, 15, 5])]
-)
-def test_bank_per_class_is_as_equal_as_the_data_allows(size, counts):
-    rows = select_rows(_LABELS, size, per_class=True, seed=3)
-    assert np.bincount(_LABELS[rows]).tolist() == counts
-
-
-def test_bank_per_class_with_a_remainder():
-    labels = np.arange(100) % 10
-    counts = np.bincount(labels[select_rows(labels, 25, per_class=True, seed=0)])
-    assert sorted(counts) == [2] * 5 + [3] * 5
-
-
-@pytest.mark.parametrize("size", [-1, 101])
-def test_bank_size_out_of_range(size):
-    with pytest.raises(UserError, match=rf"anchoring.bank_size={size}; allowed: 0 \(all\) to 100, the size of"):
-        select_rows(_LABELS, size, seed=0)
-
-
-def test_bank_smaller_than_the_classes():
-    message = r"anchoring.bank_size=3 drawn per class; allowed: 0 \(all\) or 4 \(the number of classes\) to 100"
-    with pytest.raises(UserError, match=message):
-        select_rows(_LABELS, 3, per_class=True, seed=0)
