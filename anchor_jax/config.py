@@ -4,6 +4,7 @@ An experiment in `configs/` starts from `base()` and changes what differs. Keys 
 """
 
 import difflib
+import math
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ml_collections import ConfigDict
@@ -144,6 +145,9 @@ def validate(config: Config) -> None:
     for key in _ABOVE_ZERO:
         if not given[key] > 0:
             raise UserError(f"config.{key} must be above 0; got {given[key]}")
+    for key, value in given.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"config.{key} must be finite; got {value}")
     if any(not s > 0 for s in given["data.std"]):
         raise UserError(f"config.data.std must be above 0; got {given['data.std']}")
 

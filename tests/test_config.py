@@ -68,6 +68,7 @@ def test_cifar_experiments_are_the_protocol_of_the_paper():
         ("evaluation.num_bins", 0, r"num_bins must be at least 1; got 0"),
         ("checkpoint.keep", 0, r"keep must be at least 1; got 0"),
         ("data.std", (0.5, 0.0, 0.5), r"data.std must be above 0"),
+        ("training.total_epochs", float("inf"), r"config.training.total_epochs must be finite; got inf"),
         ("data.validation_fraction", 1.0, r"validation_fraction must be in \[0, 0.9\]; got 1.0"),
     ],
 )

@@ -194,6 +194,16 @@ def test_other_classes_or_images_than_the_checkpoint_are_refused(tiny, tmp_path)
         evaluation.evaluate(tmp_path / "run")
 
 
+def test_damaged_numbers_of_before_are_told_and_left_alone(trained):
+    workdir, _ = trained
+    file = workdir / "eval/step12-bins7.json"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("{")
+    with pytest.raises(UserError, match=r"step12-bins7.json' is damaged .*; move it away"):
+        evaluation.evaluate(workdir, num_references=(2,), num_bins=7)
+    assert file.read_text() == "{"
+
+
 def test_chunks_of_references_change_nothing(trained):
     workdir, _ = trained
     whole = evaluation.evaluate(workdir, num_references=(7,), chunk_size=0)

@@ -187,6 +187,8 @@ def test_evaluation_does_not_depend_on_neighbours(name):
             ("resnet18", 10, {"widht": 3}),
             "unknown option of model 'resnet18' 'widht'; .*Did you mean 'width'?",
         ),
+        (("resnet18", 10, {"width": 0}), "option 'width' of model 'resnet18' must be of whole numbers, .* got 0"),
+        (("mlp", 10, {"hidden": "abc"}), "option 'hidden' of model 'mlp' must be of whole numbers, .* got 'abc'"),
         (("mlp", 10, {"width": 3}), "unknown option of model 'mlp' 'width'; allowed: axis_name, hidden"),
     ],
 )

@@ -12,7 +12,7 @@ from conftest import assert_same_bits
 from anchor_jax import UserError, backends, parallel
 from anchor_jax.data import Normalization
 from anchor_jax.models.resnet import ResNet
-from anchor_jax.training import checkpoint, optimizer, run, state
+from anchor_jax.training import checkpoint, loop, optimizer, run, state
 from anchor_jax.training.loop import Length, prepare, train
 from anchor_jax.training.step import (
     Totals,
@@ -210,6 +210,30 @@ def test_a_loop_on_the_device_does_the_same_steps(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(backends, "loops_on_device", lambda platform: True)
     by_device = train(tiny, tmp_path / "device")
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), by_host, by_device)
+
+
+def test_files_of_somebody_else_are_left_alone(tiny, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/metrics.jsonl").write_text("mine")
+    with pytest.raises(UserError, match=r"holds metrics\.jsonl but no run\.json"):
+        prepare(tiny, tmp_path / "run")
+    (tmp_path / "run/metrics.jsonl").rename(tmp_path / "run/references.npz")
+    with pytest.raises(UserError, match=r"references\.npz' is missing or damaged"):
+        prepare(tiny, tmp_path / "run")
+    assert (tmp_path / "run/references.npz").read_text() == "mine"
+
+
+def test_predictions_that_are_no_numbers_are_not_saved(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop.Training, "evaluate", lambda *_: {"accuracy": float("nan")})
+    with pytest.raises(UserError, match=r"accuracy is nan at step 3 .*; no checkpoint was written"):
+        train(tiny, tmp_path / "run")
+    assert not list((tmp_path / "run/checkpoints").glob("[0-9]*"))
+
+
+def test_options_given_as_a_list_are_the_same_when_the_run_goes_on(tiny, tmp_path):
+    tiny.model.options.hidden = [16]
+    prepare(tiny, tmp_path / "run")
+    prepare(tiny, tmp_path / "run")
 
 
 def test_draws_depend_on_seed_and_step_alone(tiny):

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from anchor_jax import config as configuration
-from anchor_jax.errors import unknown
+from anchor_jax.errors import UserError, unknown
 from anchor_jax.evaluation import plots
 from anchor_jax.evaluation.suites import SUITES, Evaluation
 from anchor_jax.files import replacing
@@ -65,6 +65,8 @@ def evaluate(
         predictor.first_references(num)
 
     folder, console = workdir / "eval", Console()
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"'{folder}' is no folder; move it away")
     results = {}
     for suite in suites:
         evaluations = SUITES[suite](this_run, predictor, num_references)
@@ -97,7 +99,10 @@ def _draw(suite: str, step: int, evaluations: dict[int, Evaluation], num_bins: i
 def _write(results: dict[str, dict[str, dict[str, float]]], step: int, num_bins: int, folder: Path) -> None:
     """Join the results to earlier ones of the same checkpoint, in a file of its own and as `metrics.json`."""
     file = folder / f"step{step}-bins{num_bins}.json"
-    earlier = json.loads(file.read_text())["results"] if file.exists() else {}
+    try:
+        earlier = json.loads(file.read_text())["results"] if file.exists() else {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"'{file}' is damaged ({error}); move it away") from error
     results = {suite: earlier.get(suite, {}) | results.get(suite, {}) for suite in earlier | results}
     facts = {
         "step": step,

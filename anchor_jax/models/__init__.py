@@ -1,6 +1,7 @@
 """Flax Linen modules by name: `init(key, inputs)`, `apply(variables, inputs, train=False) -> logits`."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -47,7 +48,10 @@ def create(name: str, num_classes: int, *, dtype: str = "float32", **options: An
         "name",
         *fixed,
     }
-    for option in options:
+    for option, value in options.items():
         if option not in allowed:
             raise unknown(f"option of model '{name}'", option, allowed)
+        sizes = value if isinstance(value, Sequence) else (value,)
+        if option != "axis_name" and not all(isinstance(size, int) and size >= 1 for size in sizes):
+            raise UserError(f"option '{option}' of model '{name}' must be of whole numbers, at least 1; got {value!r}")
     return module(num_classes=num_classes, dtype=DTYPES[dtype], **fixed, **options)

@@ -1,6 +1,7 @@
 """Training from a configuration and a folder: begin or resume, then step, report, evaluate and save."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 from jax.sharding import Mesh
@@ -65,6 +67,7 @@ def train(config: Config, workdir: Path) -> TrainState:
                 saves = length.is_due(stop, config.checkpoint.every_epochs)
                 if saves or length.is_due(stop, config.evaluation.every_epochs):
                     scores = training.evaluate(current)
+                    check_finite(stop, scores, checkpoints.latest_step(), workdir)
                     reporter.report(stop, training.evaluated_on, scores)
                     if saves:
                         reporter.flush()
@@ -151,10 +154,12 @@ class Training:
         return current, numbers
 
     def evaluate(self, current: TrainState) -> dict[str, float]:
-        """Scores of a state on the evaluation set, see `metrics.summary`."""
+        """Scores of a state on the evaluation set, see `metrics.summary`; NaN where a prediction is no number."""
         config = self.run.config.evaluation
         predictor = dataclasses.replace(self.predictor, variables=state.variables(current))
         probs = predictor(self.evaluation_set.images, config.num_references).probs
+        if not np.isfinite(probs).all():
+            return {checkpoint.METRIC: math.nan}
         return {
             name: float(score)
             for name, score in metrics.summary(probs, self.evaluation_set.labels, config.num_bins).items()

@@ -69,8 +69,8 @@ def begin(workdir: Path, config: Config, train: Dataset, bank: np.ndarray) -> Ru
         run = load(workdir)
         _check_same(run, config, train)
         run = dataclasses.replace(run, config=config)
-    elif (workdir / "checkpoints").exists():
-        raise UserError(f"'{workdir}' holds checkpoints but no run.json; restore that file or choose another --workdir")
+    elif left := [name for name in ("checkpoints", "metrics.jsonl") if (workdir / name).exists()]:
+        raise UserError(f"'{workdir}' holds {left[0]} but no run.json; restore that file or choose another --workdir")
     else:
         rows = _reference_rows(config, bank) if config.anchoring.enabled else None
         references = train.images[rows] if rows is not None else None
@@ -101,7 +101,10 @@ def write(run: Run) -> None:
         if run.references is not None and run.reference_rows is not None:
             rows, digest = run.reference_rows.tolist(), _digest(run.references)
             record["references"] = {"seed": run.config.seed, "rows": rows, "sha256": digest}
-            with replacing(run.workdir / "references.npz") as file:
+            references = run.workdir / "references.npz"
+            if references.exists():  # left by a run that was cut off here, or by somebody else
+                _load_references(references, digest)
+            with replacing(references) as file:
                 np.savez_compressed(file, images=run.references)
         with replacing(run.workdir / "run.json") as file:
             file.write_text(json.dumps(record, indent=2) + "\n")
@@ -169,11 +172,15 @@ def _config_of(record: dict[str, Any]) -> Config:
     return ConfigDict(restored(record)).lock()
 
 
+def _as_json(value):
+    return list(value) if isinstance(value, tuple) else value
+
+
 def _check_same(run, config, train):
     recorded, given = flatten(run.config), flatten(config)
     for key in sorted(recorded.keys() | given.keys()):
         before, now = recorded.get(key), given.get(key)
-        if before != now and key.split(".")[0] not in MAY_CHANGE:
+        if _as_json(before) != _as_json(now) and key.split(".")[0] not in MAY_CHANGE:
             raise UserError(
                 f"'{run.workdir}' holds another run: its config.{key} is {before!r}, given is {now!r}; "
                 "give the same value or another --workdir"
