@@ -212,6 +212,11 @@ def test_a_loop_on_the_device_does_the_same_steps(tiny, tmp_path, monkeypatch):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), by_host, by_device)
 
 
+def test_path_that_orbax_cannot_save_to_is_refused(tiny, tmp_path):
+    with pytest.raises(UserError, match=r"which orbax cannot save to"):
+        prepare(tiny, tmp_path / "r[b]un")
+
+
 def test_files_of_somebody_else_are_left_alone(tiny, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/metrics.jsonl").write_text("mine")

@@ -51,6 +51,8 @@ def evaluate(
     Raises:
       UserError: no such run, checkpoint, suite or number of references, or the data do not fit the run.
     """
+    if not suites or not num_references:
+        raise UserError("suites and num_references must each name at least one; got none")
     for suite in suites:
         if suite not in SUITES:
             raise unknown("suite", suite, SUITES)

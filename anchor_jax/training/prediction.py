@@ -38,7 +38,9 @@ def load_checkpoint(this_run: Run, step: int | str | None) -> tuple[int, Predict
     model = model_of(this_run)
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(this_run.input_shape))
     like = parallel.replicated_shapes({"batch_stats": {}, **shapes}, mesh)
-    found, variables = checkpoint.restore_variables(this_run.workdir, this_run.config, like, step or "latest")
+    found, variables = checkpoint.restore_variables(
+        this_run.workdir, this_run.config, like, "latest" if step is None else step
+    )
     return found, predictor_of(this_run, variables, mesh)
 
 

@@ -42,7 +42,9 @@ class Reporter:
             TextColumn("{task.fields[text]}"),
             TimeRemainingColumn(),
         )
-        self._bar = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
+        self._bar = Progress(
+            *columns, console=self._console, disable=not self._console.is_terminal, speed_estimate_period=3600
+        )
         self._task = self._bar.add_task("", total=total_steps, completed=first_step, text="compiling")
 
     def __enter__(self) -> "Reporter":
@@ -73,6 +75,7 @@ class Reporter:
 
     def flush(self) -> None:
         """All that was reported is on disk."""
+        self._tensorboard.flush()
         self._lines.flush()
         os.fsync(self._lines.fileno())
 

@@ -9,6 +9,7 @@ eval/            what `eval.py` writes
 """
 
 import dataclasses
+import glob
 import hashlib
 import importlib.metadata
 import json
@@ -65,6 +66,10 @@ def begin(workdir: Path, config: Config, train: Dataset, bank: np.ndarray) -> Ru
     Raises:
       UserError: the folder holds another run.
     """
+    if glob.has_magic(str(workdir.absolute())):
+        raise UserError(
+            f"'{workdir}' has one of *, ? and [ in its path, which orbax cannot save to; choose another --workdir"
+        )
     if (workdir / "run.json").exists():
         run = load(workdir)
         _check_same(run, config, train)
