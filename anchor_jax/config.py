@@ -5,6 +5,7 @@ An experiment in `configs/` starts from `base()` and changes what differs. Keys 
 
 import difflib
 import math
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ml_collections import ConfigDict
@@ -127,7 +128,7 @@ def validate(config: Config) -> None:
     Raises:
       UserError: names the key, what was given and what is allowed.
     """
-    given, known = flatten(config), flatten(base())
+    given, known = flatten(config), _defaults()
     for key in given:
         if not is_known(key):
             raise UserError(unknown_key(key))
@@ -154,14 +155,19 @@ def validate(config: Config) -> None:
 
 def is_known(key: str) -> bool:
     """Whether `base()` has a key, such as "anchoring.mask_prob"; the options of a model are its own affair."""
-    return key in flatten(base()) or key.startswith("model.options.")
+    return key in _defaults() or key.startswith("model.options.")
 
 
 def unknown_key(key: str) -> str:
     """What to say of a key that `base()` does not have: the nearest valid one."""
-    known = flatten(base())
+    known = _defaults()
     nearest = difflib.get_close_matches(key, known, n=1, cutoff=0)[0]
     return f"unknown config key '{key}'; did you mean '{nearest}' (default {known[nearest]!r})?"
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    return flatten(base())
 
 
 def flatten(config: Config, prefix: str = "") -> dict[str, Any]:

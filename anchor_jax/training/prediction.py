@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 from jax.sharding import Mesh
 
 from anchor_jax import models, parallel
 from anchor_jax.data import Normalization
 from anchor_jax.predictor import Predictor, compile_classifier
-from anchor_jax.training import checkpoint, run
+from anchor_jax.training import checkpoint, run, state
 from anchor_jax.training.run import Run
 
 
@@ -36,8 +35,8 @@ def load_checkpoint(this_run: Run, step: int | str | None) -> tuple[int, Predict
     """Step and predictor of a checkpoint, see `load_predictor`."""
     mesh = parallel.mesh()
     model = model_of(this_run)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(this_run.input_shape))
-    like = parallel.replicated_shapes({"batch_stats": {}, **shapes}, mesh)
+    shapes = jax.eval_shape(lambda: state.first_variables(model, jax.random.key(0), this_run.input_shape))
+    like = parallel.replicated_shapes(shapes, mesh)
     found, variables = checkpoint.restore_variables(
         this_run.workdir, this_run.config, like, "latest" if step is None else step
     )

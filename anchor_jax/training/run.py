@@ -167,7 +167,7 @@ def _digest(images):
 
 
 def _config_of(record: dict[str, Any]) -> Config:
-    """The config as it was before JSON made lists of its tuples."""
+    """The config of a record, with tuples where JSON has lists."""
 
     def restored(value):
         if isinstance(value, dict):
@@ -177,15 +177,11 @@ def _config_of(record: dict[str, Any]) -> Config:
     return ConfigDict(restored(record)).lock()
 
 
-def _as_json(value):
-    return list(value) if isinstance(value, tuple) else value
-
-
 def _check_same(run, config, train):
-    recorded, given = flatten(run.config), flatten(config)
+    recorded, given = flatten(run.config), flatten(_config_of(config.to_dict()))
     for key in sorted(recorded.keys() | given.keys()):
         before, now = recorded.get(key), given.get(key)
-        if _as_json(before) != _as_json(now) and key.split(".")[0] not in MAY_CHANGE:
+        if before != now and key.split(".")[0] not in MAY_CHANGE:
             raise UserError(
                 f"'{run.workdir}' holds another run: its config.{key} is {before!r}, given is {now!r}; "
                 "give the same value or another --workdir"

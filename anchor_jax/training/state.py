@@ -19,9 +19,13 @@ class TrainState(NamedTuple):
 
 def create(model: nn.Module, optimizer: optax.GradientTransformation, key: jax.Array, input_shape) -> TrainState:
     """The state before the first step, for inputs `[1, H, W, C]` of this shape."""
-    variables = dict(model.init(key, jnp.zeros(input_shape)))
-    params = variables.pop("params")
-    return TrainState(jnp.int32(0), params, variables.pop("batch_stats", {}), optimizer.init(params))
+    first = first_variables(model, key, input_shape)
+    return TrainState(jnp.int32(0), **first, opt_state=optimizer.init(first["params"]))
+
+
+def first_variables(model: nn.Module, key: jax.Array, input_shape) -> dict[str, Any]:
+    """What `model.apply` takes, before the first step; `batch_stats` is {} without BatchNorm."""
+    return {"batch_stats": {}, **model.init(key, jnp.zeros(input_shape))}
 
 
 def variables(state: TrainState) -> dict[str, Any]:
