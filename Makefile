@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 DEMO ?= runs/demo
-OLDEST := tests/test_parallel.py tests/test_inference.py tests/test_training.py
+OLDEST := tests/test_parallel.py tests/test_inference.py tests/test_training.py tests/test_sources.py
 
 .PHONY: demo test lint clean help
 
