@@ -10,7 +10,8 @@ from anchor_jax.training.loop import train
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "An experiment of configs/; --config.KEY=VALUE changes a key.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; a run that is there goes on.", required=True)
+PROFILE = flags.DEFINE_bool("profile", False, "Trace some steps into WORKDIR/profile, for TensorBoard or Perfetto.")
 flags.mark_flag_as_required("config")
 
 if __name__ == "__main__":
-    command.run(lambda: train(command.loaded(CONFIG), Path(WORKDIR.value)))
+    command.run(lambda: train(command.loaded(CONFIG), Path(WORKDIR.value), profile=PROFILE.value))

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Any
 from anchor_jax import anchoring, inference, metrics, objective, parallel, uncertainty
 from anchor_jax.anchoring import anchor, anchored, sample_mask, sample_references
 from anchor_jax.errors import UserError
-from anchor_jax.inference import Classification, Prediction, classify, predict, transductive_references
+from anchor_jax.inference import (
+    Classification,
+    EncodedReferences,
+    Prediction,
+    SplitModel,
+    classify,
+    encode_references,
+    predict,
+    transductive_references,
+)
 from anchor_jax.objective import anchored_cross_entropy
 
 if TYPE_CHECKING:
@@ -18,8 +27,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Classification",
+    "EncodedReferences",
     "Prediction",
     "Predictor",
+    "SplitModel",
     "UserError",
     "anchor",
     "anchored",
@@ -27,6 +38,7 @@ __all__ = [
     "anchoring",
     "classify",
     "data",
+    "encode_references",
     "evaluation",
     "inference",
     "load_predictor",

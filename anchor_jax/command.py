@@ -2,12 +2,14 @@
 
 import re
 import sys
+import warnings
 from collections.abc import Callable
 from typing import NoReturn
 
 from absl import app, flags, logging
 
 from anchor_jax import config
+from anchor_jax.compilation import forget_damaged, keep_compiled
 from anchor_jax.config import Config
 from anchor_jax.errors import UserError
 
@@ -18,6 +20,8 @@ def run(main: Callable[[], object]) -> None:
     """Parse the flags, call `main` and exit: 0, 1 for a mistake in what was given, 2 for a wrong command line."""
     logging.set_verbosity(logging.ERROR)  # orbax tells of every file it touches
     sys.unraisablehook = _unraisablehook
+    warnings.showwarning = _showwarning
+    keep_compiled()
 
     def main_of_app(argv):
         if argv[1:]:
@@ -47,6 +51,11 @@ def loaded(flag: flags.FlagHolder[Config]) -> Config:
     return flag.value
 
 
+def _showwarning(message, *_):
+    _tell("warning", str(message))
+    forget_damaged(str(message))
+
+
 def _parse(argv):
     for argument in argv[1:]:
         override = re.match(r"--?config\.([^=]+)", argument)
@@ -73,5 +82,9 @@ def _unraisablehook(unraisable):
 
 
 def _exit(status: int, message: str) -> NoReturn:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    _tell("error", message)
     sys.exit(status)
+
+
+def _tell(kind, message):
+    print(f"{kind}: {' '.join(message.split())}", file=sys.stderr)

@@ -69,10 +69,10 @@ def base() -> Config:
 
     config.evaluation = ConfigDict()
     config.evaluation.every_epochs = 10.0  # evaluations in training; the last step has one always
-    config.evaluation.batch_size = 512  # over all devices
+    config.evaluation.batch_size = 512  # network inputs at once, over all devices
     config.evaluation.num_references = 10  # K of the evaluations in training
     config.evaluation.saved_references = 100  # drawn once and kept with the run: the largest K there is
-    config.evaluation.chunk_size = 5  # references evaluated at once, memory grows with it; 0: all of them
+    config.evaluation.chunk_size = 0  # references at once, memory grows with it; 0: as many as fill a batch
     config.evaluation.num_bins = 15  # of the calibration error
 
     config.checkpoint = ConfigDict()

@@ -1,4 +1,4 @@
-"""Files that are either there whole or not at all."""
+"""Files that are either there whole or not at all, and those that can be made again."""
 
 import contextlib
 import os
@@ -18,3 +18,20 @@ def replacing(path: Path) -> Iterator[Path]:
         with incomplete.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(incomplete, path)
+
+
+def cache_folder() -> Path:
+    """Of what can be made again: $ANCHOR_JAX_CACHE, then $XDG_CACHE_HOME/anchor_jax, then ~/.cache/anchor_jax."""
+    default = os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "anchor_jax")
+    return Path(os.environ.get("ANCHOR_JAX_CACHE") or default).expanduser()
+
+
+def keep_newest(folder: Path, max_bytes: int) -> None:
+    """Remove the oldest files in a folder, as far as that can be done, until no more than so many bytes are left."""
+    with contextlib.suppress(OSError):  # another process may be at it too
+        files = [(file.stat(), file) for file in folder.rglob("*") if file.is_file()]
+        total = 0
+        for status, file in sorted(files, key=lambda entry: entry[0].st_mtime, reverse=True):
+            total += status.st_size
+            if total > max_bytes:
+                file.unlink()

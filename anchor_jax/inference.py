@@ -4,6 +4,7 @@ Pure functions of arrays on JAX alone; nothing here depends on the other example
 B inputs, K references of a prediction, M references in a bank, D residuals, C channels or classes.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -14,6 +15,30 @@ from anchor_jax.anchoring import anchor, check_floating
 from anchor_jax.uncertainty import information_gain, predictive_entropy
 
 Apply = Callable[[Any, jax.Array], jax.Array]
+
+_RESIDUALS_AT_ONCE = 16  # in the search of BLT
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitModel:
+    """A model cut after its first layer, which is linear: K references then cost that layer B + K inputs, not B·K.
+
+    For a layer of weights `W`, `W·[r, x - r] = W·[0, x] + W·[r, -r]`: one part of the input, one of the reference.
+    No anchored input of a pair is ever built.
+    """
+
+    first_layer: Apply  # (params, anchored inputs [B, ..., 2C]) -> features [B, ...]; linear but for a constant (bias)
+    rest: Apply  # (params, features [B, ...]) -> outputs [B, ...]
+
+    def __call__(self, params: Any, inputs: jax.Array) -> jax.Array:
+        """The whole model on anchored inputs."""
+        return self.rest(params, self.first_layer(params, inputs))
+
+
+class EncodedReferences(NamedTuple):
+    """What the first layer of a `SplitModel` makes of references: the same for every batch of inputs."""
+
+    features: jax.Array  # [K, ...]
 
 
 class Prediction(NamedTuple):
@@ -33,30 +58,55 @@ class Classification(NamedTuple):
     mutual_information: jax.Array  # float32 [B], in [0, ln C] nats; higher is less certain; 0 when K == 1
 
 
+def encode_references(model: SplitModel, params: Any, references: jax.Array) -> EncodedReferences:
+    """The references' part of the first layer, computed once for many calls of `predict` and `classify`.
+
+    Args:
+      model: the model that will be asked.
+      params: of the model.
+      references: floating `[K, ..., C]`, K at least 1.
+
+    Raises:
+      TypeError: the references are not floating.
+      ValueError: K is below 1.
+    """
+    _check_references(references)
+    anchored = anchor(jnp.zeros_like(references), references)
+    constant = model.first_layer(params, jnp.zeros_like(anchored[:1]))
+    return EncodedReferences(model.first_layer(params, anchored) - constant)
+
+
 def predict(
-    apply_fn: Apply, params: Any, x: jax.Array, references: jax.Array, *, chunk_size: int | None = None
+    apply_fn: Apply | SplitModel,
+    params: Any,
+    x: jax.Array,
+    references: jax.Array | EncodedReferences,
+    *,
+    chunk_size: int | None = None,
 ) -> Prediction:
     """Mean and spread of a model's output over K references.
 
     Args:
       apply_fn: `f(params, anchored inputs [B, ..., 2C]) -> [B, ...]`, without dependence on the batch
-        (BatchNorm with running statistics, no dropout).
+        (BatchNorm with running statistics, no dropout); as a `SplitModel` it costs less, and agrees but for rounding.
       params: passed to `apply_fn`.
       x: normalised inputs, floating `[B, ..., C]`.
-      references: floating `[K, ..., C]`, K at least 1, the same for every input.
+      references: floating `[K, ..., C]`, K at least 1, the same for every input; or what `encode_references`
+        made of them.
       chunk_size: references evaluated at once, all by default; memory grows with it and not with K.
 
     Raises:
       ValueError: K or `chunk_size` is below 1, or the references do not fit the inputs.
     """
-    return Prediction(*_over_references(lambda r: _apply(apply_fn, params, x, r), references, x, chunk_size))
+    outputs, references = _by_reference(apply_fn, params, x, references)
+    return Prediction(*_over_references(outputs, references, chunk_size))
 
 
 def classify(
-    apply_fn: Apply,
+    apply_fn: Apply | SplitModel,
     params: Any,
     x: jax.Array,
-    references: jax.Array,
+    references: jax.Array | EncodedReferences,
     *,
     chunk_size: int | None = None,
     temper: Literal["duq"] | None = None,
@@ -67,7 +117,8 @@ def classify(
       apply_fn: `f(params, anchored inputs [B, ..., 2C]) -> logits [B, C]`, see `predict`.
       params: passed to `apply_fn`.
       x: normalised inputs, floating `[B, ..., C]`.
-      references: floating `[K, ..., C]`, K at least 1, the same for every input.
+      references: floating `[K, ..., C]`, K at least 1, the same for every input; or what `encode_references`
+        made of them.
       chunk_size: references evaluated at once, all by default; memory grows with it and not with K.
       temper: "duq" divides the mean logits by `1 + exp(mean over classes of the std of sigmoid(logits))`
         and takes `probs` and `entropy` from them, as the released code does (`ImageNet/wrapper.py`);
@@ -79,14 +130,15 @@ def classify(
     """
     if temper not in (None, "duq"):
         raise ValueError(f"temper must be None or 'duq', got {temper!r}")
+    logits_of, references = _by_reference(apply_fn, params, x, references)
 
     def outputs(reference):
-        logits = _apply(apply_fn, params, x, reference)
+        logits = logits_of(reference)
         probs = jax.nn.softmax(logits)
         values = {"logits": logits, "probs": probs, "entropy": predictive_entropy(probs)}
         return values | {"sigmoid": jax.nn.sigmoid(logits)} if temper else values
 
-    mean, std = _over_references(outputs, references, x, chunk_size)
+    mean, std = _over_references(outputs, references, chunk_size)
     gain = information_gain(predictive_entropy(mean["probs"]), mean["entropy"])
     logits, probs = mean["logits"], mean["probs"]
     if temper and std is not None:
@@ -99,8 +151,9 @@ def transductive_references(x: jax.Array, bank: jax.Array, residuals: jax.Array)
     """Bilinear transduction (BLT): for each input the reference whose residual was most nearly seen in training.
 
     The reference `r` of the bank, over all training residuals `d`, with the least `‖x - r - d‖²`. Expanded,
-    no image-sized work is left in the search: `x·r`, `x·d` and `r·d` once, then a minimum over (r, d) for
-    one input after the other, so memory is `B·(M + D) + M·D`.
+    no image-sized work is left in the search: `x·r`, `x·d` and `r·d` once, then a minimum over `d` for every
+    pair of input and reference, a few residuals at a time. Memory is `B·(M + D) + M·D`; call it with all
+    inputs at once, since `r·d` is the same for all.
 
     Args:
       x: inputs, floating `[B, ..., C]`.
@@ -128,12 +181,7 @@ def transductive_references(x: jax.Array, bank: jax.Array, residuals: jax.Array)
     from_reference = jnp.sum(references**2, axis=1)[None] - 2 * gram(inputs, references)
     from_residual = jnp.sum(seen**2, axis=1)[None] - 2 * gram(inputs, seen)
     cross = 2 * gram(references, seen)
-
-    def nearest(terms):
-        of_reference, of_residual = terms
-        return jnp.argmin(of_reference + jnp.min(of_residual[None] + cross, axis=1))
-
-    return bank[jax.lax.map(nearest, (from_reference, from_residual))]
+    return bank[jnp.argmin(from_reference + _min_plus(from_residual, cross.T), axis=1)]
 
 
 class _Moments(NamedTuple):
@@ -144,21 +192,65 @@ class _Moments(NamedTuple):
     squares: Any
 
 
-def _apply(apply_fn, params, x, reference):
-    references = jnp.broadcast_to(reference.astype(x.dtype), x.shape)
-    return apply_fn(params, anchor(x, references)).astype(jnp.float32)
+def _min_plus(of_input, of_reference):
+    """`min over d of of_input[b, d] + of_reference[d, m]`, `[B, D]` and `[D, M]` -> `[B, M]`."""
+    num = -len(of_reference) % _RESIDUALS_AT_ONCE
+    of_input = jnp.pad(of_input, ((0, 0), (0, num)), constant_values=jnp.inf)
+    of_reference = jnp.pad(of_reference, ((0, num), (0, 0)))
+
+    def closer(index, least):
+        start = index * _RESIDUALS_AT_ONCE
+        columns = jax.lax.dynamic_slice_in_dim(of_input, start, _RESIDUALS_AT_ONCE, axis=1)
+        rows = jax.lax.dynamic_slice_in_dim(of_reference, start, _RESIDUALS_AT_ONCE)
+        for d in range(_RESIDUALS_AT_ONCE):  # unrolled, so that one pass over `least` serves them all
+            least = jnp.minimum(least, columns[:, d, None] + rows[None, d])
+        return least
+
+    num_steps = len(of_reference) // _RESIDUALS_AT_ONCE
+    # the first of all pairs, rather than infinity, has the right type under shard_map too
+    return jax.lax.fori_loop(0, num_steps, closer, of_input[:, :1] + of_reference[:1])
 
 
-def _over_references(outputs, references, x, chunk_size):
-    """Mean and unbiased spread of `outputs(reference)`: a loop over chunks of references, `vmap` inside."""
-    check_floating("references", references)
-    num = len(references)
-    if num < 1:
-        raise ValueError("references must hold at least 1, [K, ..., C]; got K = 0")
+def _by_reference(apply_fn, params, x, references):
+    """The model's output on `x` as a function of what it has to know of one reference, and that for all K."""
+    if isinstance(references, EncodedReferences):
+        if not isinstance(apply_fn, SplitModel):
+            raise TypeError("encoded references serve the SplitModel that they were encoded for; got a plain function")
+        return _split(apply_fn, params, x, references)
+    _check_references(references)
     if references.shape[1:] != x.shape[1:]:
         raise ValueError(
             f"references {references.shape} do not fit inputs {x.shape}: all but the first axis must agree"
         )
+    references = references.astype(x.dtype)
+    if isinstance(apply_fn, SplitModel):
+        return _split(apply_fn, params, x, encode_references(apply_fn, params, references))
+
+    def output(reference):
+        return apply_fn(params, anchor(x, jnp.broadcast_to(reference, x.shape))).astype(jnp.float32)
+
+    return output, references
+
+
+def _split(model, params, x, encoded):
+    features = model.first_layer(params, anchor(x, jnp.zeros_like(x)))
+    if encoded.features.shape[1:] != features.shape[1:]:
+        raise ValueError(
+            f"encoded references {encoded.features.shape} do not fit the inputs' features {features.shape}: "
+            "all but the first axis must agree"
+        )
+    return lambda part: model.rest(params, features + part[None]).astype(jnp.float32), encoded.features
+
+
+def _check_references(references):
+    check_floating("references", references)
+    if len(references) < 1:
+        raise ValueError("references must hold at least 1, [K, ..., C]; got K = 0")
+
+
+def _over_references(outputs, references, chunk_size):
+    """Mean and unbiased spread of `outputs(reference)`: a loop over chunks of references, `vmap` inside."""
+    num = len(references)
     chunk_size = num if chunk_size is None else min(chunk_size, num)
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")

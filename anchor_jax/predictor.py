@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from functools import cache, partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +15,17 @@ from jax.sharding import Mesh
 from anchor_jax import parallel
 from anchor_jax.data.augmentation import Normalization, normalize
 from anchor_jax.errors import UserError
-from anchor_jax.inference import Classification, classify
+from anchor_jax.inference import Apply, Classification, EncodedReferences, SplitModel, classify, encode_references
 from anchor_jax.uncertainty import predictive_entropy
+
+
+class Classifier(NamedTuple):
+    """The two halves of a prediction, compiled for a mesh."""
+
+    # variables, uint8 [K, H, W, C] -> what the network has to know of them; None -> None for a standard network
+    encode: Callable[[Any, np.ndarray | None], EncodedReferences | jax.Array | None]
+    # variables, encoded references, uint8 [B, H, W, C], temper; images are divided over the devices
+    classify: Callable[..., Classification]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +37,7 @@ class Predictor:
       references: uint8 `[R, H, W, C]`, of which the first K serve; None for a standard network.
       label_names: one name a class.
       image_shape: H, W and C of the images.
-      classify_batch: compiled, see `compile_classifier`.
+      classifier: compiled, see `compile_classifier`.
       num_devices: over which a batch is divided.
       batch_size: images at once, over all devices.
     """
@@ -37,7 +46,7 @@ class Predictor:
     references: np.ndarray | None
     label_names: tuple[str, ...]
     image_shape: tuple[int, ...]
-    classify_batch: Callable[..., Classification]
+    classifier: Classifier
     num_devices: int
     batch_size: int
 
@@ -57,16 +66,25 @@ class Predictor:
         Raises:
           UserError: the images are not uint8 `[B, H, W, C]` of the run's shape, or K is out of range.
         """
+        return jax.tree.map(lambda *parts: np.concatenate(parts), *self.batches(images, num_references, temper=temper))
+
+    def batches(
+        self, images: np.ndarray, num_references: int = 10, *, temper: Literal["duq"] | None = None
+    ) -> Iterator[Classification]:
+        """As a call, batch after batch in the order of the images; what concerns the references is computed once."""
         self._check(images)
-        references = self.first_references(num_references)
-        answers, pending = [], None
-        for batch in self._batches(images):
-            answer = self.classify_batch(self.variables, references, batch, temper)
-            if pending is not None:  # fetched while the device is at the next, so that no more than two are on it
-                answers.append(jax.device_get(pending))
-            pending = answer
-        answers.append(jax.device_get(pending))
-        return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(images)], *answers)
+        references = self.classifier.encode(self.variables, self.first_references(num_references))
+
+        def fetched(answer, num):
+            return jax.tree.map(lambda part: part[:num], jax.device_get(answer))
+
+        pending = ()
+        for batch, num in self._padded(images):
+            answer = self.classifier.classify(self.variables, references, batch, temper)
+            if pending:  # fetched while the device is at the next, so that no more than two are on it
+                yield fetched(*pending)
+            pending = answer, num
+        yield fetched(*pending)
 
     def _check(self, images):
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != self.image_shape:
@@ -88,14 +106,14 @@ class Predictor:
             )
         return self.references[:num_references]
 
-    def _batches(self, images) -> Iterator[np.ndarray]:
-        """Batches of one size, the last one filled up with black images."""
+    def _padded(self, images) -> Iterator[tuple[np.ndarray, int]]:
+        """Batches of one size, the last one filled up with black images, and how many images are in each."""
         # few images do not pay for a whole batch; powers of two keep the number of compilations small
         full = math.ceil(self.batch_size / self.num_devices)
         size = min(full, _power_of_two(len(images) / self.num_devices)) * self.num_devices
         for start in range(0, len(images), size):
             batch = images[start : start + size]
-            yield np.pad(batch, ((0, size - len(batch)), (0, 0), (0, 0), (0, 0)))
+            yield np.pad(batch, ((0, size - len(batch)), (0, 0), (0, 0), (0, 0))), len(batch)
 
 
 def _power_of_two(number: float) -> int:
@@ -109,31 +127,55 @@ def compile_classifier(
     mesh: Mesh,
     *,
     anchored: bool,
+    inputs_at_once: int,
     chunk_size: int | None = None,
-) -> Callable[..., Classification]:
-    """`classify_batch(variables, references, images, temper) -> Classification`, compiled for the mesh.
+) -> Classifier:
+    """A network on raw images, compiled for the mesh.
 
-    Images uint8 `[B, H, W, C]` are divided over the devices; references uint8 `[K, H, W, C]` are on each of
-    them. A standard network, not `anchored`, takes None in their place.
+    Args:
+      model: see `anchor_jax.models.create`.
+      normalization: of its inputs.
+      mesh: over which images are divided.
+      anchored: whether the network takes references; a standard one takes None in their place.
+      inputs_at_once: pairs of image and reference on one device at once, where `chunk_size` does not say how many.
+      chunk_size: references at once.
     """
+    network = _network_of(model)
 
-    def apply(variables, inputs) -> Any:
-        return model.apply(variables, inputs)
+    def encode(variables, references):
+        references = normalize(references, normalization)
+        return encode_references(network, variables, references) if isinstance(network, SplitModel) else references
 
     def anchored_network(variables, references, images, temper):
-        x, references = normalize(images, normalization), normalize(references, normalization)
-        return classify(apply, variables, x, references, chunk_size=chunk_size, temper=temper)
+        x = normalize(images, normalization)
+        filling = chunk_size or max(inputs_at_once // len(images), 1)
+        return classify(network, variables, x, references, chunk_size=filling, temper=temper)
 
     def standard_network(variables, references, images, temper):
         del references, temper
-        logits = apply(variables, normalize(images, normalization))
+        logits = network(variables, normalize(images, normalization))
         probs = jax.nn.softmax(logits)
         return Classification(logits, probs, None, predictive_entropy(probs), jnp.zeros(len(images)))
 
     @cache
     def compiled(temper):
-        network = partial(anchored_network if anchored else standard_network, temper=temper)
+        classify_batch = partial(anchored_network if anchored else standard_network, temper=temper)
         specs = (parallel.SAME, parallel.SAME, parallel.SPLIT)
-        return parallel.pmapped(network, mesh, in_specs=specs, out_specs=parallel.SPLIT)
+        return parallel.pmapped(classify_batch, mesh, in_specs=specs, out_specs=parallel.SPLIT)
 
-    return lambda variables, references, images, temper: compiled(temper)(variables, references, images)
+    compiled_encode = parallel.pmapped(encode, mesh, in_specs=parallel.SAME, out_specs=parallel.SAME)
+    return Classifier(
+        encode=compiled_encode if anchored else lambda variables, references: None,
+        classify=lambda variables, references, images, temper: compiled(temper)(variables, references, images),
+    )
+
+
+def _network_of(model: nn.Module) -> Apply | SplitModel:
+    """The model as a function of variables and inputs, cut after its first layer where it says what that is."""
+
+    def apply(variables, inputs, method=None) -> Any:
+        return model.apply(variables, inputs, method=method)
+
+    if not hasattr(model, "first_layer"):
+        return apply
+    return SplitModel(partial(apply, method="first_layer"), partial(apply, method="rest"))

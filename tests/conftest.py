@@ -41,6 +41,14 @@ def tiny_config(folder) -> ConfigDict:
     return config
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Keeps the tests, and the commands that they run, out of the user's own cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ANCHOR_JAX_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def tiny(tmp_path) -> ConfigDict:
     return tiny_config(tmp_path)

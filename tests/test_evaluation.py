@@ -211,3 +211,10 @@ def test_chunks_of_references_change_nothing(trained):
     whole = evaluation.evaluate(workdir, num_references=(7,), chunk_size=0)
     chunked = evaluation.evaluate(workdir, num_references=(7,), chunk_size=3)
     assert whole["clean"]["7"] == pytest.approx(chunked["clean"]["7"], rel=1e-4)
+
+
+def test_profile_of_an_evaluation_is_written(trained, capsys):
+    workdir, _ = trained
+    evaluation.evaluate(workdir, num_references=(2,), profile=True)
+    assert list((workdir / "profile").rglob("*.trace.json.gz"))
+    assert f"profile: {workdir / 'profile'}" in capsys.readouterr().out

@@ -1,5 +1,7 @@
 """K references and bilinear transduction against loops in NumPy, and the released tempering in PyTorch."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import jax.test_util
@@ -14,7 +16,7 @@ from hypothesis.extra.numpy import arrays
 from jax.sharding import PartitionSpec
 
 import anchor_jax as aj
-from anchor_jax import parallel
+from anchor_jax import models, parallel
 
 B, H, C = 4, 5, 3  # inputs, their features, classes
 MOST = 12  # references
@@ -358,6 +360,95 @@ def test_unknown_temper_is_refused():
         aj.classify(mlp, PARAMS, X, REFERENCES, temper="platt")
 
 
+# split models
+
+
+SPLIT = aj.SplitModel(
+    first_layer=lambda params, inputs: inputs @ params["in"] + 0.5,
+    rest=lambda params, features: jnp.tanh(features) @ params["out"],
+)
+
+
+def whole(params, inputs):
+    return jnp.tanh(inputs @ params["in"] + 0.5) @ params["out"]
+
+
+@FUNCTIONS
+@pytest.mark.parametrize("num", [1, 2, MOST])
+@pytest.mark.parametrize("chunk_size", [None, 5])
+def test_split_model_agrees_with_the_whole_one(function, num, chunk_size):
+    function = jax.jit(function, static_argnames=("apply_fn", "chunk_size"))
+    expected = function(whole, PARAMS, X, REFERENCES[:num], chunk_size=chunk_size)
+    assert_close(function(SPLIT, PARAMS, X, REFERENCES[:num], chunk_size=chunk_size), expected)
+    encoded = aj.encode_references(SPLIT, PARAMS, REFERENCES[:num])
+    assert_close(function(SPLIT, PARAMS, X, encoded, chunk_size=chunk_size), expected)
+    assert_close(SPLIT(PARAMS, np.tile(X, 2)), whole(PARAMS, np.tile(X, 2)))
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_every_model_agrees_with_itself_split(name):
+    model = models.create(name, C, **{"mlp": {"hidden": (8,)}, "resnet18": {"width": 4}}[name])
+    x, references = normal(0, B, 8, 8, 2), normal(1, 3, 8, 8, 2)
+    variables = model.init(jax.random.key(0), np.tile(x, 2))
+    split = aj.SplitModel(*(partial(model.apply, method=method) for method in ("first_layer", "rest")))
+    expected = classify(model.apply, variables, x, references)
+    assert_close(classify(split, variables, x, references), expected)
+
+
+def test_split_model_shows_its_first_layer_every_input_and_every_reference_once():
+    seen = []
+
+    def first_layer(params, inputs):
+        seen.append(len(inputs))
+        return SPLIT.first_layer(params, inputs)
+
+    aj.predict(aj.SplitModel(first_layer, SPLIT.rest), PARAMS, X, REFERENCES, chunk_size=5)
+    assert sorted(seen) == [1, B, MOST]  # one for the bias
+    seen.clear()
+    encoded = aj.encode_references(SPLIT, PARAMS, REFERENCES)
+    aj.predict(aj.SplitModel(first_layer, SPLIT.rest), PARAMS, X, encoded)
+    assert seen == [B]
+
+
+def test_split_model_same_under_shard_map():
+    def of_part(params, x, encoded):
+        return aj.classify(SPLIT, params, x, encoded, chunk_size=5)
+
+    encoded = aj.encode_references(SPLIT, PARAMS, REFERENCES)
+    specs = PartitionSpec(), PartitionSpec("data"), PartitionSpec()
+    mapped = jax.shard_map(of_part, mesh=parallel.mesh(2), in_specs=specs, out_specs=PartitionSpec("data"))
+    assert_close(jax.jit(mapped)(PARAMS, X, encoded), classify(whole, PARAMS, X, REFERENCES))
+
+
+def test_memory_of_a_split_model_does_not_grow_with_the_number_of_encoded_references():
+    def temporary(num):
+        shapes = jax.ShapeDtypeStruct((64, H), jnp.float32), jax.ShapeDtypeStruct((num, 8), jnp.float32)
+        compiled = predict.lower(SPLIT, PARAMS, shapes[0], aj.inference.EncodedReferences(shapes[1]), chunk_size=4)
+        return compiled.compile().memory_analysis().temp_size_in_bytes
+
+    assert temporary(256) < 1.1 * temporary(16)
+
+
+@pytest.mark.parametrize(
+    ("model", "references", "error", "message"),
+    [
+        (
+            whole,
+            aj.EncodedReferences(np.zeros((2, 8), np.float32)),
+            TypeError,
+            "encoded references serve the SplitModel",
+        ),
+        (SPLIT, aj.EncodedReferences(np.zeros((2, 9), np.float32)), ValueError, r"\(2, 9\) do not fit .* \(4, 8\)"),
+        (SPLIT, REFERENCES[:0], ValueError, "at least 1"),
+        (SPLIT, REFERENCES[:, :3], ValueError, "do not fit inputs"),
+        (SPLIT, np.zeros((2, H), np.uint8), TypeError, "references must be floating"),
+    ],
+)
+def test_bad_references_of_a_split_model_are_refused(model, references, error, message):
+    with pytest.raises(error, match=message):
+        aj.predict(model, PARAMS, X, references)
+
+
 # transductive_references
 
 
@@ -371,7 +462,7 @@ def distances(x, bank, residuals):
 @pytest.mark.parametrize("shape", [(1,), (7,), (4, 3, 3), (2, 3, 2, 2)])
 @pytest.mark.parametrize("transduce", [aj.transductive_references, transduce], ids=["plain", "jit"])
 def test_transduction_finds_what_a_search_over_all_pairs_finds(shape, transduce):
-    x, bank, residuals = (normal(num, num, *shape) for num in (5, 9, 11))
+    x, bank, residuals = (normal(num, num, *shape) for num in (5, 9, 35))
     expected = bank[distances(x, bank, residuals).argmin(axis=1)]
     np.testing.assert_array_equal(transduce(x, bank, residuals), expected)
 
@@ -439,3 +530,12 @@ def test_transduction_keeps_the_dtype_of_the_bank():
 def test_bad_transductions_are_refused(x, bank, residuals, error, message):
     with pytest.raises(error, match=message):
         aj.transductive_references(x, bank, residuals)
+
+
+def test_transduction_holds_no_pair_of_reference_and_residual_for_every_input():
+    def temporary(num_inputs):
+        shapes = [jax.ShapeDtypeStruct((num, 8), jnp.float32) for num in (num_inputs, 300, 200)]
+        return transduce.lower(*shapes).compile().memory_analysis().temp_size_in_bytes
+
+    an_input = (temporary(400) - temporary(200)) / 200
+    assert an_input < 4 * 4 * (300 + 200)  # bytes: a few rows of references and residuals, far from 300 · 200 of pairs

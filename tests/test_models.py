@@ -196,3 +196,17 @@ def test_wrong_model_is_told_in_one_line(given, message):
     name, num_classes, options = given
     with pytest.raises(UserError, match=message):
         models.create(name, num_classes, **options)
+
+
+def test_first_layer_is_linear_but_for_its_bias_and_the_rest_follows_it(name):
+    model = models.create(name, NUM_CLASSES, **MODELS[name])
+    one, other = jax.random.normal(jax.random.key(1), (2, 4, 8, 8, 2))
+    variables = model.init(jax.random.key(0), one)
+
+    def first_layer(inputs):
+        return model.apply(variables, inputs, method="first_layer")
+
+    assert_close = np.testing.assert_allclose
+    together = first_layer(one) + first_layer(other) - first_layer(jnp.zeros_like(one))
+    assert_close(together, first_layer(one + other), rtol=1e-4, atol=1e-5)
+    assert_close(model.apply(variables, first_layer(one), method="rest"), model.apply(variables, one), rtol=1e-6)

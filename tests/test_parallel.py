@@ -52,15 +52,3 @@ def test_repeated_steps_are_compiled_once_and_donate_their_carry(monkeypatch, lo
     before = len(traces)
     np.testing.assert_array_equal(run(after, 4, increment), np.full(3, 7.0))
     assert len(traces) == before
-
-
-def test_options_of_one_platform_are_given_to_no_other():
-    assert backends.compiler_options("gpu") is None
-    assert backends.compiler_options("tpu") is None
-    assert backends.loops_on_device("gpu")
-    assert not backends.loops_on_device("cpu")
-
-
-def test_options_that_xla_does_not_know_are_left_out(monkeypatch):
-    monkeypatch.setattr(backends, "_CPU_OPTIONS", {"xla_cpu_no_such_option": ""})
-    assert backends.compiler_options("cpu") is None

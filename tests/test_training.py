@@ -1,6 +1,8 @@
 """Training: the same on any number of devices, the same after a resume, and what a run leaves behind."""
 
+import gzip
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -408,3 +410,22 @@ def test_nothing_is_compiled_after_the_first_steps(tiny, tmp_path, caplog):
             current, _ = training.advance(current, stop)
             training.evaluate(current)
     assert not [record.getMessage() for record in caplog.records if "Compiling" in record.getMessage()]
+
+
+def test_gradients_of_all_parameters_are_reduced_in_one_message(tiny, tmp_path):
+    training = prepare(tiny, tmp_path / "run")
+    step = make_train_step(training.model, training.transformation, training.run.config, Normalization((0.5,), (0.2,)))
+    mapped = parallel.pmapped(step, training.mesh, in_specs=parallel.SAME, out_specs=parallel.SAME)
+    carry = training.first_state(), Totals.zeros()
+    order = np.arange(len(training.data.images), dtype=np.int32)
+    compiled = mapped.lower(carry, training.data, order).compile().as_text()
+    assert len(re.findall(r" all-reduce(?:-start)?\(", compiled)) == 1
+
+
+def test_profile_is_written_once_the_step_is_compiled(tiny, tmp_path, capsys):
+    train(tiny, tmp_path / "run", profile=True)
+    assert list((tmp_path / "run/profile").rglob("*.xplane.pb"))  # what TensorBoard opens
+    (trace,) = (tmp_path / "run/profile").rglob("*.trace.json.gz")  # what Perfetto opens
+    events = {event.get("name", "") for event in json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]}
+    assert any("train_step" in name for name in events)
+    assert not any("backend_compile" in name for name in events)

@@ -1,7 +1,6 @@
 """Decoded images kept on disk, since decoding takes long and gives the same every time."""
 
 import hashlib
-import os
 import re
 import warnings
 from collections.abc import Callable
@@ -11,7 +10,7 @@ import numpy as np
 
 from anchor_jax.data.dataset import Dataset, opened_npz, reading, validated
 from anchor_jax.errors import UserError
-from anchor_jax.files import replacing
+from anchor_jax.files import cache_folder, replacing
 
 _FORMAT = 1  # raise when the same files decode to other pixels, so that old caches are not read
 
@@ -37,8 +36,7 @@ def cached(title: str, image_size: int, files: list[Path], decode: Callable[[], 
 
 
 def _cache_file(title: str, image_size: int, files: list[Path], cache_dir: str) -> Path:
-    default = os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "anchor_jax")
-    folder = Path(cache_dir or os.environ.get("ANCHOR_JAX_CACHE") or default).expanduser()
+    folder = Path(cache_dir).expanduser() if cache_dir else cache_folder()
     digest = hashlib.sha256(repr((_FORMAT, title, image_size)).encode())
     for file in files:
         with reading(f"'{file}'", "replace or remove it"):

@@ -10,13 +10,16 @@ from rich.console import Console
 from rich.table import Table
 
 from anchor_jax import config as configuration
+from anchor_jax.data import load_test
 from anchor_jax.errors import UserError, unknown
 from anchor_jax.evaluation import plots
 from anchor_jax.evaluation.suites import SUITES, Evaluation
 from anchor_jax.files import replacing
+from anchor_jax.predictor import Predictor
 from anchor_jax.training import run
 from anchor_jax.training.prediction import load_checkpoint
 
+TRACED_BATCHES = 4
 COLUMNS = {
     "accuracy": ".2%",
     "nll": ".4f",
@@ -32,8 +35,10 @@ def evaluate(
     suites: tuple[str, ...] = ("clean",),
     num_references: tuple[int, ...] = (1, 10),
     step: int | str = "latest",
+    *,
     num_bins: int | None = None,
     chunk_size: int | None = None,
+    profile: bool = False,
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Evaluate a checkpoint; prints a table and writes `<workdir>/eval/`.
 
@@ -43,7 +48,8 @@ def evaluate(
       num_references: K, one evaluation for each; a standard network uses none, its entry is "0".
       step: of the checkpoint, "latest" or "best".
       num_bins: of the calibration errors; the run's own by default.
-      chunk_size: references evaluated at once, 0 for all of them; the run's own by default.
+      chunk_size: references evaluated at once, 0 for as many as fill a batch; the run's own by default.
+      profile: trace some batches of the test set, once all is compiled, into `<workdir>/profile/`.
 
     Returns:
       suite -> number of references -> metric, as in `metrics.json`; fractions in [0, 1].
@@ -76,8 +82,17 @@ def evaluate(
         console.print(_table(suite, found_step, evaluations))
         _draw(suite, found_step, evaluations, config.num_bins, folder)
     _write(results, found_step, config.num_bins, folder)
+    if profile:
+        _trace(this_run, predictor, num_references[-1], workdir / "profile")
+        console.print(f"profile: {workdir / 'profile'}", soft_wrap=True, highlight=False)
     console.print(f"numbers and pictures: {folder}", soft_wrap=True, highlight=False)
     return results
+
+
+def _trace(this_run: run.Run, predictor: Predictor, num_references: int, folder: Path) -> None:
+    test = load_test(this_run.config.data, this_run.label_names, this_run.image_shape)
+    with jax.profiler.trace(str(folder)):
+        predictor(test.images[: TRACED_BATCHES * predictor.batch_size], num_references)
 
 
 def _table(suite: str, step: int, evaluations: dict[int, Evaluation]) -> Table:

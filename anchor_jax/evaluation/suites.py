@@ -1,5 +1,6 @@
 """Suites: what is asked of a trained run. Each looks at every example of its data once."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -47,13 +48,13 @@ def _evaluate(predictor: Predictor, dataset: Dataset, num_references: int, num_b
 
 def _predict(predictor: Predictor, images: np.ndarray, num_references: int) -> Classification:
     """Predictions for all images, with a progress bar on a terminal."""
-    console, size = Console(), 4 * predictor.batch_size
-    starts = track(
-        range(0, len(images), size),
+    console = Console()
+    batches = track(
+        predictor.batches(images, num_references),
+        total=math.ceil(len(images) / predictor.batch_size),
         description=f"{len(images):,} images, {num_references} references",
         console=console,
         transient=True,
         disable=not console.is_terminal,
     )
-    parts = [predictor(images[start : start + size], num_references) for start in starts]
-    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *batches)

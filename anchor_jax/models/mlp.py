@@ -22,11 +22,23 @@ class MLP(nn.Module):
     dtype: jnp.dtype = jnp.float32
     axis_name: str | None = None
 
-    @nn.compact
+    def setup(self) -> None:
+        """All layers; the first stands alone for the sake of `SplitModel`."""
+        layers = [nn.Dense(width, dtype=self.dtype, name=f"Dense_{i}") for i, width in enumerate(self.hidden)]
+        head = nn.Dense(self.num_classes, dtype=jnp.float32, name=f"Dense_{len(layers)}")
+        self.first, *self.others = *layers, head
+
     def __call__(self, inputs: jax.Array, train: bool = False) -> jax.Array:
         """Logits; `train` changes nothing here."""
+        return self.rest(self.first_layer(inputs), train)
+
+    def first_layer(self, inputs: jax.Array) -> jax.Array:
+        """The first dense layer, linear in the inputs but for its bias: `[B, ..., C]` -> `[B, width]`."""
+        return self.first(inputs.reshape(len(inputs), -1).astype(self.dtype))
+
+    def rest(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """All that follows the first layer: `[B, width]` -> logits."""
         del train
-        x = inputs.reshape(len(inputs), -1).astype(self.dtype)
-        for width in self.hidden:
-            x = nn.relu(nn.Dense(width, dtype=self.dtype)(x))
-        return nn.Dense(self.num_classes, dtype=jnp.float32)(x)
+        for layer in self.others:
+            x = layer(nn.relu(x))
+        return x

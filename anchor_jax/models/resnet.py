@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from anchor_jax.backends import computed_once
+
 # PyTorch's default for convolutions and linear layers, kaiming_uniform(a=√5): U(±1/√fan_in)
 torch_kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
@@ -26,14 +28,15 @@ class BasicBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """`[B, H, W, C]` -> `[B, H/stride, W/stride, features]`."""
-        conv, norm = _layers(self.dtype, self.axis_name, train)
+        conv, norm = partial(_conv, self.features, dtype=self.dtype), _norm(self.dtype, self.axis_name, train)
         stride = (self.stride, self.stride)
-        y = conv(self.features, (3, 3), stride, name="conv1")(x)
-        y = nn.relu(norm(name="bn1")(y))
-        y = conv(self.features, (3, 3), name="conv2")(y)
+        x = computed_once(x)
+        y = conv((3, 3), stride, name="conv1")(x)
+        y = computed_once(nn.relu(norm(name="bn1")(y)))
+        y = conv((3, 3), name="conv2")(y)
         y = norm(name="bn2")(y)
         if x.shape != y.shape:
-            x = conv(self.features, (1, 1), stride, name="shortcut_conv")(x)
+            x = conv((1, 1), stride, name="shortcut_conv")(x)
             x = norm(name="shortcut_bn")(x)
         return nn.relu(x + y)
 
@@ -55,11 +58,22 @@ class ResNet(nn.Module):
     dtype: jnp.dtype = jnp.float32
     axis_name: str | None = None
 
-    @nn.compact
+    def setup(self) -> None:
+        """The first layer, which stands alone for the sake of `SplitModel`."""
+        self.stem_conv = _conv(self.width, (3, 3), dtype=self.dtype)
+
     def __call__(self, inputs: jax.Array, train: bool = False) -> jax.Array:
         """Logits; `train` normalises by the batch and updates the running statistics."""
-        conv, norm = _layers(self.dtype, self.axis_name, train)
-        x = conv(self.width, (3, 3), name="stem_conv")(inputs.astype(self.dtype))
+        return self.rest(self.first_layer(inputs), train)
+
+    def first_layer(self, inputs: jax.Array) -> jax.Array:
+        """The convolution of the stem, linear in the inputs: `[B, H, W, C]` -> `[B, H, W, width]`."""
+        return self.stem_conv(inputs.astype(self.dtype))
+
+    @nn.compact
+    def rest(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """All that follows the first layer: `[B, H, W, width]` -> logits."""
+        norm = _norm(self.dtype, self.axis_name, train)
         x = nn.relu(norm(name="stem_bn")(x))
         for stage, num_blocks in enumerate(self.stage_sizes):
             for block in range(num_blocks):
@@ -82,21 +96,22 @@ class ResNet(nn.Module):
         )(x)
 
 
-def _layers(dtype, axis_name, train):
-    def conv(features, kernel_size, strides=(1, 1), *, name):
-        return nn.Conv(
-            features,
-            kernel_size,
-            strides,
-            padding=kernel_size[0] // 2,
-            use_bias=False,
-            dtype=dtype,
-            kernel_init=torch_kernel_init,
-            name=name,
-        )
+def _conv(features, kernel_size, strides=(1, 1), *, dtype, name=None):
+    return nn.Conv(
+        features,
+        kernel_size,
+        strides,
+        padding=kernel_size[0] // 2,
+        use_bias=False,
+        dtype=dtype,
+        kernel_init=torch_kernel_init,
+        name=name,
+    )
 
+
+def _norm(dtype, axis_name, train):
     # momentum 0.9 here is PyTorch's 0.1
-    norm = partial(
+    return partial(
         nn.BatchNorm,
         use_running_average=not train,
         momentum=0.9,
@@ -104,4 +119,3 @@ def _layers(dtype, axis_name, train):
         dtype=dtype,
         axis_name=axis_name,
     )
-    return conv, norm

@@ -1,5 +1,6 @@
 """Training from a configuration and a folder: begin or resume, then step, report, evaluate and save."""
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -47,8 +48,10 @@ class Length(NamedTuple):
                 yield step
 
 
-def train(config: Config, workdir: Path) -> TrainState:
+def train(config: Config, workdir: Path, *, profile: bool = False) -> TrainState:
     """Train a network in a folder, from the beginning or from its newest checkpoint; the state at the end.
+
+    With `profile` the steps between the first two looks of the host are traced, into `<workdir>/profile/`.
 
     Raises:
       UserError: a mistake in the configuration, the data or the folder; the loss became NaN or infinite.
@@ -60,8 +63,11 @@ def train(config: Config, workdir: Path) -> TrainState:
         done = int(current.step)
         with Reporter(workdir, done, length.total_steps) as reporter:
             reporter.say(introduction(training, current))
-            for stop in length.stops(done, config):
-                current, numbers = training.advance(current, stop)
+            for look, stop in enumerate(length.stops(done, config)):
+                # up to the first look much is compiled
+                traced = profile and (look == 1 or (stop == length.total_steps and look == 0))
+                with jax.profiler.trace(str(workdir / "profile")) if traced else contextlib.nullcontext():
+                    current, numbers = training.advance(current, stop)
                 check_finite(stop, numbers, checkpoints.latest_step(), workdir)
                 reporter.report(stop, "train", numbers)
                 saves = length.is_due(stop, config.checkpoint.every_epochs)

@@ -53,11 +53,12 @@ def model_of(this_run: Run, axis_name: str | None = None) -> nn.Module:
 def predictor_of(this_run: Run, variables: Any, mesh: Mesh) -> Predictor:
     """A predictor of the run with these variables."""
     config = this_run.config
-    classify_batch = compile_classifier(
+    classifier = compile_classifier(
         model_of(this_run),
         normalization_of(this_run),
         mesh,
         anchored=config.anchoring.enabled,
+        inputs_at_once=config.evaluation.batch_size // mesh.size,
         chunk_size=config.evaluation.chunk_size or None,
     )
     return Predictor(
@@ -65,7 +66,7 @@ def predictor_of(this_run: Run, variables: Any, mesh: Mesh) -> Predictor:
         this_run.references,
         this_run.label_names,
         this_run.image_shape,
-        classify_batch,
+        classifier,
         num_devices=mesh.size,
         batch_size=config.evaluation.batch_size,
     )

@@ -1,0 +1,228 @@
+"""Images a second of the whole training step, here and in PyTorch, on the same random images.
+
+    python benchmarks/train.py --official ../anchoring --json train.json
+
+A step is the whole of what training does: random crop and mirror, references, mask, forward, backward and update, on
+one device, which holds the data set; the released code does it as it was released. One sample is so many steps and a
+wait for the device; the implementations take theirs in turn, each compiled before. "compile_time" is what a first
+step takes beyond another, with nothing compiled by an earlier run. Between samples the loaders of the released code
+may prepare some batches ahead, which its next sample finds ready.
+
+"fraction_of_peak" is the floating-point work of the steps over what the same device does in the same time in a large
+matrix product of random numbers of the same dtype (on a GPU float32 means TF32 in both). A step is taken for three
+forward passes, and a forward pass for what XLA counts in it before it compiles it (`Lowered.cost_analysis`, on the
+CPU, where it is to be had on every platform); products with the zeros that pad a convolution do not count.
+"""
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from flax import linen as nn
+from measuring import Result, installed_pytorch, interleaved, report
+from ml_collections import ConfigDict
+
+from anchor_jax import command, models, parallel
+from anchor_jax import config as configuration
+from anchor_jax.config import Config
+from anchor_jax.data import Normalization
+from anchor_jax.errors import UserError, unknown
+from anchor_jax.training import optimizer, state
+from anchor_jax.training.step import Totals, TrainData, make_train_step
+
+NUM_IMAGES, IMAGE_SHAPE, NUM_CLASSES = 50_000, (32, 32, 3), 10  # as CIFAR-10
+
+# what of config.anchoring makes the case
+CASES = {"standard": {"enabled": False}, "anchored": {"mask_prob": 0.0}, "masked": {"mask_prob": 0.25}}
+
+JSON = flags.DEFINE_string("json", None, "Where the numbers go.")
+OFFICIAL = flags.DEFINE_string("official", "", "A clone of LLNL/anchoring, the released code, to be timed too.")
+MODEL = flags.DEFINE_string("model", "resnet18", "A name of anchor_jax.models; PyTorch takes part in resnet18 alone.")
+WIDTH = flags.DEFINE_integer("width", 64, "Channels of the first stage of resnet18.", lower_bound=1)
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Images a step.", lower_bound=1, upper_bound=NUM_IMAGES)
+DTYPE = flags.DEFINE_enum("dtype", "float32", list(models.DTYPES), "Of activations; the released code has float32.")
+SAMPLES = flags.DEFINE_integer("samples", 5, "Samples of each implementation.", lower_bound=1)
+STEPS = flags.DEFINE_integer("steps", None, "Steps a sample; 100 by default, on CPU 2.", lower_bound=1)
+CASE_NAMES = flags.DEFINE_list("cases", list(CASES), f"Of {', '.join(CASES)}.")
+IMPLEMENTATIONS = flags.DEFINE_list("implementations", None, "Those to time, by name; all by default.")
+
+OURS = "anchor_jax"
+
+Steps = Callable[[int], None]  # trains for so many steps, and returns when they are done
+Builders = Mapping[str, Callable[[], Steps]]
+
+
+class Timing(NamedTuple):
+    """Seconds of one implementation."""
+
+    first_step: float
+    samples: list[float]
+
+
+def main() -> None:
+    """Time every case, print a table, write the file."""
+    prepare()
+    configs = {case: config_of(case) for case in CASE_NAMES.value}
+    pytorch = installed_pytorch() if MODEL.value == "resnet18" else None
+    released = pytorch.Released.load(Path(OFFICIAL.value), WIDTH.value) if pytorch and OFFICIAL.value else None
+    num_steps = STEPS.value or (2 if jax.default_backend() == "cpu" else 100)
+    images, labels = random_data()
+
+    peaks = {dtype: peak_rates(dtype) for dtype in sorted({"float32", DTYPE.value})}
+    results = [Result(f"matrix product, {dtype}", "jax", "flop_rate", "FLOP/s", peaks[dtype]) for dtype in peaks]
+    for case, config in configs.items():
+        builders: Builders = {OURS: partial(own_training, config, images, labels)}
+        if pytorch:
+            builders |= pytorch.baselines(config, WIDTH.value, images, labels)
+        if pytorch and released and config.anchoring.enabled:
+            builders |= pytorch.released_training(released, config, images, labels)
+        for name, timing in timed(chosen(case, builders), num_steps).items():
+            dtype = "float32" if name.startswith("released") else DTYPE.value
+            results += results_of(case, config, name, dtype, timing, num_steps, max(peaks[dtype]))
+    facts = {"steps_per_sample": num_steps, "flop_per_step": {c: flop_of_step(configs[c]) for c in configs}}
+    report("training", facts, results, JSON.value)
+
+
+def prepare() -> None:
+    """Set up both sides, before JAX looks for devices and PyTorch is imported."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the GPU is PyTorch's too
+    os.environ.setdefault("TORCHINDUCTOR_FORCE_DISABLE_CACHES", "1")
+    jax.config.update("jax_enable_compilation_cache", False)
+
+
+def config_of(case: str) -> Config:
+    """What CIFAR-10 is trained with, in one of the cases."""
+    if case not in CASES:
+        raise unknown("case", case, CASES)
+    config = configuration.base()
+    config.data.mean, config.data.std = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+    config.augmentation.crop_padding, config.augmentation.flip = 4, True
+    config.model.name, config.model.dtype = MODEL.value, DTYPE.value
+    if MODEL.value == "resnet18":
+        config.model.options = ConfigDict({"width": WIDTH.value})
+    config.training.batch_size = BATCH_SIZE.value
+    config.anchoring.update(CASES[case])
+    return config
+
+
+def random_data() -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 `[N, H, W, C]` and labels int32 `[N]`, of which every class has some."""
+    rng = np.random.default_rng()
+    images = rng.integers(0, 256, (NUM_IMAGES, *IMAGE_SHAPE), np.uint8)
+    return images, rng.permutation(NUM_IMAGES).astype(np.int32) % NUM_CLASSES
+
+
+def own_training(config: Config, images: np.ndarray, labels: np.ndarray) -> Steps:
+    """Training as `anchor_jax.training.loop` does it, on one device."""
+    mesh, steps_per_epoch = parallel.mesh(1), NUM_IMAGES // config.training.batch_size
+    model = model_of(config, axis_name=parallel.AXIS)
+    schedule = optimizer.create_schedule(config.optimizer, steps_per_epoch, 200 * steps_per_epoch)
+    transformation = optimizer.create(config.optimizer, schedule)
+    step = make_train_step(model, transformation, config, Normalization(config.data.mean, config.data.std))
+    run_steps = parallel.repeated(step, mesh)
+
+    examples = np.arange(NUM_IMAGES, dtype=np.int32)
+    data = TrainData(*parallel.replicated((images, labels, examples), mesh))
+    order = parallel.replicated(np.random.default_rng().permutation(examples), mesh)
+    key = jax.random.key(0, impl="rbg")  # which compiles in a tenth of the time
+    first_state = jax.jit(lambda: state.create(model, transformation, key, input_shape(config, 1)))()
+    carry = parallel.replicated((first_state, Totals.zeros()), mesh)
+
+    def train(num_steps):
+        nonlocal carry
+        carry = jax.block_until_ready(run_steps(carry, num_steps, data, order))
+
+    return train
+
+
+def model_of(config: Config, axis_name: str | None = None) -> nn.Module:
+    """The network; `axis_name` is the mapped axis of training."""
+    settings = config.model
+    return models.create(
+        settings.name, NUM_CLASSES, dtype=settings.dtype, axis_name=axis_name, **dict(settings.options)
+    )
+
+
+def input_shape(config: Config, batch_size: int) -> tuple[int, ...]:
+    """Of what the network sees."""
+    *sides, channels = IMAGE_SHAPE
+    return (batch_size, *sides, channels * (1 + config.anchoring.enabled))
+
+
+def chosen(case: str, builders: Builders) -> Builders:
+    """Those of --implementations."""
+    names = IMPLEMENTATIONS.value or builders
+    for name in names:
+        if name not in builders:
+            print(f"{case}: no implementation '{name}'; there are {', '.join(builders)}")
+    return {name: build for name, build in builders.items() if name in names}
+
+
+def timed(builders: Builders, num_steps: int) -> dict[str, Timing]:
+    """First step and samples of each implementation that runs here."""
+    first_steps, runs = {}, {}
+    for name, build in builders.items():
+        try:
+            train = build()
+            started = time.perf_counter()
+            train(1)
+            first_steps[name] = time.perf_counter() - started
+            train(num_steps)
+        except Exception as error:  # PyTorch's compilers fail in many ways, and the others are worth their numbers
+            if name == OURS or isinstance(error, UserError):
+                raise
+            print(f"{name} is left out: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
+        else:
+            runs[name] = partial(train, num_steps)
+    samples = interleaved(runs, SAMPLES.value)
+    return {name: Timing(first_steps[name], samples[name]) for name in runs}
+
+
+def results_of(
+    case: str, config: Config, name: str, dtype: str, timing: Timing, num_steps: int, peak: float
+) -> list[Result]:
+    """Speed, fraction of the peak rate and time to compile of one implementation."""
+    described = f"{case}, {MODEL.value} width {WIDTH.value}, batch {BATCH_SIZE.value}, {dtype}"
+    steps_per_second = [num_steps / seconds for seconds in timing.samples]
+    numbers = {
+        ("images_per_second", "images/s"): [BATCH_SIZE.value * rate for rate in steps_per_second],
+        ("fraction_of_peak", "1"): [flop_of_step(config) * rate / peak for rate in steps_per_second],
+    }
+    if not name.startswith("released"):
+        numbers["compile_time", "s"] = [max(timing.first_step - 1 / statistics.median(steps_per_second), 0.0)]
+    return [Result(described, name, metric, unit, samples) for (metric, unit), samples in numbers.items()]
+
+
+def flop_of_step(config: Config) -> float:
+    """Floating-point operations of a training step: three forward passes, as XLA counts them."""
+    model = model_of(config)
+    inputs = jax.ShapeDtypeStruct(input_shape(config, config.training.batch_size), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), inputs)
+    with jax.default_device(jax.devices("cpu")[0]):
+        forward: Any = jax.jit(model.apply).lower(variables, inputs).cost_analysis()
+    return 3 * forward["flops"]
+
+
+def peak_rates(dtype: str) -> list[float]:
+    """Floating-point operations a second in products of large random matrices."""
+    size = 2048 if jax.default_backend() == "cpu" else 16_384
+    a, b = (jax.random.normal(key, (size, size), dtype) for key in jax.random.split(jax.random.key(0)))
+    multiply = jax.jit(jnp.matmul)
+
+    def product():
+        jax.block_until_ready(multiply(a, b))
+
+    product()
+    return [2 * size**3 / seconds for seconds in interleaved({"product": product}, num_samples=10)["product"]]
+
+
+if __name__ == "__main__":
+    command.run(main)

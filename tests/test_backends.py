@@ -1,0 +1,59 @@
+"""What helps one platform alone changes no numbers, and is not there on any other."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from anchor_jax import backends
+
+X = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+
+
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit, jax.vmap])
+def test_computed_once_is_the_identity(transform):
+    np.testing.assert_array_equal(transform(backends.computed_once)(X), X)
+
+
+def test_gradients_pass_through_in_both_directions():
+    def loss(x):
+        return jnp.sum(jnp.sin(backends.computed_once(x)))
+
+    np.testing.assert_allclose(jax.jit(jax.grad(loss))(X), np.cos(X), rtol=1e-6)
+    _, tangent = jax.jvp(loss, (X,), (np.ones_like(X),))
+    assert tangent == pytest.approx(np.cos(X).sum(), rel=1e-6)
+
+
+@pytest.mark.parametrize(("platform", "there"), [("cpu", True), ("cuda", False), ("tpu", False)])
+def test_only_the_cpu_has_a_branch(platform, there):
+    lowered = jax.jit(backends.computed_once).trace(X).lower(lowering_platforms=(platform,)).as_text()
+    assert ("stablehlo.negate" in lowered) == there  # the branch that is never taken
+
+
+def test_readers_of_what_is_computed_once_do_not_compute_it_again():
+    """Why it is there: XLA on CPU would have every reader compute the ReLU anew; where it no longer does, drop it."""
+
+    def readers(once, x):
+        shared = once(jax.nn.relu(x * 2))
+        return shared.T + 1, shared[::-1] * 3
+
+    def relus(once):
+        compiled = jax.jit(lambda x: readers(once, x)).lower(jnp.zeros((64, 64))).compile()
+        return compiled.as_text().count(" maximum(")
+
+    assert relus(backends.computed_once) == 1
+    assert relus(lambda x: x) == 2
+
+
+def test_options_of_one_platform_are_given_to_no_other():
+    assert backends.compiler_options("cpu") is not None
+    assert backends.compiler_options("gpu") is None
+    assert backends.compiler_options("tpu") is None
+    assert backends.loops_on_device("gpu")
+    assert not backends.loops_on_device("cpu")
+
+
+@pytest.mark.parametrize("option", [("xla_cpu_no_such_option", ""), ("xla_cpu_experimental_ynn_fusion_type", "NONE")])
+def test_options_and_values_that_xla_does_not_know_are_left_out(monkeypatch, option):
+    monkeypatch.setattr(backends, "_CPU_OPTIONS", dict([option]))
+    assert backends.compiler_options("cpu") is None

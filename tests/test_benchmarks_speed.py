@@ -1,0 +1,153 @@
+"""The speed benchmarks: they run, write the form they promise, and time the same work on both sides."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import traverse_util
+from torch.utils.flop_counter import FlopCounterMode
+
+from anchor_jax import config as configuration
+from anchor_jax import models
+from anchor_jax.objective import anchored_cross_entropy
+
+ROOT = Path(__file__).parents[1]
+OFFICIAL = os.environ.get("ANCHORING_OFFICIAL")  # a clone of LLNL/anchoring
+TINY = ("--width=4", "--batch_size=8", "--samples=2")
+BATCH, WIDTH, CLASSES = 8, 4, 10
+
+
+def benchmark(name, *arguments):
+    """A benchmark in a process of its own, on one device."""
+    # many threads that wait for each other are slow where other tests run
+    settings = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"} | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, f"benchmarks/{name}.py", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True, timeout=600)
+
+
+def numbers_of(done, file):
+    """The result file of a benchmark, whose form is right."""
+    assert done.returncode == 0, done.stderr
+    content = json.loads(file.read_text())
+    assert content.keys() == {"environment", "results"}
+    for result in content["results"]:
+        assert result.keys() == {"case", "implementation", "metric", "unit", "median", "samples"}
+        assert np.median(result["samples"]) == result["median"] >= 0
+    return content
+
+
+def metrics_of(content):
+    return {(result["implementation"], result["metric"]) for result in content["results"]}
+
+
+@pytest.fixture
+def pytorch(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return importlib.import_module("pytorch")
+
+
+def test_training_is_timed_beside_pytorch(tmp_path, pytorch):
+    file = tmp_path / "train.json"
+    implementations = "--implementations=anchor_jax,pytorch-eager"
+    done = benchmark("train", *TINY, "--steps=1", "--cases=masked", implementations, "--json", file)
+    content = numbers_of(done, file)
+    timed = {"images_per_second", "fraction_of_peak", "compile_time"}
+    assert metrics_of(content) == {("jax", "flop_rate")} | {
+        (implementation, metric) for implementation in ("anchor_jax", "pytorch-eager") for metric in timed
+    }
+    # PyTorch counts the products with padding and leaves out all that is no product
+    with FlopCounterMode(display=False) as counter, torch.device("meta"):
+        pytorch.ResNet18(6, CLASSES, WIDTH)(torch.zeros(BATCH, 6, 32, 32))
+    assert content["environment"]["flop_per_step"]["masked"] == pytest.approx(3 * counter.get_total_flops(), rel=0.2)
+
+
+def test_inference_is_timed_with_its_memory_and_blt(tmp_path):
+    file = tmp_path / "inference.json"
+    sizes = ("--num_references=2", "--inputs=4", "--bank=6", "--residuals=5")
+    content = numbers_of(benchmark("inference", *TINY, *sizes, "--json", file), file)
+    metrics = {"inputs_per_second", "peak_memory", "seconds", "ratio_to_random"}
+    assert metrics_of(content) == {("anchor_jax", metric) for metric in metrics}
+
+
+@pytest.mark.parametrize("name", ["train", "inference"])
+def test_wrong_clone_is_told_in_one_line(name, tmp_path):
+    done = benchmark(name, "--official", tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert f"--official={tmp_path} holds no CIFAR/wrapper.py" in done.stderr
+
+
+@pytest.mark.skipif(not OFFICIAL, reason="ANCHORING_OFFICIAL names no clone of LLNL/anchoring")
+def test_released_code_takes_part(tmp_path):
+    file = tmp_path / "train.json"
+    released = ["released-loader", "released-nchw", "released-channels-last"]
+    arguments = ("--batch_size=4", "--samples=1", "--steps=1", "--cases=masked", f"--official={OFFICIAL}")
+    done = benchmark("train", *arguments, f"--implementations={','.join(released)}", "--json", file)
+    assert {(name, "images_per_second") for name in released} <= metrics_of(numbers_of(done, file))
+    arguments = ("--batch_size=2", "--samples=1", "--inputs=2", "--bank=2", "--residuals=2", f"--official={OFFICIAL}")
+    done = benchmark("inference", *arguments, "--num_references=2", "--json", file)
+    assert {(name, "peak_memory") for name in released[1:]} <= metrics_of(numbers_of(done, file))
+
+
+def test_pytorch_baseline_computes_what_ours_computes(pytorch):
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(BATCH, 32, 32, 6)).astype(np.float32)
+    images = rng.integers(0, 256, (BATCH, 32, 32, 3), np.uint8)
+    labels = rng.integers(0, CLASSES, BATCH, np.int32)
+    model = models.create("resnet18", CLASSES, width=WIDTH)
+    variables = jax.jit(model.init)(jax.random.key(0, impl="rbg"), inputs)
+    forward = jax.jit(lambda v, x: model.apply(v, x, train=True, mutable=["batch_stats"])[0])
+    logits = forward(variables, inputs)
+
+    network = pytorch.ResNet18(6, CLASSES, WIDTH)
+    network.load_state_dict(torch_state(variables))
+    config = configuration.base()
+    config.data.mean, config.data.std = (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)
+    training = pytorch.Training(network, config, images, labels)
+    np.testing.assert_allclose(
+        network(torch.from_numpy(inputs).permute(0, 3, 1, 2)).detach(), logits, rtol=1e-3, atol=1e-4
+    )
+    for masked in (False, True):
+        loss = training.loss(torch.from_numpy(inputs), torch.from_numpy(labels).long(), torch.tensor(masked))
+        ours = anchored_cross_entropy(logits, jnp.asarray(labels), jnp.full(BATCH, masked)).mean()
+        assert loss.item() == pytest.approx(float(ours), rel=1e-4)
+
+
+def torch_state(variables):
+    """Variables of our ResNet-18 as a state dict of the baseline's, whose layers have the same names."""
+    names = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+    state = {}
+    for collection in variables.values():
+        for path, value in traverse_util.flatten_dict(collection).items():
+            *layers, leaf = path
+            name = ".".join([*layers, names[leaf]]).replace("shortcut_", "shortcut.")
+            name = f"blocks.{name}" if layers[0].startswith("stage") else name
+            axes = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}[value.ndim]
+            state[name] = torch.from_numpy(np.array(value).transpose(axes))
+    batch_norms = [name.removesuffix("running_mean") for name in state if name.endswith("running_mean")]
+    return state | {f"{name}num_batches_tracked": torch.tensor(0) for name in batch_norms}
+
+
+def test_baseline_draws_crops_and_mirrors_of_its_images(pytorch):
+    images = np.random.default_rng(0).integers(0, 256, (3, 6, 6, 3), np.uint8)
+    config = configuration.base()
+    config.augmentation.crop_padding = 2
+    training = pytorch.Training(torch.nn.Identity(), config, images, np.arange(3))
+    padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    allowed = {
+        crop[:, ::way].tobytes()
+        for crop in (padded[1, top : top + 6, left : left + 6] for top in range(5) for left in range(5))
+        for way in (1, -1)
+    }
+    drawn = {image.tobytes() for image in training._augmented(torch.ones(400, dtype=torch.long)).numpy()}
+    assert len(allowed) == 50
+    assert drawn == allowed
+    np.testing.assert_array_equal(training._as_stored(torch.tensor([2, 0])), images[[2, 0]])
