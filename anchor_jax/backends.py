@@ -6,12 +6,15 @@ import jax
 import jax.numpy as jnp
 
 # of XLA's YNN fusions only the sums: its convolutions are slower than those of Eigen, which take their place
-_CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
+_CPU_OPTIONS: dict[str, str | int] = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
+# compiling the random numbers of the first parameters takes seconds, running them milliseconds
+_CPU_ONCE_OPTIONS: dict[str, str | int] = {"xla_backend_optimization_level": 0}
 
 
-def compiler_options(platform: str) -> dict[str, str] | None:
+def compiler_options(platform: str, *, runs_once: bool = False) -> dict[str, str | int] | None:
     """XLA options for `jax.jit` on a platform ("cpu", "gpu", "tpu"); None where the defaults serve."""
-    return _CPU_OPTIONS if platform == "cpu" and all(map(_is_known_to_xla, _CPU_OPTIONS.items())) else None
+    options = _CPU_ONCE_OPTIONS if runs_once else _CPU_OPTIONS
+    return options if platform == "cpu" and all(map(_is_known_to_xla, options.items())) else None
 
 
 def loops_on_device(platform: str) -> bool:
@@ -44,7 +47,7 @@ def _behind_a_branch(x):
 
 
 @cache
-def _is_known_to_xla(option: tuple[str, str]) -> bool:
+def _is_known_to_xla(option: tuple[str, str | int]) -> bool:
     """Whether the installed XLA still has an option and its value: an unknown one is an error at compilation."""
     try:
         jax.jit(lambda: 0, compiler_options=dict([option])).lower().compile()

@@ -1,7 +1,6 @@
 """The data sets that a configuration names."""
 
 import numpy as np
-from sklearn.model_selection import train_test_split
 
 from anchor_jax.config import Config
 from anchor_jax.data.dataset import Dataset
@@ -18,6 +17,8 @@ def load_train(config: Config, seed: int) -> tuple[Dataset, Dataset | None]:
     dataset = _load(config, config.train_split)
     if not config.validation_fraction:
         return dataset, None
+    from sklearn.model_selection import train_test_split  # takes a second to import
+
     rows = np.arange(len(dataset.images))
     try:
         kept, held_out = train_test_split(

@@ -15,8 +15,8 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
+from anchor_jax import backends, metrics, parallel
 from anchor_jax import config as configuration
-from anchor_jax import metrics, parallel
 from anchor_jax.config import Config
 from anchor_jax.data import Dataset, load_test, load_train, measure_normalization, select_rows
 from anchor_jax.errors import UserError
@@ -135,7 +135,8 @@ class Training:
 
     def first_state(self) -> TrainState:
         """The state before the first step, on all devices."""
-        return parallel.replicated(jax.jit(self._create_state)(), self.mesh)
+        options = backends.compiler_options(parallel.platform_of(self.mesh), runs_once=True)
+        return parallel.replicated(jax.jit(self._create_state, compiler_options=options)(), self.mesh)
 
     def state_shapes(self) -> TrainState:
         """Shapes, dtypes and devices of the state."""
