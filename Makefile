@@ -2,9 +2,11 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 DEMO ?= runs/demo
-OLDEST := tests/test_parallel.py tests/test_inference.py tests/test_training.py tests/test_sources.py
+OLDEST := tests/test_backends.py tests/test_parallel.py tests/test_inference.py tests/test_training.py tests/test_sources.py
 
-.PHONY: demo test lint clean help
+BENCHMARKS ?= runs/benchmarks
+
+.PHONY: demo test bench lint clean help
 
 help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/'
@@ -16,6 +18,12 @@ demo: $(VENV)/.installed  ## set up, train on digits with masking, evaluate, say
 test: lint $(VENV)-oldest/.installed  ## set up, then all that CI runs: linter, type checker, import layers, tests
 	$(RUN) -m pytest --numprocesses 2 --dist loadfile
 	$(VENV)-oldest/bin/python -m pytest --numprocesses 2 --dist loadfile $(OLDEST)
+
+bench: $(VENV)/.installed-bench  ## time everything beside PyTorch; OFFICIAL=a clone of LLNL/anchoring, the released code
+	$(RUN) benchmarks/train.py --json $(BENCHMARKS)/train.json $(if $(OFFICIAL),--official $(OFFICIAL))
+	$(RUN) benchmarks/inference.py --json $(BENCHMARKS)/inference.json $(if $(OFFICIAL),--official $(OFFICIAL))
+	$(RUN) benchmarks/startup.py --json $(BENCHMARKS)/startup.json
+	$(RUN) benchmarks/input.py --json $(BENCHMARKS)/input.json
 
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check .
@@ -34,6 +42,10 @@ $(VENV)/.installed: pyproject.toml
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(RUN) -m pip install --quiet --editable '.[test]'
+	touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed
+	$(RUN) -m pip install --quiet --editable '.[bench]'
 	touch $@
 
 # the oldest versions that are allowed, without the libraries that the tests compare against

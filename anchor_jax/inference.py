@@ -180,8 +180,8 @@ def transductive_references(x: jax.Array, bank: jax.Array, residuals: jax.Array)
     # ‖x - r - d‖² = ‖x‖² + [‖r‖² - 2 x·r] + [‖d‖² - 2 x·d] + 2 r·d
     from_reference = jnp.sum(references**2, axis=1)[None] - 2 * gram(inputs, references)
     from_residual = jnp.sum(seen**2, axis=1)[None] - 2 * gram(inputs, seen)
-    cross = 2 * gram(references, seen)
-    return bank[jnp.argmin(from_reference + _min_plus(from_residual, cross.T), axis=1)]
+    cross = 2 * gram(seen, references)
+    return bank[jnp.argmin(from_reference + _min_plus(from_residual, cross), axis=1)]
 
 
 class _Moments(NamedTuple):

@@ -78,7 +78,7 @@ def main() -> None:
     num_batches = BATCHES.value or (1 if jax.default_backend() == "cpu" else 50)
     results = [r for work in works for r in prediction_results(work, num_batches, with_released=bool(pytorch))]
     results += transduction_results()
-    report("inference", {"batches_per_sample": num_batches}, results, JSON.value)
+    report("inference", {"dtype": "float32", "batches_per_sample": num_batches}, results, JSON.value)
 
 
 def positive(flag: str, value: str) -> int:

@@ -8,6 +8,7 @@ wait for the device; the implementations take theirs in turn, each compiled befo
 step takes beyond another, with nothing compiled by an earlier run. Between samples the loaders of the released code
 may prepare some batches ahead, which its next sample finds ready.
 
+"time_ratio" is what anchored training takes over what standard training takes, these two in turn as well.
 "fraction_of_peak" is the floating-point work of the steps over what the same device does in the same time in a large
 matrix product of random numbers of the same dtype (on a GPU float32 means TF32 in both). A step is taken for three
 forward passes, and a forward pass for what XLA counts in it before it compiles it (`Lowered.cost_analysis`, on the
@@ -78,6 +79,7 @@ def main() -> None:
 
     peaks = {dtype: peak_rates(dtype) for dtype in sorted({"float32", DTYPE.value})}
     results = [Result(f"matrix product, {dtype}", "jax", "flop_rate", "FLOP/s", peaks[dtype]) for dtype in peaks]
+    results += prices({case: partial(own_training, configs[case], images, labels) for case in configs}, num_steps)
     for case, config in configs.items():
         builders: Builders = {OURS: partial(own_training, config, images, labels)}
         if pytorch:
@@ -157,6 +159,21 @@ def input_shape(config: Config, batch_size: int) -> tuple[int, ...]:
     return (batch_size, *sides, channels * (1 + config.anchoring.enabled))
 
 
+def prices(builders: Builders, num_steps: int) -> list[Result]:
+    """What anchoring and masking cost: seconds of our training over those of standard training, all in turn."""
+    if OURS not in (IMPLEMENTATIONS.value or [OURS]) or "standard" not in builders:
+        return []
+    seconds = {case: np.array(timing.samples) for case, timing in timed(builders, num_steps).items()}
+    standard = seconds.pop("standard")
+    names = {case: f"{described(case, DTYPE.value)}, over standard" for case in seconds}
+    return [Result(names[case], OURS, "time_ratio", "1", (seconds[case] / standard).tolist()) for case in seconds]
+
+
+def described(case: str, dtype: str) -> str:
+    """A case in full."""
+    return f"{case}, {MODEL.value} width {WIDTH.value}, batch {BATCH_SIZE.value}, {dtype}"
+
+
 def chosen(case: str, builders: Builders) -> Builders:
     """Those of --implementations."""
     names = IMPLEMENTATIONS.value or builders
@@ -177,7 +194,7 @@ def timed(builders: Builders, num_steps: int) -> dict[str, Timing]:
             first_steps[name] = time.perf_counter() - started
             train(num_steps)
         except Exception as error:  # PyTorch's compilers fail in many ways, and the others are worth their numbers
-            if name == OURS or isinstance(error, UserError):
+            if name in (OURS, *CASES) or isinstance(error, UserError):
                 raise
             print(f"{name} is left out: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
         else:
@@ -190,7 +207,6 @@ def results_of(
     case: str, config: Config, name: str, dtype: str, timing: Timing, num_steps: int, peak: float
 ) -> list[Result]:
     """Speed, fraction of the peak rate and time to compile of one implementation."""
-    described = f"{case}, {MODEL.value} width {WIDTH.value}, batch {BATCH_SIZE.value}, {dtype}"
     steps_per_second = [num_steps / seconds for seconds in timing.samples]
     numbers = {
         ("images_per_second", "images/s"): [BATCH_SIZE.value * rate for rate in steps_per_second],
@@ -198,7 +214,7 @@ def results_of(
     }
     if not name.startswith("released"):
         numbers["compile_time", "s"] = [max(timing.first_step - 1 / statistics.median(steps_per_second), 0.0)]
-    return [Result(described, name, metric, unit, samples) for (metric, unit), samples in numbers.items()]
+    return [Result(described(case, dtype), name, metric, unit, samples) for (metric, unit), samples in numbers.items()]
 
 
 def flop_of_step(config: Config) -> float:

@@ -395,6 +395,20 @@ def test_every_model_agrees_with_itself_split(name):
     assert_close(classify(split, variables, x, references), expected)
 
 
+def test_split_model_in_half_precision_is_no_further_from_the_truth():
+    x, references = normal(0, B, 8, 8, 2), normal(1, 6, 8, 8, 2)
+    variables = models.create("resnet18", C, width=8).init(jax.random.key(0), np.tile(x, 2))
+
+    def logits_of(dtype, split):
+        apply = models.create("resnet18", C, width=8, dtype=dtype).apply
+        network = aj.SplitModel(*(partial(apply, method=name) for name in ("first_layer", "rest"))) if split else apply
+        return classify(network, variables, x, references).logits
+
+    truth = logits_of("float32", split=False)
+    error = {split: np.abs(logits_of("bfloat16", split) - truth).mean() for split in (False, True)}
+    assert 0 < error[True] < 2 * error[False]
+
+
 def test_split_model_shows_its_first_layer_every_input_and_every_reference_once():
     seen = []
 
