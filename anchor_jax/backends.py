@@ -19,7 +19,7 @@ def compiler_options(platform: str, *, runs_once: bool = False) -> dict[str, str
 
 def loops_on_device(platform: str) -> bool:
     """Whether many training steps go into one compiled loop; on CPU, XLA compiles convolution gradients in a
-    loop to code that is thirty times slower.
+    loop to code that is many times slower.
     """
     return platform != "cpu"
 

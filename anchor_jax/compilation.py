@@ -1,9 +1,9 @@
 """Compiled programs, kept on disk from command to command."""
 
 import os
+import re
 import tempfile
 import warnings
-from pathlib import Path
 
 import jax
 
@@ -35,11 +35,11 @@ def keep_compiled() -> None:
 
 
 def forget_damaged(warning: str) -> None:
-    """Remove all that is kept if this warning of JAX is about damage: it would stay, and every program be told of."""
-    if "persistent compilation cache" in warning:
-        warnings.filterwarnings("ignore", ".*persistent compilation cache")
-        if _folder() == Path(jax.config.values["jax_compilation_cache_dir"] or ""):
-            keep_newest(_folder(), 0)
+    """Remove the program that this warning of JAX says cannot be read; JAX itself would keep it, and warn each time."""
+    damaged = re.match(r"Error reading persistent compilation cache entry for '(\w+)'", warning)
+    if damaged and jax.config.values["jax_compilation_cache_dir"] == str(_folder()):
+        for file in _folder().glob(f"{damaged[1]}-*-cache"):
+            file.unlink(missing_ok=True)
 
 
 def _folder():

@@ -28,10 +28,14 @@ def cache_folder() -> Path:
 
 def keep_newest(folder: Path, max_bytes: int) -> None:
     """Remove the oldest files in a folder, as far as that can be done, until no more than so many bytes are left."""
-    with contextlib.suppress(OSError):  # another process may be at it too
-        files = [(file.stat(), file) for file in folder.rglob("*") if file.is_file()]
-        total = 0
-        for status, file in sorted(files, key=lambda entry: entry[0].st_mtime, reverse=True):
-            total += status.st_size
-            if total > max_bytes:
+    found = []
+    for file in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # another process may be at it too
+            status = file.stat()
+            found += [(status.st_mtime, status.st_size, file)] if file.is_file() else []
+    total = 0
+    for _, size, file in sorted(found, reverse=True):
+        total += size
+        if total > max_bytes:
+            with contextlib.suppress(OSError):
                 file.unlink()

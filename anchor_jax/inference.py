@@ -36,7 +36,7 @@ class SplitModel:
 
 
 class EncodedReferences(NamedTuple):
-    """What the first layer of a `SplitModel` makes of references: the same for every batch of inputs."""
+    """What the first layer of a `SplitModel` makes of K references: the same for every batch of inputs."""
 
     features: jax.Array  # [K, ...]
 
@@ -93,7 +93,8 @@ def predict(
       x: normalised inputs, floating `[B, ..., C]`.
       references: floating `[K, ..., C]`, K at least 1, the same for every input; or what `encode_references`
         made of them.
-      chunk_size: references evaluated at once, all by default; memory grows with it and not with K.
+      chunk_size: references evaluated at once, all by default; memory grows with it, with K only as far as the
+        references, encoded by a `SplitModel`, are held.
 
     Raises:
       ValueError: K or `chunk_size` is below 1, or the references do not fit the inputs.
@@ -119,7 +120,8 @@ def classify(
       x: normalised inputs, floating `[B, ..., C]`.
       references: floating `[K, ..., C]`, K at least 1, the same for every input; or what `encode_references`
         made of them.
-      chunk_size: references evaluated at once, all by default; memory grows with it and not with K.
+      chunk_size: references evaluated at once, all by default; memory grows with it, with K only as far as the
+        references, encoded by a `SplitModel`, are held.
       temper: "duq" divides the mean logits by `1 + exp(mean over classes of the std of sigmoid(logits))`
         and takes `probs` and `entropy` from them, as the released code does (`ImageNet/wrapper.py`);
         the spread and the mutual information stay those of the untempered softmaxes. One reference has
@@ -179,7 +181,10 @@ def transductive_references(x: jax.Array, bank: jax.Array, residuals: jax.Array)
 
     # ‖x - r - d‖² = ‖x‖² + [‖r‖² - 2 x·r] + [‖d‖² - 2 x·d] + 2 r·d
     from_reference = jnp.sum(references**2, axis=1)[None] - 2 * gram(inputs, references)
-    from_residual = jnp.sum(seen**2, axis=1)[None] - 2 * gram(inputs, seen)
+    squares = jnp.sum(seen**2, axis=1)
+    filling = -len(seen) % _RESIDUALS_AT_ONCE  # residuals of no input
+    seen, squares = jnp.pad(seen, ((0, filling), (0, 0))), jnp.pad(squares, (0, filling), constant_values=jnp.inf)
+    from_residual = squares[None] - 2 * gram(inputs, seen)
     cross = 2 * gram(seen, references)
     return bank[jnp.argmin(from_reference + _min_plus(from_residual, cross), axis=1)]
 
@@ -192,27 +197,25 @@ class _Moments(NamedTuple):
     squares: Any
 
 
-def _min_plus(of_input, of_reference):
-    """`min over d of of_input[b, d] + of_reference[d, m]`, `[B, D]` and `[D, M]` -> `[B, M]`."""
-    num = -len(of_reference) % _RESIDUALS_AT_ONCE
-    of_input = jnp.pad(of_input, ((0, 0), (0, num)), constant_values=jnp.inf)
-    of_reference = jnp.pad(of_reference, ((0, num), (0, 0)))
+def _min_plus(from_residual, cross):
+    """`min over d of from_residual[b, d] + cross[d, m]`, `[B, D]` and `[D, M]` -> `[B, M]`; D in full chunks."""
 
     def closer(index, least):
         start = index * _RESIDUALS_AT_ONCE
-        columns = jax.lax.dynamic_slice_in_dim(of_input, start, _RESIDUALS_AT_ONCE, axis=1)
-        rows = jax.lax.dynamic_slice_in_dim(of_reference, start, _RESIDUALS_AT_ONCE)
+        columns = jax.lax.dynamic_slice_in_dim(from_residual, start, _RESIDUALS_AT_ONCE, axis=1)
+        rows = jax.lax.dynamic_slice_in_dim(cross, start, _RESIDUALS_AT_ONCE)
         for d in range(_RESIDUALS_AT_ONCE):  # unrolled, so that one pass over `least` serves them all
             least = jnp.minimum(least, columns[:, d, None] + rows[None, d])
         return least
 
-    num_steps = len(of_reference) // _RESIDUALS_AT_ONCE
     # the first of all pairs, rather than infinity, has the right type under shard_map too
-    return jax.lax.fori_loop(0, num_steps, closer, of_input[:, :1] + of_reference[:1])
+    first = from_residual[:, :1] + cross[:1]
+    return jax.lax.fori_loop(0, len(cross) // _RESIDUALS_AT_ONCE, closer, first)
 
 
 def _by_reference(apply_fn, params, x, references):
     """The model's output on `x` as a function of what it has to know of one reference, and that for all K."""
+    check_floating("x", x)
     if isinstance(references, EncodedReferences):
         if not isinstance(apply_fn, SplitModel):
             raise TypeError("encoded references serve the SplitModel that they were encoded for; got a plain function")

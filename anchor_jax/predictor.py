@@ -71,7 +71,7 @@ class Predictor:
     def batches(
         self, images: np.ndarray, num_references: int = 10, *, temper: Literal["duq"] | None = None
     ) -> Iterator[Classification]:
-        """As a call, batch after batch in the order of the images; what concerns the references is computed once."""
+        """As a call, batch after batch in the order of the images; the references are encoded once for all of them."""
         self._check(images)
         references = self.classifier.encode(self.variables, self.first_references(num_references))
 

@@ -4,7 +4,7 @@
 
 Ours is the compiled classifier of a run's predictor: uint8 images go up to the device and are normalised there. The
 released code is given tensors that are normalised and on the device already, and evaluates all K references of a batch
-at once; where that wants more than --memory_limit it is left out, and the case says so. "peak_memory" is what one
+at once; where that wants more than --memory_limit it is left out, which is told. "peak_memory" is what one
 batch holds beyond what was held before it, in a process of its own that has compiled and run it once; of a GPU, JAX
 knows only the peak since its start, which may be that of the search for the fastest convolutions. All is float32 (on
 a GPU with TF32 in both).
@@ -96,7 +96,8 @@ def prediction_results(work: Work, num_batches: int, *, with_released: bool) -> 
     if with_released and wanted_by_released(work) <= MEMORY_LIMIT.value * 2**30:
         names += RELEASED
     elif with_released:
-        case += f"; released code left out: wants {wanted_by_released(work) / 2**30:.3g} GiB"
+        wanted = wanted_by_released(work) / 2**30
+        print(f"{case}: released code is left out: it wants {wanted:.3g} GiB, more than --memory_limit")
     memory = {name: in_fresh_process(peak_memory, name, work) for name in names}
     runs = {name: partial(prediction(name, work), num_batches) for name in names}
     for run in runs.values():
@@ -173,15 +174,15 @@ def transduction_results() -> list[Result]:
     def apply(variables, inputs) -> Any:
         return model.apply(variables, inputs)
 
-    def with_one_reference(variables, x):
-        return aj.classify(apply, variables, x, bank[:1]).probs
+    def with_one_reference(variables, x, references):
+        return aj.classify(apply, variables, x, references).probs
 
     def transductive(variables, x, bank, residuals):
         return jax.nn.softmax(aj.anchored(apply)(variables, x, aj.transductive_references(x, bank, residuals)))
 
     compiled = partial(jax.jit, compiler_options=backends.compiler_options(jax.default_backend()))
     predictions = {
-        "random reference": partial(compiled(with_one_reference), variables, x),
+        "random reference": partial(compiled(with_one_reference), variables, x, bank[:1]),
         "BLT": partial(compiled(transductive), variables, x, bank, residuals),
     }
     runs = {name: partial(finished, predict) for name, predict in predictions.items()}
@@ -209,7 +210,7 @@ def network(width: int) -> tuple[nn.Module, Any]:
     model = models.create("resnet18", NUM_CLASSES, width=width)
     *sides, channels = IMAGE_SHAPE
     shape = (1, *sides, 2 * channels)
-    key = jax.random.key(0, impl="rbg")  # which compiles in a tenth of the time
+    key = jax.random.key(0, impl="rbg")  # quick to compile
     return model, jax.jit(lambda: state.first_variables(model, key, shape))()
 
 

@@ -42,7 +42,7 @@ PNG_SIZE = flags.DEFINE_integer("png_size", 32, "Pixels on a side of the PNG ima
 PNG_IMAGES = flags.DEFINE_integer("png_images", 8192, "How many there are: whole batches.", lower_bound=0)
 JPEG_SIZE = flags.DEFINE_integer("jpeg_size", 224, "Pixels on a side of the JPEG images.", lower_bound=1)
 JPEG_IMAGES = flags.DEFINE_integer("jpeg_images", 1024, "How many there are: whole batches.", lower_bound=0)
-WORKERS = flags.DEFINE_integer("workers", len(os.sched_getaffinity(0)), "Processes of a DataLoader.", lower_bound=1)
+WORKERS = flags.DEFINE_integer("workers", os.cpu_count() or 1, "Processes of a DataLoader.", lower_bound=1)
 
 Runs = dict[str, Callable[[], object]]  # implementation: case
 

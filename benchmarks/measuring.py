@@ -78,7 +78,7 @@ def environment() -> dict[str, Any]:
     return {
         "command": " ".join(["python", *sys.argv]),
         "cpu": _cpu_name(),
-        "cpu_cores": len(os.sched_getaffinity(0)),
+        "cpu_cores": os.cpu_count(),
         "accelerator": None if device.platform == "cpu" else f"{jax.device_count()} x {device.device_kind}",
         "system": platform.platform(),
         "python": platform.python_version(),
@@ -105,7 +105,8 @@ def report(title: str, facts: Mapping[str, Any], results: Sequence[Result], file
 
 
 def _cpu_name():
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
+    cpuinfo = Path("/proc/cpuinfo")  # of Linux
+    for line in cpuinfo.read_text().splitlines() if cpuinfo.exists() else ():
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()
     return platform.processor()

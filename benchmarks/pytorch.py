@@ -272,10 +272,13 @@ def released_training(code: Released, config: Config, images: np.ndarray, labels
     "released-loader" is the whole of it, with the loaders; the others take a batch that is on the device already.
     """
     build = partial(_released_training, code, config)
-    builders = {"released-loader": lambda: build(_loaded_batches(config, images, labels), torch.contiguous_format)}
-    for name, memory_format in RELEASED_FORMATS.items():
-        builders[name] = partial(build, _same_batch(config, images, labels, memory_format), memory_format)
-    return builders
+    builders = {
+        name: partial(build, _same_batch(config, images, labels, memory_format), memory_format)
+        for name, memory_format in RELEASED_FORMATS.items()
+    }
+    return builders | {
+        "released-loader": lambda: build(_loaded_batches(config, images, labels), torch.contiguous_format)
+    }
 
 
 def _released_training(code, config, batches, memory_format) -> Steps:
@@ -324,7 +327,7 @@ def _loaded_batches(config, images, labels) -> Iterator[tuple[torch.Tensor, ...]
 
 
 def _loader(dataset, batch_size) -> Iterator[Any]:
-    # as there, but for how the workers start: JAX has threads, which a fork may deadlock
+    # as there, but for how the workers start, since JAX has threads, which a fork may deadlock, and that they stay
     loader = DataLoader(
         dataset, batch_size, shuffle=True, num_workers=2, multiprocessing_context="spawn", persistent_workers=True
     )

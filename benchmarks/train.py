@@ -5,8 +5,8 @@
 A step is the whole of what training does: random crop and mirror, references, mask, forward, backward and update, on
 one device, which holds the data set; the released code does it as it was released. One sample is so many steps and a
 wait for the device; the implementations take theirs in turn, each compiled before. "compile_time" is what a first
-step takes beyond another, with nothing compiled by an earlier run. Between samples the loaders of the released code
-may prepare some batches ahead, which its next sample finds ready.
+step takes beyond another, with nothing compiled by an earlier run. The loaders of the released code prepare some
+batches ahead, which its next sample finds ready, while the next implementation has its turn.
 
 "time_ratio" is what anchored training takes over what standard training takes, these two in turn as well.
 "fraction_of_peak" is the floating-point work of the steps over what the same device does in the same time in a large
@@ -77,9 +77,9 @@ def main() -> None:
     num_steps = STEPS.value or (2 if jax.default_backend() == "cpu" else 100)
     images, labels = random_data()
 
+    flop = {case: flop_of_step(config) for case, config in configs.items()}
     peaks = {dtype: peak_rates(dtype) for dtype in sorted({"float32", DTYPE.value})}
     results = [Result(f"matrix product, {dtype}", "jax", "flop_rate", "FLOP/s", peaks[dtype]) for dtype in peaks]
-    results += prices({case: partial(own_training, configs[case], images, labels) for case in configs}, num_steps)
     for case, config in configs.items():
         builders: Builders = {OURS: partial(own_training, config, images, labels)}
         if pytorch:
@@ -88,8 +88,11 @@ def main() -> None:
             builders |= pytorch.released_training(released, config, images, labels)
         for name, timing in timed(chosen(case, builders), num_steps).items():
             dtype = "float32" if name.startswith("released") else DTYPE.value
-            results += results_of(case, config, name, dtype, timing, num_steps, max(peaks[dtype]))
-    facts = {"steps_per_sample": num_steps, "flop_per_step": {c: flop_of_step(configs[c]) for c in configs}}
+            results += results_of(
+                described(case, config, dtype), name, timing, num_steps, flop[case] / max(peaks[dtype])
+            )
+    results += time_ratios(configs, images, labels, num_steps)
+    facts = {"steps_per_sample": num_steps, "flop_per_step": flop}
     report("training", facts, results, JSON.value)
 
 
@@ -134,7 +137,7 @@ def own_training(config: Config, images: np.ndarray, labels: np.ndarray) -> Step
     examples = np.arange(NUM_IMAGES, dtype=np.int32)
     data = TrainData(*parallel.replicated((images, labels, examples), mesh))
     order = parallel.replicated(np.random.default_rng().permutation(examples), mesh)
-    key = jax.random.key(0, impl="rbg")  # which compiles in a tenth of the time
+    key = jax.random.key(0, impl="rbg")  # quick to compile
     first_state = jax.jit(lambda: state.create(model, transformation, key, input_shape(config, 1)))()
     carry = parallel.replicated((first_state, Totals.zeros()), mesh)
 
@@ -159,19 +162,21 @@ def input_shape(config: Config, batch_size: int) -> tuple[int, ...]:
     return (batch_size, *sides, channels * (1 + config.anchoring.enabled))
 
 
-def prices(builders: Builders, num_steps: int) -> list[Result]:
+def time_ratios(configs: Mapping[str, Config], images: np.ndarray, labels: np.ndarray, num_steps: int) -> list[Result]:
     """What anchoring and masking cost: seconds of our training over those of standard training, all in turn."""
-    if OURS not in (IMPLEMENTATIONS.value or [OURS]) or "standard" not in builders:
+    if OURS not in (IMPLEMENTATIONS.value or [OURS]) or "standard" not in configs:
         return []
+    builders = {case: partial(own_training, config, images, labels) for case, config in configs.items()}
     seconds = {case: np.array(timing.samples) for case, timing in timed(builders, num_steps).items()}
     standard = seconds.pop("standard")
-    names = {case: f"{described(case, DTYPE.value)}, over standard" for case in seconds}
+    names = {case: f"{described(case, configs[case], DTYPE.value)}, over standard" for case in seconds}
     return [Result(names[case], OURS, "time_ratio", "1", (seconds[case] / standard).tolist()) for case in seconds]
 
 
-def described(case: str, dtype: str) -> str:
+def described(case: str, config: Config, dtype: str) -> str:
     """A case in full."""
-    return f"{case}, {MODEL.value} width {WIDTH.value}, batch {BATCH_SIZE.value}, {dtype}"
+    options = (f"{option} {value}" for option, value in config.model.options.items())
+    return ", ".join([case, " ".join([config.model.name, *options]), f"batch {config.training.batch_size}", dtype])
 
 
 def chosen(case: str, builders: Builders) -> Builders:
@@ -203,18 +208,16 @@ def timed(builders: Builders, num_steps: int) -> dict[str, Timing]:
     return {name: Timing(first_steps[name], samples[name]) for name in runs}
 
 
-def results_of(
-    case: str, config: Config, name: str, dtype: str, timing: Timing, num_steps: int, peak: float
-) -> list[Result]:
-    """Speed, fraction of the peak rate and time to compile of one implementation."""
+def results_of(case: str, name: str, timing: Timing, num_steps: int, peak_seconds: float) -> list[Result]:
+    """Speed, fraction of the peak rate and time to compile; at that rate a step takes `peak_seconds`."""
     steps_per_second = [num_steps / seconds for seconds in timing.samples]
     numbers = {
         ("images_per_second", "images/s"): [BATCH_SIZE.value * rate for rate in steps_per_second],
-        ("fraction_of_peak", "1"): [flop_of_step(config) * rate / peak for rate in steps_per_second],
+        ("fraction_of_peak", "1"): [peak_seconds * rate for rate in steps_per_second],
     }
     if not name.startswith("released"):
         numbers["compile_time", "s"] = [max(timing.first_step - 1 / statistics.median(steps_per_second), 0.0)]
-    return [Result(described(case, dtype), name, metric, unit, samples) for (metric, unit), samples in numbers.items()]
+    return [Result(case, name, metric, unit, samples) for (metric, unit), samples in numbers.items()]
 
 
 def flop_of_step(config: Config) -> float:

@@ -1,11 +1,12 @@
 """What helps one platform alone changes no numbers, and is not there on any other."""
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from anchor_jax import backends
+from anchor_jax import backends, parallel
 
 X = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
 
@@ -22,6 +23,20 @@ def test_gradients_pass_through_in_both_directions():
     np.testing.assert_allclose(jax.jit(jax.grad(loss))(X), np.cos(X), rtol=1e-6)
     _, tangent = jax.jvp(loss, (X,), (np.ones_like(X),))
     assert tangent == pytest.approx(np.cos(X).sum(), rel=1e-6)
+
+
+@pytest.mark.parametrize("check_vma", [True, False])
+def test_computed_once_under_shard_map(check_vma):
+    mesh = parallel.mesh(3)
+    mapped = jax.shard_map(
+        backends.computed_once, mesh=mesh, in_specs=parallel.SPLIT, out_specs=parallel.SPLIT, check_vma=check_vma
+    )
+    np.testing.assert_array_equal(jax.jit(mapped)(X), X)
+
+
+def test_an_exported_program_runs():
+    exported = jax.export.export(jax.jit(backends.computed_once), platforms=("cpu", "cuda", "tpu"))(X)
+    np.testing.assert_array_equal(exported.call(X), X)
 
 
 @pytest.mark.parametrize(("platform", "there"), [("cpu", True), ("cuda", False), ("tpu", False)])

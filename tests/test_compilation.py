@@ -30,7 +30,8 @@ pytestmark = pytest.mark.skipif(jax.__version_info__ < KEEPS_COMPILED, reason="t
 
 
 def command(*arguments, **environment):
-    settings = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"} | environment
+    own = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS" and not key.startswith("JAX_")}
+    settings = own | environment
     return subprocess.run(
         [sys.executable, *map(str, arguments)], cwd=ROOT, env=settings, capture_output=True, text=True, timeout=300
     )
@@ -102,15 +103,15 @@ def small(cache, **environment):
     return done
 
 
-def test_damaged_programs_are_told_once_and_made_again(tmp_path):
+def test_damaged_programs_are_told_and_made_again(tmp_path):
     assert small(tmp_path).stderr == ""
     kept = programs(tmp_path)
     assert len(kept) > 1
     for file in kept:  # as a process leaves them that is killed while it writes
         (tmp_path / file).write_bytes(kept[file][:100])
-    told = small(tmp_path).stderr
-    assert told.startswith("warning: Error reading persistent compilation cache entry for 'jit_")
-    assert told.count("\n") == 1
+    told = small(tmp_path).stderr.splitlines()
+    assert 0 < len(told) <= len(kept)
+    assert all(line.startswith("warning: Error reading persistent compilation cache entry for 'jit_") for line in told)
     assert small(tmp_path).stderr == ""
     assert programs(tmp_path).keys() == kept.keys()
 

@@ -395,7 +395,7 @@ def test_every_model_agrees_with_itself_split(name):
     assert_close(classify(split, variables, x, references), expected)
 
 
-def test_split_model_in_half_precision_is_no_further_from_the_truth():
+def test_split_model_in_half_precision_is_about_as_near_the_truth():
     x, references = normal(0, B, 8, 8, 2), normal(1, 6, 8, 8, 2)
     variables = models.create("resnet18", C, width=8).init(jax.random.key(0), np.tile(x, 2))
 

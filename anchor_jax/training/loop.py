@@ -1,6 +1,5 @@
 """Training from a configuration and a folder: begin or resume, then step, report, evaluate and save."""
 
-import contextlib
 import dataclasses
 import math
 import time
@@ -28,6 +27,8 @@ from anchor_jax.training.run import Run
 from anchor_jax.training.state import TrainState
 from anchor_jax.training.step import Totals, TrainData, epoch_order, make_train_step, seed_keys
 
+TRACED_STEPS = 10
+
 
 class Length(NamedTuple):
     """How long a run is."""
@@ -51,7 +52,7 @@ class Length(NamedTuple):
 def train(config: Config, workdir: Path, *, profile: bool = False) -> TrainState:
     """Train a network in a folder, from the beginning or from its newest checkpoint; the state at the end.
 
-    With `profile` the steps between the first two looks of the host are traced, into `<workdir>/profile/`.
+    With `profile` some steps are traced into `<workdir>/profile/`, once all is compiled.
 
     Raises:
       UserError: a mistake in the configuration, the data or the folder; the loss became NaN or infinite.
@@ -64,10 +65,11 @@ def train(config: Config, workdir: Path, *, profile: bool = False) -> TrainState
         with Reporter(workdir, done, length.total_steps) as reporter:
             reporter.say(introduction(training, current))
             for look, stop in enumerate(length.stops(done, config)):
-                # up to the first look much is compiled
-                traced = profile and (look == 1 or (stop == length.total_steps and look == 0))
-                with jax.profiler.trace(str(workdir / "profile")) if traced else contextlib.nullcontext():
-                    current, numbers = training.advance(current, stop)
+                # up to the first look of the host much is compiled
+                traced = profile and (look == 1 or (look == 0 and stop == length.total_steps))
+                current, numbers = training.advance(current, stop, workdir / "profile" if traced else None)
+                if traced:
+                    reporter.say(f"profile   {workdir / 'profile'}")
                 check_finite(stop, numbers, checkpoints.latest_step(), workdir)
                 reporter.report(stop, "train", numbers)
                 saves = length.is_due(stop, config.checkpoint.every_epochs)
@@ -146,13 +148,21 @@ class Training:
         init_key, _, _ = seed_keys(self.run.config.seed)
         return state.create(self.model, self.transformation, init_key, self.run.input_shape)
 
-    def advance(self, current: TrainState, stop: int) -> tuple[TrainState, dict[str, Any]]:
-        """Train up to step `stop`, within one epoch; `current` is donated. Also what was seen on the way."""
+    def advance(self, current: TrainState, stop: int, profile: Path | None = None) -> tuple[TrainState, dict[str, Any]]:
+        """Train up to step `stop`, within one epoch; `current` is donated. Also what was seen on the way.
+
+        The first few steps are traced into the folder `profile`, if there is one.
+        """
         started, done = time.perf_counter(), int(current.step)
         _, order_key, _ = seed_keys(self.run.config.seed)
         order = _order_of(order_key, done // self.length.steps_per_epoch, len(self.data.images))
         order, totals = parallel.replicated((order, Totals.zeros()), self.mesh)
-        current, totals = self.run_steps((current, totals), stop - done, self.data, order)
+        carry, traced = (current, totals), 0
+        if profile:
+            traced = min(TRACED_STEPS, stop - done)
+            with jax.profiler.trace(str(profile)):
+                carry = jax.block_until_ready(self.run_steps(carry, traced, self.data, order))
+        current, totals = self.run_steps(carry, stop - done - traced, self.data, order)
         numbers = _numbers(jax.device_get(totals))
         numbers["params_norm"] = float(_norm(current.params))
         numbers["learning_rate"] = float(jnp.asarray(self.schedule(stop - 1)))
