@@ -24,6 +24,8 @@ from anchor_jax.files import replacing
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "pillow", "torch", "torchvision")
 
+PAUSE = 0.5  # seconds, after which the threads that another implementation left spinning are asleep
+
 
 class Result(NamedTuple):
     """Samples of one quantity, in the form of the result file."""
@@ -48,6 +50,7 @@ def interleaved(runs: Mapping[str, Callable[[], object]], num_samples: int) -> d
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(num_samples):
         for name, run in runs.items():
+            time.sleep(PAUSE)
             started = time.perf_counter()
             run()
             seconds[name].append(time.perf_counter() - started)
