@@ -24,7 +24,7 @@ from anchor_jax.files import replacing
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "pillow", "torch", "torchvision")
 
-PAUSE = 0.5  # seconds, after which the threads that another implementation left spinning are asleep
+PAUSE = 0.5  # seconds, for threads that another implementation may have left spinning
 
 
 class Result(NamedTuple):
