@@ -2,9 +2,8 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 DEMO ?= runs/demo
-OLDEST := tests/test_backends.py tests/test_parallel.py tests/test_inference.py tests/test_training.py tests/test_sources.py
-
 BENCHMARKS ?= runs/benchmarks
+OLDEST := tests/test_backends.py tests/test_parallel.py tests/test_inference.py tests/test_training.py tests/test_sources.py
 
 .PHONY: demo test bench lint clean help
 

@@ -13,7 +13,6 @@ NUM_REFERENCES = flags.DEFINE_list("num_references", ["1", "10"], "Numbers of re
 CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "A step, 'latest' or 'best'.")
 CHUNK_SIZE = flags.DEFINE_integer("chunk_size", None, "References at once, 0: fill a batch; the run's own by default.")
 NUM_BINS = flags.DEFINE_integer("num_bins", None, "Of the calibration errors; the run's own by default.")
-
 PROFILE = flags.DEFINE_bool("profile", False, "Trace some batches into WORKDIR/profile, for TensorBoard or Perfetto.")
 
 

@@ -9,22 +9,19 @@ decodes and augments in every epoch, or augments what it holds in memory. Both c
 
 import importlib.util
 import io
-import json
 import os
 import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import flags
-from array_record.python.array_record_module import ArrayRecordWriter
 from measuring import Result, interleaved, report
 from PIL import Image
-from tensorflow_datasets.proto import tf_example_pb2
+from prepared import write_tfds
 
 from anchor_jax import command
 from anchor_jax.data import Dataset, Normalization, augment, load, normalize
@@ -127,7 +124,8 @@ def write_images(folder: Path, kind: str, size: int, num: int) -> list[Path]:
         files[-1].parent.mkdir(parents=True, exist_ok=True)
         files[-1].write_bytes(content)
     image = tfds.features.Image(shape=(size, size, 3), encoding_format=kind)
-    _write_tfds(folder / "tfds" / NAME / "1.0.0", encoded, labels, image)
+    features = {"image": image, "label": tfds.features.ClassLabel(names=CLASSES)}
+    write_tfds(folder / "tfds", NAME, encoded, labels, features)
     return files
 
 
@@ -137,29 +135,6 @@ def _encoded(rng: np.random.Generator, kind: str, size: int) -> bytes:
     file = io.BytesIO()
     Image.fromarray((np.asarray(coarse) + grain).clip(0, 255).astype(np.uint8)).save(file, kind, quality=90)
     return file.getvalue()
-
-
-def _write_tfds(folder: Path, encoded: list[bytes], labels: list[int], image: Any) -> None:
-    """As TFDS lays a data set out, without TensorFlow."""
-    folder.mkdir(parents=True)
-    tfds.features.FeaturesDict({"image": image, "label": tfds.features.ClassLabel(names=CLASSES)}).save_config(
-        str(folder)
-    )
-    writer = ArrayRecordWriter(str(folder / f"{NAME}-train.array_record-00000-of-00001"), "group_size:1")
-    for content, label in zip(encoded, labels, strict=True):
-        example = tf_example_pb2.Example()  # pyright: ignore[reportAttributeAccessIssue]
-        example.features.feature["image"].bytes_list.value.append(content)
-        example.features.feature["label"].int64_list.value.append(label)
-        writer.write(example.SerializeToString())
-    writer.close()
-    split = {
-        "name": "train",
-        "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
-        "numBytes": str(sum(map(len, encoded))),
-        "shardLengths": [str(len(encoded))],
-    }
-    info = {"name": NAME, "version": "1.0.0", "fileFormat": "array_record", "splits": [split]}
-    (folder / "dataset_info.json").write_text(json.dumps(info))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """The data sources against known facts of real data sets, small generated files and damaged ones."""
 
 import io
-import json
 import os
 import subprocess
 import sys
@@ -13,14 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from array_record.python.array_record_module import ArrayRecordWriter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 from PIL import Image
+from prepared import write_tfds
 from sklearn.datasets import load_digits
 from tensorflow_datasets.core import read_only_builder
-from tensorflow_datasets.proto import tf_example_pb2
 
 from anchor_jax.data import Dataset, decoding, load, sources
 from anchor_jax.errors import UserError
@@ -363,28 +361,13 @@ def test_interrupted_write_leaves_nothing_behind(folder, cache, monkeypatch, err
 
 
 def _write_tfds(data_dir: Path, images, labels, features, name="tiny", file_format="array_record") -> Path:
-    """Prepares a data set the way TFDS lays one out, without TensorFlow; returns its folder."""
-    folder = data_dir / name / "1.0.0"
-    folder.mkdir(parents=True)
-    tfds.features.FeaturesDict(features).save_config(str(folder))
-    writer = ArrayRecordWriter(str(folder / f"{name}-train.{file_format}-00000-of-00001"), "group_size:1")
-    for image, label in zip(images, labels, strict=True):
-        encoded = io.BytesIO()
-        Image.fromarray(image).save(encoded, "png")
-        example = tf_example_pb2.Example()  # pyright: ignore[reportAttributeAccessIssue]
-        example.features.feature["image"].bytes_list.value.append(encoded.getvalue())
-        example.features.feature["label"].int64_list.value.append(label)
-        writer.write(example.SerializeToString())
-    writer.close()
-    split = {
-        "name": "train",
-        "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
-        "numBytes": "1",
-        "shardLengths": [str(len(images))],
-    }
-    info = {"name": name, "version": "1.0.0", "fileFormat": file_format, "splits": [split]}
-    (folder / "dataset_info.json").write_text(json.dumps(info))
-    return folder
+    """A prepared data set of these images as PNG; its folder."""
+    encoded = []
+    for image in images:
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "png")
+        encoded.append(file.getvalue())
+    return write_tfds(data_dir, name, encoded, labels, features, file_format)
 
 
 _CLASSES = tfds.features.ClassLabel(names=["even", "odd"])

@@ -24,9 +24,9 @@ class MLP(nn.Module):
 
     def setup(self) -> None:
         """All layers; the first stands alone for the sake of `SplitModel`."""
-        layers = [nn.Dense(width, dtype=self.dtype, name=f"Dense_{i}") for i, width in enumerate(self.hidden)]
-        head = nn.Dense(self.num_classes, dtype=jnp.float32, name=f"Dense_{len(layers)}")
-        self.first, *self.others = *layers, head
+        hidden = [nn.Dense(width, dtype=self.dtype, name=f"Dense_{i}") for i, width in enumerate(self.hidden)]
+        head = nn.Dense(self.num_classes, dtype=jnp.float32, name=f"Dense_{len(hidden)}")
+        self.layers = [*hidden, head]
 
     def __call__(self, inputs: jax.Array, train: bool = False) -> jax.Array:
         """Logits; `train` changes nothing here."""
@@ -34,11 +34,11 @@ class MLP(nn.Module):
 
     def first_layer(self, inputs: jax.Array) -> jax.Array:
         """The first dense layer, linear in the inputs but for its bias: `[B, ..., C]` -> `[B, width]`."""
-        return self.first(inputs.reshape(len(inputs), -1).astype(self.dtype))
+        return self.layers[0](inputs.reshape(len(inputs), -1).astype(self.dtype))
 
     def rest(self, x: jax.Array, train: bool = False) -> jax.Array:
         """All that follows the first layer: `[B, width]` -> logits."""
         del train
-        for layer in self.others:
+        for layer in self.layers[1:]:
             x = layer(nn.relu(x))
         return x
