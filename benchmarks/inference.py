@@ -26,19 +26,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
+from cifar import IMAGE_SHAPE, NUM_CLASSES, base, normalization_of, random_images
 from flax import linen as nn
 from measuring import Result, installed_pytorch, interleaved, peak_host_memory, report
 
 import anchor_jax as aj
 from anchor_jax import backends, command, models, parallel
-from anchor_jax import config as configuration
 from anchor_jax.config import Config
-from anchor_jax.data import Normalization, normalize
+from anchor_jax.data import normalize
 from anchor_jax.errors import UserError
 from anchor_jax.predictor import compile_classifier
 from anchor_jax.training import state
 
-IMAGE_SHAPE, NUM_CLASSES = (32, 32, 3), 10
 OURS, RELEASED = "anchor_jax", ("released-nchw", "released-channels-last")
 
 JSON = flags.DEFINE_string("json", None, "Where the numbers go.")
@@ -137,7 +136,7 @@ def peak_memory(name: str, work: Work) -> int:
 
 def prediction(name: str, work: Work) -> Steps:
     """The prediction of batches of random images with K random references."""
-    config = cifar_config()
+    config = base()
     images, references = random_images(work.batch_size), random_images(work.num_references)
     if name == OURS:
         return own_prediction(config, work.width, images, references)
@@ -165,7 +164,7 @@ def transduction_results() -> list[Result]:
     """Seconds of one random reference and of BLT, and their ratio."""
     bank_size = BANK.value or (1_000 if jax.default_backend() == "cpu" else 50_000)
     model, variables = network(WIDTH.value)
-    normalization = normalization_of(cifar_config())
+    normalization = normalization_of(base())
     x, bank, others = (
         normalize(jnp.asarray(random_images(num)), normalization) for num in (INPUTS.value, bank_size, RESIDUALS.value)
     )
@@ -212,23 +211,6 @@ def network(width: int) -> tuple[nn.Module, Any]:
     shape = (1, *sides, 2 * channels)
     key = jax.random.key(0, impl="rbg")  # quick to compile
     return model, jax.jit(lambda: state.first_variables(model, key, shape))()
-
-
-def cifar_config() -> Config:
-    """The defaults, with the normalisation of the released code for CIFAR."""
-    config = configuration.base()
-    config.data.mean, config.data.std = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
-    return config
-
-
-def normalization_of(config: Config) -> Normalization:
-    """Of a config."""
-    return Normalization(config.data.mean, config.data.std)
-
-
-def random_images(num: int) -> np.ndarray:
-    """uint8 `[num, H, W, C]`, other ones at each call."""
-    return np.random.default_rng().integers(0, 256, (num, *IMAGE_SHAPE), np.uint8)
 
 
 if __name__ == "__main__":

@@ -27,19 +27,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
+from cifar import IMAGE_SHAPE, NUM_CLASSES, base, normalization_of, random_images
 from flax import linen as nn
 from measuring import Result, installed_pytorch, interleaved, report
 from ml_collections import ConfigDict
 
 from anchor_jax import command, models, parallel
-from anchor_jax import config as configuration
 from anchor_jax.config import Config
-from anchor_jax.data import Normalization
 from anchor_jax.errors import UserError, unknown
 from anchor_jax.training import optimizer, state
 from anchor_jax.training.step import Totals, TrainData, make_train_step
 
-NUM_IMAGES, IMAGE_SHAPE, NUM_CLASSES = 50_000, (32, 32, 3), 10  # as CIFAR-10
+NUM_IMAGES = 50_000  # as CIFAR-10
 
 # what of config.anchoring makes the case
 CASES = {"standard": {"enabled": False}, "anchored": {"mask_prob": 0.0}, "masked": {"mask_prob": 0.25}}
@@ -107,8 +106,7 @@ def config_of(case: str) -> Config:
     """What CIFAR-10 is trained with, in one of the cases."""
     if case not in CASES:
         raise unknown("case", case, CASES)
-    config = configuration.base()
-    config.data.mean, config.data.std = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+    config = base()
     config.augmentation.crop_padding, config.augmentation.flip = 4, True
     config.model.name, config.model.dtype = MODEL.value, DTYPE.value
     if MODEL.value == "resnet18":
@@ -120,9 +118,8 @@ def config_of(case: str) -> Config:
 
 def random_data() -> tuple[np.ndarray, np.ndarray]:
     """Images uint8 `[N, H, W, C]` and labels int32 `[N]`, of which every class has some."""
-    rng = np.random.default_rng()
-    images = rng.integers(0, 256, (NUM_IMAGES, *IMAGE_SHAPE), np.uint8)
-    return images, rng.permutation(NUM_IMAGES).astype(np.int32) % NUM_CLASSES
+    labels = np.random.default_rng().permutation(NUM_IMAGES).astype(np.int32) % NUM_CLASSES
+    return random_images(NUM_IMAGES), labels
 
 
 def own_training(config: Config, images: np.ndarray, labels: np.ndarray) -> Steps:
@@ -131,7 +128,7 @@ def own_training(config: Config, images: np.ndarray, labels: np.ndarray) -> Step
     model = model_of(config, axis_name=parallel.AXIS)
     schedule = optimizer.create_schedule(config.optimizer, steps_per_epoch, 200 * steps_per_epoch)
     transformation = optimizer.create(config.optimizer, schedule)
-    step = make_train_step(model, transformation, config, Normalization(config.data.mean, config.data.std))
+    step = make_train_step(model, transformation, config, normalization_of(config))
     run_steps = parallel.repeated(step, mesh)
 
     examples = np.arange(NUM_IMAGES, dtype=np.int32)
