@@ -1,4 +1,4 @@
-"""The metrics against other people's libraries, hand-worked answers, and the laws they must obey."""
+"""The metrics of whole sets against other people's libraries, hand-worked answers, and the laws they must obey."""
 
 import warnings
 
@@ -16,9 +16,10 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import relplot
     import torch
-    from torchmetrics.functional.classification import multiclass_calibration_error
+    from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
 
-KEYS = {"accuracy", "nll", "brier", "ece", "rms_ece", "smooth_ece"}
+KEYS = {"accuracy", "nll", "brier", "ece", "rms_ece", "adaptive_ece", "smooth_ece", "aurc"}
+KEYS_OF_MANY_CLASSES = KEYS | {"top5_accuracy"}
 
 
 def softmax(logits):
@@ -34,10 +35,11 @@ def predictions(seed, num_examples=500, num_classes=10, scale=2.0, overconfidenc
     return softmax(overconfidence * logits), labels
 
 
-def binary(confidence, correct):
-    """Probabilities and labels of two classes whose top class is 0, with these confidences and outcomes."""
-    confidence = np.asarray(confidence, np.float32)
-    return np.stack([confidence, 1 - confidence], axis=1), 1 - np.asarray(correct, np.int32)
+def in_batches(probs, labels, size):
+    """The table of a set that is seen in batches of this size, as NumPy arrays."""
+    starts = range(0, len(labels), size)
+    tables = [jax.jit(metrics.outcomes)(probs[i : i + size], labels[i : i + size]) for i in starts]
+    return jax.tree.map(lambda *columns: np.concatenate(columns), *tables)
 
 
 prediction_sets = st.builds(
@@ -67,68 +69,29 @@ def test_accuracy_nll_and_brier_equal_sklearn(num_classes):
         np.testing.assert_allclose(getattr(metrics, name)(probs, labels), value, rtol=1e-5, err_msg=name)
 
 
+@pytest.mark.parametrize("k", [1, 2, 5, 10])
+def test_top_k_accuracy_equals_sklearn_and_torchmetrics(k):
+    probs, labels = predictions(seed=k)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", sklearn.exceptions.UndefinedMetricWarning)  # it thinks k == C useless
+        expected = sklearn.metrics.top_k_accuracy_score(labels, probs, k=k, labels=np.arange(10))
+    np.testing.assert_allclose(metrics.top_k_accuracy(probs, labels, k), expected, rtol=1e-6)
+    torch_args = torch.from_numpy(probs), torch.from_numpy(labels)
+    theirs = multiclass_accuracy(*torch_args, num_classes=10, top_k=k, average="micro")
+    np.testing.assert_allclose(metrics.top_k_accuracy(np.log(probs), labels, k), theirs.item(), rtol=1e-6)
+
+
 @pytest.mark.parametrize("norm", ["l1", "l2"])
 @pytest.mark.parametrize("num_bins", [15, 20])
 @pytest.mark.parametrize("overconfidence", [0.5, 1.0, 2.0])
 def test_calibration_error_equals_torchmetrics(norm, num_bins, overconfidence):
     probs, labels = predictions(seed=num_bins, overconfidence=overconfidence)
-    assert probs.max() < 1  # at exactly 1 torchmetrics differs, see below
+    assert probs.max() < 1  # at exactly 1 torchmetrics differs, see test_calibration
     expected = multiclass_calibration_error(
         torch.from_numpy(probs), torch.from_numpy(labels), num_classes=10, n_bins=num_bins, norm=norm
     )
     bins = metrics.reliability(probs, labels, num_bins)
     np.testing.assert_allclose(metrics.calibration_error(bins, norm), expected.item(), atol=2e-6)
-
-
-def confidences(rng, case, size):
-    """Confidences and outcomes of many characters."""
-    uniform, peaked = rng.uniform(0.1, 1, size), 1 - 0.9 * rng.beta(1, 20, size)
-    return {
-        "calibrated": lambda: (uniform, rng.uniform(size=size) < uniform),
-        "overconfident": lambda: (uniform, rng.uniform(size=size) < uniform**2),
-        "underconfident": lambda: (uniform, rng.uniform(size=size) < uniform**0.3),
-        "peaked": lambda: (peaked, rng.uniform(size=size) < peaked - 0.05),
-        "saturated": lambda: (
-            np.where(rng.uniform(size=size) < 0.5, 1, uniform),
-            rng.uniform(size=size) < 0.7,
-        ),
-        "anti-calibrated": lambda: (uniform, rng.uniform(size=size) < 1 - uniform),
-        "coin": lambda: (rng.uniform(size=size), rng.uniform(size=size) < 0.5),
-        "all right": lambda: (uniform, np.ones(size)),
-        "all wrong": lambda: (uniform, np.zeros(size)),
-        "all equal": lambda: (np.full(size, 0.9), rng.uniform(size=size) < 0.7),
-        "all equal and wrong": lambda: (np.full(size, 0.9), np.zeros(size)),
-        "all one and right": lambda: (np.ones(size), np.ones(size)),
-        "all one and wrong": lambda: (np.ones(size), np.zeros(size)),
-        "three values": lambda: (rng.choice([0.1, 0.5, 1.0], size), rng.uniform(size=size) < 0.5),
-    }[case]()
-
-
-@pytest.mark.parametrize(("size", "tolerance"), [(1, 1e-3), (300, 6e-4), (50_000, 4e-4)])
-@pytest.mark.parametrize(
-    "case",
-    [
-        "calibrated",
-        "overconfident",
-        "underconfident",
-        "peaked",
-        "saturated",
-        "anti-calibrated",
-        "coin",
-        "all right",
-        "all wrong",
-        "all equal",
-        "all equal and wrong",
-        "all one and right",
-        "all one and wrong",
-        "three values",
-    ],
-)
-def test_smooth_ece_equals_relplot(case, size, tolerance):
-    confidence, correct = confidences(np.random.default_rng(size), case, size)
-    confidence, correct = confidence.astype(np.float32), np.asarray(correct, bool)
-    expected = relplot.smECE(confidence.astype(np.float64), correct.astype(np.float64))
-    np.testing.assert_allclose(metrics.smooth_ece(confidence, correct), expected, atol=tolerance)
 
 
 @pytest.mark.parametrize("overconfidence", [0.5, 1.0, 2.0, 4.0])
@@ -147,6 +110,13 @@ def test_accuracy_takes_the_first_class_of_a_tie_and_takes_logits():
     assert metrics.accuracy(logits, jnp.array([0, 1, 1, 2])) == 0.75
 
 
+def test_top_k_takes_the_first_classes_of_a_tie():
+    tied = jnp.array([[1.0, 1.0, 1.0, -jnp.inf]] * 4)
+    for k, expected in [(1, 0.25), (2, 0.5), (3, 0.75), (4, 1.0)]:
+        assert metrics.top_k_accuracy(tied, jnp.arange(4), k) == expected
+    assert metrics.outcomes(jnp.full((7, 7), 1 / 7), jnp.arange(7)).in_top5.tolist() == [True] * 5 + [False] * 2
+
+
 def test_nll_by_hand_and_with_probability_zero():
     probs = jnp.array([[0.5, 0.5], [0.25, 0.75]])
     np.testing.assert_allclose(metrics.nll(probs, jnp.array([1, 0])), np.log(8) / 2, rtol=1e-6)
@@ -160,47 +130,22 @@ def test_brier_sums_over_classes():
     np.testing.assert_allclose(metrics.brier(probs, jnp.array([0, 2, 1])), np.mean(each), rtol=1e-6)
 
 
-def test_reliability_by_hand_with_empty_bins():
-    probs, labels = binary([0.6, 0.7, 0.9, 0.95], [1, 0, 1, 1])
-    bins = metrics.reliability(probs, labels, num_bins=4)
-    np.testing.assert_array_equal(bins.count, [0, 0, 2, 2])
-    np.testing.assert_allclose(bins.accuracy, [0, 0, 0.5, 1])
-    np.testing.assert_allclose(bins.confidence, [0, 0, 0.65, 0.925], rtol=1e-6)
-    np.testing.assert_allclose(metrics.calibration_error(bins, "l1"), (0.15 + 0.075) / 2, rtol=1e-5)
-    expected = np.sqrt((0.15**2 + 0.075**2) / 2)
-    np.testing.assert_allclose(metrics.calibration_error(bins, "l2"), expected, rtol=1e-5)
+def test_outcomes_by_hand():
+    probs = jnp.array([[0.5, 0.1, 0.1, 0.1, 0.1, 0.1], [0.5, 0.1, 0.1, 0.1, 0.1, 0.1], [0.0, 0.0, 0.0, 0.0, 0.0, 1.0]])
+    confidence, correct, in_top5, nll, brier = metrics.outcomes(probs, jnp.array([0, 5, 5]))
+    np.testing.assert_allclose(confidence, [0.5, 0.5, 1.0])
+    np.testing.assert_array_equal(correct, [True, False, True])
+    np.testing.assert_array_equal(in_top5, [True, False, True])
+    np.testing.assert_allclose(nll, [np.log(2), np.log(10), 0], rtol=1e-6)
+    np.testing.assert_allclose(brier, [0.25 + 0.05, 0.25 + 0.04 + 0.81, 0], rtol=1e-6)
+    assert [column.dtype for column in (confidence, correct, in_top5, nll, brier)] == ["f4", "?", "?", "f4", "f4"]
 
 
-def test_a_confidence_on_an_edge_opens_the_upper_bin():
-    probs, labels = binary([0.5, np.nextafter(np.float32(0.75), np.float32(0)), 0.75], [1, 1, 1])
-    np.testing.assert_array_equal(metrics.reliability(probs, labels, num_bins=4).count, [0, 0, 2, 1])
-    tenths = np.arange(6, 10, dtype=np.float32) / np.float32(10)
-    bins = metrics.reliability(*binary(tenths, np.ones(4)), num_bins=10)
-    np.testing.assert_array_equal(bins.count, [0] * 6 + [1] * 4)
-
-
-def test_confidence_one_falls_in_the_last_bin():
-    probs, labels = binary([0.95, 1.0], [1, 0])
-    bins = metrics.reliability(probs, labels, num_bins=10)
-    np.testing.assert_array_equal(bins.count, [0] * 9 + [2])
-    np.testing.assert_allclose(metrics.calibration_error(bins), 0.475, rtol=1e-6)
-    torch_args = torch.from_numpy(probs), torch.from_numpy(labels).long()
-    theirs = multiclass_calibration_error(*torch_args, num_classes=2, n_bins=10, norm="l1")
-    assert abs(theirs.item() - 0.475) > 0.01  # the deliberate difference; if torchmetrics mends it, drop this
-
-
-def test_one_bin_compares_mean_confidence_with_accuracy():
-    probs, labels = predictions(seed=3)
-    bins = metrics.reliability(probs, labels, num_bins=1)
-    gap = abs(probs.max(axis=1).mean() - metrics.accuracy(probs, labels))
-    np.testing.assert_allclose(metrics.calibration_error(bins, "l1"), gap, rtol=1e-4)
-    np.testing.assert_allclose(metrics.calibration_error(bins, "l2"), gap, rtol=1e-4)
-
-
-def test_many_equal_confidences_add_up_exactly():
-    bins = metrics.reliability(*binary(np.full(100_000, 0.9), np.ones(100_000)))
-    np.testing.assert_allclose(bins.confidence[13], 0.9, atol=1e-6)
-    np.testing.assert_allclose(metrics.smooth_ece(np.full(100_000, 0.9), np.zeros(100_000)), 0.9, atol=5e-5)
+@pytest.mark.parametrize(("num_classes", "keys"), [(5, KEYS), (6, KEYS_OF_MANY_CLASSES)])
+def test_top_5_is_told_from_6_classes_on(num_classes, keys):
+    probs, labels = predictions(seed=num_classes, num_classes=num_classes)
+    assert metrics.summary(probs, labels).keys() == keys
+    assert (metrics.outcomes(probs, labels).in_top5 is None) == (num_classes == 5)
 
 
 def test_one_class_is_always_right():
@@ -218,15 +163,29 @@ def test_all_correct_and_all_wrong():
         ("brier", 0, 2),
         ("ece", 0, 1),
         ("rms_ece", 0, 1),
+        ("adaptive_ece", 0, 1),
         ("smooth_ece", 0, 1),
+        ("aurc", 0, 1),
     ]:
         np.testing.assert_allclose(right[name], best, atol=1e-6, err_msg=name)
         np.testing.assert_allclose(wrong[name], worst, rtol=1e-6, err_msg=name)
 
 
-@pytest.mark.parametrize(("correct", "expected"), [(1, 0.2), (0, 0.8)])
-def test_smooth_ece_of_one_example_is_its_residual(correct, expected):
-    np.testing.assert_allclose(metrics.smooth_ece(np.array([0.8]), np.array([correct])), expected, atol=5e-5)
+def test_one_class_predicted():
+    probs = np.tile(np.float32([0.7, 0.2, 0.1]), (10, 1))
+    summary = metrics.summary(probs, np.arange(10) % 3)  # right 4 times
+    expected = {"accuracy": 0.4, "ece": 0.3, "rms_ece": 0.3, "adaptive_ece": 0.3, "aurc": 0.6}
+    for name, value in expected.items():
+        np.testing.assert_allclose(summary[name], value, rtol=1e-5, err_msg=name)
+
+
+def test_summary_of_one_example():
+    summary = metrics.summary(np.float32([[0.8, 0.2]]), np.array([1]))
+    expected = dict.fromkeys(("ece", "rms_ece", "adaptive_ece", "smooth_ece"), 0.8)
+    expected |= {"accuracy": 0, "nll": np.log(5), "brier": 2 * 0.64, "aurc": 1}
+    assert summary.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(summary[name], value, atol=5e-5, err_msg=name)
 
 
 # laws
@@ -236,11 +195,12 @@ def test_smooth_ece_of_one_example_is_its_residual(correct, expected):
 @given(prediction_sets)
 def test_ranges_and_order(drawn):
     summary = {name: float(value) for name, value in metrics.summary(*drawn).items()}
-    upper = dict.fromkeys(KEYS, 1.0) | {"nll": 87.4, "brier": 2.0}
-    assert set(summary) == KEYS
+    upper = dict.fromkeys(KEYS_OF_MANY_CLASSES, 1.0) | {"nll": 87.4, "brier": 2.0}
+    assert summary.keys() == KEYS_OF_MANY_CLASSES
     for name, value in summary.items():
         assert -1e-6 <= value <= upper[name] + 1e-6, (name, value)
     assert summary["ece"] <= summary["rms_ece"] + 1e-6
+    assert summary["accuracy"] <= summary["top5_accuracy"]
 
 
 @settings(deadline=None, max_examples=30)
@@ -249,18 +209,38 @@ def test_the_order_of_examples_is_nothing(drawn, seed):
     probs, labels = drawn
     order = np.random.default_rng(seed).permutation(len(labels))
     expected, permuted = metrics.summary(probs, labels), metrics.summary(probs[order], labels[order])
-    for name in KEYS:
+    for name in KEYS_OF_MANY_CLASSES:
         np.testing.assert_allclose(permuted[name], expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 @settings(deadline=None, max_examples=30)
-@given(prediction_sets, st.sampled_from([1, 30]))
-def test_bins_hold_each_example_once(drawn, num_bins):
-    probs, labels = drawn
-    bins = metrics.reliability(probs, labels, num_bins)
-    assert bins.count.sum() == len(labels)
-    np.testing.assert_allclose(bins.count @ bins.accuracy, metrics.accuracy(probs, labels) * len(labels), rtol=1e-5)
-    np.testing.assert_allclose(bins.count @ bins.confidence, probs.max(axis=1).sum(), rtol=1e-5)
+@given(prediction_sets)
+def test_a_set_twice_is_the_set_once(drawn):
+    once, twice = (metrics.summary(*(np.tile(a, (n,) + (1,) * (a.ndim - 1)) for a in drawn)) for n in (1, 2))
+    for name in KEYS_OF_MANY_CLASSES - {"aurc"}:  # whose coverages are finer the second time
+        np.testing.assert_allclose(twice[name], once[name], rtol=1e-5, atol=2e-6, err_msg=name)
+
+
+@settings(deadline=None, max_examples=20)
+@given(prediction_sets, st.sampled_from([1, 8, 16]))
+def test_a_stream_of_batches_gives_what_the_whole_set_gives(drawn, size):
+    table, whole = in_batches(*drawn, size), metrics.outcomes(*drawn)
+    for name in ("confidence", "correct", "in_top5"):
+        np.testing.assert_array_equal(getattr(table, name), getattr(whole, name), err_msg=name)
+    streamed, expected = metrics.summary_of(table, num_bins=7), metrics.summary(*drawn, num_bins=7)
+    assert streamed.keys() == expected.keys()
+    for name in expected:
+        np.testing.assert_allclose(streamed[name], expected[name], rtol=1e-6, err_msg=name)
+
+
+def test_a_stream_of_few_classes_has_no_column_of_the_top_5():
+    probs, labels = predictions(seed=4, num_classes=3)
+    table = in_batches(probs, labels, 128)
+    assert table.in_top5 is None
+    assert table.nll.shape == (500,)
+    expected = metrics.summary(probs, labels)
+    for name, value in metrics.summary_of(table).items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-6, err_msg=name)
 
 
 # under jit, and with what dtypes
@@ -268,15 +248,12 @@ def test_bins_hold_each_example_once(drawn, num_bins):
 
 def test_all_functions_are_the_same_under_jit():
     probs, labels = predictions(seed=5)
-    confidence, correct = probs.max(axis=1), probs.argmax(axis=1) == labels
-    bins = metrics.reliability(probs, labels)
     for function, args in [
         (metrics.accuracy, (probs, labels)),
         (metrics.nll, (probs, labels)),
         (metrics.brier, (probs, labels)),
-        (metrics.reliability, (probs, labels)),
-        (metrics.calibration_error, (bins,)),
-        (metrics.smooth_ece, (confidence, correct)),
+        (metrics.outcomes, (probs, labels)),
+        (metrics.summary_of, (metrics.outcomes(probs, labels),)),
         (metrics.summary, (probs, labels)),
     ]:
         jax.tree.map(
@@ -286,25 +263,34 @@ def test_all_functions_are_the_same_under_jit():
         )
 
 
-def test_num_bins_and_norm_are_static_under_jit():
+def test_num_bins_and_k_are_static_under_jit():
     probs, labels = predictions(seed=6)
     jitted = jax.jit(metrics.summary, static_argnames="num_bins")(probs, labels, num_bins=7)
-    for norm, name in [("l1", "ece"), ("l2", "rms_ece")]:
-        bins = metrics.reliability(probs, labels, num_bins=7)
-        error = jax.jit(metrics.calibration_error, static_argnames="norm")(bins, norm=norm)
-        np.testing.assert_allclose(jitted[name], error, rtol=1e-5)
+    for name, value in metrics.summary_of(metrics.outcomes(probs, labels), num_bins=7).items():
+        np.testing.assert_allclose(jitted[name], value, rtol=1e-5, err_msg=name)
+    top_3 = jax.jit(metrics.top_k_accuracy, static_argnames="k")(probs, labels, k=3)
+    assert top_3 == metrics.top_k_accuracy(probs, labels, 3)
 
 
 def test_summary_is_its_parts():
     probs, labels = predictions(seed=7)
+    judged = probs.max(axis=1), probs.argmax(axis=1) == labels
+    bins = metrics.reliability_bins(*judged, 15)
+    expected = {
+        "accuracy": metrics.accuracy(probs, labels),
+        "top5_accuracy": metrics.top_k_accuracy(probs, labels, 5),
+        "nll": metrics.nll(probs, labels),
+        "brier": metrics.brier(probs, labels),
+        "ece": metrics.calibration_error(bins, "l1"),
+        "rms_ece": metrics.calibration_error(bins, "l2"),
+        "adaptive_ece": metrics.adaptive_calibration_error(*judged, 15),
+        "smooth_ece": metrics.smooth_ece(*judged),
+        "aurc": metrics.aurc(*judged),
+    }
     summary = metrics.summary(probs, labels)
-    for name in ("accuracy", "nll", "brier"):
-        np.testing.assert_allclose(summary[name], getattr(metrics, name)(probs, labels), rtol=1e-5)
-    bins = metrics.reliability(probs, labels, 15)
-    np.testing.assert_allclose(summary["ece"], metrics.calibration_error(bins, "l1"), rtol=1e-5)
-    np.testing.assert_allclose(summary["rms_ece"], metrics.calibration_error(bins, "l2"), rtol=1e-5)
-    smooth_ece = metrics.smooth_ece(probs.max(axis=1), probs.argmax(axis=1) == labels)
-    np.testing.assert_allclose(summary["smooth_ece"], smooth_ece, rtol=1e-5)
+    assert summary.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(summary[name], value, rtol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
@@ -322,14 +308,16 @@ def test_results_are_float32_in_64_bit_mode():
     expected = metrics.summary(probs, labels)
     with jax.enable_x64(True):
         summary = metrics.summary(probs.astype(np.float64), labels)
-    for name in KEYS:
+    for name in KEYS_OF_MANY_CLASSES:
         assert summary[name].dtype == jnp.float32
         np.testing.assert_allclose(summary[name], expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 # mistakes
 
+
 PROBS, LABELS = predictions(seed=10, num_examples=4, num_classes=3)
+TABLE = metrics.outcomes(PROBS, LABELS)
 
 
 @pytest.mark.parametrize(
@@ -352,15 +340,30 @@ PROBS, LABELS = predictions(seed=10, num_examples=4, num_classes=3)
         (PROBS, np.array([0, 1, 2, -1]), ValueError, r"labels must lie in \[0, 2\], got values from -1 to 2"),
     ],
 )
-@pytest.mark.parametrize("metric", [metrics.nll, metrics.brier, metrics.reliability, metrics.summary])
+@pytest.mark.parametrize("metric", [metrics.nll, metrics.brier, metrics.reliability, metrics.outcomes, metrics.summary])
 def test_bad_predictions_are_refused(metric, probs, labels, error, message):
     with pytest.raises(error, match=message):
         metric(probs, labels)
 
 
-def test_accuracy_names_its_own_argument():
+def test_accuracies_name_their_own_argument():
     with pytest.raises(ValueError, match="probs_or_logits must not hold NaN"):
         metrics.accuracy(PROBS * np.nan, LABELS)
+    with pytest.raises(ValueError, match=r"^scores must not hold NaN"):
+        metrics.top_k_accuracy(PROBS * np.nan, LABELS, 1)
+
+
+@pytest.mark.parametrize(
+    ("k", "error", "message"),
+    [
+        (0, ValueError, "k must be at least 1, got 0"),
+        (4, ValueError, "k must be at most 3, the number of classes; got 4"),
+        (1.0, TypeError, "k must be an integer, static under jit; got float"),
+    ],
+)
+def test_bad_k_is_refused(k, error, message):
+    with pytest.raises(error, match=message):
+        metrics.top_k_accuracy(PROBS, LABELS, k)
 
 
 def test_shapes_are_refused_under_jit_too():
@@ -378,28 +381,26 @@ def test_bad_num_bins_is_refused(function):
         jax.jit(function)(PROBS, LABELS, num_bins=15)
 
 
-def test_unknown_norm_is_refused():
-    with pytest.raises(ValueError, match="norm must be 'l1' or 'l2', got 'max'"):
-        metrics.calibration_error(metrics.reliability(PROBS, LABELS), "max")
-
-
 @pytest.mark.parametrize(
-    ("confidence", "correct", "error", "message"),
+    ("column", "values", "error", "message"),
     [
-        (PROBS, LABELS, ValueError, r"confidence must be \[B\], B at least 1; got shape \(4, 3\)"),
-        (PROBS[:0, 0], LABELS[:0], ValueError, r"confidence must be \[B\], B at least 1; got shape \(0,\)"),
-        (LABELS, LABELS, TypeError, "confidence must be floating, got int32"),
-        (
-            PROBS[:, 0],
-            LABELS[:3],
-            ValueError,
-            r"correct must be \[B\], \(4,\) as confidence; got shape \(3,\)",
-        ),
-        (PROBS[:, 0] * np.nan, LABELS, ValueError, "confidence must not hold NaN, got 4 of it in 4 values"),
-        (PROBS[:, 0] + 1, LABELS, ValueError, r"confidence must lie in \[0, 1\], got values from 1"),
-        (PROBS[:, 0], np.array([0, 1, 2, 1]), ValueError, "correct must be bool or hold 0 and 1 alone"),
+        ("confidence", PROBS, ValueError, r"confidence must be \[B\], B at least 1; got shape \(4, 3\)"),
+        ("confidence", 2 + PROBS[:, 0], ValueError, r"confidence must lie in \[0, 1\], got values from 2"),
+        ("correct", LABELS[:3], ValueError, r"correct must be \[B\], \(4,\) as confidence; got shape \(3,\)"),
+        ("in_top5", np.ones(3, bool), ValueError, r"in_top5 must be \[B\], \(4,\) as confidence; got shape \(3,\)"),
+        ("in_top5", np.full(4, 2), ValueError, "in_top5 must be bool or hold 0 and 1 alone"),
+        ("nll", PROBS[:, 0] * np.nan, ValueError, "nll must not hold NaN, got 4 of it in 4 values"),
+        ("nll", PROBS[:, 0] - 2, ValueError, r"nll must lie in \[0, inf\], got values from -"),
+        ("brier", PROBS[:1, 0], ValueError, r"brier must be \[B\], \(4,\) as confidence; got shape \(1,\)"),
+        ("brier", LABELS, TypeError, "brier must be floating, got int"),
     ],
 )
-def test_bad_outcomes_are_refused(confidence, correct, error, message):
+def test_bad_tables_are_refused(column, values, error, message):
     with pytest.raises(error, match=message):
-        metrics.smooth_ece(confidence, correct)
+        metrics.summary_of(TABLE._replace(**{column: values}))
+
+
+def test_nan_that_jit_let_through_is_found_afterwards():
+    table = jax.jit(metrics.outcomes)(np.where(np.eye(4, 3, dtype=bool), np.float32(np.nan), PROBS), LABELS)
+    with pytest.raises(ValueError, match="confidence must not hold NaN, got 3 of it in 4 values"):
+        metrics.summary_of(table)

@@ -1,0 +1,59 @@
+"""Probe: a linear classifier on what the last layer sees, in and out of the distribution it is fitted to."""
+
+import warnings
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from anchor_jax import metrics
+from anchor_jax.data import Stream
+from anchor_jax.errors import UserError
+from anchor_jax.evaluation.examples import METRICS, joined, watched
+from anchor_jax.evaluation.subject import Finding, Subject
+
+_MAX_ITERATIONS = 1_000
+
+
+def measure(subject: Subject, num_references: int) -> Finding:
+    """Fit multinomial logistic regression to the split "train" of the first set; test on its "test" and on the others.
+
+    Features are the mean over K references, standardised by those of the fitted set.
+    """
+    if not subject.options.probe:
+        raise UserError("suite 'probe' needs a set to be fitted to; give it as --probe, such as --probe=tfds:cifar100")
+    first, *others = subject.options.probe
+    fitted = subject.open(first, default_split="train")
+    features, labels = _features(subject, fitted, num_references)
+    scaler, linear = StandardScaler(), LogisticRegression(max_iter=_MAX_ITERATIONS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # told among the facts
+        linear.fit(scaler.fit_transform(features), labels)
+    missing = len(fitted.label_names) - len(linear.classes_)
+    if missing:
+        raise UserError(f"'{fitted.name}' has no examples of {missing} of its classes to fit to; give a set with all")
+    iterations = int(np.max(linear.n_iter_))
+
+    found, members = {}, []
+    for spec in (first, *others):
+        stream = subject.open(spec, label_names=fitted.label_names)
+        features, labels = _features(subject, stream, num_references)
+        probs = linear.predict_proba(scaler.transform(features)).astype(np.float32)
+        of_set = metrics.summary(probs, labels, subject.num_bins)
+        members.append(stream.name)
+        found |= {f"{stream.name}/{name}": float(of_set[name]) for name in METRICS}
+    facts = {
+        "fitted_to": fitted.name,
+        "in_distribution": members[0],
+        "members": members,
+        "iterations": iterations,
+        "converged": iterations < _MAX_ITERATIONS,
+        "solver": "scikit-learn LogisticRegression (lbfgs, C=1) on standardised features",
+    }
+    return Finding(found | {"accuracy": found[f"{members[0]}/accuracy"]}, {}, facts)
+
+
+def _features(subject: Subject, stream: Stream, num_references: int) -> tuple[np.ndarray, np.ndarray]:
+    batches = watched(stream, subject.predictor, f"features of {stream.name}, {num_references} references")
+    return joined(subject.predictor.stream_features(batches, num_references))

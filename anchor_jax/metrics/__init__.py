@@ -1,0 +1,43 @@
+"""Numbers from predictions: how often a classifier is right, and how far its confidence can be trusted.
+
+Pure functions of arrays that work under `jax.jit` (what sets a shape, as `num_bins`, is static) and compute
+in float32. B is the number of examples in the whole set and C the number of classes. Calibration errors and
+areas are not averages over examples, so none of these may be averaged over batches: reduce each batch with
+`outcomes`, join the columns, and ask `summary_of` once.
+
+What is wrong with a shape or a dtype is refused always; NaN and values out of range are refused wherever
+the values can be seen, that is outside `jit`. Under `jit` such values give numbers without meaning.
+"""
+
+from anchor_jax.metrics.calibration import (
+    ReliabilityBins,
+    adaptive_calibration_error,
+    calibration_error,
+    reliability,
+    reliability_bins,
+    smooth_ece,
+)
+from anchor_jax.metrics.scores import accuracy, brier, nll, top_k_accuracy
+from anchor_jax.metrics.selective import RiskCoverage, aurc, excess_aurc, risk_coverage
+from anchor_jax.metrics.table import Outcomes, outcomes, summary, summary_of
+
+__all__ = [
+    "Outcomes",
+    "ReliabilityBins",
+    "RiskCoverage",
+    "accuracy",
+    "adaptive_calibration_error",
+    "aurc",
+    "brier",
+    "calibration_error",
+    "excess_aurc",
+    "nll",
+    "outcomes",
+    "reliability",
+    "reliability_bins",
+    "risk_coverage",
+    "smooth_ece",
+    "summary",
+    "summary_of",
+    "top_k_accuracy",
+]

@@ -1,0 +1,331 @@
+"""Calibration errors against other people's libraries, hand-worked answers, and the laws they must obey."""
+
+import itertools
+import warnings
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.calibration import calibration_curve
+
+from anchor_jax import metrics
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import relplot
+    import torch
+    from torchmetrics.functional.classification import binary_calibration_error
+
+
+def confidences(rng, case, size):
+    """Confidences and outcomes of many characters."""
+    uniform, peaked = rng.uniform(0.1, 1, size), 1 - 0.9 * rng.beta(1, 20, size)
+    return {
+        "calibrated": lambda: (uniform, rng.uniform(size=size) < uniform),
+        "overconfident": lambda: (uniform, rng.uniform(size=size) < uniform**2),
+        "underconfident": lambda: (uniform, rng.uniform(size=size) < uniform**0.3),
+        "peaked": lambda: (peaked, rng.uniform(size=size) < peaked - 0.05),
+        "saturated": lambda: (
+            np.where(rng.uniform(size=size) < 0.5, 1, uniform),
+            rng.uniform(size=size) < 0.7,
+        ),
+        "anti-calibrated": lambda: (uniform, rng.uniform(size=size) < 1 - uniform),
+        "coin": lambda: (rng.uniform(size=size), rng.uniform(size=size) < 0.5),
+        "all right": lambda: (uniform, np.ones(size)),
+        "all wrong": lambda: (uniform, np.zeros(size)),
+        "all equal": lambda: (np.full(size, 0.9), rng.uniform(size=size) < 0.7),
+        "all equal and wrong": lambda: (np.full(size, 0.9), np.zeros(size)),
+        "all one and right": lambda: (np.ones(size), np.ones(size)),
+        "all one and wrong": lambda: (np.ones(size), np.zeros(size)),
+        "three values": lambda: (rng.choice([0.1, 0.5, 1.0], size), rng.uniform(size=size) < 0.5),
+    }[case]()
+
+
+def equal_mass_gaps(confidence, correct, num_bins):
+    """accuracy - confidence of bins of equal mass: of each example num_bins copies, B copies a bin."""
+    order = np.argsort(confidence, kind="stable")
+    residual = np.asarray(correct, np.float64)[order] - np.asarray(confidence, np.float64)[order]
+    return np.repeat(residual, num_bins).reshape(num_bins, -1).mean(axis=1)
+
+
+@st.composite
+def judged_sets(draw):
+    """Confidences with many ties, and outcomes."""
+    size = draw(st.sampled_from([1, 2, 24]))  # each shape compiles anew: few of them
+    values = st.one_of(st.sampled_from([0.0, 0.25, 0.5, 1.0]), st.floats(2**-20, 1, width=32))
+    confidence = draw(st.lists(values, min_size=size, max_size=size))
+    correct = draw(st.lists(st.booleans(), min_size=size, max_size=size))
+    return np.array(confidence, np.float32), np.array(correct)
+
+
+# against other libraries
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2"])
+@pytest.mark.parametrize("num_bins", [1, 15])
+def test_binned_errors_equal_torchmetrics(norm, num_bins):
+    confidence, correct = confidences(np.random.default_rng(num_bins), "overconfident", 1000)
+    confidence = confidence.astype(np.float32)
+    torch_args = torch.from_numpy(confidence), torch.from_numpy(correct.astype(int))
+    expected = binary_calibration_error(*torch_args, n_bins=num_bins, norm=norm)
+    bins = metrics.reliability_bins(confidence, correct, num_bins)
+    np.testing.assert_allclose(metrics.calibration_error(bins, norm), expected.item(), atol=2e-6)
+
+
+@pytest.mark.parametrize("case", ["calibrated", "overconfident", "peaked", "anti-calibrated", "all wrong"])
+def test_adaptive_error_equals_the_quantiles_of_sklearn(case):
+    confidence, correct = confidences(np.random.default_rng(1), case, 1500)
+    confidence = confidence.astype(np.float32)
+    right, promised = calibration_curve(correct, confidence, n_bins=15, strategy="quantile")
+    assert len(right) == 15
+    expected = np.mean(np.abs(right - promised))  # each bin holds 100
+    np.testing.assert_allclose(metrics.adaptive_calibration_error(confidence, correct), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize(("size", "tolerance"), [(1, 1e-3), (300, 6e-4), (50_000, 4e-4)])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "calibrated",
+        "overconfident",
+        "underconfident",
+        "peaked",
+        "saturated",
+        "anti-calibrated",
+        "coin",
+        "all right",
+        "all wrong",
+        "all equal",
+        "all equal and wrong",
+        "all one and right",
+        "all one and wrong",
+        "three values",
+    ],
+)
+def test_smooth_ece_equals_relplot(case, size, tolerance):
+    confidence, correct = confidences(np.random.default_rng(size), case, size)
+    confidence, correct = confidence.astype(np.float32), np.asarray(correct, bool)
+    expected = relplot.smECE(confidence.astype(np.float64), correct.astype(np.float64))
+    np.testing.assert_allclose(metrics.smooth_ece(confidence, correct), expected, atol=tolerance)
+
+
+# worked by hand
+
+
+def test_reliability_by_hand_with_empty_bins():
+    bins = metrics.reliability_bins(np.float32([0.6, 0.7, 0.9, 0.95]), np.array([1, 0, 1, 1]), num_bins=4)
+    np.testing.assert_array_equal(bins.count, [0, 0, 2, 2])
+    np.testing.assert_allclose(bins.accuracy, [0, 0, 0.5, 1])
+    np.testing.assert_allclose(bins.confidence, [0, 0, 0.65, 0.925], rtol=1e-6)
+    np.testing.assert_allclose(metrics.calibration_error(bins, "l1"), (0.15 + 0.075) / 2, rtol=1e-5)
+    expected = np.sqrt((0.15**2 + 0.075**2) / 2)
+    np.testing.assert_allclose(metrics.calibration_error(bins, "l2"), expected, rtol=1e-5)
+
+
+def test_reliability_is_that_of_the_top_classes():
+    probs = np.float32([[0.6, 0.4], [0.3, 0.7], [0.5, 0.5]])
+    of_classes = metrics.reliability(probs, np.array([1, 1, 0]), num_bins=5)
+    expected = metrics.reliability_bins(np.float32([0.6, 0.7, 0.5]), np.array([0, 1, 1]), num_bins=5)
+    jax.tree.map(np.testing.assert_array_equal, of_classes, expected)
+
+
+def test_a_confidence_on_an_edge_opens_the_upper_bin():
+    confidence = np.array([0.5, np.nextafter(np.float32(0.75), np.float32(0)), 0.75], np.float32)
+    np.testing.assert_array_equal(metrics.reliability_bins(confidence, np.ones(3), num_bins=4).count, [0, 0, 2, 1])
+    tenths = np.arange(6, 10, dtype=np.float32) / np.float32(10)
+    bins = metrics.reliability_bins(tenths, np.ones(4), num_bins=10)
+    np.testing.assert_array_equal(bins.count, [0] * 6 + [1] * 4)
+
+
+def test_confidence_one_falls_in_the_last_bin():
+    confidence, correct = np.float32([0.95, 1.0]), np.array([1, 0])
+    bins = metrics.reliability_bins(confidence, correct, num_bins=10)
+    np.testing.assert_array_equal(bins.count, [0] * 9 + [2])
+    np.testing.assert_allclose(metrics.calibration_error(bins), 0.475, rtol=1e-6)
+    theirs = binary_calibration_error(torch.from_numpy(confidence), torch.from_numpy(correct), n_bins=10, norm="l1")
+    assert abs(theirs.item() - 0.475) > 0.01  # the deliberate difference; if torchmetrics mends it, drop this
+
+
+def test_one_bin_compares_mean_confidence_with_accuracy():
+    confidence, correct = confidences(np.random.default_rng(3), "overconfident", 500)
+    bins = metrics.reliability_bins(confidence, correct, num_bins=1)
+    gap = abs(confidence.mean() - correct.mean())
+    np.testing.assert_allclose(metrics.calibration_error(bins, "l1"), gap, rtol=1e-4)
+    np.testing.assert_allclose(metrics.calibration_error(bins, "l2"), gap, rtol=1e-4)
+    np.testing.assert_allclose(metrics.adaptive_calibration_error(confidence, correct, 1), gap, rtol=1e-4)
+
+
+def test_many_equal_confidences_add_up_exactly():
+    confidence, wrong = np.full(100_000, 0.9), np.zeros(100_000)
+    np.testing.assert_allclose(metrics.reliability_bins(confidence, wrong).confidence[13], 0.9, atol=1e-6)
+    np.testing.assert_allclose(metrics.smooth_ece(confidence, wrong), 0.9, atol=5e-5)
+    np.testing.assert_allclose(metrics.adaptive_calibration_error(confidence, wrong), 0.9, atol=2e-6)
+
+
+@pytest.mark.parametrize(("correct", "expected"), [(1, 0.2), (0, 0.8)])
+def test_smooth_ece_of_one_example_is_its_residual(correct, expected):
+    np.testing.assert_allclose(metrics.smooth_ece(np.array([0.8]), np.array([correct])), expected, atol=5e-5)
+
+
+def test_adaptive_error_by_hand():
+    confidence, correct = np.float32([0.9, 0.6, 0.8, 0.7]), np.array([1, 0, 1, 1])
+    error = metrics.adaptive_calibration_error(confidence, correct, num_bins=2)
+    np.testing.assert_allclose(error, (abs(0.5 - 0.65) + abs(1 - 0.85)) / 2, rtol=1e-5)
+    # four thirds of an example a bin: 0.6 and a third of 0.7; two thirds each of 0.7 and 0.8; a third of 0.8 and 0.9
+    error = metrics.adaptive_calibration_error(confidence, correct, num_bins=3)
+    np.testing.assert_allclose(error, (abs(0.6 - 0.3 / 3) + (0.3 + 0.2) * 2 / 3 + 0.2 / 3 + 0.1) / 4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("num_bins", [2, 3, 15])
+def test_a_border_through_equal_confidences_divides_them_evenly(num_bins):
+    confidence, correct = np.float32([0.5] * 8 + [0.9] * 2), np.array([1, 0, 0, 0] * 2 + [1, 1])
+    # each side holds 1 right in 4, in whatever order they come
+    if num_bins == 15:
+        expected = 0.8 * 0.25 + 0.2 * 0.1  # no bin mixes the two confidences
+    else:
+        first = 10 - 10 / num_bins  # examples below the last bin, all of them 0.5
+        expected = (first * 0.25 + abs((8 - first) * 0.25 - 2 * 0.1)) / 10
+    error = metrics.adaptive_calibration_error(confidence, correct, num_bins)
+    np.testing.assert_allclose(error, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("num_bins", [1, 2, 3, 5, 7])
+@pytest.mark.parametrize(
+    ("confidence", "correct"),
+    [
+        ([0.9, 0.9, 0.9, 0.9], [1, 1, 0, 0]),
+        ([0.9, 0.5, 0.5, 0.5, 1.0], [1, 1, 0, 0, 0]),
+        ([0.3, 0.3, 0.7, 0.7, 0.7, 0.7], [0, 1, 1, 0, 0, 1]),
+        ([1.0], [0]),
+    ],
+)
+def test_adaptive_error_is_over_all_orders_of_equal_confidences(confidence, correct, num_bins):
+    confidence, correct = np.array(confidence), np.array(correct)
+    orders = [list(order) for order in itertools.permutations(range(len(correct)))]
+    gaps = np.mean([equal_mass_gaps(confidence[order], correct[order], num_bins) for order in orders], axis=0)
+    error = metrics.adaptive_calibration_error(confidence, correct, num_bins)
+    np.testing.assert_allclose(error, np.mean(np.abs(gaps)), atol=1e-6)
+
+
+# laws
+
+
+@pytest.mark.parametrize("size", [5, 14, 15, 16, 1007])
+def test_borders_on_whole_examples_change_the_adaptive_error_little(size):
+    confidence, correct = confidences(np.random.default_rng(size), "overconfident", size)
+    error = metrics.adaptive_calibration_error(confidence, correct)
+    np.testing.assert_allclose(error, np.mean(np.abs(equal_mass_gaps(confidence, correct, 15))), atol=2e-6)
+    order = np.argsort(confidence)
+    whole = np.array_split(correct[order] - confidence[order], 15)
+    assert abs(error - sum(abs(part.sum()) for part in whole) / size) < 2 * 15 / size
+
+
+@settings(deadline=None, max_examples=50)
+@given(judged_sets(), st.integers(0, 1000))
+def test_the_order_of_examples_is_nothing_to_the_adaptive_error(drawn, seed):
+    confidence, correct = drawn
+    order = np.random.default_rng(seed).permutation(len(correct))
+    permuted = metrics.adaptive_calibration_error(confidence[order], correct[order], 5)
+    assert permuted == metrics.adaptive_calibration_error(confidence, correct, 5)  # to the bit
+
+
+@settings(deadline=None, max_examples=50)
+@given(judged_sets())
+def test_halving_the_bins_cannot_raise_the_adaptive_error(drawn):
+    errors = [float(metrics.adaptive_calibration_error(*drawn, num_bins)) for num_bins in (1, 2, 4, 48)]
+    confidence, correct = drawn
+    np.testing.assert_allclose(errors[0], abs(correct.mean() - confidence.mean()), atol=2e-6)
+    assert errors[-1] <= 1 + 2e-6
+    assert all(few <= many + 2e-6 for few, many in itertools.pairwise(errors))
+
+
+@settings(deadline=None, max_examples=30)
+@given(judged_sets(), st.sampled_from([1, 30]))
+def test_bins_hold_each_example_once(drawn, num_bins):
+    confidence, correct = drawn
+    bins = metrics.reliability_bins(confidence, correct, num_bins)
+    assert bins.count.sum() == len(correct)
+    np.testing.assert_allclose(bins.count @ bins.accuracy, correct.sum(), rtol=1e-5)
+    np.testing.assert_allclose(bins.count @ bins.confidence, confidence.sum(), rtol=1e-5)
+
+
+@settings(deadline=None, max_examples=30)
+@given(judged_sets())
+def test_a_set_twice_is_as_calibrated_as_once(drawn):
+    errors = [
+        (
+            metrics.calibration_error(metrics.reliability_bins(*judged)),
+            metrics.adaptive_calibration_error(*judged),
+            metrics.smooth_ece(*judged),
+        )
+        for judged in (drawn, [np.tile(column, 2) for column in drawn])
+    ]
+    np.testing.assert_allclose(*errors, atol=2e-6)
+
+
+# under jit, and mistakes
+
+
+def test_all_functions_are_the_same_under_jit():
+    judged = confidences(np.random.default_rng(5), "peaked", 500)
+    probs, labels = np.float32([[0.6, 0.4], [0.3, 0.7]]), np.array([1, 1])
+    for function, args in [
+        (metrics.reliability, (probs, labels)),
+        (metrics.reliability_bins, judged),
+        (metrics.calibration_error, (metrics.reliability_bins(*judged),)),
+        (metrics.adaptive_calibration_error, judged),
+        (metrics.smooth_ece, judged),
+    ]:
+        jax.tree.map(
+            lambda jitted, plain: np.testing.assert_allclose(jitted, plain, rtol=1e-5, atol=1e-6),
+            jax.jit(function)(*args),
+            function(*args),
+        )
+
+
+def test_num_bins_and_norm_are_static_under_jit():
+    judged = confidences(np.random.default_rng(6), "overconfident", 500)
+    bins = jax.jit(metrics.reliability_bins, static_argnames="num_bins")(*judged, num_bins=7)
+    for norm in ("l1", "l2"):
+        error = jax.jit(metrics.calibration_error, static_argnames="norm")(bins, norm=norm)
+        np.testing.assert_allclose(error, metrics.calibration_error(bins, norm), rtol=1e-5)
+    jitted = jax.jit(metrics.adaptive_calibration_error, static_argnames="num_bins")(*judged, num_bins=7)
+    np.testing.assert_allclose(jitted, metrics.adaptive_calibration_error(*judged, 7), rtol=1e-5)
+
+
+CONFIDENCE, CORRECT = np.float32([0.9, 0.8, 0.4, 0.3]), np.array([1, 1, 0, 1])
+
+
+@pytest.mark.parametrize("function", [metrics.reliability_bins, metrics.adaptive_calibration_error])
+def test_bad_num_bins_is_refused(function):
+    with pytest.raises(ValueError, match="num_bins must be at least 1, got 0"):
+        function(CONFIDENCE, CORRECT, num_bins=0)
+    with pytest.raises(TypeError, match="num_bins must be an integer, static under jit; got float"):
+        function(CONFIDENCE, CORRECT, num_bins=15.0)
+    with pytest.raises(TypeError, match="num_bins must be an integer, static under jit"):
+        jax.jit(function)(CONFIDENCE, CORRECT, num_bins=15)
+
+
+def test_unknown_norm_is_refused():
+    with pytest.raises(ValueError, match="norm must be 'l1' or 'l2', got 'max'"):
+        metrics.calibration_error(metrics.reliability_bins(CONFIDENCE, CORRECT), "max")
+
+
+@pytest.mark.parametrize(
+    ("confidence", "correct", "error", "message"),
+    [
+        (np.ones((4, 3)), CORRECT, ValueError, r"confidence must be \[B\], B at least 1; got shape \(4, 3\)"),
+        (CONFIDENCE[:0], CORRECT[:0], ValueError, r"confidence must be \[B\], B at least 1; got shape \(0,\)"),
+        (CORRECT, CORRECT, TypeError, "confidence must be floating, got int32"),
+        (CONFIDENCE, CORRECT[:3], ValueError, r"correct must be \[B\], \(4,\) as confidence; got shape \(3,\)"),
+        (CONFIDENCE * np.nan, CORRECT, ValueError, "confidence must not hold NaN, got 4 of it in 4 values"),
+        (CONFIDENCE + 1, CORRECT, ValueError, r"confidence must lie in \[0, 1\], got values from 1"),
+        (CONFIDENCE, np.array([0, 1, 2, 1]), ValueError, "correct must be bool or hold 0 and 1 alone"),
+    ],
+)
+@pytest.mark.parametrize("metric", [metrics.reliability_bins, metrics.adaptive_calibration_error, metrics.smooth_ece])
+def test_bad_outcomes_are_refused(metric, confidence, correct, error, message):
+    with pytest.raises(error, match=message):
+        metric(confidence, correct)
