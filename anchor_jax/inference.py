@@ -58,6 +58,21 @@ class Classification(NamedTuple):
     mutual_information: jax.Array  # float32 [B], in [0, ln C] nats; higher is less certain; 0 when K == 1
 
 
+class Poll(NamedTuple):
+    """Class predictions of K references, and how far they agree."""
+
+    classification: Classification
+    agreement: (
+        jax.Array
+    )  # float32 [B], largest share of references that say one class, in [1/K, 1]; 1 - variation ratio
+
+
+def poll_of_one(logits: jax.Array) -> Poll:
+    """The poll of a network that is asked once, without references or with one: floating logits `[B, C]`."""
+    probs, num = jax.nn.softmax(logits), len(logits)
+    return Poll(Classification(logits, probs, None, predictive_entropy(probs), jnp.zeros(num)), jnp.ones(num))
+
+
 def encode_references(model: SplitModel, params: Any, references: jax.Array) -> EncodedReferences:
     """The references' part of the first layer, computed once for many calls of `predict` and `classify`.
 
@@ -130,6 +145,19 @@ def classify(
     Raises:
       ValueError: K or `chunk_size` is below 1, the references do not fit the inputs, or `temper` is unknown.
     """
+    return poll(apply_fn, params, x, references, chunk_size=chunk_size, temper=temper).classification
+
+
+def poll(
+    apply_fn: Apply | SplitModel,
+    params: Any,
+    x: jax.Array,
+    references: jax.Array | EncodedReferences,
+    *,
+    chunk_size: int | None = None,
+    temper: Literal["duq"] | None = None,
+) -> Poll:
+    """As `classify`, and how far the references agree on a class, in the same pass."""
     if temper not in (None, "duq"):
         raise ValueError(f"temper must be None or 'duq', got {temper!r}")
     logits_of, references = _by_reference(apply_fn, params, x, references)
@@ -137,7 +165,8 @@ def classify(
     def outputs(reference):
         logits = logits_of(reference)
         probs = jax.nn.softmax(logits)
-        values = {"logits": logits, "probs": probs, "entropy": predictive_entropy(probs)}
+        vote = jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1])
+        values = {"logits": logits, "probs": probs, "entropy": predictive_entropy(probs), "vote": vote}
         return values | {"sigmoid": jax.nn.sigmoid(logits)} if temper else values
 
     mean, std = _over_references(outputs, references, chunk_size)
@@ -146,7 +175,8 @@ def classify(
     if temper and std is not None:
         logits = logits / (1 + jnp.exp(jnp.mean(std["sigmoid"], axis=-1, keepdims=True)))
         probs = jax.nn.softmax(logits)
-    return Classification(logits, probs, std and std["probs"], predictive_entropy(probs), gain)
+    classification = Classification(logits, probs, std and std["probs"], predictive_entropy(probs), gain)
+    return Poll(classification, jnp.max(mean["vote"], axis=-1))
 
 
 def transductive_references(x: jax.Array, bank: jax.Array, residuals: jax.Array) -> jax.Array:
@@ -165,6 +195,11 @@ def transductive_references(x: jax.Array, bank: jax.Array, residuals: jax.Array)
     Returns:
       References `[B, ..., C]`, rows of the bank.
     """
+    return bank[transductive_rows(x, bank, residuals)]
+
+
+def transductive_rows(x: jax.Array, bank: jax.Array, residuals: jax.Array) -> jax.Array:
+    """As `transductive_references`, the rows of the bank instead of their images: int32 `[B]`."""
     for name, rows, letter in (("x", x, "B"), ("bank", bank, "M"), ("residuals", residuals, "D")):
         check_floating(name, rows)
         if len(rows) < 1:
@@ -186,7 +221,7 @@ def transductive_references(x: jax.Array, bank: jax.Array, residuals: jax.Array)
     seen, squares = jnp.pad(seen, ((0, filling), (0, 0))), jnp.pad(squares, (0, filling), constant_values=jnp.inf)
     from_residual = squares[None] - 2 * gram(inputs, seen)
     cross = 2 * gram(seen, references)
-    return bank[jnp.argmin(from_reference + _min_plus(from_residual, cross), axis=1)]
+    return jnp.argmin(from_reference + _min_plus(from_residual, cross), axis=1).astype(jnp.int32)
 
 
 class _Moments(NamedTuple):

@@ -81,6 +81,11 @@ def replicated(tree: Any, mesh: Mesh) -> Any:
     return jax.device_put(tree, everywhere(mesh))
 
 
+def divided(array: Any, mesh: Mesh) -> jax.Array:
+    """An array with its first axis divided over the devices of the mesh."""
+    return jax.device_put(array, NamedSharding(mesh, SPLIT))
+
+
 def replicated_shapes(tree: Any, mesh: Mesh) -> Any:
     """What `replicated` would make of arrays of these shapes, without the arrays."""
     return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=everywhere(mesh)), tree)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
 from typing import Any, Literal, NamedTuple
 
@@ -13,19 +13,38 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from anchor_jax import parallel
+from anchor_jax.anchoring import anchor
 from anchor_jax.data.augmentation import Normalization, normalize
 from anchor_jax.errors import UserError
-from anchor_jax.inference import Apply, Classification, EncodedReferences, SplitModel, classify, encode_references
-from anchor_jax.uncertainty import predictive_entropy
+from anchor_jax.inference import (
+    Apply,
+    Classification,
+    EncodedReferences,
+    Poll,
+    SplitModel,
+    encode_references,
+    poll,
+    poll_of_one,
+    predict,
+)
+
+Images = np.ndarray | jax.Array
 
 
-class Classifier(NamedTuple):
-    """The two halves of a prediction, compiled for a mesh."""
+class Network(NamedTuple):
+    """A network on raw images, each of its uses compiled for a mesh when it is first asked for.
+
+    Images are uint8 `[B, H, W, C]` and divided over the devices.
+    """
 
     # variables, uint8 [K, H, W, C] -> what the network has to know of them; None -> None for a standard network
     encode: Callable[[Any, np.ndarray | None], EncodedReferences | jax.Array | None]
-    # variables, encoded references, uint8 [B, H, W, C], temper; images are divided over the devices
-    classify: Callable[..., Classification]
+    # (classes, temper) -> function of variables, encoded references, images; classes: rows of the logits, None: all
+    poll: Callable[..., Callable[..., Poll]]
+    # variables, images, one reference for each of them
+    poll_pairs: Callable[..., Poll]
+    # variables, encoded references, images -> what the last layer sees, mean over references, float32 [B, features]
+    features: Callable[..., jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +56,7 @@ class Predictor:
       references: uint8 `[R, H, W, C]`, of which the first K serve; None for a standard network.
       label_names: one name a class.
       image_shape: H, W and C of the images.
-      classifier: compiled, see `compile_classifier`.
+      network: compiled, see `compile_network`.
       num_devices: over which a batch is divided.
       batch_size: images at once, over all devices.
     """
@@ -46,7 +65,7 @@ class Predictor:
     references: np.ndarray | None
     label_names: tuple[str, ...]
     image_shape: tuple[int, ...]
-    classifier: Classifier
+    network: Network
     num_devices: int
     batch_size: int
 
@@ -66,34 +85,55 @@ class Predictor:
         Raises:
           UserError: the images are not uint8 `[B, H, W, C]` of the run's shape, or K is out of range.
         """
-        return jax.tree.map(lambda *parts: np.concatenate(parts), *self.batches(images, num_references, temper=temper))
-
-    def batches(
-        self, images: np.ndarray, num_references: int = 10, *, temper: Literal["duq"] | None = None
-    ) -> Iterator[Classification]:
-        """As a call, batch after batch in the order of the images; the references are encoded once for all of them."""
         self._check(images)
-        references = self.classifier.encode(self.variables, self.first_references(num_references))
+        size = self.size_for(len(images))
+        batches = ((images[start : start + size],) for start in range(0, len(images), size))
+        answers = self.stream(batches, num_references, then=lambda poll: poll.classification, temper=temper)
+        return jax.tree.map(lambda *parts: np.concatenate(parts), *answers)
 
-        def fetched(answer, num):
-            return jax.tree.map(lambda part: part[:num], jax.device_get(answer))
+    def stream(
+        self,
+        batches: Iterable[tuple[Images, ...]],
+        num_references: int = 10,
+        *,
+        then: Callable[..., Any] = lambda poll: poll,
+        classes: tuple[int, ...] | None = None,
+        temper: Literal["duq"] | None = None,
+    ) -> Iterator[Any]:
+        """Classify images that come batch after batch; the references are encoded once for all of them.
 
-        pending = ()
-        for batch, num in self._padded(images):
-            answer = self.classifier.classify(self.variables, references, batch, temper)
-            if pending:  # fetched while the device is at the next, so that no more than two are on it
-                yield fetched(*pending)
-            pending = answer, num
-        yield fetched(*pending)
+        Args:
+          batches: of images, as for a call, and of what belongs to them: `(images, *rest)`, `[B, ...]` each;
+            `batch_size` at a time, fewer in the last.
+          num_references: K, as for a call.
+          then: `then(poll, *rest)`, done on the device before anything is fetched; each batch filled up to one
+            size, so that it is compiled once.
+          classes: rows of the logits to which the network is restricted before anything else is computed.
+          temper: see `anchor_jax.classify`.
 
-    def _check(self, images):
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != self.image_shape:
-            raise UserError(
-                f"images must be uint8 [B, {', '.join(map(str, self.image_shape))}], as the run was trained on; "
-                f"got {images.dtype} {list(images.shape)}"
-            )
-        if not len(images):
-            raise UserError("images must hold at least one; got none")
+        Yields:
+          What `then` makes of each batch, as NumPy arrays of its own length: a `Poll` by default.
+
+        Raises:
+          UserError: as a call does.
+        """
+        references = self.network.encode(self.variables, self.first_references(num_references))
+        ask = self.network.poll(classes, temper)
+        return self._in_turn(batches, lambda images, *rest: then(ask(self.variables, references, images), *rest))
+
+    def stream_pairs(
+        self, batches: Iterable[tuple[Images, ...]], *, then: Callable[..., Any] = lambda poll: poll
+    ) -> Iterator[Any]:
+        """As `stream`, with a reference of its own for each image: `(images, references, *rest)`."""
+        ask = self.network.poll_pairs
+        return self._in_turn(batches, lambda images, refs, *rest: then(ask(self.variables, images, refs), *rest))
+
+    def stream_features(self, batches: Iterable[tuple[Images, ...]], num_references: int = 10) -> Iterator[Any]:
+        """As `stream`, what the last layer sees, its mean over references: float32 `[B, features]`, with the rest."""
+        references = self.network.encode(self.variables, self.first_references(num_references))
+        return self._in_turn(
+            batches, lambda images, *rest: (self.network.features(self.variables, references, images), *rest)
+        )
 
     def first_references(self, num_references: int) -> np.ndarray | None:
         """The first K references of the run, uint8 `[K, H, W, C]`; None for a standard network."""
@@ -106,14 +146,45 @@ class Predictor:
             )
         return self.references[:num_references]
 
-    def _padded(self, images) -> Iterator[tuple[np.ndarray, int]]:
-        """Batches of one size, the last one filled up with black images, and how many images are in each."""
+    def size_for(self, num_images: int) -> int:
+        """Images in a batch, where there are so many in all."""
         # few images do not pay for a whole batch; powers of two keep the number of compilations small
         full = math.ceil(self.batch_size / self.num_devices)
-        size = min(full, _power_of_two(len(images) / self.num_devices)) * self.num_devices
-        for start in range(0, len(images), size):
-            batch = images[start : start + size]
-            yield np.pad(batch, ((0, size - len(batch)), (0, 0), (0, 0), (0, 0))), len(batch)
+        return min(full, _power_of_two(num_images / self.num_devices)) * self.num_devices
+
+    def _in_turn(self, batches, ask) -> Iterator[Any]:
+        """What `ask` makes of each batch, fetched while the device is at the next: no more than two are on it."""
+
+        def fetched(answer, num):
+            return jax.tree.map(lambda part: part[:num], jax.device_get(answer))
+
+        pending, size = (), 0
+        for batch in batches:
+            num = len(batch[0])
+            self._check(batch[0])
+            size = max(size, self.size_for(num))
+            answer = ask(*(filled(part, size) for part in batch))
+            if pending:
+                yield fetched(*pending)
+            pending = answer, num
+        if pending:
+            yield fetched(*pending)
+
+    def _check(self, images):
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != self.image_shape:
+            raise UserError(
+                f"images must be uint8 [B, {', '.join(map(str, self.image_shape))}], as the run was trained on; "
+                f"got {images.dtype} {list(images.shape)}"
+            )
+        if not len(images):
+            raise UserError("images must hold at least one; got none")
+
+
+def filled(part: Images, size: int) -> Images:
+    """An array with rows of zeros up to a number of them; where its rows are, host or device, it stays."""
+    missing = size - len(part)
+    pad = jnp.pad if isinstance(part, jax.Array) else np.pad
+    return pad(part, ((0, missing), *[(0, 0)] * (part.ndim - 1))) if missing else part
 
 
 def _power_of_two(number: float) -> int:
@@ -121,7 +192,7 @@ def _power_of_two(number: float) -> int:
     return 2 ** max(math.ceil(math.log2(number)), 0)
 
 
-def compile_classifier(
+def compile_network(
     model: nn.Module,
     normalization: Normalization,
     mesh: Mesh,
@@ -129,7 +200,7 @@ def compile_classifier(
     anchored: bool,
     inputs_at_once: int,
     chunk_size: int | None = None,
-) -> Classifier:
+) -> Network:
     """A network on raw images, compiled for the mesh.
 
     Args:
@@ -140,42 +211,53 @@ def compile_classifier(
       inputs_at_once: pairs of image and reference on one device at once, where `chunk_size` does not say how many.
       chunk_size: references at once.
     """
-    network = _network_of(model)
+
+    def chunk(images):
+        return chunk_size or max(inputs_at_once // len(images), 1)
 
     def encode(variables, references):
-        references = normalize(references, normalization)
+        network, references = _network_of(model), normalize(references, normalization)
         return encode_references(network, variables, references) if isinstance(network, SplitModel) else references
 
-    def anchored_network(variables, references, images, temper):
-        x = normalize(images, normalization)
-        filling = chunk_size or max(inputs_at_once // len(images), 1)
-        return classify(network, variables, x, references, chunk_size=filling, temper=temper)
+    def poll_batch(classes, temper, variables, references, images):
+        network, x = _network_of(model, classes), normalize(images, normalization)
+        if not anchored:
+            return poll_of_one(network(variables, x))
+        return poll(network, variables, x, references, chunk_size=chunk(images), temper=temper)
 
-    def standard_network(variables, references, images, temper):
-        del references, temper
-        logits = network(variables, normalize(images, normalization))
-        probs = jax.nn.softmax(logits)
-        return Classification(logits, probs, None, predictive_entropy(probs), jnp.zeros(len(images)))
+    def poll_pairs(variables, images, references):
+        x, references = normalize(images, normalization), normalize(references, normalization)
+        return poll_of_one(_network_of(model)(variables, anchor(x, references)))
 
-    @cache
-    def compiled(temper):
-        classify_batch = partial(anchored_network if anchored else standard_network, temper=temper)
-        specs = (parallel.SAME, parallel.SAME, parallel.SPLIT)
-        return parallel.pmapped(classify_batch, mesh, in_specs=specs, out_specs=parallel.SPLIT)
+    def features(variables, references, images):
+        network, x = _network_of(model, last="features"), normalize(images, normalization)
+        if not anchored:
+            return network(variables, x)
+        return predict(network, variables, x, references, chunk_size=chunk(images)).mean
+
+    def mapped(function, num_same, num_split):
+        specs = (parallel.SAME,) * num_same + (parallel.SPLIT,) * num_split
+        return parallel.pmapped(function, mesh, in_specs=specs, out_specs=parallel.SPLIT)
 
     compiled_encode = parallel.pmapped(encode, mesh, in_specs=parallel.SAME, out_specs=parallel.SAME)
-    return Classifier(
+    return Network(
         encode=compiled_encode if anchored else lambda variables, references: None,
-        classify=lambda variables, references, images, temper: compiled(temper)(variables, references, images),
+        poll=cache(lambda classes, temper: mapped(partial(poll_batch, classes, temper), 2, 1)),
+        poll_pairs=mapped(poll_pairs, 1, 2),
+        features=mapped(features, 2, 1),
     )
 
 
-def _network_of(model: nn.Module) -> Apply | SplitModel:
-    """The model as a function of variables and inputs, cut after its first layer where it says what that is."""
+def _network_of(model: nn.Module, classes: tuple[int, ...] | None = None, last: str = "rest") -> Apply | SplitModel:
+    """The model as a function of variables and inputs, cut after its first layer where it says what that is.
+
+    Its last part is the method `last`; its logits are those of `classes`, of all by default.
+    """
 
     def apply(variables, inputs, method=None) -> Any:
-        return model.apply(variables, inputs, method=method)
+        outputs: Any = model.apply(variables, inputs, method=method)
+        return outputs if classes is None or method == "first_layer" else outputs[..., np.array(classes)]
 
     if not hasattr(model, "first_layer"):
         return apply
-    return SplitModel(partial(apply, method="first_layer"), partial(apply, method="rest"))
+    return SplitModel(partial(apply, method="first_layer"), partial(apply, method=last))

@@ -38,3 +38,8 @@ def probability_spread(probs: jax.Array) -> jax.Array:
     if len(probs) < 2:
         raise ValueError(f"probs must hold at least 2 references, [K, ..., C]; got shape {jnp.shape(probs)}")
     return jnp.std(probs, axis=0, ddof=1)
+
+
+def energy(logits: jax.Array) -> jax.Array:
+    """Free energy of logits, `[..., C]` -> `[...]`: `-log Σ exp`; higher is stranger (Liu et al. 2020, arXiv 2010.03759)."""
+    return -jax.nn.logsumexp(logits, axis=-1)

@@ -2,7 +2,7 @@
 
     python benchmarks/inference.py --official ../anchoring --num_references 1,10,100 --json inference.json
 
-Ours is the compiled classifier of a run's predictor: uint8 images go up to the device and are normalised there. The
+Ours is the compiled network of a run's predictor: uint8 images go up to the device and are normalised there. The
 released code is given tensors that are normalised and on the device already, and evaluates all K references of a batch
 at once; where that wants more than --memory_limit it is left out, which is told. "peak_memory" is what one
 batch holds beyond what was held before it, in a process of its own that has compiled and run it once; of a GPU, JAX
@@ -35,7 +35,7 @@ from anchor_jax import backends, command, models, parallel
 from anchor_jax.config import Config
 from anchor_jax.data import normalize
 from anchor_jax.errors import UserError
-from anchor_jax.predictor import compile_classifier
+from anchor_jax.predictor import compile_network
 from anchor_jax.training import state
 
 OURS, RELEASED = "anchor_jax", ("released-nchw", "released-channels-last")
@@ -148,13 +148,13 @@ def prediction(name: str, work: Work) -> Steps:
 def own_prediction(config: Config, width: int, images: np.ndarray, references: np.ndarray) -> Steps:
     """Prediction as `anchor_jax.Predictor` does it with full batches, on one device."""
     model, variables = network(width)
-    classifier = compile_classifier(
+    compiled = compile_network(
         model, normalization_of(config), parallel.mesh(1), anchored=True, inputs_at_once=len(images)
     )
 
     def predict(num_batches):
-        encoded = classifier.encode(variables, references)
-        answers = [classifier.classify(variables, encoded, images, None) for _ in range(num_batches)]
+        encoded = compiled.encode(variables, references)
+        answers = [compiled.poll(None, None)(variables, encoded, images) for _ in range(num_batches)]
         jax.block_until_ready(answers)
 
     return predict

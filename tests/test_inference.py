@@ -215,6 +215,21 @@ def test_one_reference_is_classified_untempered_and_without_spread(temper):
     assert_close(classification.entropy, scipy.stats.entropy(probs, axis=-1))
 
 
+@pytest.mark.parametrize("chunk_size", [None, 5])
+def test_poll_counts_the_references_that_say_the_most_said_class(chunk_size):
+    said = looped(mlp, PARAMS, X, REFERENCES).argmax(axis=-1)
+    expected = np.array([np.bincount(classes).max() for classes in said.T]) / MOST
+    assert len(set(expected)) > 1
+    poll = aj.inference.poll(mlp, PARAMS, X, REFERENCES, chunk_size=chunk_size)
+    assert_close(poll.agreement, expected)
+    assert_close(poll.classification, classify(mlp, PARAMS, X, REFERENCES))
+
+
+def test_poll_of_one_pass_is_that_of_one_reference():
+    logits = looped(mlp, PARAMS, X, REFERENCES[:1])[0].astype(np.float32)
+    assert_close(aj.inference.poll_of_one(logits), aj.inference.poll(mlp, PARAMS, X, REFERENCES[:1]))
+
+
 def test_full_disagreement_is_ln_2_and_agreement_0():
     one_of_each, twice_the_first = 1e4 * np.eye(2, dtype=np.float32), 1e4 * np.eye(2, dtype=np.float32)[[0, 0]]
     half, all_of_it = np.sqrt(0.5), np.log(2)
@@ -491,6 +506,13 @@ def test_transduction_takes_the_first_of_the_nearest_rows(x, bank, residuals):
 def test_transduction_takes_the_reference_whose_residual_was_seen_not_the_nearest_one():
     bank, residuals = np.array([[0.0], [10.0]], np.float32), np.array([[-9.0], [-8.5]], np.float32)
     np.testing.assert_array_equal(aj.transductive_references(np.array([[1.0]], np.float32), bank, residuals), [[10.0]])
+
+
+def test_transduction_says_which_rows_of_the_bank():
+    x, bank, residuals = normal(7, 6, 4), normal(8, 9, 4), normal(9, 5, 4)
+    rows = aj.inference.transductive_rows(x, bank, residuals)
+    assert rows.dtype == jnp.int32
+    np.testing.assert_array_equal(bank[np.asarray(rows)], transduce(x, bank, residuals))
 
 
 def test_transduction_serves_predictions_of_one_reference_an_input():

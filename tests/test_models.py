@@ -210,3 +210,14 @@ def test_first_layer_is_linear_but_for_its_bias_and_the_rest_follows_it(name):
     together = first_layer(one) + first_layer(other) - first_layer(jnp.zeros_like(one))
     assert_close(together, first_layer(one + other), rtol=1e-4, atol=1e-5)
     assert_close(model.apply(variables, first_layer(one), method="rest"), model.apply(variables, one), rtol=1e-6)
+
+
+def test_logits_are_linear_in_the_features(name):
+    model = models.create(name, NUM_CLASSES, **MODELS[name])
+    inputs = np.random.default_rng(0).normal(size=(4, 8, 8, 6)).astype(np.float32)
+    variables = model.init(jax.random.key(0), inputs)
+    features = model.apply(variables, model.apply(variables, inputs, method="first_layer"), method="features")
+    kernels = [leaf for leaf in jax.tree.leaves(variables["params"]) if leaf.shape == (features.shape[1], NUM_CLASSES)]
+    biases = [leaf for leaf in jax.tree.leaves(variables["params"]) if leaf.shape == (NUM_CLASSES,)]
+    assert features.dtype == jnp.float32
+    np.testing.assert_allclose(features @ kernels[0] + biases[0], model.apply(variables, inputs), rtol=1e-4, atol=1e-5)

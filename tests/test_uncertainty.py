@@ -138,3 +138,10 @@ def test_a_spread_needs_two_references(num_references):
     probs = distributions(6)[:num_references]
     with pytest.raises(ValueError, match=rf"probs must hold at least 2 references.*\({num_references}, 4, 3\)"):
         uncertainty.probability_spread(probs)
+
+
+def test_energy_is_that_of_scipy_and_grows_with_strangeness():
+    logits = np.random.default_rng(0).normal(size=(5, 4, 3)).astype(np.float32) * 100
+    np.testing.assert_allclose(uncertainty.energy(logits), -scipy.special.logsumexp(logits, axis=-1), rtol=1e-6)
+    assert uncertainty.energy(jnp.zeros(3)) == pytest.approx(-np.log(3))
+    assert uncertainty.energy(jnp.zeros(3)) > uncertainty.energy(jnp.array([9.0, 0, 0]))

@@ -38,7 +38,11 @@ class MLP(nn.Module):
 
     def rest(self, x: jax.Array, train: bool = False) -> jax.Array:
         """All that follows the first layer: `[B, width]` -> logits."""
+        return self.layers[-1](self.features(x, train))
+
+    def features(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """What the last layer sees: `[B, width]`, from the first layer, -> float32 `[B, features]`."""
         del train
-        for layer in self.layers[1:]:
+        for layer in self.layers[1:-1]:
             x = layer(nn.relu(x))
-        return x
+        return nn.relu(x).astype(jnp.float32)

@@ -59,8 +59,15 @@ class ResNet(nn.Module):
     axis_name: str | None = None
 
     def setup(self) -> None:
-        """The first layer, which stands alone for the sake of `SplitModel`."""
+        """The first and the last layer, which stand alone for the sake of `SplitModel` and of probes."""
         self.stem_conv = _conv(self.width, (3, 3), dtype=self.dtype)
+        bound = (self.width * 2 ** (len(self.stage_sizes) - 1)) ** -0.5
+        self.head = nn.Dense(
+            self.num_classes,
+            dtype=jnp.float32,
+            kernel_init=torch_kernel_init,
+            bias_init=lambda *args: jax.random.uniform(*args, minval=-bound, maxval=bound),
+        )
 
     def __call__(self, inputs: jax.Array, train: bool = False) -> jax.Array:
         """Logits; `train` normalises by the batch and updates the running statistics."""
@@ -70,9 +77,13 @@ class ResNet(nn.Module):
         """The convolution of the stem, linear in the inputs: `[B, H, W, C]` -> `[B, H, W, width]`."""
         return self.stem_conv(inputs.astype(self.dtype))
 
-    @nn.compact
     def rest(self, x: jax.Array, train: bool = False) -> jax.Array:
         """All that follows the first layer: `[B, H, W, width]` -> logits."""
+        return self.head(self.features(x, train))
+
+    @nn.compact
+    def features(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """What the head sees: `[B, H, W, width]`, from the first layer, -> float32 `[B, features]`."""
         norm = _norm(self.dtype, self.axis_name, train)
         x = nn.relu(norm(name="stem_bn")(x))
         for stage, num_blocks in enumerate(self.stage_sizes):
@@ -85,15 +96,7 @@ class ResNet(nn.Module):
                     self.axis_name,
                     name=f"stage{stage + 1}_block{block + 1}",
                 )(x, train)
-        x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
-        bound = x.shape[-1] ** -0.5
-        return nn.Dense(
-            self.num_classes,
-            dtype=jnp.float32,
-            kernel_init=torch_kernel_init,
-            bias_init=lambda *args: jax.random.uniform(*args, minval=-bound, maxval=bound),
-            name="head",
-        )(x)
+        return jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
 
 
 def _conv(features, kernel_size, strides=(1, 1), *, dtype, name=None):

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from anchor_jax import models, parallel
 from anchor_jax.data import Normalization
-from anchor_jax.predictor import Predictor, compile_classifier
+from anchor_jax.predictor import Predictor, compile_network
 from anchor_jax.training import checkpoint, run, state
 from anchor_jax.training.run import Run
 
@@ -53,7 +53,7 @@ def model_of(this_run: Run, axis_name: str | None = None) -> nn.Module:
 def predictor_of(this_run: Run, variables: Any, mesh: Mesh) -> Predictor:
     """A predictor of the run with these variables."""
     config = this_run.config
-    classifier = compile_classifier(
+    network = compile_network(
         model_of(this_run),
         normalization_of(this_run),
         mesh,
@@ -66,7 +66,7 @@ def predictor_of(this_run: Run, variables: Any, mesh: Mesh) -> Predictor:
         this_run.references,
         this_run.label_names,
         this_run.image_shape,
-        classifier,
+        network,
         num_devices=mesh.size,
         batch_size=config.evaluation.batch_size,
     )
