@@ -1,18 +1,32 @@
 """Labelled images: where they come from, and what a network sees of them."""
 
+from anchor_jax.data.anomalies import photographs
 from anchor_jax.data.augmentation import Normalization, augment, measure_normalization, normalize
+from anchor_jax.data.corrupted import CorruptedSet, check_differs, open_corrupted
 from anchor_jax.data.dataset import Dataset
-from anchor_jax.data.loading import load_test, load_train, select_rows
-from anchor_jax.data.sources import load
+from anchor_jax.data.loading import load_test, load_train, open_test, select_rows
+from anchor_jax.data.sources import load, open_stream
+from anchor_jax.data.spec import open_spec
+from anchor_jax.data.streaming import Stream, class_rows, stream_of
 
 __all__ = [
+    "CorruptedSet",
     "Dataset",
     "Normalization",
+    "Stream",
     "augment",
+    "check_differs",
+    "class_rows",
     "load",
     "load_test",
     "load_train",
     "measure_normalization",
     "normalize",
+    "open_corrupted",
+    "open_spec",
+    "open_stream",
+    "open_test",
+    "photographs",
     "select_rows",
+    "stream_of",
 ]

@@ -9,29 +9,29 @@ from pathlib import Path
 import numpy as np
 
 from anchor_jax.data.dataset import Dataset, opened_npz, reading, validated
+from anchor_jax.data.decoding import Encoded
 from anchor_jax.errors import UserError
 from anchor_jax.files import cache_folder, replacing
 
 _FORMAT = 1  # raise when the same files decode to other pixels, so that old caches are not read
 
 
-def cached(title: str, image_size: int, files: list[Path], decode: Callable[[], Dataset], cache_dir: str) -> Dataset:
+def cached(encoded: Encoded, decode: Callable[[Encoded], tuple[np.ndarray, np.ndarray]], cache_dir: str) -> Dataset:
     """Decoded images from the cache if they were made from just these files, otherwise from `decode`.
 
-    `title` says what they are of, and `image_size` what they were resized to; the folder is `cache_dir`, or the
-    default of `load` where that is empty.
+    The folder is `cache_dir`, or the default of `load` where that is empty.
     """
-    cache = _cache_file(title, image_size, files, cache_dir)
+    cache = _cache_file(encoded.title, encoded.image_size, encoded.files, cache_dir)
     if cache.is_file():
         try:
             return _read_cache(cache)
         except UserError as error:
-            warnings.warn(f"damaged cache is made again: {error}", stacklevel=4)
-    dataset = validated(decode(), title)
+            warnings.warn(f"damaged cache is made again: {error}", stacklevel=3)
+    dataset = validated(Dataset(*decode(encoded), encoded.label_names), encoded.title)
     try:
         _write_cache(cache, dataset)
     except OSError as error:
-        warnings.warn(f"decoded images cannot be kept in '{cache.parent}': {error}", stacklevel=4)
+        warnings.warn(f"decoded images cannot be kept in '{cache.parent}': {error}", stacklevel=3)
     return dataset
 
 

@@ -1,7 +1,7 @@
 """What every source of data gives, and the reading of files that may be damaged."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,11 +29,26 @@ def validated(dataset: Dataset, where: str) -> Dataset:
         raise UserError(f"labels of {where}: integers expected, got {labels.dtype}")
     if labels.shape != (len(images),):
         raise UserError(f"labels of {where}: [{len(images)}] expected, got {list(labels.shape)}")
-    if len(names) < 2:
-        raise UserError(f"{where} has {len(names)} class; at least 2 are needed")
-    if labels.min() < 0 or labels.max() >= len(names):
-        raise UserError(f"labels of {where}: 0 to {len(names) - 1} expected, got {labels.min()} to {labels.max()}")
-    return Dataset(images, labels.astype(np.int32), names)
+    check_classes(names, where)
+    return Dataset(images, validated_labels(labels, len(names), where), names)
+
+
+def check_classes(label_names: tuple[str, ...], where: str) -> None:
+    """Refuse names of fewer than two classes."""
+    if len(label_names) < 2:
+        raise UserError(f"{where} has {len(label_names)} class; at least 2 are needed")
+
+
+def validated_labels(labels: np.ndarray, num_classes: int, where: str) -> np.ndarray:
+    """Integer labels as int32, refused where they name none of the classes."""
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise UserError(f"labels of {where}: 0 to {num_classes - 1} expected, got {labels.min()} to {labels.max()}")
+    return labels.astype(np.int32)
+
+
+def first_of(names: Sequence[str]) -> str:
+    """The first names of many, for a message."""
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
 
 
 @contextlib.contextmanager

@@ -2,9 +2,12 @@
 
 import contextlib
 import io
+import itertools
+import math
 import os
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +18,7 @@ from anchor_jax.data.dataset import reading
 from anchor_jax.errors import UserError
 
 _ROWS_PER_TASK = 64
+_BATCHES_AHEAD = 2
 
 
 class Example(NamedTuple):
@@ -25,18 +29,37 @@ class Example(NamedTuple):
     where: str  # what an error message calls the image
 
 
-def decode_all(
-    example: Callable[[int], Example], num: int, mode: str, image_size: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Decodes examples 0 to num - 1 into images [num, H, W, C] and labels [num]."""
-    first = example(0)
-    shape = _decode(first, mode, image_size).shape
-    images, labels = np.empty((num, *shape), np.uint8), np.empty(num, np.int64)
+class Encoded(NamedTuple):
+    """The encoded images of one split, in a fixed order, and what they are decoded to."""
 
-    def fill(rows: Iterable[int]) -> None:
-        for row in rows:
-            current = example(row)
-            image = _decode(current, mode, image_size)
+    title: str  # what a message calls them
+    label_names: tuple[str, ...]
+    num: int
+    example: Callable[[int], Example]
+    mode: Callable[[], str]  # Pillow's, "L" or "RGB"; not a value, since it may take a look at every image
+    image_size: int  # 0: as stored
+    files: list[Path]  # while none of them changes, neither does any image
+
+
+def decode_all(encoded: Encoded) -> tuple[np.ndarray, np.ndarray]:
+    """Decodes all examples into images uint8 [N, H, W, C] and labels int64 [N]."""
+    return next(decode_batches(encoded, encoded.num))
+
+
+def decode_batches(encoded: Encoded, size: int) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
+    """Decodes examples in order, as many at once, fewer in the last batch; threads work ahead of who takes them.
+
+    Whatever N is, no more than the batch that was taken and `_BATCHES_AHEAD` others are in memory.
+    """
+    mode, first = encoded.mode(), encoded.example(0)
+    shape = _decode(first, mode, encoded.image_size).shape
+    num_threads = os.cpu_count() or 1
+    task_size = min(_ROWS_PER_TASK, math.ceil(size / num_threads))
+
+    def fill(images: np.ndarray, labels: np.ndarray, start: int) -> None:
+        for row in range(len(images)):
+            current = encoded.example(start + row)
+            image = _decode(current, mode, encoded.image_size)
             if image.shape != shape:
                 raise UserError(
                     f"images differ in size: {first.where} is {shape[0]}x{shape[1]}, {current.where} is "
@@ -44,11 +67,31 @@ def decode_all(
                 )
             images[row], labels[row] = image, current.label
 
-    tasks = [range(start, min(start + _ROWS_PER_TASK, num)) for start in range(0, num, _ROWS_PER_TASK)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(fill, tasks):
-            pass
-    return images, labels
+    def started(start: int) -> tuple[list[Future[None]], np.ndarray, np.ndarray]:
+        num = min(size, encoded.num - start)
+        images, labels = np.empty((num, *shape), np.uint8), np.empty(num, np.int64)
+        parts = [slice(row, row + task_size) for row in range(0, num, task_size)]
+        tasks = [pool.submit(fill, images[part], labels[part], start + part.start) for part in parts]
+        return tasks, images, labels
+
+    pool = ThreadPoolExecutor(num_threads)
+    starts = iter(range(0, encoded.num, size))
+    try:
+        ahead = deque(map(started, itertools.islice(starts, 1 + _BATCHES_AHEAD)))
+        while ahead:
+            tasks, images, labels = ahead.popleft()
+            for task in tasks:
+                task.result()
+            yield images, labels
+            ahead.extend(map(started, itertools.islice(starts, 1)))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def shape_of(encoded: Encoded) -> tuple[int, int, int]:
+    """H, W and C of the first image, decoded."""
+    height, width, channels = _decode(encoded.example(0), encoded.mode(), encoded.image_size).shape
+    return height, width, channels
 
 
 def _decode(example: Example, mode: str, image_size: int) -> np.ndarray:

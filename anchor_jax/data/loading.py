@@ -3,8 +3,9 @@
 import numpy as np
 
 from anchor_jax.config import Config
-from anchor_jax.data.dataset import Dataset
-from anchor_jax.data.sources import load
+from anchor_jax.data.dataset import Dataset, first_of
+from anchor_jax.data.sources import load, open_stream
+from anchor_jax.data.streaming import Stream
 from anchor_jax.errors import UserError
 
 
@@ -34,17 +35,28 @@ def load_train(config: Config, seed: int) -> tuple[Dataset, Dataset | None]:
 def load_test(config: Config, label_names: tuple[str, ...], image_shape: tuple[int, ...]) -> Dataset:
     """The test set of `config.data`, refused where its classes or images are not those of the training set."""
     dataset = _load(config, config.test_split)
-    if dataset.label_names != label_names:
-        raise UserError(
-            f"split '{config.test_split}' has {len(dataset.label_names)} classes: {_first(dataset.label_names)}, "
-            f"but the training set has {len(label_names)}: {_first(label_names)}; give a split with the same classes"
-        )
-    if dataset.images.shape[1:] != image_shape:
-        raise UserError(
-            f"images of split '{config.test_split}' are {list(dataset.images.shape[1:])}, but those of the training "
-            f"set {list(image_shape)}; give images of the same size and channels (config.data.image_size)"
-        )
+    _check_test(config.test_split, dataset.label_names, dataset.images.shape[1:], label_names, image_shape)
     return dataset
+
+
+def open_test(config: Config, label_names: tuple[str, ...], image_shape: tuple[int, ...]) -> Stream:
+    """The test set as `load_test` gives it, as a stream named "test"."""
+    stream = open_stream(config.source, config.test_split, **_place(config), title="test")
+    _check_test(config.test_split, stream.label_names, stream.image_shape, label_names, image_shape)
+    return stream
+
+
+def _check_test(split, names, shape, label_names, image_shape):
+    if names != label_names:
+        raise UserError(
+            f"split '{split}' has {len(names)} classes: {first_of(names)}, but the training set has "
+            f"{len(label_names)}: {first_of(label_names)}; give a split with the same classes"
+        )
+    if shape != image_shape:
+        raise UserError(
+            f"images of split '{split}' are {list(shape)}, but those of the training set {list(image_shape)}; give "
+            "images of the same size and channels (config.data.image_size)"
+        )
 
 
 def select_rows(labels: np.ndarray, size: int, *, per_class: bool = False, seed: int) -> np.ndarray:
@@ -89,13 +101,13 @@ def _round_robin(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _load(config, split):
-    return load(config.source, split, name=config.name, path=config.path, image_size=config.image_size)
+    return load(config.source, split, **_place(config))
+
+
+def _place(config):
+    return {"name": config.name, "path": config.path, "image_size": config.image_size}
 
 
 def _rows_of(dataset, rows):
     rows = np.sort(rows)
     return Dataset(dataset.images[rows], dataset.labels[rows], dataset.label_names)
-
-
-def _first(names):
-    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")

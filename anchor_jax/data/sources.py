@@ -1,9 +1,10 @@
-"""Labelled images as NumPy arrays: scikit-learn's digits, TFDS, a folder of images or an .npz file."""
+"""Labelled images, whole or as a stream: scikit-learn's digits, TFDS, a folder of images or an .npz file."""
 
 import difflib
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,8 +12,9 @@ import numpy as np
 
 from anchor_jax import errors
 from anchor_jax.data.cache import cached
-from anchor_jax.data.dataset import Dataset, opened_npz, reading, validated
-from anchor_jax.data.decoding import Example, decode_all, mode_of
+from anchor_jax.data.dataset import Dataset, check_classes, opened_npz, reading, validated
+from anchor_jax.data.decoding import Encoded, Example, decode_all, mode_of
+from anchor_jax.data.streaming import Stream, stream_of, stream_of_encoded
 from anchor_jax.errors import UserError
 
 _IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -25,7 +27,6 @@ class _Request(NamedTuple):
     name: str
     path: str
     image_size: int
-    cache_dir: str
 
 
 def load(
@@ -59,12 +60,84 @@ def load(
     Raises:
       UserError: an unknown source, data set or split, a data set that is not prepared, or unusable files.
     """
+    found, where = _opened(source, split, name, path, image_size)
+    if isinstance(found, Encoded):
+        found = cached(found, decode_all, os.fspath(cache_dir or ""))
+    return _sized(validated(found, where), source, image_size)
+
+
+def open_stream(
+    source: str,
+    split: str,
+    *,
+    name: str = "",
+    path: str | os.PathLike[str] = "",
+    image_size: int = 0,
+    mode: str = "",
+    title: str = "",
+) -> Stream:
+    """Opens one split of a data set as a stream of the very images that `load` gives; they pass through no cache.
+
+    Args:
+      source: see `load`.
+      split: see `load`.
+      name: see `load`.
+      path: see `load`.
+      image_size: see `load`.
+      mode: "L" or "RGB", to which images of "tfds" and "folder" are converted; "": as `load` does.
+      title: name of the stream; "": the source and split.
+
+    Returns:
+      `Stream`, of which "tfds" and "folder" hold a few batches in memory at a time.
+
+    Raises:
+      UserError: as `load` does; for damaged images, sizes and labels when their batch is asked for.
+    """
+    found, where = _opened(source, split, name, path, image_size)
+    if isinstance(found, Dataset):
+        return stream_of(_sized(validated(found, where), source, image_size), title or where)
+    check_classes(found.label_names, found.title)
+    return stream_of_encoded(found._replace(mode=lambda: mode) if mode else found, title or where)
+
+
+def open_images(path: str | os.PathLike[str], *, image_size: int, mode: str, title: str) -> Stream:
+    """Opens all images below a folder, at any depth, as a stream of the one class "image", sorted by path.
+
+    Args:
+      path: the folder; what is hidden in it is left out.
+      image_size: see `load`.
+      mode: see `open_stream`.
+      title: name of the stream.
+
+    Raises:
+      UserError: no folder, or no images in it; for damaged images and sizes when their batch is asked for.
+    """
+    root = Path(path).expanduser().absolute()
+    with reading(f"folder '{root}'", "give a folder of images"):
+        os.listdir(root)  # rglob finds nothing in what is no folder
+        files = sorted(file for file in root.rglob("*") if is_image(file.name) and not _hidden(file.relative_to(root)))
+    if not files:
+        raise UserError(f"no images in '{root}' or below it; their names end in {', '.join(sorted(_IMAGE_SUFFIXES))}")
+    encoded = _encoded_files(root.name, ("image",), files, [0] * len(files), image_size)
+    return stream_of_encoded(encoded._replace(mode=lambda: mode) if mode else encoded, title)
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _opened(
+    source: str, split: str, name: str, path: str | os.PathLike[str], image_size: int
+) -> tuple[Dataset | Encoded, str]:
+    """What a source has, and what a message calls it."""
     if source not in _SOURCES:
         raise errors.unknown("data source", source, _SOURCES)
     if image_size < 0:
         raise UserError(f"data.image_size={image_size}; allowed: 0 (the stored size) or a number of pixels")
-    request = _Request(split, name, os.fspath(path), image_size, os.fspath(cache_dir or ""))
-    dataset = validated(_SOURCES[source](request), f"{source} split '{split}'")
+    return _SOURCES[source](_Request(split, name, os.fspath(path), image_size)), f"{source} split '{split}'"
+
+
+def _sized(dataset: Dataset, source: str, image_size: int) -> Dataset:
     height, width = dataset.images.shape[1:3]
     if image_size and (height, width) != (image_size, image_size):
         raise UserError(
@@ -99,11 +172,10 @@ def _digits(request: _Request) -> Dataset:
 # --- TensorFlow Datasets --------------------------------------------------------------------------------
 
 
-def _tfds(request: _Request) -> Dataset:
+def _tfds(request: _Request) -> Encoded:
     if not request.name:
         raise UserError("data.name is empty; source 'tfds' needs the name of a data set, such as 'cifar10'")
-    default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    data_dir = Path(request.path or default).expanduser().absolute()
+    data_dir = tfds_data_dir(request.path)
     prepare = _prepare_command(request.name, data_dir)
     mend = f"check data.name, or prepare the data set again: {prepare}"
     with reading(f"tfds data set '{request.name}' in '{data_dir}'", mend):
@@ -119,10 +191,13 @@ def _tfds(request: _Request) -> Dataset:
             record = records[row]
         return Example(record["image"], record["label"], where)
 
-    def decode() -> Dataset:
-        return Dataset(*decode_all(example, len(records), mode, request.image_size), label_names)
+    return Encoded(title, label_names, len(records), example, lambda: mode, request.image_size, files)
 
-    return cached(title, request.image_size, files, decode, request.cache_dir)
+
+def tfds_data_dir(path: str) -> Path:
+    """Where prepared sets are: `path`, then $TFDS_DATA_DIR, then ~/tensorflow_datasets."""
+    default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return Path(path or default).expanduser().absolute()
 
 
 def _tfds_builder(name: str, data_dir: Path) -> Any:
@@ -200,41 +275,55 @@ def _tfds_records(builder: Any, split: str, prepare: str) -> Sequence[Any]:
 # --- a folder of images ---------------------------------------------------------------------------------
 
 
-def _folder(request: _Request) -> Dataset:
+def _folder(request: _Request) -> Encoded:
     root = _given_path(request, f"source 'folder' needs a folder; {_FOLDER_LAYOUT}")
     with reading(f"folder '{root}'", _FOLDER_LAYOUT):
-        splits = _subfolders(root)
+        splits = subfolders(root)
         if request.split not in splits:
             raise UserError(
                 f"no split '{request.split}' in '{root}'; it holds: {', '.join(splits) or 'no folders'}; "
                 f"{_FOLDER_LAYOUT}"
             )
-        label_names = _subfolders(root / request.split)
-        examples = list(_folder_examples(root / request.split, label_names))
-
-    def decode() -> Dataset:
-        mode = "L" if all(mode_of(example) == "L" for example in examples) else "RGB"
-        decoded = decode_all(examples.__getitem__, len(examples), mode, request.image_size)
-        return Dataset(*decoded, tuple(label_names))
-
-    files = [Path(example.where) for example in examples]
-    return cached(f"{root.name}-{request.split}", request.image_size, files, decode, request.cache_dir)
+        label_names = subfolders(root / request.split)
+        files, labels = _folder_files(root / request.split, label_names)
+    return _encoded_files(f"{root.name}-{request.split}", tuple(label_names), files, labels, request.image_size)
 
 
-def _subfolders(folder: Path) -> list[str]:
+def _encoded_files(
+    title: str, label_names: tuple[str, ...], files: list[Path], labels: list[int], image_size: int
+) -> Encoded:
+    def example(row: int) -> Example:
+        return Example(files[row], labels[row], str(files[row]))
+
+    @cache
+    def mode() -> str:
+        return "L" if all(mode_of(example(row)) == "L" for row in range(len(files))) else "RGB"
+
+    return Encoded(title, label_names, len(files), example, mode, image_size, files)
+
+
+def subfolders(folder: Path) -> list[str]:
+    """Names of the folders in a folder, sorted, without hidden ones."""
     return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
-def _folder_examples(split: Path, label_names: list[str]) -> Iterator[Example]:
+def _folder_files(split: Path, label_names: list[str]) -> tuple[list[Path], list[int]]:
+    """All images of a split, class by class, and their labels."""
     if not label_names:
         raise UserError(f"no class folders in '{split}'; {_FOLDER_LAYOUT}")
+    files, labels = [], []
     for label, label_name in enumerate(label_names):
-        files = [p for p in (split / label_name).iterdir() if p.suffix.lower() in _IMAGE_SUFFIXES]
-        files = sorted(p for p in files if not p.name.startswith("."))
-        if not files:
+        found = sorted(filter(is_image, os.listdir(split / label_name)))
+        if not found:
             raise UserError(f"no images in class folder '{split / label_name}'; {_FOLDER_LAYOUT}")
-        for file in files:
-            yield Example(file, label, str(file))
+        files += [split / label_name / name for name in found]
+        labels += [label] * len(found)
+    return files, labels
+
+
+def is_image(name: str) -> bool:
+    """Whether a file with this name is taken for an image."""
+    return os.path.splitext(name)[1].lower() in _IMAGE_SUFFIXES and not name.startswith(".")
 
 
 # --- .npz files -----------------------------------------------------------------------------------------
@@ -268,12 +357,17 @@ def _npz_label_names(arrays: Any, path: str) -> tuple[str, ...]:
         return tuple(names.tolist())
     labels = [np.asarray(arrays[key]) for key in arrays.files if key.startswith("y_")]
     highest = max((int(y.max()) for y in labels if y.size and y.dtype.kind in "iu"), default=-1)
-    if highest >= _MAX_NUMBERED_CLASSES:
-        raise UserError(f"labels in '{path}' go up to {highest}; allowed: below {_MAX_NUMBERED_CLASSES}")
-    return tuple(str(label) for label in range(highest + 1))
+    return numbered_classes(highest, path)
 
 
-_SOURCES: dict[str, Callable[[_Request], Dataset]] = {
+def numbered_classes(highest_label: int, path: str) -> tuple[str, ...]:
+    """Names of classes that have none: numbers."""
+    if highest_label >= _MAX_NUMBERED_CLASSES:
+        raise UserError(f"labels in '{path}' go up to {highest_label}; allowed: below {_MAX_NUMBERED_CLASSES}")
+    return tuple(str(label) for label in range(highest_label + 1))
+
+
+_SOURCES: dict[str, Callable[[_Request], Dataset | Encoded]] = {
     "digits": _digits,
     "tfds": _tfds,
     "folder": _folder,

@@ -1,0 +1,137 @@
+"""The common corruptions of images, made on the device.
+
+Sources: Hendrycks, Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations", ICLR
+2019 (arXiv 1903.12261), the 15 corruptions of CIFAR-10-C and ImageNet-C and the 4 extra ones, with the constants of
+their generators `make_cifar_c.py` and `imagenet_c/corruptions.py`; and those of `c_bar`.
+
+Images whose shorter side is at most 64 pixels get the constants that were published for the 32 x 32 of CIFAR, larger
+ones those for the 224 x 224 of ImageNet. Lengths which the generators tie to the size of the image (the deformation of
+`elastic_transform`, the pixels of `pixelate`, the map of `fog`) follow the image's own. Results are rounded to whole
+levels, as by the generator of tensorflow-datasets; the first generators cut them off.
+"""
+
+from functools import lru_cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from anchor_jax.data.corruptions import blur, c_bar, digital, noise, weather
+from anchor_jax.data.corruptions.common import Corruption, luma
+from anchor_jax.errors import UserError, unknown
+
+__all__ = [
+    "APPROXIMATIONS",
+    "CORRUPTIONS_15",
+    "CORRUPTIONS_19",
+    "C_BAR_CIFAR",
+    "C_BAR_IMAGENET",
+    "LARGEST_SMALL",
+    "corrupt",
+    "corrupt_each",
+]
+
+CORRUPTIONS_15 = (
+    "gaussian_noise",
+    "shot_noise",
+    "impulse_noise",
+    "defocus_blur",
+    "glass_blur",
+    "motion_blur",
+    "zoom_blur",
+    "snow",
+    "frost",
+    "fog",
+    "brightness",
+    "contrast",
+    "elastic_transform",
+    "pixelate",
+    "jpeg_compression",
+)
+CORRUPTIONS_19 = (*CORRUPTIONS_15, "speckle_noise", "gaussian_blur", "spatter", "saturate")
+C_BAR_CIFAR = (
+    "blue_noise_sample",
+    "checkerboard_cutout",
+    "inverse_sparkles",
+    "pinch_and_twirl",
+    "ripple",
+    "brownish_noise",
+    "circular_motion_blur",
+    "lines",
+    "sparkles",
+    "transverse_chromatic_abberation",
+)
+C_BAR_IMAGENET = (
+    "caustic_refraction",
+    "inverse_sparkles",
+    "sparkles",
+    "perlin_noise",
+    "blue_noise_sample",
+    "plasma_noise",
+    "checkerboard_cutout",
+    "cocentric_sine_waves",
+    "single_frequency_greyscale",
+    "brownish_noise",
+)
+
+APPROXIMATIONS: dict[str, str] = {}
+
+_CORRUPTIONS: dict[str, Corruption] = (
+    noise.CORRUPTIONS | blur.CORRUPTIONS | weather.CORRUPTIONS | digital.CORRUPTIONS | c_bar.CORRUPTIONS
+)
+_SEVERITIES = (1, 2, 3, 4, 5)
+LARGEST_SMALL = 64  # pixels of the shorter side: up to here the constants of CIFAR
+_LEAST = 8
+
+
+def corrupt(key: jax.Array, images: jax.Array | np.ndarray, name: str, severity: int) -> jax.Array:
+    """Corrupts images; jitted, compiled once for each corruption and shape.
+
+    Args:
+      key: of the random numbers; image i has its own, `jax.random.fold_in(key, i)`, so that what becomes of it depends
+        on its row alone and not on its neighbours.
+      images: uint8 `[B, H, W, C]`, C is 1 or 3, H and W at least 8. Grey ones are corrupted with three equal channels,
+        and come back as their luma.
+      name: one of `CORRUPTIONS_19`, `C_BAR_CIFAR` or `C_BAR_IMAGENET`.
+      severity: 1..5.
+
+    Returns:
+      uint8 `[B, H, W, C]`.
+
+    Raises:
+      UserError: an unknown name, another severity, or images of another shape or dtype.
+    """
+    return corrupt_each(jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(len(images))), images, name, severity)
+
+
+def corrupt_each(keys: jax.Array, images: jax.Array | np.ndarray, name: str, severity: int) -> jax.Array:
+    """`corrupt` with a key `[B]` for every image, for those who number images themselves, as in a stream."""
+    if name not in _CORRUPTIONS:
+        raise unknown("corruption", name, _CORRUPTIONS)
+    if severity not in _SEVERITIES:
+        raise UserError(f"severity must be a whole number from 1 to 5; got {severity!r}")
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
+        raise UserError(f"images must be uint8 [B, H, W, 1 or 3]; got {images.dtype} {list(images.shape)}")
+    if min(images.shape[1:3]) < _LEAST:
+        raise UserError(f"images must have at least {_LEAST} x {_LEAST} pixels; got {list(images.shape[1:3])}")
+    return _corrupt(_CORRUPTIONS[name].apply, keys, images, _prepared(name, severity, images.shape[1:3]))
+
+
+@lru_cache(maxsize=256)
+def _prepared(name: str, severity: int, shape: tuple[int, int]) -> Any:
+    corruption = _CORRUPTIONS[name]
+    constants = corruption.small if min(shape) <= LARGEST_SMALL else corruption.large
+    return corruption.prepare(constants[severity - 1], shape)
+
+
+@partial(jax.jit, static_argnames="apply")
+def _corrupt(apply: Any, keys: jax.Array, images: jax.Array, constants: Any) -> jax.Array:
+    def one(key: jax.Array, image: jax.Array) -> jax.Array:
+        coloured = jnp.broadcast_to(image.astype(jnp.float32) / 255, (*image.shape[:2], 3))
+        corrupted = jnp.clip(apply(key, coloured, constants), 0, 1)
+        if image.shape[-1] == 1:
+            corrupted = luma(corrupted)
+        return jnp.round(255 * corrupted).astype(jnp.uint8)
+
+    return jax.vmap(one)(keys, images)
