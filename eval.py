@@ -1,19 +1,42 @@
-"""Evaluate a trained run: python eval.py --workdir runs/digits --suites clean --num_references 1,10."""
+"""Evaluate a trained run: python eval.py --workdir runs/digits --suites clean,corruptions,ood --num_references 1,10."""
 
 from pathlib import Path
 
 from absl import flags
 
 from anchor_jax import command
-from anchor_jax.evaluation import evaluate
+from anchor_jax.evaluation import SUITES, Options, evaluate
+
+DEFAULT = Options()
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
-SUITES = flags.DEFINE_list("suites", ["clean"], "What to evaluate.")
+SUITES_ASKED = flags.DEFINE_list("suites", ["clean"], f"What to evaluate: {', '.join(SUITES)}.")
 NUM_REFERENCES = flags.DEFINE_list("num_references", ["1", "10"], "Numbers of references, one evaluation for each.")
 CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "A step, 'latest' or 'best'.")
 CHUNK_SIZE = flags.DEFINE_integer("chunk_size", None, "References at once, 0: fill a batch; the run's own by default.")
 NUM_BINS = flags.DEFINE_integer("num_bins", None, "Of the calibration errors; the run's own by default.")
 PROFILE = flags.DEFINE_bool("profile", False, "Trace some batches into WORKDIR/profile, for TensorBoard or Perfetto.")
+CORRUPTIONS = flags.DEFINE_list(
+    "corruptions",
+    list(DEFAULT.corruptions),
+    "Corrupted sets: 'generated' (19, made from the test set), 'generated-c-bar' (10), tfds:cifar10_corrupted, "
+    "npy:FOLDER (as CIFAR-10-C is published), folder:FOLDER (as ImageNet-C is).",
+)
+SHIFT = flags.DEFINE_list("shift", list(DEFAULT.shift), "Sets of the run's classes, such as tfds:imagenet_r.")
+OOD = flags.DEFINE_list(
+    "ood", list(DEFAULT.ood), "Sets of anomalies, such as near=tfds:cifar100,far=images:FOLDER; for digits photographs."
+)
+PROBE = flags.DEFINE_list(
+    "probe", list(DEFAULT.probe), "The set that a linear probe is fitted to and tested on, then others that test it."
+)
+TEMPERATURE_SCALING = flags.DEFINE_bool(
+    "temperature_scaling", DEFAULT.temperature_scaling, "Fit a temperature on training data that the run held out."
+)
+BLT_REFERENCES = flags.DEFINE_integer(
+    "blt_references", DEFAULT.blt_references, "References among which BLT looks; 0: the whole bank.", lower_bound=0
+)
+DRAWS = flags.DEFINE_integer("draws", DEFAULT.draws, "Draws of references in the suite 'protocols'.", lower_bound=1)
+SEED = flags.DEFINE_integer("seed", DEFAULT.seed, "Of generated corruptions, BLT's draws and directions.")
 
 
 def main() -> None:
@@ -22,11 +45,22 @@ def main() -> None:
         CHECKPOINT.value if CHECKPOINT.value in ("latest", "best") else command.integer("checkpoint", CHECKPOINT.value)
     )
     num_references = tuple(command.integer("num_references", number) for number in NUM_REFERENCES.value)
+    options = Options(
+        corruptions=tuple(CORRUPTIONS.value),
+        shift=tuple(SHIFT.value),
+        ood=tuple(OOD.value),
+        probe=tuple(PROBE.value),
+        temperature_scaling=TEMPERATURE_SCALING.value,
+        blt_references=BLT_REFERENCES.value,
+        draws=DRAWS.value,
+        seed=SEED.value,
+    )
     evaluate(
         Path(WORKDIR.value),
-        tuple(SUITES.value),
+        tuple(SUITES_ASKED.value),
         num_references,
         step,
+        options=options,
         num_bins=NUM_BINS.value,
         chunk_size=CHUNK_SIZE.value,
         profile=PROFILE.value,

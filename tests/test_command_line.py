@@ -62,7 +62,7 @@ def test_evaluation_needs_only_the_folder(finished):
     numbers = json.loads((folder / "run/eval/metrics.json").read_text())
     assert numbers["clean"].keys() == {"1", "10"}
     assert 0 <= numbers["clean"]["10"]["accuracy"] <= 1
-    assert len(list((folder / "run/eval").glob("*.png"))) == 4
+    assert len(list((folder / "run/eval").glob("step*-bins15/report.html"))) == 1
 
 
 def test_finished_run_goes_on_to_nothing_more(finished):
@@ -175,7 +175,7 @@ def test_folder_of_another_run_is_refused_and_left_alone(finished):
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--suites=clean,corruption", "unknown suite 'corruption'; allowed: clean."),
+        ("--suites=clean,corruption", "unknown suite 'corruption'; allowed: clean, corruptions,"),
         ("--num_references=0", "num_references must lie in 1..100"),
         ("--checkpoint=7", "no checkpoint 7 in"),
     ],

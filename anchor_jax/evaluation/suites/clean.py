@@ -3,18 +3,24 @@
 import numpy as np
 
 from anchor_jax.data import Stream
-from anchor_jax.evaluation.examples import columns, scores
+from anchor_jax.evaluation.examples import all_scores, columns
 from anchor_jax.evaluation.subject import Finding, Subject
-from anchor_jax.evaluation.temperature import fit_temperature
+from anchor_jax.evaluation.temperature import fit_temperature, held_out_of
 
 _SHOWN = 12  # images of the most and of the least certain
+
+
+def check(subject: Subject) -> None:
+    """Refuse temperature scaling of a run that has nothing to fit it on."""
+    if subject.options.temperature_scaling:
+        held_out_of(subject)
 
 
 def measure(subject: Subject, num_references: int) -> Finding:
     """Accuracy, likelihood, calibration and selective prediction on the test set."""
     temperature = fit_temperature(subject, num_references) if subject.options.temperature_scaling else None
     examples = subject.examine(subject.test, num_references, temperature=temperature)
-    found = scores(examples, subject.num_bins) | ({} if temperature is None else {"temperature": temperature})
+    found = all_scores(examples, subject.num_bins) | ({} if temperature is None else {"temperature": temperature})
     by_certainty = np.argsort(np.asarray(examples.entropy), kind="stable")
     arrays = columns(examples)
     for name, rows in (("most", by_certainty[:_SHOWN]), ("least", by_certainty[::-1][:_SHOWN])):

@@ -1,6 +1,7 @@
 """Corruptions: accuracy and calibration as images get worse, corruption by corruption and severity by severity."""
 
 import dataclasses
+import math
 from collections.abc import Generator
 from functools import partial
 from typing import Any
@@ -10,7 +11,8 @@ import numpy as np
 
 from anchor_jax import parallel
 from anchor_jax.data import CorruptedSet, Stream, check_differs, corruptions, open_corrupted
-from anchor_jax.evaluation.examples import METRICS, scores
+from anchor_jax.errors import UserError
+from anchor_jax.evaluation.examples import METRICS, main_scores
 from anchor_jax.evaluation.subject import Finding, Subject
 from anchor_jax.predictor import filled
 
@@ -39,17 +41,31 @@ ALEXNET_ERRORS = {
 _IMAGENET_CLASSES = 1_000
 
 
+def check(subject: Subject) -> None:
+    """Refuse sets that are not published as they should be, that share a member, or that are the clean set."""
+    if not subject.options.corruptions:
+        raise UserError(f"suite 'corruptions' needs a set; give one as --corruptions, such as {GENERATED}")
+    members = [
+        member for of_spec in map(partial(_open, subject), subject.options.corruptions) for member in of_spec.members
+    ]
+    if twice := sorted({member for member in members if members.count(member) > 1}):
+        raise UserError(f"corrupted sets must differ in their members; {', '.join(twice)} are given twice")
+    for spec in set(subject.options.corruptions) - {GENERATED, GENERATED_C_BAR}:
+        published = _open(subject, spec)
+        check_differs(subject.test, *(published.stream(member, SEVERITIES[-1]) for member in published.members))
+
+
 def measure(subject: Subject, num_references: int) -> Finding:
     """The metrics of every corruption and severity, and their means."""
-    sets = [_open(spec, subject) for spec in subject.options.corruptions]
+    sets = [_open(subject, spec) for spec in subject.options.corruptions]
     members = {member: corrupted for corrupted in sets for member in corrupted.members}
     found: dict[str, float] = {}
     columns = {"correct": [], "confidence": [], "entropy": []}
     for member, corrupted in members.items():
         for severity in SEVERITIES:
             examples = subject.examine(corrupted.stream(member, severity), num_references)
-            of_set = scores(examples, subject.num_bins)
-            found |= {f"{member}/{severity}/{metric}": of_set[metric] for metric in METRICS}
+            of_set = main_scores(examples.outcomes, subject.num_bins)
+            found |= {f"{member}/{severity}/{metric}": value for metric, value in of_set.items()}
             columns["correct"].append(examples.outcomes.correct)
             columns["confidence"].append(examples.outcomes.confidence)
             columns["entropy"].append(examples.entropy)
@@ -58,13 +74,15 @@ def measure(subject: Subject, num_references: int) -> Finding:
         found["mce"] = mean_corruption_error(found)
     shape = (len(members), len(SEVERITIES), -1)
     arrays = {name: np.reshape(parts, shape) for name, parts in columns.items()}
+    size = subject.predictor.size_for(subject.test.num_examples)
     arrays["sample_images"] = np.stack(
-        [np.asarray(of.stream(member, _SHOWN_SEVERITY).first(1)[0][0]) for member, of in members.items()]
+        [np.asarray(of.stream(member, _SHOWN_SEVERITY).first(size)[0][0]) for member, of in members.items()]
     )
     facts = {
         "source": [corrupted.name for corrupted in sets],
         "members": list(members),
         "severities": list(SEVERITIES),
+        "averages": named_averages(tuple(members)),
         "num_examples": arrays["correct"].shape[-1],
     }
     if {GENERATED, GENERATED_C_BAR} & set(subject.options.corruptions):
@@ -79,20 +97,24 @@ def means(found: dict[str, float], members: tuple[str, ...]) -> dict[str, float]
     def mean(metric, members=members, severities=SEVERITIES):
         return float(np.mean([found[f"{m}/{s}/{metric}"] for m in members for s in severities]))
 
-    named_sets = {
-        "mean15": corruptions.CORRUPTIONS_15,
-        "mean19": corruptions.CORRUPTIONS_19,
-        "cbar": tuple(m for m in members if m not in corruptions.CORRUPTIONS_19),
-    }
     result = {}
     for metric in METRICS:
         result[metric] = mean(metric)
         result |= {f"{m}/{metric}": mean(metric, members=(m,)) for m in members}
         result |= {f"severity{s}/{metric}": mean(metric, severities=(s,)) for s in SEVERITIES}
-        for name, its_members in named_sets.items():
-            if its_members and set(its_members) <= set(members):
-                result[f"{name}/{metric}"] = mean(metric, members=its_members)
+        result |= {f"{name}/{metric}": mean(metric, members=of) for name, of in named_averages(members).items()}
     return result
+
+
+def named_averages(members: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """The averages that papers report, and their members, of those whose members are all there."""
+    averages = (
+        ("mean15", corruptions.CORRUPTIONS_15),
+        ("mean19", corruptions.CORRUPTIONS_19),
+        ("cbar", corruptions.C_BAR_CIFAR),
+        ("cbar", corruptions.C_BAR_IMAGENET),
+    )
+    return {name: of for name, of in averages if set(of) <= set(members)}
 
 
 def mean_corruption_error(found: dict[str, float]) -> float:
@@ -106,27 +128,27 @@ def generated(name: str, members: tuple[str, ...], clean: Stream, seed: int) -> 
 
     Example i always has the same noise, whatever the batches and devices.
     """
+    mesh = parallel.mesh()
 
     def stream(member: str, severity: int) -> Stream:
-        def corrupt(key, rows, images):
-            keys = jax.vmap(partial(jax.random.fold_in, key))(rows)
-            return corruptions.corrupt_each(keys, images, member, severity)
-
-        specs = (parallel.SAME, parallel.SPLIT, parallel.SPLIT)
-        mapped = parallel.pmapped(corrupt, parallel.mesh(), in_specs=specs, out_specs=parallel.SPLIT)
-
         def batches(size: int) -> Generator[Any, None, None]:
-            key = jax.random.key(seed)
+            even = math.ceil(size / mesh.size) * mesh.size
             for index, (images, labels) in enumerate(clean.batches(size)):
-                rows = np.arange(index * size, (index + 1) * size, dtype=np.uint32)
-                yield mapped(key, rows, filled(images, size))[: len(images)], labels
+                keys = _keys(seed, index * size + np.arange(even))
+                on_devices = parallel.divided(filled(images, even), mesh)
+                yield corruptions.corrupt_each(keys, on_devices, member, severity)[: len(images)], labels
 
         return dataclasses.replace(clean, name=f"{member} {severity}", batches=batches)
 
     return CorruptedSet(name, members, clean.num_examples, stream)
 
 
-def _open(spec: str, subject: Subject) -> CorruptedSet:
+@jax.jit
+def _keys(seed, rows):
+    return jax.vmap(partial(jax.random.fold_in, jax.random.key(seed)))(rows)
+
+
+def _open(subject: Subject, spec: str) -> CorruptedSet:
     shape = subject.run.image_shape
     if spec == GENERATED:
         return generated("generated on the device", corruptions.CORRUPTIONS_19, subject.test, subject.options.seed)
@@ -134,6 +156,4 @@ def _open(spec: str, subject: Subject) -> CorruptedSet:
         small = min(shape[:2]) <= corruptions.LARGEST_SMALL
         members = corruptions.C_BAR_CIFAR if small else corruptions.C_BAR_IMAGENET
         return generated("C-bar, generated on the device", members, subject.test, subject.options.seed)
-    published = open_corrupted(spec, image_shape=shape, label_names=subject.run.label_names, tfds_dir=subject.tfds_dir)
-    check_differs(subject.test, *(published.stream(member, SEVERITIES[-1]) for member in published.members))
-    return published
+    return open_corrupted(spec, image_shape=shape, label_names=subject.run.label_names, tfds_dir=subject.tfds_dir)

@@ -1,6 +1,5 @@
 """OOD: whether uncertainty tells images of other things from those of the test set."""
 
-from collections import defaultdict
 from collections.abc import Iterable
 
 import numpy as np
@@ -25,39 +24,43 @@ _OF_ONE_PASS = ("max_softmax", "max_logit", "energy", "entropy")  # the others n
 _GROUPS = ("near", "far")
 _SHOWN = 12
 
+METRICS = ("auroc", "aupr_in", "aupr_out", "fpr95")
 
-def measure(subject: Subject, num_references: int) -> Finding:
-    """How well each score tells every anomaly set from the test set; means over the groups and over all."""
-    specs = subject.options.ood or (("photographs",) if subject.run.config.data.source == "digits" else ())
-    if not specs:
+
+def check(subject: Subject) -> None:
+    """Refuse sets that are missing or cannot be read."""
+    if not _specs(subject):
         raise UserError(
             "suite 'ood' needs sets of anomalies; give them as --ood, such as "
             "--ood=near=tfds:cifar100,far=images:FOLDER"
         )
+    _sets(subject)
+
+
+def measure(subject: Subject, num_references: int) -> Finding:
+    """How well each score tells every anomaly set from the test set; means over the groups and over all."""
     names = SCORES if num_references > 1 else _OF_ONE_PASS
     inside = anomaly_scores(subject.examine(subject.test, num_references), names)
     found, arrays = {}, {f"in/{name}": values for name, values in inside.items()}
-    groups = defaultdict(list)
-    for group, spec in map(_grouped, specs):
-        stream = subject.open(spec)
-        if stream.name in groups["all"]:
-            raise UserError(f"anomaly sets must differ in name; '{stream.name}' is given twice")
+    members = {"": [], "near": [], "far": []}
+    for group, stream in _sets(subject):
         outside = anomaly_scores(subject.examine(_unlabelled(stream), num_references), names)
         arrays |= {f"{stream.name}/{name}": values for name, values in outside.items()}
         arrays[f"{stream.name}/sample_images"] = stream.first(_SHOWN)[0]
         for name in names:
             for metric, value in detection(inside[name], outside[name]).items():
                 found[f"{stream.name}/{name}/{metric}"] = value
-        for member_of in {group, "all"} - {""}:
-            groups[member_of].append(stream.name)
-    for group, members in groups.items():
+        for one_of in {group, ""}:
+            members[one_of].append(stream.name)
+    members = {group: of_group for group, of_group in members.items() if of_group}
+    for group, of_group in members.items():
         for name in names:
-            for metric in ("auroc", "aupr_in", "aupr_out", "fpr95"):
-                mean = np.mean([found[f"{member}/{name}/{metric}"] for member in members])
-                found["/".join(([] if group == "all" else [group]) + [name, metric])] = float(mean)
+            for metric in METRICS:
+                mean = np.mean([found[f"{member}/{name}/{metric}"] for member in of_group])
+                found[f"{group}/{name}/{metric}".removeprefix("/")] = float(mean)
     facts = {
-        "members": groups["all"],
-        "groups": {group: groups[group] for group in _GROUPS if groups[group]},
+        "members": members.pop(""),
+        "groups": members,
         "scores": {name: SCORES[name] for name in names},
         "direction": "higher is more anomalous; anomalies are the positive class of auroc, aupr_out and fpr95",
     }
@@ -99,6 +102,16 @@ def detection(inside: np.ndarray, outside: np.ndarray) -> dict[str, float]:
         "aupr_out": float(average_precision_score(is_anomaly, score)),
         "fpr95": float(false_positives[true_positives >= 0.95].min()),
     }
+
+
+def _specs(subject: Subject) -> tuple[str, ...]:
+    return subject.options.ood or (("photographs",) if subject.run.config.data.source == "digits" else ())
+
+
+def _sets(subject: Subject) -> list[tuple[str, Stream]]:
+    """Group and images of every anomaly set."""
+    groups, specs = zip(*map(_grouped, _specs(subject)), strict=True)
+    return list(zip(groups, subject.open_all(specs), strict=True))
 
 
 def _grouped(spec: str) -> tuple[str, str]:

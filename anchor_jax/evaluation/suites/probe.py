@@ -16,15 +16,19 @@ from anchor_jax.evaluation.subject import Finding, Subject
 _MAX_ITERATIONS = 1_000
 
 
+def check(subject: Subject) -> None:
+    """Refuse sets that are missing, or that differ in their classes."""
+    if not subject.options.probe:
+        raise UserError("suite 'probe' needs a set to be fitted to; give it as --probe, such as --probe=tfds:cifar100")
+    _sets(subject)
+
+
 def measure(subject: Subject, num_references: int) -> Finding:
     """Fit multinomial logistic regression to the split "train" of the first set; test on its "test" and on the others.
 
     Features are the mean over K references, standardised by those of the fitted set.
     """
-    if not subject.options.probe:
-        raise UserError("suite 'probe' needs a set to be fitted to; give it as --probe, such as --probe=tfds:cifar100")
-    first, *others = subject.options.probe
-    fitted = subject.open(first, default_split="train")
+    fitted, tested = _sets(subject)
     features, labels = _features(subject, fitted, num_references)
     scaler, linear = StandardScaler(), LogisticRegression(max_iter=_MAX_ITERATIONS)
     with warnings.catch_warnings():
@@ -35,14 +39,13 @@ def measure(subject: Subject, num_references: int) -> Finding:
         raise UserError(f"'{fitted.name}' has no examples of {missing} of its classes to fit to; give a set with all")
     iterations = int(np.max(linear.n_iter_))
 
-    found, members = {}, []
-    for spec in (first, *others):
-        stream = subject.open(spec, label_names=fitted.label_names)
+    found = {}
+    for stream in tested:
         features, labels = _features(subject, stream, num_references)
         probs = linear.predict_proba(scaler.transform(features)).astype(np.float32)
         of_set = metrics.summary(probs, labels, subject.num_bins)
-        members.append(stream.name)
         found |= {f"{stream.name}/{name}": float(of_set[name]) for name in METRICS}
+    members = [stream.name for stream in tested]
     facts = {
         "fitted_to": fitted.name,
         "in_distribution": members[0],
@@ -52,6 +55,12 @@ def measure(subject: Subject, num_references: int) -> Finding:
         "solver": "scikit-learn LogisticRegression (lbfgs, C=1) on standardised features",
     }
     return Finding(found | {"accuracy": found[f"{members[0]}/accuracy"]}, {}, facts)
+
+
+def _sets(subject: Subject) -> tuple[Stream, list[Stream]]:
+    """The set to be fitted to, and those to be tested on, its own first."""
+    fitted = subject.open(subject.options.probe[0], default_split="train")
+    return fitted, subject.open_all(subject.options.probe, label_names=fitted.label_names)
 
 
 def _features(subject: Subject, stream: Stream, num_references: int) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from anchor_jax import backends, parallel
 from anchor_jax.data import Dataset, Stream, normalize, select_rows, stream_of
-from anchor_jax.evaluation.examples import METRICS, Examples, examine, examine_pairs, scores
+from anchor_jax.evaluation.examples import METRICS, Examples, examine, examine_pairs, main_scores
 from anchor_jax.evaluation.subject import Finding, Subject
 from anchor_jax.inference import transductive_rows
 from anchor_jax.predictor import filled
@@ -35,8 +35,8 @@ def measure(subject: Subject, num_references: int) -> Finding:
     for num in sorted({num for num in _CURVE if num < num_references} | {1, num_references}):
         draws[num] = min(subject.options.draws, len(references) // num)
         for draw in range(draws[num]):
-            of_draw = scores(_ask_drawn(subject, references, draw, num)(subject.test), subject.num_bins)
-            found |= {f"draws/{draw}/{num}/{name}": of_draw[name] for name in METRICS}
+            of_draw = main_scores(_ask_drawn(subject, references, draw, num)(subject.test).outcomes, subject.num_bins)
+            found |= {f"draws/{draw}/{num}/{name}": value for name, value in of_draw.items()}
     for protocol, num in (("random1", 1), ("randomK", num_references)):
         for name in METRICS:
             values = [found[f"draws/{draw}/{num}/{name}"] for draw in range(draws[num])]
@@ -105,9 +105,9 @@ def _ask_drawn(subject: Subject, references: np.ndarray, draw: int, num_referenc
 
 
 def _measured(subject: Subject, protocol: str, ask: Ask) -> dict[str, float]:
-    found = scores(ask(subject.test), subject.num_bins)
-    seconds = {"seconds_per_1000": _seconds_per_1000(subject, ask)}
-    return {f"{protocol}/{name}": value for name, value in ({name: found[name] for name in METRICS} | seconds).items()}
+    found = main_scores(ask(subject.test).outcomes, subject.num_bins)
+    found["seconds_per_1000"] = _seconds_per_1000(subject, ask)
+    return {f"{protocol}/{name}": value for name, value in found.items()}
 
 
 def _seconds_per_1000(subject: Subject, ask: Ask) -> float:

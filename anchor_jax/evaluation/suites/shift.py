@@ -4,8 +4,18 @@ import numpy as np
 
 from anchor_jax.data import class_rows
 from anchor_jax.errors import UserError
-from anchor_jax.evaluation.examples import METRICS, columns, scores
+from anchor_jax.evaluation.examples import METRICS, all_scores, columns
 from anchor_jax.evaluation.subject import Finding, Subject
+
+
+def check(subject: Subject) -> None:
+    """Refuse sets that are missing, or of other classes than the run's."""
+    if not subject.options.shift:
+        raise UserError(
+            "suite 'shift' needs sets of the run's classes; give them as --shift, such as --shift=tfds:imagenet_r"
+        )
+    for stream in subject.open_all(subject.options.shift):
+        class_rows(stream.label_names, subject.run.label_names, where=stream.name)
 
 
 def measure(subject: Subject, num_references: int) -> Finding:
@@ -13,19 +23,14 @@ def measure(subject: Subject, num_references: int) -> Finding:
 
     Where a set has only some of the run's classes, the logits are restricted to them before anything else.
     """
-    if not subject.options.shift:
-        raise UserError(
-            "suite 'shift' needs sets of the run's classes; give them as --shift, such as --shift=tfds:imagenet_r"
-        )
     found, arrays = {}, {}
-    for spec in subject.options.shift:
-        stream = subject.open(spec)
+    streams = subject.open_all(subject.options.shift)
+    for stream in streams:
         classes = class_rows(stream.label_names, subject.run.label_names, where=stream.name)
         examples = subject.examine(stream, num_references, classes=None if classes is None else tuple(classes.tolist()))
-        found |= {f"{stream.name}/{name}": value for name, value in scores(examples, subject.num_bins).items()}
+        found |= {f"{stream.name}/{name}": value for name, value in all_scores(examples, subject.num_bins).items()}
         arrays |= {f"{stream.name}/{name}": column for name, column in columns(examples).items()}
         found[f"{stream.name}/num_examples"] = float(len(examples.label))
-    names = sorted({name.rpartition("/")[0] for name in found})
     for metric in METRICS:
-        found[metric] = float(np.mean([found[f"{name}/{metric}"] for name in names]))
-    return Finding(found, arrays, {"members": names})
+        found[metric] = float(np.mean([found[f"{stream.name}/{metric}"] for stream in streams]))
+    return Finding(found, arrays, {"members": [stream.name for stream in streams]})

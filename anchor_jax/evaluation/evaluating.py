@@ -1,0 +1,162 @@
+"""Evaluate a run from its folder alone: suites, tables, numbers on disk and the report of them."""
+
+import itertools
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from anchor_jax import config as configuration
+from anchor_jax.errors import UserError, unknown
+from anchor_jax.evaluation import found as on_disk
+from anchor_jax.evaluation.found import Found
+from anchor_jax.evaluation.reporting import SECTIONS, write_report
+from anchor_jax.evaluation.subject import Finding, Options, Subject
+from anchor_jax.evaluation.suites import SUITES
+from anchor_jax.files import replacing
+from anchor_jax.training import run
+from anchor_jax.training.prediction import load_checkpoint
+
+TRACED_BATCHES = 4
+
+
+def evaluate(
+    workdir: Path,
+    suites: tuple[str, ...] = ("clean",),
+    num_references: tuple[int, ...] = (1, 10),
+    step: int | str = "latest",
+    *,
+    options: Options | None = None,
+    num_bins: int | None = None,
+    chunk_size: int | None = None,
+    profile: bool = False,
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Evaluate a checkpoint; prints tables and writes `<workdir>/eval/`.
+
+    Args:
+      workdir: the run's folder.
+      suites: names from `SUITES`.
+      num_references: K, one evaluation for each; a standard network uses none, its entry is "0".
+      step: of the checkpoint, "latest" or "best".
+      options: data sets and settings of the suites.
+      num_bins: of the calibration errors; the run's own by default.
+      chunk_size: references evaluated at once, 0 for as many as fill a batch; the run's own by default.
+      profile: trace some batches of the test set, once all is compiled, into `<workdir>/profile/`.
+
+    Returns:
+      suite -> number of references -> metric, of these suites; fractions in [0, 1]. `eval/metrics.json` has them
+      together with what was found before on the same checkpoint.
+
+    Raises:
+      UserError: no such run, checkpoint, suite or number of references, or the data do not fit the run.
+    """
+    if not suites or not num_references:
+        raise UserError("suites and num_references must each name at least one; got none")
+    for suite in suites:
+        if suite not in SUITES:
+            raise unknown("suite", suite, SUITES)
+    this_run = run.load(workdir)
+    config = this_run.config.evaluation
+    config.num_bins = config.num_bins if num_bins is None else num_bins
+    config.chunk_size = config.chunk_size if chunk_size is None else chunk_size
+    configuration.validate(this_run.config)
+    num_references = tuple(dict.fromkeys(num_references)) if this_run.config.anchoring.enabled else (0,)
+    found_step, predictor = load_checkpoint(this_run, step)
+    for num in num_references:
+        predictor.first_references(num)
+
+    subject = Subject(this_run, found_step, predictor, options or Options(), config.num_bins)
+    folder = workdir / "eval" / f"step{found_step}-bins{config.num_bins}"
+    if any(place.exists() and not place.is_dir() for place in (folder, folder.parent)):
+        raise UserError(f"'{folder}' or the folder that it is in is a file; move it away")
+    on_disk.read(folder)  # damaged results of before are told now, not after hours
+    for suite in suites:
+        SUITES[suite].check(subject)
+    console, results = Console(), {}
+    for suite in dict.fromkeys(suites):
+        findings = _ask(subject, suite, num_references, folder)
+        results[suite] = {str(num): finding.metrics for num, finding in findings.items()}
+        for table in _tables(folder, suite, num_references):
+            console.print(table)
+    report = write_report(folder, _facts_of_run(this_run))
+    _write_metrics(folder)
+    if profile:
+        _trace(subject, num_references[-1], workdir / "profile")
+        console.print(f"profile: {workdir / 'profile'}", soft_wrap=True, highlight=False)
+    console.print(f"numbers: {workdir / 'eval' / 'metrics.json'}", soft_wrap=True, highlight=False)
+    console.print(f"report:  {report}", soft_wrap=True, highlight=False)
+    return results
+
+
+def _ask(subject: Subject, suite: str, num_references: tuple[int, ...], folder: Path) -> dict[int, Finding]:
+    """What a suite finds with each number of references; every one is on disk before the next begins."""
+    findings = {}
+    for num in num_references:
+        started = time.perf_counter()
+        finding = SUITES[suite].measure(subject, num)
+        facts = finding.facts | _facts_of_measurement(subject) | {"seconds": time.perf_counter() - started}
+        on_disk.write(folder, suite, facts, {num: Found(finding.metrics, finding.arrays)})
+        findings[num] = finding
+    return findings
+
+
+def _facts_of_measurement(subject: Subject) -> dict[str, Any]:
+    return {
+        "step": subject.step,
+        "num_bins": subject.num_bins,
+        "anchored": subject.run.config.anchoring.enabled,
+        "label_names": list(subject.run.label_names),
+        "devices": [device.device_kind for device in jax.devices()],
+        "host": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "python": platform.python_version(),
+        "versions": run.versions(),
+    }
+
+
+def _facts_of_run(this_run: run.Run) -> dict[str, Any]:
+    return {
+        "workdir": this_run.workdir.name,
+        "config": configuration.flatten(this_run.config),
+        "label_names": list(this_run.label_names),
+        "image_shape": list(this_run.image_shape),
+    }
+
+
+def _tables(folder: Path, suite: str, num_references: tuple[int, ...]) -> Iterator[Table]:
+    """The first table of a suite in the report, for the terminal."""
+    of_suite = on_disk.read(folder)[suite]
+    of_suite = of_suite._replace(results={num: of_suite.results[num] for num in num_references})
+    facts = of_suite.facts
+    of = f" of {len(facts['members'])} sets" if "members" in facts else ""
+    extent = f"{facts['num_examples']:,} examples{of}, " if "num_examples" in facts else ""
+    for first in itertools.islice(SECTIONS[suite].tables(of_suite), 1):
+        table = Table(title=f"{suite}: {extent}step {facts['step']:,}", title_justify="left", box=SIMPLE_HEAD)
+        for heading in ("", *(title for title, _ in first.rows)):
+            table.add_column(heading, justify="right")
+        for index, metric in enumerate(first.headings):  # metrics below one another, so that they fit any terminal
+            table.add_row(metric, *(cells[index].text for _, cells in first.rows))
+        yield table
+
+
+def _write_metrics(folder: Path) -> None:
+    """`metrics.json`: all that was found on this checkpoint so far."""
+    everything = {
+        suite: {str(num): of_num.metrics for num, of_num in of_suite.results.items()}
+        for suite, of_suite in on_disk.read(folder).items()
+    }
+    with on_disk.writing(folder), replacing(folder.parent / "metrics.json") as file:
+        file.write_text(json.dumps(everything, indent=2) + "\n")
+
+
+def _trace(subject: Subject, num_references: int, folder: Path) -> None:
+    images, _ = subject.test.first(TRACED_BATCHES * subject.predictor.batch_size)
+    with jax.profiler.trace(str(folder)):
+        subject.predictor(images, num_references)

@@ -1,0 +1,132 @@
+"""One pass of a network over images, kept as a table: all that a suite needs to know of each example."""
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from anchor_jax import metrics
+from anchor_jax.data import Stream
+from anchor_jax.inference import Poll
+from anchor_jax.predictor import Predictor
+from anchor_jax.uncertainty import energy
+
+Column = jax.Array | np.ndarray
+
+# of a set of many, and of the other predictions of one set; the metrics of a prediction itself are all of `summary_of`
+METRICS = ("accuracy", "nll", "brier", "ece", "rms_ece", "smooth_ece")
+
+
+class Examples(NamedTuple):
+    """A row for each example, in the order of the data; NumPy arrays `[N]` once they are fetched."""
+
+    label: Column  # int32
+    predicted: Column  # int32
+    outcomes: metrics.Outcomes  # of the mean of the softmaxes, which is the prediction
+    of_mean_logits: metrics.Outcomes  # of the softmax of the mean logits, the released code's prediction
+    scaled: metrics.Outcomes | None  # of the softmax of the mean logits over the temperature, if there is one
+    entropy: Column  # float32, nats
+    mutual_information: Column  # float32, nats
+    spread: Column  # float32, standard deviation over references of the probabilities, mean over classes; 0 for one
+    agreement: Column  # float32, largest share of references that say one class
+    max_logit: Column  # float32, of the mean logits
+    energy: Column  # float32, of the mean logits
+
+
+def examine(
+    predictor: Predictor,
+    stream: Stream,
+    num_references: int,
+    *,
+    classes: tuple[int, ...] | None = None,
+    temperature: float | None = None,
+) -> Examples:
+    """The table of a stream of images, each seen once.
+
+    Args:
+      predictor: of the run.
+      stream: labelled images of the run's shape.
+      num_references: K.
+      classes: the run's classes that the stream's labels count, where they are not all of them.
+      temperature: of temperature scaling, see `Examples.scaled`.
+    """
+    batches = watched(stream, predictor, f"{stream.name}, {num_references} references")
+    then = partial(rows, None if temperature is None else jnp.float32(temperature))
+    return joined(predictor.stream(batches, num_references, then=then, classes=classes))
+
+
+def examine_pairs(predictor: Predictor, stream: Stream) -> Examples:
+    """The table of a stream whose batches have a reference for each image: `(images, references, labels)`."""
+    batches = watched(stream, predictor, f"{stream.name}, a reference for each")
+    return joined(predictor.stream_pairs(batches, then=partial(rows, None)))
+
+
+def watched(stream: Stream, predictor: Predictor, title: str) -> Iterator[tuple[Any, ...]]:
+    """The batches of a stream, of the predictor's size, with a progress bar on a terminal."""
+    size, console = predictor.size_for(stream.num_examples), Console()
+    return iter(
+        track(
+            stream.batches(size),
+            total=-(-stream.num_examples // size),
+            description=title,
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+    )
+
+
+def joined(parts: Iterable[Any]) -> Any:
+    """Tables of batches as one."""
+    return jax.tree.map(lambda *columns: np.concatenate(columns), *parts)
+
+
+def main_scores(outcomes: metrics.Outcomes, num_bins: int) -> dict[str, float]:
+    """The metrics of `METRICS`, by name."""
+    found = metrics.summary_of(outcomes, num_bins)
+    return {name: float(found[name]) for name in METRICS}
+
+
+def all_scores(examples: Examples, num_bins: int) -> dict[str, float]:
+    """All metrics of a table, by name."""
+    found = {name: float(value) for name, value in metrics.summary_of(examples.outcomes, num_bins).items()}
+    for prefix, outcomes in (("mean_logits", examples.of_mean_logits), ("scaled", examples.scaled)):
+        if outcomes is not None:
+            found |= {f"{prefix}_{name}": value for name, value in main_scores(outcomes, num_bins).items()}
+    for name in ("entropy", "mutual_information", "agreement"):
+        found[name] = float(np.mean(getattr(examples, name)))
+    return found
+
+
+def columns(examples: Examples) -> dict[str, np.ndarray]:
+    """The table under flat names, as it is kept on disk."""
+    judged = examples.outcomes
+    kept = {name: getattr(judged, name) for name in ("confidence", "correct", "nll", "brier")}
+    unnested = {name: value for name, value in examples._asdict().items() if isinstance(value, np.ndarray)}
+    return kept | unnested
+
+
+@jax.jit
+def rows(temperature: jax.Array | None, poll: Poll, labels: Column) -> Examples:
+    """The rows of one batch."""
+    answer = poll.classification
+    spread = jnp.zeros(len(labels)) if answer.probs_std is None else jnp.mean(answer.probs_std, axis=-1)
+    scaled = None if temperature is None else jax.nn.softmax(answer.logits / temperature)
+    return Examples(
+        label=labels,
+        predicted=jnp.argmax(answer.probs, axis=-1).astype(jnp.int32),
+        outcomes=metrics.outcomes(answer.probs, labels),
+        of_mean_logits=metrics.outcomes(jax.nn.softmax(answer.logits), labels),
+        scaled=None if scaled is None else metrics.outcomes(scaled, labels),
+        entropy=answer.entropy,
+        mutual_information=answer.mutual_information,
+        spread=spread,
+        agreement=poll.agreement,
+        max_logit=jnp.max(answer.logits, axis=-1),
+        energy=energy(answer.logits),
+    )

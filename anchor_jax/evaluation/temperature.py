@@ -1,0 +1,55 @@
+"""Temperature scaling after training (Guo et al. 2017, arXiv 1706.04599)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.optimize import minimize_scalar
+
+from anchor_jax import metrics
+from anchor_jax.data import Stream, stream_of
+from anchor_jax.errors import UserError
+from anchor_jax.evaluation.examples import joined, watched
+from anchor_jax.evaluation.subject import Subject
+
+
+def held_out_of(subject: Subject) -> Stream:
+    """What the run held out of its training set.
+
+    Raises:
+      UserError: nothing.
+    """
+    _, held_out = subject.train
+    if held_out is None:
+        raise UserError(
+            "temperature scaling is fitted on training data that the run held out, and this run held out none; train "
+            "with --config.data.validation_fraction=0.1, or leave temperature scaling out"
+        )
+    return stream_of(held_out, "held-out training data")
+
+
+def fit_temperature(subject: Subject, num_references: int) -> float:
+    """The temperature T that fits `softmax(mean logits / T)` best to what the run held out of its training set."""
+    held_out = held_out_of(subject)
+    batches = watched(held_out, subject.predictor, f"{held_out.name}, {num_references} references")
+
+    def logits_and_labels(poll, labels):
+        return poll.classification.logits, labels
+
+    return best_temperature(*joined(subject.predictor.stream(batches, num_references, then=logits_and_labels)))
+
+
+def best_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The T in [0.01, 100] with the least negative log likelihood of `softmax(logits / T)`.
+
+    Args:
+      logits: floating `[N, C]`.
+      labels: integer `[N]`.
+    """
+
+    @jax.jit
+    def loss(log_temperature):
+        return metrics.nll(jax.nn.softmax(logits / jnp.exp(log_temperature)), labels)
+
+    # convex in 1/T, so it has one minimum in T too
+    fitted = minimize_scalar(lambda x: float(loss(x)), bounds=(np.log(0.01), np.log(100)), method="bounded")
+    return float(np.exp(fitted.x))
