@@ -16,18 +16,21 @@ from anchor_jax.errors import UserError
 FAILED, WRONG_COMMAND_LINE = 1, 2
 
 
-def run(main: Callable[[], object]) -> None:
-    """Parse the flags, call `main` and exit: 0, 1 for a mistake in what was given, 2 for a wrong command line."""
+def run(main: Callable[..., object], *, arguments: bool = False) -> None:
+    """Parse the flags, call `main` and exit: 0, 1 for a mistake in what was given, 2 for a wrong command line.
+
+    With `arguments`, what stands beside the flags goes to `main`, one string each; without, there must be none.
+    """
     logging.set_verbosity(logging.ERROR)  # orbax tells of every file it touches
     sys.unraisablehook = _unraisablehook
     warnings.showwarning = _showwarning
     keep_compiled()
 
     def main_of_app(argv):
-        if argv[1:]:
+        if argv[1:] and not arguments:
             _exit(WRONG_COMMAND_LINE, f"unexpected argument '{argv[1]}'; flags are written --name=value")
         try:
-            main()
+            main(*argv[1:])
         except UserError as error:
             _exit(FAILED, str(error))
 

@@ -41,5 +41,5 @@ def probability_spread(probs: jax.Array) -> jax.Array:
 
 
 def energy(logits: jax.Array) -> jax.Array:
-    """Free energy of logits, `[..., C]` -> `[...]`: `-log Σ exp`; higher is stranger (Liu et al. 2020, arXiv 2010.03759)."""
+    """Free energy of logits, `[..., C]` -> `[...]`, `-log Σ exp`; higher is stranger (Liu et al. 2020, 2010.03759)."""
     return -jax.nn.logsumexp(logits, axis=-1)
