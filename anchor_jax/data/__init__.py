@@ -3,6 +3,7 @@
 from anchor_jax.data.anomalies import photographs
 from anchor_jax.data.augmentation import Normalization, augment, measure_normalization, normalize
 from anchor_jax.data.corrupted import CorruptedSet, check_differs, open_corrupted
+from anchor_jax.data.corruptions import corrupt
 from anchor_jax.data.dataset import Dataset
 from anchor_jax.data.loading import load_test, load_train, open_test, select_rows
 from anchor_jax.data.sources import load, open_stream
@@ -17,6 +18,7 @@ __all__ = [
     "augment",
     "check_differs",
     "class_rows",
+    "corrupt",
     "load",
     "load_test",
     "load_train",
