@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from anchor_jax.evaluation import pictures
-from anchor_jax.evaluation.pictures import HIGHER_IS_BETTER, LOWER_IS_BETTER, Judged, Protocol, Sheet, Strip
+from anchor_jax.evaluation.report import pictures
+from anchor_jax.evaluation.report.pictures import HIGHER_IS_BETTER, LOWER_IS_BETTER, Judged, Protocol, Sheet, Strip
 
 RNG = np.random.default_rng(0)
 CONFIDENCE = RNG.uniform(0.2, 1, 200).astype(np.float32)

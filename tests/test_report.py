@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from anchor_jax import UserError
-from anchor_jax.evaluation import album, found, reporting
+from anchor_jax.evaluation import found
 from anchor_jax.evaluation.found import Found
+from anchor_jax.evaluation.report import album, write_report
 
 NAMES = ["cat", "<script>alert(1)</script>", "a & b", "$\\frac"]
 MEMBERS = ["fog", "gaussian_noise"]
@@ -119,7 +120,7 @@ def reported(tmp_path_factory):
     """A folder with findings of every suite for 1 and 10 references, and the report of them."""
     folder = tmp_path_factory.mktemp("run") / "eval/step12-bins15"
     write_all(folder, (1, 10))
-    return reporting.write_report(folder, RUN).parent
+    return write_report(folder, RUN).parent
 
 
 class Page(HTMLParser):
@@ -274,7 +275,7 @@ def test_facts_that_json_cannot_hold_are_refused_before_anything_is_written(tmp_
 )
 def test_damaged_numbers_are_told_in_one_line_and_left_alone(tmp_path, text, reason):
     (tmp_path / "clean.json").write_text(text, encoding="latin-1")
-    for act in (found.read, lambda folder: reporting.write_report(folder, RUN)):
+    for act in (found.read, lambda folder: write_report(folder, RUN)):
         with pytest.raises(UserError, match=r"clean\.json' is damaged \(.*\); move it away$") as told:
             act(tmp_path)
         assert reason in str(told.value)
@@ -365,7 +366,7 @@ def test_page_json_and_csv_have_the_same_numbers(reported):
 def test_text_of_the_user_is_escaped(tmp_path):
     folder = tmp_path / "eval/step1-bins15"
     write_all(folder, (10,), ("clean", "ood"))
-    reporting.write_report(folder, RUN | {"title": "<i>x</i>", "note": '"><script>', "config": {"<b>k": "<b>v"}})
+    write_report(folder, RUN | {"title": "<i>x</i>", "note": '"><script>', "config": {"<b>k": "<b>v"}})
     page, text = page_of(folder), (folder / "report.html").read_text(encoding="utf-8")
     assert "<script" not in text
     assert not {"i", "script"} & {tag for tag, _ in page.elements}
@@ -413,7 +414,7 @@ def test_rows_measured_otherwise_are_told(reported, tmp_path):
     finding, facts = shift(np.random.default_rng(0))
     found.write(tmp_path, "shift", FACTS | facts, {1: finding})
     found.write(tmp_path, "shift", FACTS | facts | {"members": ["r"], "seconds": 9.0}, {10: finding})
-    page = page_of(reporting.write_report(tmp_path, RUN).parent)
+    page = page_of(write_report(tmp_path, RUN).parent)
     assert "Not all rows were measured alike: members differ" in page.text
     assert ("shift", ["members, 1 reference", "r, sketch"]) in page.rows
     assert ("shift", ["members, 10 references", "r"]) in page.rows
@@ -421,7 +422,7 @@ def test_rows_measured_otherwise_are_told(reported, tmp_path):
 
 def test_report_is_the_same_when_made_again(reported):
     before = {file: file.read_bytes() for file in reported.rglob("*") if file.is_file()}
-    reporting.write_report(reported, RUN)
+    write_report(reported, RUN)
     assert {file: file.read_bytes() for file in reported.rglob("*") if file.is_file()} == before
 
 
@@ -431,7 +432,7 @@ def test_standard_network_without_arrays_has_tables_alone(tmp_path):
         finding, facts = SUITES[suite](rng)
         metrics = numbers(rng, "standard/") if suite == "protocols" else finding.metrics
         found.write(tmp_path, suite, FACTS | facts, {0: Found(metrics, {})})
-    page = page_of(reporting.write_report(tmp_path, {}).parent)
+    page = page_of(write_report(tmp_path, {}).parent)
     drawn = sorted(file.name for file in (tmp_path / "pictures").iterdir())
     assert drawn == [
         "corruptions-heat-map.png",
@@ -459,13 +460,13 @@ def test_scores_that_are_the_same_everywhere_are_not_drawn(tmp_path):
 
 def test_suite_that_is_not_known_here_is_shown_by_its_numbers(tmp_path):
     found.write(tmp_path, "weather", FACTS, {3: Found({"rain": 0.25}, {"v": np.ones(1)})})
-    page = page_of(reporting.write_report(tmp_path, {}).parent)
+    page = page_of(write_report(tmp_path, {}).parent)
     assert ("weather", ["rain", "0.25"]) in page.rows
 
 
 def test_nothing_to_report_is_told(tmp_path):
     with pytest.raises(UserError, match=r"no results in '.*nothing'; run eval.py first"):
-        reporting.write_report(tmp_path / "nothing", RUN)
+        write_report(tmp_path / "nothing", RUN)
     assert not (tmp_path / "nothing").exists()
 
 
@@ -473,7 +474,7 @@ def test_folder_that_cannot_be_written_to_is_told(tmp_path):
     write_all(tmp_path, (1,), ("probe",))
     (tmp_path / "pictures").write_text("a file")
     with pytest.raises(UserError, match=r"cannot write to '.*' \((File exists|Not a directory)\)"):
-        reporting.write_report(tmp_path, RUN)
+        write_report(tmp_path, RUN)
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(UserError, match="cannot write to"):
         found.write(tmp_path / "taken", "clean", FACTS, {1: Found({"a": 1.0}, {"v": np.ones(1)})})

@@ -12,9 +12,9 @@ from anchor_jax.comparison.runs import Method
 from anchor_jax.comparison.statistics import Summary
 from anchor_jax.comparison.table import Comparison, SuiteTable
 from anchor_jax.comparison.wording import title
-from anchor_jax.evaluation.album import Picture
-from anchor_jax.evaluation.pictures import Judged, reliability_diagrams
-from anchor_jax.evaluation.reporting import metric_of
+from anchor_jax.evaluation.report.album import Picture
+from anchor_jax.evaluation.report.page import metric_of
+from anchor_jax.evaluation.report.pictures import Judged, reliability_diagrams
 
 # of a suite, the headlines that get a panel each, by pattern
 _PANELS = {

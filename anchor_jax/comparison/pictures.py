@@ -1,4 +1,4 @@
-"""Pictures of a comparison, in the style of `evaluation.pictures`: a colour for each method, grey for the baseline."""
+"""Pictures of a comparison, in the style of those of a report: a colour for each method, grey for the baseline."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from anchor_jax.comparison.statistics import Difference, Summary
-from anchor_jax.evaluation.pictures import (
+from anchor_jax.evaluation.report.pictures import (
     CATEGORIES,
     DASHES,
     FULL,

@@ -19,7 +19,7 @@ from anchor_jax.comparison.table import Comparison, Entry, PaperRow, SuiteTable
 from anchor_jax.comparison.wording import suite_title, title
 from anchor_jax.errors import UserError
 from anchor_jax.evaluation import found
-from anchor_jax.evaluation.reporting import embedded, metric_of, section_of
+from anchor_jax.evaluation.report.page import embedded, metric_of, section_of
 from anchor_jax.files import replacing
 
 KIND = "anchor_jax comparison"  # how a comparison's JSON is known again
@@ -172,7 +172,7 @@ def _lines(comparison: Comparison) -> Iterator[Sequence[Any]]:
 
 def _page(comparison: Comparison, pictures: Mapping[str, list[dict[str, Any]]]) -> str:
     loader = jinja2.ChoiceLoader(
-        [jinja2.PackageLoader("anchor_jax", "comparison"), jinja2.PackageLoader("anchor_jax", "evaluation")]
+        [jinja2.PackageLoader("anchor_jax", "comparison"), jinja2.PackageLoader("anchor_jax", "evaluation/report")]
     )
     options = {"autoescape": True, "undefined": jinja2.StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     template = jinja2.Environment(loader=loader, **options).get_template("compare.html.j2")

@@ -12,7 +12,7 @@ from anchor_jax.comparison.paper import Figure, Quantity
 from anchor_jax.comparison.runs import EvaluatedRun, Method, evaluating
 from anchor_jax.comparison.statistics import Difference, Summary, difference_over_seeds, paired, summary
 from anchor_jax.errors import UserError
-from anchor_jax.evaluation.reporting import QUESTION, place_of
+from anchor_jax.evaluation.report.page import QUESTION, place_of
 
 _PROTOCOLS = ("random1", "randomK", "blt")
 

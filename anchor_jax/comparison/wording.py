@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from anchor_jax.comparison.runs import Method
 from anchor_jax.comparison.table import SuiteTable
-from anchor_jax.evaluation.album import spoken
-from anchor_jax.evaluation.reporting import NAMES, metric_of, section_of, signed
+from anchor_jax.evaluation.report.album import spoken
+from anchor_jax.evaluation.report.page import NAMES, metric_of, section_of, signed
 
 _PROTOCOLS = {"random1": "1 random reference", "randomK": "K random references", "blt": "BLT"}
 

@@ -18,7 +18,7 @@ from anchor_jax import config as configuration
 from anchor_jax.errors import UserError, unknown
 from anchor_jax.evaluation import found as on_disk
 from anchor_jax.evaluation.found import Found
-from anchor_jax.evaluation.reporting import SECTIONS, write_report
+from anchor_jax.evaluation.report import SECTIONS, write_report
 from anchor_jax.evaluation.subject import Finding, Options, Subject
 from anchor_jax.evaluation.suites import SUITES
 from anchor_jax.files import replacing

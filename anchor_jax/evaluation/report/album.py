@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from anchor_jax.evaluation import pictures
 from anchor_jax.evaluation.found import Found, SuiteResult
-from anchor_jax.evaluation.pictures import HIGHER_IS_BETTER, LOWER_IS_BETTER, Judged, Protocol, Sheet, Strip
+from anchor_jax.evaluation.report import pictures
+from anchor_jax.evaluation.report.pictures import HIGHER_IS_BETTER, LOWER_IS_BETTER, Judged, Protocol, Sheet, Strip
 
 UNCERTAINTIES = {
     "entropy": "predictive entropy (nats)",

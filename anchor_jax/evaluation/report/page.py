@@ -15,10 +15,11 @@ import jinja2
 from PIL import Image
 
 from anchor_jax.errors import UserError
-from anchor_jax.evaluation import album, found
-from anchor_jax.evaluation.album import Picture, spoken
+from anchor_jax.evaluation import found
 from anchor_jax.evaluation.found import REPORT, SuiteResult
-from anchor_jax.evaluation.pictures import DPI
+from anchor_jax.evaluation.report import album
+from anchor_jax.evaluation.report.album import Picture, spoken
+from anchor_jax.evaluation.report.pictures import DPI
 from anchor_jax.files import replacing
 
 CSS_DPI = 96
@@ -329,9 +330,9 @@ def _glance(results: Mapping[str, SuiteResult]) -> list[tuple[str, str, str]]:
 def _page(
     folder: Path, results: Mapping[str, SuiteResult], run_facts: dict[str, Any], pictures: Mapping[str, list[Picture]]
 ) -> str:
-    loader = jinja2.PackageLoader("anchor_jax", "evaluation")
+    loader = jinja2.PackageLoader("anchor_jax", "evaluation/report")
     options = {"autoescape": True, "undefined": jinja2.StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
-    template = jinja2.Environment(loader=loader, **options).get_template("report.html.j2")
+    template = jinja2.Environment(loader=loader, **options).get_template("page.html.j2")
     return template.render(
         title=run_facts.get("title", folder.resolve().parents[1].name),
         subtitle=_subtitle(results),
