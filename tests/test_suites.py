@@ -157,8 +157,11 @@ def test_temperature_scaling_is_fitted_on_what_was_held_out(workdir):
     assert found["scaled_accuracy"] == found["mean_logits_accuracy"]
 
 
-def test_temperature_scaling_without_held_out_data_is_refused(tiny, tmp_path):
+def test_what_the_run_cannot_do_is_refused_before_anything_is_measured(tiny, tmp_path):
     train(tiny, tmp_path / "run")
+    with pytest.raises(UserError, match=r"images must have at least 8 x 8 pixels; got \[6, 6\]"):
+        evaluation.evaluate(tmp_path / "run", ("clean", "corruptions"))
+    assert not (tmp_path / "run/eval").exists()
     with pytest.raises(UserError, match=r"held out none; train with --config\.data\.validation_fraction=0\.1"):
         evaluation.evaluate(tmp_path / "run", options=Options(temperature_scaling=True))
 
@@ -197,7 +200,7 @@ def test_logits_are_restricted_to_the_classes_of_a_set_before_anything_else(work
         ("ood", {"ood": ("nowhere",)}, r"unknown data set 'nowhere'; allowed: tfds:NAME"),
         ("shift", {"shift": ("digits@valid",)}, r"unknown split of digits 'valid'"),
         ("corruptions", {"corruptions": ()}, r"suite 'corruptions' needs a set"),
-        ("corruptions", {"corruptions": ("generated", "generated")}, r"brightness, .* are given twice"),
+        ("corruptions", {"corruptions": ("generated", "generated")}, r"given twice: brightness, contrast"),
         ("corruptions", {"corruptions": ("digits",)}, r"unknown corrupted set 'digits'; allowed: tfds:NAME"),
     ],
 )

@@ -45,25 +45,24 @@ def check(subject: Subject) -> None:
     """Refuse sets that are not published as they should be, that share a member, or that are the clean set."""
     if not subject.options.corruptions:
         raise UserError(f"suite 'corruptions' needs a set; give one as --corruptions, such as {GENERATED}")
-    members = [
-        member for of_spec in map(partial(_open, subject), subject.options.corruptions) for member in of_spec.members
-    ]
-    if twice := sorted({member for member in members if members.count(member) > 1}):
-        raise UserError(f"corrupted sets must differ in their members; {', '.join(twice)} are given twice")
-    for spec in set(subject.options.corruptions) - {GENERATED, GENERATED_C_BAR}:
-        published = _open(subject, spec)
-        check_differs(subject.test, *(published.stream(member, SEVERITIES[-1]) for member in published.members))
+    sets = dict(zip(subject.options.corruptions, _sets(subject), strict=True))
+    for spec, of in sets.items():
+        if spec in (GENERATED, GENERATED_C_BAR):
+            images = jax.ShapeDtypeStruct((1, *subject.run.image_shape), np.uint8)
+            jax.eval_shape(lambda images: corruptions.corrupt(jax.random.key(0), images, "contrast", 1), images)
+        else:
+            check_differs(subject.test, *(of.stream(member, SEVERITIES[-1]) for member in of.members))
 
 
 def measure(subject: Subject, num_references: int) -> Finding:
     """The metrics of every corruption and severity, and their means."""
-    sets = [_open(subject, spec) for spec in subject.options.corruptions]
-    members = {member: corrupted for corrupted in sets for member in corrupted.members}
+    sets = _sets(subject)
+    members = {member: of for of in sets for member in of.members}
     found: dict[str, float] = {}
     columns = {"correct": [], "confidence": [], "entropy": []}
-    for member, corrupted in members.items():
+    for member, of in members.items():
         for severity in SEVERITIES:
-            examples = subject.examine(corrupted.stream(member, severity), num_references)
+            examples = subject.examine(of.stream(member, severity), num_references)
             of_set = main_scores(examples.outcomes, subject.num_bins)
             found |= {f"{member}/{severity}/{metric}": value for metric, value in of_set.items()}
             columns["correct"].append(examples.outcomes.correct)
@@ -79,7 +78,7 @@ def measure(subject: Subject, num_references: int) -> Finding:
         [np.asarray(of.stream(member, _SHOWN_SEVERITY).first(size)[0][0]) for member, of in members.items()]
     )
     facts = {
-        "source": [corrupted.name for corrupted in sets],
+        "source": [of.name for of in sets],
         "members": list(members),
         "severities": list(SEVERITIES),
         "averages": named_averages(tuple(members)),
@@ -148,12 +147,21 @@ def _keys(seed, rows):
     return jax.vmap(partial(jax.random.fold_in, jax.random.key(seed)))(rows)
 
 
+def _sets(subject: Subject) -> list[CorruptedSet]:
+    """The sets that the caller chose, no member in two of them."""
+    sets = [_open(subject, spec) for spec in subject.options.corruptions]
+    members = [member for of in sets for member in of.members]
+    if twice := sorted({member for member in members if members.count(member) > 1}):
+        raise UserError(f"corrupted sets must differ in their members; given twice: {', '.join(twice)}")
+    return sets
+
+
 def _open(subject: Subject, spec: str) -> CorruptedSet:
-    shape = subject.run.image_shape
+    shape, seed = subject.run.image_shape, subject.options.seed
     if spec == GENERATED:
-        return generated("generated on the device", corruptions.CORRUPTIONS_19, subject.test, subject.options.seed)
+        return generated("generated on the device", corruptions.CORRUPTIONS_19, subject.test, seed)
     if spec == GENERATED_C_BAR:
         small = min(shape[:2]) <= corruptions.LARGEST_SMALL
         members = corruptions.C_BAR_CIFAR if small else corruptions.C_BAR_IMAGENET
-        return generated("C-bar, generated on the device", members, subject.test, subject.options.seed)
+        return generated("C-bar, generated on the device", members, subject.test, seed)
     return open_corrupted(spec, image_shape=shape, label_names=subject.run.label_names, tfds_dir=subject.tfds_dir)
