@@ -5,7 +5,7 @@ from pathlib import Path
 from absl import flags
 
 from anchor_jax import command
-from anchor_jax.evaluation import SUITES, Options, evaluate
+from anchor_jax.evaluation import PROTOCOLS, SUITES, Options, evaluate
 
 DEFAULT = Options()
 
@@ -32,6 +32,9 @@ PROBE = flags.DEFINE_list(
 TEMPERATURE_SCALING = flags.DEFINE_bool(
     "temperature_scaling", DEFAULT.temperature_scaling, "Fit a temperature on training data that the run held out."
 )
+PROTOCOL = flags.DEFINE_enum(
+    "protocol", DEFAULT.protocol, PROTOCOLS, "References: 'random', or for each image the one that BLT picks."
+)
 BLT_REFERENCES = flags.DEFINE_integer(
     "blt_references", DEFAULT.blt_references, "References among which BLT looks; 0: the whole bank.", lower_bound=0
 )
@@ -51,6 +54,7 @@ def main() -> None:
         ood=tuple(OOD.value),
         probe=tuple(PROBE.value),
         temperature_scaling=TEMPERATURE_SCALING.value,
+        protocol=PROTOCOL.value,
         blt_references=BLT_REFERENCES.value,
         draws=DRAWS.value,
         seed=SEED.value,

@@ -41,8 +41,8 @@ class Network(NamedTuple):
     encode: Callable[[Any, np.ndarray | None], EncodedReferences | jax.Array | None]
     # (classes, temper) -> function of variables, encoded references, images; classes: rows of the logits, None: all
     poll: Callable[..., Callable[..., Poll]]
-    # variables, images, one reference for each of them
-    poll_pairs: Callable[..., Poll]
+    # classes -> function of variables, images, one reference for each of them
+    poll_pairs: Callable[..., Callable[..., Poll]]
     # variables, encoded references, images -> what the last layer sees, mean over references, float32 [B, features]
     features: Callable[..., jax.Array]
 
@@ -122,10 +122,14 @@ class Predictor:
         return self._in_turn(batches, lambda images, *rest: then(ask(self.variables, references, images), *rest))
 
     def stream_pairs(
-        self, batches: Iterable[tuple[Images, ...]], *, then: Callable[..., Any] = lambda poll: poll
+        self,
+        batches: Iterable[tuple[Images, ...]],
+        *,
+        then: Callable[..., Any] = lambda poll: poll,
+        classes: tuple[int, ...] | None = None,
     ) -> Iterator[Any]:
         """As `stream`, with a reference of its own for each image: `(images, references, *rest)`."""
-        ask = self.network.poll_pairs
+        ask = self.network.poll_pairs(classes)
         return self._in_turn(batches, lambda images, refs, *rest: then(ask(self.variables, images, refs), *rest))
 
     def stream_features(self, batches: Iterable[tuple[Images, ...]], num_references: int = 10) -> Iterator[Any]:
@@ -225,9 +229,9 @@ def compile_network(
             return poll_of_one(network(variables, x))
         return poll(network, variables, x, references, chunk_size=chunk(images), temper=temper)
 
-    def poll_pairs(variables, images, references):
+    def poll_pairs(classes, variables, images, references):
         x, references = normalize(images, normalization), normalize(references, normalization)
-        return poll_of_one(_network_of(model)(variables, anchor(x, references)))
+        return poll_of_one(_network_of(model, classes)(variables, anchor(x, references)))
 
     def features(variables, references, images):
         network, x = _network_of(model, last="features"), normalize(images, normalization)
@@ -243,7 +247,7 @@ def compile_network(
     return Network(
         encode=compiled_encode if anchored else lambda variables, references: None,
         poll=cache(lambda classes, temper: mapped(partial(poll_batch, classes, temper), 2, 1)),
-        poll_pairs=mapped(poll_pairs, 1, 2),
+        poll_pairs=cache(lambda classes: mapped(partial(poll_pairs, classes), 1, 2)),
         features=mapped(features, 2, 1),
     )
 

@@ -22,7 +22,6 @@ from anchor_jax.evaluation.subject import Options, Subject
 from anchor_jax.evaluation.suites.corruptions import ALEXNET_ERRORS, generated, mean_corruption_error, means
 from anchor_jax.evaluation.suites.landscape import filter_normalised_direction
 from anchor_jax.evaluation.suites.ood import SCORES, anomaly_scores, detection
-from anchor_jax.evaluation.suites.protocols import ask_transduced, transduction_of
 from anchor_jax.evaluation.temperature import best_temperature
 from anchor_jax.training import run
 from anchor_jax.training.loop import train
@@ -301,10 +300,10 @@ def test_protocols_are_the_draws_they_name(workdir):
 
 def test_transduction_gives_each_image_its_nearest_reference(workdir):
     subject = subject_of(workdir, blt_references=40)
-    transduction = transduction_of(subject)
+    transduction = subject.transduction
     assert len(transduction.references) == 40
     test = data.load("digits", "test")
-    table = ask_transduced(subject, transduction, subject.test)
+    table = subject.examine_transduced(subject.test)
     norm = normalization_of(subject.run)
     x, r = (np.asarray(data.normalize(images, norm)) for images in (test.images, transduction.references))
     d = np.asarray(transduction.residuals)
@@ -320,6 +319,34 @@ def test_transduction_gives_each_image_its_nearest_reference(workdir):
     np.testing.assert_allclose(table.outcomes.confidence, scipy.special.softmax(logits, -1).max(-1), rtol=1e-3)
 
 
+def test_suites_are_asked_by_transduction_too(workdir):
+    some = Options(protocol="blt", blt_references=40)
+    found = evaluation.evaluate(workdir, ("clean", "ood"), (1, 5), options=some)
+    assert {suite: set(of) for suite, of in found.items()} == {"clean-blt": {"1"}, "ood-blt": {"1"}}
+    subject = subject_of(workdir, blt_references=40)
+    right = subject.examine_transduced(subject.test).outcomes.correct
+    assert found["clean-blt"]["1"]["accuracy"] == pytest.approx(right.mean())
+    report = (workdir / "eval" / f"step{subject.step}-bins15/report.html").read_text()
+    assert "Clean test set, by transduction (BLT)" in report
+    with pytest.raises(UserError, match=r"suite 'probe' has no protocol 'blt'; those that have it: clean, corrup"):
+        evaluation.evaluate(workdir, ("probe",), options=some)
+    with pytest.raises(UserError, match=r"unknown protocol 'bls'; allowed: blt, random. Did you mean 'blt'"):
+        evaluation.evaluate(workdir, options=Options(protocol="bls"))
+
+
+def test_transduction_restricts_classes_as_random_references_do(workdir, tmp_path):
+    test = data.load("digits", "test")
+    some = np.isin(test.labels, (7, 2))
+    labels = (test.labels[some] == 2).astype(int)
+    spec = write_npz(tmp_path / "some.npz", test.images[some], labels, ["7", "2"])
+    subject = subject_of(workdir, shift=(spec,), protocol="blt", blt_references=30)
+    finding = evaluation.SUITES["shift"].measure(subject, 1)
+    references = next(subject.transduction.paired(data.stream_of(test, "test")).batches(360))[1][some]
+    pairs = zip(test.images[some], references, strict=True)
+    logits = np.stack([by_hand(subject, image[None], reference[None])[0, 0, [7, 2]] for image, reference in pairs])
+    np.testing.assert_array_equal(finding.arrays["some/predicted"], logits.argmax(-1))
+
+
 def test_protocols_of_a_standard_network_are_one(tmp_path):
     config = digits_config(tmp_path)
     config.anchoring.enabled = False
@@ -327,6 +354,8 @@ def test_protocols_of_a_standard_network_are_one(tmp_path):
     found = evaluation.evaluate(tmp_path / "run", ("protocols", "landscape"), (1, 10))
     assert {name.split("/")[0] for name in found["protocols"]["0"]} == {"standard"}
     assert found["landscape"]["0"].keys() == {"accuracy"}
+    with pytest.raises(UserError, match=r"protocol 'blt' picks references, and a standard network has none"):
+        evaluation.evaluate(tmp_path / "run", options=Options(protocol="blt"))
 
 
 # probe

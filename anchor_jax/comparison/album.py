@@ -12,6 +12,7 @@ from anchor_jax.comparison.runs import Method
 from anchor_jax.comparison.statistics import Summary
 from anchor_jax.comparison.table import Comparison, SuiteTable
 from anchor_jax.comparison.wording import title
+from anchor_jax.evaluation.found import base_suite
 from anchor_jax.evaluation.report.album import Picture
 from anchor_jax.evaluation.report.page import metric_of
 from anchor_jax.evaluation.report.pictures import Judged, reliability_diagrams
@@ -41,19 +42,19 @@ def draw(comparison: Comparison, folder: Path) -> dict[str, list[Picture]]:
 
 
 def _of_suite(comparison: Comparison, table: SuiteTable, folder: Path) -> Iterator[Picture]:
-    if table.suite == "corruptions":
+    if base_suite(table.suite) == "corruptions":
         yield from _severity(comparison, table, folder)
-    if table.suite == "ood":
+    if base_suite(table.suite) == "ood":
         yield from _areas(comparison, table, folder)
     if metrics := _panels(table):
         panels = {metric: Panel(title(metric), metric_of(metric).form == "%") for metric in metrics}
         yield from _dots(comparison, table, panels, folder)
-    if table.suite == "clean":
+    if base_suite(table.suite) == "clean":
         yield from _reliability(comparison, table, folder)
 
 
 def _panels(table: SuiteTable) -> list[str]:
-    pattern = _PANELS.get(table.suite, ".+")
+    pattern = _PANELS.get(base_suite(table.suite), ".+")
     return [metric for metric in table.headlines if re.fullmatch(pattern, metric)][:_MOST_PANELS]
 
 

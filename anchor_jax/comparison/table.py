@@ -12,6 +12,7 @@ from anchor_jax.comparison.paper import Figure, Quantity
 from anchor_jax.comparison.runs import EvaluatedRun, Method, evaluating
 from anchor_jax.comparison.statistics import Difference, Summary, difference_over_seeds, paired, summary
 from anchor_jax.errors import UserError
+from anchor_jax.evaluation.found import base_suite
 from anchor_jax.evaluation.report.page import QUESTION, place_of
 
 _PROTOCOLS = ("random1", "randomK", "blt")
@@ -71,7 +72,7 @@ class SuiteTable:
     def headlines(self) -> list[str]:
         """The metrics that stand in tables and pictures."""
         names = {}
-        for pattern in _HEADLINES.get(self.suite, ("accuracy",)):
+        for pattern in _HEADLINES.get(base_suite(self.suite), ("accuracy",)):
             names |= dict.fromkeys(name for name in self.entries if re.fullmatch(pattern, name))
         same = f"mean{len(self.facts.get('members', ()))}/accuracy"  # the mean over all members has that name too
         return [name for name in names if name != same]
@@ -144,12 +145,12 @@ def tabulated(methods: Sequence[Method], suites: Sequence[str] = (), num_referen
 
 def example_columns(suite: str, facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What each test example adds to the metrics that are means over examples: metric -> floating `[N]`."""
-    if suite == "corruptions" and "correct" in arrays:
+    if base_suite(suite) == "corruptions" and "correct" in arrays:
         correct = arrays["correct"].astype(np.float64)  # [members, severities, N]
         columns = {"accuracy": correct.mean((0, 1))}
         columns |= {f"severity{s}/accuracy": correct[:, i].mean(0) for i, s in enumerate(facts["severities"])}
         return columns | {f"{member}/accuracy": correct[i].mean(0) for i, member in enumerate(facts["members"])}
-    sets = {"clean": [""], "shift": [f"{member}/" for member in facts.get("members", ())]}.get(suite, [])
+    sets = {"clean": [""], "shift": [f"{member}/" for member in facts.get("members", ())]}.get(base_suite(suite), [])
     kept = {"accuracy": "correct", "nll": "nll", "brier": "brier", "entropy": "entropy"}
     return {
         of + metric: arrays[of + column].astype(np.float64)

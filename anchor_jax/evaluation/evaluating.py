@@ -17,11 +17,12 @@ from rich.table import Table
 from anchor_jax import config as configuration
 from anchor_jax.errors import UserError, unknown
 from anchor_jax.evaluation import found as on_disk
-from anchor_jax.evaluation.found import Found
+from anchor_jax.evaluation.found import TRANSDUCED, Found
 from anchor_jax.evaluation.report import SECTIONS, write_report
-from anchor_jax.evaluation.subject import Finding, Options, Subject
+from anchor_jax.evaluation.subject import PROTOCOLS, Finding, Options, Subject
 from anchor_jax.evaluation.suites import SUITES
 from anchor_jax.files import replacing
+from anchor_jax.predictor import Predictor
 from anchor_jax.training import run
 from anchor_jax.training.prediction import load_checkpoint
 
@@ -52,28 +53,26 @@ def evaluate(
       profile: trace some batches of the test set, once all is compiled, into `<workdir>/profile/`.
 
     Returns:
-      suite -> number of references -> metric, of these suites; fractions in [0, 1]. `eval/metrics.json` has them
-      together with what was found before on the same checkpoint.
+      suite -> number of references -> metric, of these suites; fractions in [0, 1]. By the protocol "blt" a suite
+      has the name "suite-blt" and one reference an image. `eval/metrics.json` has all this together with what was
+      found before on the same checkpoint.
 
     Raises:
       UserError: no such run, checkpoint, suite or number of references, or the data do not fit the run.
     """
     if not suites or not num_references:
         raise UserError("suites and num_references must each name at least one; got none")
-    for suite in suites:
-        if suite not in SUITES:
-            raise unknown("suite", suite, SUITES)
+    options = options or Options()
+    _check_names(suites, options)
     this_run = run.load(workdir)
     config = this_run.config.evaluation
     config.num_bins = config.num_bins if num_bins is None else num_bins
     config.chunk_size = config.chunk_size if chunk_size is None else chunk_size
     configuration.validate(this_run.config)
-    num_references = tuple(dict.fromkeys(num_references)) if this_run.config.anchoring.enabled else (0,)
     found_step, predictor = load_checkpoint(this_run, step)
-    for num in num_references:
-        predictor.first_references(num)
+    num_references = _numbers_of_references(predictor, num_references, options)
 
-    subject = Subject(this_run, found_step, predictor, options or Options(), config.num_bins)
+    subject = Subject(this_run, found_step, predictor, options, config.num_bins)
     folder = workdir / "eval" / f"step{found_step}-bins{config.num_bins}"
     if any(place.exists() and not place.is_dir() for place in (folder, folder.parent)):
         raise UserError(f"'{folder}' or the folder that it is in is a file; move it away")
@@ -82,9 +81,10 @@ def evaluate(
         SUITES[suite].check(subject)
     console, results = Console(), {}
     for suite in dict.fromkeys(suites):
-        findings = _ask(subject, suite, num_references, folder)
-        results[suite] = {str(num): finding.metrics for num, finding in findings.items()}
-        for table in _tables(folder, suite, num_references):
+        name = suite + (TRANSDUCED if options.protocol == "blt" else "")
+        findings = _ask(subject, suite, num_references, folder, name)
+        results[name] = {str(num): finding.metrics for num, finding in findings.items()}
+        for table in _tables(folder, name, num_references):
             console.print(table)
     report = write_report(folder, _facts_of_run(this_run))
     _write_metrics(folder)
@@ -96,14 +96,36 @@ def evaluate(
     return results
 
 
-def _ask(subject: Subject, suite: str, num_references: tuple[int, ...], folder: Path) -> dict[int, Finding]:
+def _check_names(suites: tuple[str, ...], options: Options) -> None:
+    for suite in suites:
+        if suite not in SUITES:
+            raise unknown("suite", suite, SUITES)
+    if options.protocol not in PROTOCOLS:
+        raise unknown("protocol", options.protocol, PROTOCOLS)
+    transducible = [name for name, suite in SUITES.items() if suite.by_any_protocol]
+    if options.protocol == "blt" and (others := [suite for suite in suites if suite not in transducible]):
+        raise UserError(f"suite '{others[0]}' has no protocol 'blt'; those that have it: {', '.join(transducible)}")
+
+
+def _numbers_of_references(predictor: Predictor, asked: tuple[int, ...], options: Options) -> tuple[int, ...]:
+    """Each once: those that were asked for, one by transduction, none of a standard network."""
+    if predictor.references is None:
+        if options.protocol == "blt":
+            raise UserError("protocol 'blt' picks references, and a standard network has none; take 'random'")
+        return (0,)
+    for num in asked:
+        predictor.first_references(num)
+    return (1,) if options.protocol == "blt" else tuple(dict.fromkeys(asked))
+
+
+def _ask(subject: Subject, suite: str, num_references: tuple[int, ...], folder: Path, name: str) -> dict[int, Finding]:
     """What a suite finds with each number of references; every one is on disk before the next begins."""
     findings = {}
     for num in num_references:
         started = time.perf_counter()
         finding = SUITES[suite].measure(subject, num)
         facts = finding.facts | _facts_of_measurement(subject) | {"seconds": time.perf_counter() - started}
-        on_disk.write(folder, suite, facts, {num: Found(finding.metrics, finding.arrays)})
+        on_disk.write(folder, name, facts, {num: Found(finding.metrics, finding.arrays)})
         findings[num] = finding
     return findings
 
@@ -113,6 +135,7 @@ def _facts_of_measurement(subject: Subject) -> dict[str, Any]:
         "step": subject.step,
         "num_bins": subject.num_bins,
         "anchored": subject.run.config.anchoring.enabled,
+        "protocol": subject.options.protocol,
         "label_names": list(subject.run.label_names),
         "devices": [device.device_kind for device in jax.devices()],
         "host": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
@@ -137,7 +160,7 @@ def _tables(folder: Path, suite: str, num_references: tuple[int, ...]) -> Iterat
     facts = of_suite.facts
     of = f" of {len(facts['members'])} sets" if "members" in facts else ""
     extent = f"{facts['num_examples']:,} examples{of}, " if "num_examples" in facts else ""
-    for first in itertools.islice(SECTIONS[suite].tables(of_suite), 1):
+    for first in itertools.islice(SECTIONS[on_disk.base_suite(suite)].tables(of_suite), 1):
         table = Table(title=f"{suite}: {extent}step {facts['step']:,}", title_justify="left", box=SIMPLE_HEAD)
         for heading in ("", *(title for title, _ in first.rows)):
             table.add_column(heading, justify="right")

@@ -56,14 +56,19 @@ def examine(
       temperature: of temperature scaling, see `Examples.scaled`.
     """
     batches = watched(stream, predictor, f"{stream.name}, {num_references} references")
-    then = partial(rows, None if temperature is None else jnp.float32(temperature))
-    return joined(predictor.stream(batches, num_references, then=then, classes=classes))
+    return joined(predictor.stream(batches, num_references, then=_then(temperature), classes=classes))
 
 
-def examine_pairs(predictor: Predictor, stream: Stream) -> Examples:
-    """The table of a stream whose batches have a reference for each image: `(images, references, labels)`."""
+def examine_pairs(
+    predictor: Predictor,
+    stream: Stream,
+    *,
+    classes: tuple[int, ...] | None = None,
+    temperature: float | None = None,
+) -> Examples:
+    """As `examine`, of a stream whose batches have a reference for each image: `(images, references, labels)`."""
     batches = watched(stream, predictor, f"{stream.name}, a reference for each")
-    return joined(predictor.stream_pairs(batches, then=partial(rows, None)))
+    return joined(predictor.stream_pairs(batches, then=_then(temperature), classes=classes))
 
 
 def watched(stream: Stream, predictor: Predictor, title: str) -> Iterator[tuple[Any, ...]]:
@@ -109,6 +114,10 @@ def columns(examples: Examples) -> dict[str, np.ndarray]:
     kept = {name: getattr(judged, name) for name in ("confidence", "correct", "nll", "brier")}
     unnested = {name: value for name, value in examples._asdict().items() if isinstance(value, np.ndarray)}
     return kept | unnested
+
+
+def _then(temperature):
+    return partial(rows, None if temperature is None else jnp.float32(temperature))
 
 
 @jax.jit

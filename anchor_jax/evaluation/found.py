@@ -18,6 +18,12 @@ from anchor_jax.errors import UserError
 from anchor_jax.files import replacing
 
 REPORT = "report.json"  # lies beside the suites' files
+TRANSDUCED = "-blt"  # ends the name of a suite whose references bilinear transduction picked
+
+
+def base_suite(suite: str) -> str:
+    """The suite, by whatever protocol it was asked."""
+    return suite.removesuffix(TRANSDUCED)
 
 
 class Found(NamedTuple):

@@ -9,9 +9,12 @@ import numpy as np
 
 from anchor_jax.data import Dataset, Stream, load_test, load_train, open_spec, open_test, stream_of
 from anchor_jax.errors import UserError
-from anchor_jax.evaluation.examples import Examples, examine
+from anchor_jax.evaluation.examples import Examples, examine, examine_pairs
+from anchor_jax.evaluation.transduction import Transduction, transduction_of
 from anchor_jax.predictor import Predictor
 from anchor_jax.training.run import Run
+
+PROTOCOLS = ("random", "blt")
 
 _SMALL = 2**30  # bytes of images that may stay in memory
 
@@ -28,6 +31,7 @@ class Options:
       probe: the set that a linear probe is fitted to (its split "train") and tested on ("test"), then sets of the
         same classes that it is tested on as well.
       temperature_scaling: fit a temperature on the part of the training set that the run held out.
+      protocol: "random", references drawn once a run, or "blt", for each image the one bilinear transduction picks.
       blt_references: references among which BLT looks; 0: all of the run's bank.
       draws: of references in the suite of protocols.
       seed: of corruptions, draws and directions.
@@ -38,6 +42,7 @@ class Options:
     ood: tuple[str, ...] = ()
     probe: tuple[str, ...] = ()
     temperature_scaling: bool = False
+    protocol: str = "random"
     blt_references: int = 1_000
     draws: int = 5
     seed: int = 0
@@ -101,6 +106,17 @@ class Subject:
         """The run's training set, and what was held out of it."""
         return load_train(self.run.config.data, self.run.config.seed)
 
+    @cached_property
+    def transduction(self) -> Transduction:
+        """What bilinear transduction looks among."""
+        return transduction_of(self.run, self.train[0], self.options.blt_references, self.options.seed)
+
     def examine(self, stream: Stream, num_references: int, **options: Any) -> Examples:
-        """The table of a stream, see `examples.examine`."""
+        """The table of a stream by the protocol that the caller chose, see `examples.examine`."""
+        if self.options.protocol == "blt":
+            return self.examine_transduced(stream, **options)
         return examine(self.predictor, stream, num_references, **options)
+
+    def examine_transduced(self, stream: Stream, **options: Any) -> Examples:
+        """The table of a stream with the reference of bilinear transduction for each image."""
+        return examine_pairs(self.predictor, self.transduction.paired(stream), **options)

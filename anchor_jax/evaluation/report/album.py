@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from anchor_jax.evaluation.found import Found, SuiteResult
+from anchor_jax.evaluation.found import Found, SuiteResult, base_suite
 from anchor_jax.evaluation.report import pictures
 from anchor_jax.evaluation.report.pictures import HIGHER_IS_BETTER, LOWER_IS_BETTER, Judged, Protocol, Sheet, Strip
 
@@ -47,7 +47,10 @@ def draw(results: Mapping[str, SuiteResult], label_names: Sequence[str], folder:
       Suite -> its pictures, in the order of reading.
     """
     pages = {suite: _Page(result, label_names, folder, results.get("clean")) for suite, result in results.items()}
-    return {suite: list(PICTURES[suite](page)) if suite in PICTURES else [] for suite, page in pages.items()}
+    return {
+        suite: list(PICTURES[base_suite(suite)](page)) if base_suite(suite) in PICTURES else []
+        for suite, page in pages.items()
+    }
 
 
 def spoken(num_references: int) -> str:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from anchor_jax.errors import UserError
 from anchor_jax.evaluation import found
-from anchor_jax.evaluation.found import REPORT, SuiteResult
+from anchor_jax.evaluation.found import REPORT, SuiteResult, base_suite
 from anchor_jax.evaluation.report import album
 from anchor_jax.evaluation.report.album import Picture, spoken
 from anchor_jax.evaluation.report.pictures import DPI
@@ -128,7 +128,7 @@ def write_report(folder: Path, run_facts: dict[str, Any]) -> Path:
 def averages(result: SuiteResult) -> list[Average]:
     """Which members each mean in the numbers of a suite has, as its facts say."""
     facts = result.facts
-    everything = {"all": facts["members"]} if result.suite in MEANS and "members" in facts else {}
+    everything = {"all": facts["members"]} if base_suite(result.suite) in MEANS and "members" in facts else {}
     means = everything | facts.get("groups", {}) | facts.get("averages", {})
     return [Average(_spoken(name), members) for name, members in means.items()]
 
@@ -243,13 +243,14 @@ SECTIONS = {
 
 def place_of(suite: str) -> tuple[int, str]:
     """By which suites are sorted."""
-    known = list(SECTIONS)
-    return (known.index(suite) if suite in known else len(known), suite)
+    known, kind = list(SECTIONS), base_suite(suite)
+    return (known.index(kind) if kind in known else len(known), suite)
 
 
 def section_of(suite: str) -> Section:
     """What the page says of a suite; of one that it does not know, its name alone."""
-    return SECTIONS.get(suite, Section(suite, "", "", lambda _: iter(())))
+    section = SECTIONS.get(base_suite(suite), Section(suite, "", "", lambda _: iter(())))
+    return section if base_suite(suite) == suite else section._replace(title=f"{section.title}, by transduction (BLT)")
 
 
 def _columns(names: Sequence[str], prefix: str = "") -> dict[str, str]:
@@ -316,8 +317,8 @@ def _glance(results: Mapping[str, SuiteResult]) -> list[tuple[str, str, str]]:
     for suite, result in results.items():
         num = max(result.results)
         metrics = result.results[num].metrics
-        remarks = {name: spoken(num) for name in GLANCE.get(suite, ()) if name in metrics}
-        areas = album.by_set_and_score(metrics, "auroc").get("", {}) if suite == "ood" else {}
+        remarks = {name: spoken(num) for name in GLANCE.get(base_suite(suite), ()) if name in metrics}
+        areas = album.by_set_and_score(metrics, "auroc").get("", {}) if base_suite(suite) == "ood" else {}
         if areas:
             best = max(areas, key=areas.__getitem__)
             remarks[f"{best}/auroc"] = f"best score: {_spoken(best)}, {spoken(num)}"

@@ -12,13 +12,14 @@ class Suite(NamedTuple):
 
     measure: Callable[[Subject, int], Finding]  # with a number of references
     check: Callable[[Subject], None] = lambda subject: None  # refuses, before anything is measured, what cannot be
+    by_any_protocol: bool = False  # whether its references may be those that the caller's protocol picks
 
 
 SUITES = {
-    "clean": Suite(clean.measure, clean.check),
-    "corruptions": Suite(corruptions.measure, corruptions.check),
-    "shift": Suite(shift.measure, shift.check),
-    "ood": Suite(ood.measure, ood.check),
+    "clean": Suite(clean.measure, clean.check, by_any_protocol=True),
+    "corruptions": Suite(corruptions.measure, corruptions.check, by_any_protocol=True),
+    "shift": Suite(shift.measure, shift.check, by_any_protocol=True),
+    "ood": Suite(ood.measure, ood.check, by_any_protocol=True),
     "protocols": Suite(protocols.measure),
     "probe": Suite(probe.measure, probe.check),
     "landscape": Suite(landscape.measure),

@@ -1,0 +1,61 @@
+"""Bilinear transduction of a run: for each image the reference whose residual was most nearly seen in training."""
+
+import dataclasses
+from collections.abc import Callable, Generator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from anchor_jax import backends, parallel
+from anchor_jax.data import Dataset, Stream, normalize, select_rows
+from anchor_jax.inference import transductive_rows
+from anchor_jax.predictor import filled
+from anchor_jax.training.prediction import normalization_of
+from anchor_jax.training.run import Run
+
+RESIDUALS = 1_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Transduction:
+    """What is looked among, and how.
+
+    Attributes:
+      references: uint8 `[M, H, W, C]`, rows of the run's bank.
+      residuals: float32 `[D, H, W, C]`, between normalised pairs as training saw them, but un-augmented.
+      nearest: compiled; uint8 `[B, H, W, C]` -> int32 `[B]`, rows of `references`.
+    """
+
+    references: np.ndarray
+    residuals: jax.Array
+    nearest: Callable[[Any], jax.Array]
+
+    def paired(self, stream: Stream) -> Stream:
+        """The stream with a reference for each image: batches of `(images, references, labels)`."""
+
+        def batches(size: int) -> Generator[Any, None, None]:
+            for images, labels in stream.batches(size):
+                rows = np.asarray(self.nearest(filled(images, size)))[: len(images)]
+                yield images, self.references[rows], labels
+
+        return dataclasses.replace(stream, batches=batches)
+
+
+def transduction_of(run: Run, train: Dataset, num_references: int, seed: int) -> Transduction:
+    """Among references and residuals that the seed draws from the training set; 0 takes the whole bank."""
+    config, normalization = run.config.anchoring, normalization_of(run)
+    rng = np.random.default_rng(seed)
+    bank = select_rows(train.labels, config.bank_size, per_class=config.bank_per_class, seed=run.config.seed)
+    num = min(num_references or len(bank), len(bank))
+    references = train.images[np.sort(rng.choice(bank, num, replace=False))]
+    pairs = rng.integers(len(train.images), size=RESIDUALS), rng.choice(bank, RESIDUALS)
+    x, r = (normalize(jnp.asarray(train.images[rows]), normalization) for rows in pairs)
+
+    def nearest(images, references, residuals):
+        return transductive_rows(normalize(images, normalization), normalize(references, normalization), residuals)
+
+    compiled = jax.jit(nearest, compiler_options=backends.compiler_options(parallel.platform_of(parallel.mesh())))
+    among = jax.device_put(references), x - r
+    return Transduction(references, x - r, lambda images: compiled(images, *among))
