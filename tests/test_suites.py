@@ -1,6 +1,7 @@
 """What each suite measures, against scikit-learn, torchmetrics and the method written out by hand."""
 
 import dataclasses
+import tracemalloc
 
 import jax
 import jax.numpy as jnp
@@ -14,15 +15,16 @@ from sklearn.metrics import accuracy_score, log_loss
 from sklearn.preprocessing import StandardScaler
 
 import anchor_jax as aj
-from anchor_jax import UserError, data, evaluation, metrics
+from anchor_jax import UserError, data, evaluation, metrics, models, parallel
 from anchor_jax.data import corruptions
 from anchor_jax.evaluation import found as on_disk
-from anchor_jax.evaluation.examples import rows
+from anchor_jax.evaluation.examples import examine, rows
 from anchor_jax.evaluation.subject import Options, Subject
 from anchor_jax.evaluation.suites.corruptions import ALEXNET_ERRORS, generated, mean_corruption_error, means
 from anchor_jax.evaluation.suites.landscape import filter_normalised_direction
 from anchor_jax.evaluation.suites.ood import SCORES, anomaly_scores, detection
 from anchor_jax.evaluation.temperature import best_temperature
+from anchor_jax.predictor import Predictor, compile_network
 from anchor_jax.training import run
 from anchor_jax.training.loop import train
 from anchor_jax.training.prediction import load_checkpoint, model_of, normalization_of
@@ -509,9 +511,36 @@ def test_a_suite_does_not_compile_for_every_set(subject):
 
 def test_predictor_is_the_same_on_one_device_and_eight(workdir, subject):
     images = data.load("digits", "test").images
-    from anchor_jax import parallel
     from anchor_jax.training.prediction import predictor_of
 
     one = predictor_of(subject.run, jax.device_get(subject.predictor.variables), parallel.mesh(1))
     for a, b in zip(one(images, 3), aj.load_predictor(workdir)(images, 3), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+# memory
+
+
+def test_memory_does_not_grow_with_the_images():
+    """48 MB of images pass through; what is kept is a row of numbers for each."""
+    num, shape = 4_096, (64, 64, 3)
+    made = []
+
+    def batches(size):
+        for start in range(0, num, size):
+            made.append(start)
+            yield np.full((size, *shape), start % 256, np.uint8), np.zeros(size, np.int32)
+
+    stream = data.Stream("made", ("a", "b", "c"), shape, num, lambda: np.zeros(num, np.int32), batches)
+    model = models.create("mlp", 3, hidden=(2,))
+    variables = model.init(jax.random.key(0), np.zeros((1, *shape), np.float32))
+    normalization, mesh = data.Normalization((0.5,) * 3, (0.5,) * 3), parallel.mesh()
+    network = compile_network(model, normalization, mesh, anchored=False, inputs_at_once=128)
+    predictor = Predictor(variables, None, stream.label_names, shape, network, mesh.size, batch_size=128)
+    tracemalloc.start()
+    table = examine(predictor, stream, 0)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(table.label) == num
+    assert len(made) == num // 128
+    assert peak < num * np.prod(shape) / 5
