@@ -14,6 +14,8 @@ from anchor_jax.errors import UserError
 
 Batch = tuple[np.ndarray, np.ndarray]  # images uint8 [b, H, W, C], labels int32 [b]
 
+_PICKED_FROM = 512  # examples at once
+
 MODES = {1: "L", 3: "RGB"}  # channels -> Pillow's mode
 
 
@@ -42,6 +44,19 @@ class Stream:
         """The first examples, `num` of them or all that there are."""
         with contextlib.closing(self.batches(num)) as batches:
             return next(batches)
+
+    def picked(self, rows: np.ndarray) -> Batch:
+        """Some examples, in the order of `rows`, looked for batch by batch up to the last of them."""
+        found, start = {}, 0
+        with contextlib.closing(self.batches(_PICKED_FROM)) as batches:
+            for images, labels in batches:
+                for row in rows[(rows >= start) & (rows < start + len(labels))]:
+                    found[row] = np.array(images[row - start]), labels[row - start]
+                start += len(labels)
+                if start > max(rows):
+                    break
+        images, labels = zip(*(found[row] for row in rows), strict=True)
+        return np.stack(images), np.array(labels, np.int32)
 
     def converted(self, image_shape: tuple[int, ...], convert: Callable[[np.ndarray], np.ndarray]) -> "Stream":
         """The stream with what `convert` makes of the images of each batch."""

@@ -20,10 +20,10 @@ def gaussian_blur(key: jax.Array, image: jax.Array, axes: tuple[Array, Array]) -
 
 
 def lens(constants: tuple[float, float], shape: tuple[int, int]) -> np.ndarray:
-    """Real Fourier transform, complex64, of a disc of a radius, smoothed by a Gaussian, in the middle of the corner.
+    """Real Fourier transform, complex64, of a disc around the first pixel, of a radius, smoothed by a Gaussian.
 
     The Gaussian has 3 x 3 pixels (5 x 5 beyond a radius of 8), and the disc is mirrored where its square ends, of
-    17 x 17 pixels or more. The size is that of the image and a border as wide as the disc reaches, or a little more.
+    17 x 17 pixels or more. The size is that of the image with a border as wide as the disc reaches, or a little wider.
     """
     radius, sigma = constants
     side, cut = max(8, int(radius)), 1 if radius <= 8 else 2
@@ -33,10 +33,9 @@ def lens(constants: tuple[float, float], shape: tuple[int, int]) -> np.ndarray:
     reach = min(side, int(radius) + cut)
     half = [fft.next_fast_len((n + 2 * reach + 1) // 2) for n in shape]
     size = [2 * n for n in half]  # pyright: ignore[reportOperatorIssue]
+    around, inside = np.arange(-reach, reach + 1), slice(side - reach, side + reach + 1)
     centred = np.zeros(size)
-    centred[np.ix_(np.arange(-reach, reach + 1), np.arange(-reach, reach + 1))] = disc[
-        side - reach : side + reach + 1, side - reach : side + reach + 1
-    ]
+    centred[np.ix_(around, around)] = disc[inside, inside]
     return np.fft.rfft2(centred).astype(np.complex64)
 
 
@@ -76,7 +75,7 @@ def glass_blur(key: jax.Array, image: jax.Array, glass: Glass) -> jax.Array:
     the other, which keeps its own; that is what is done here. It goes from pixel to pixel, the last first, so that a
     value can travel. Here all of the pixels look up at once whence their values come (see `travelled`).
     """
-    blurred = jnp.floor(255 * filter_axes(image, glass.rows, glass.columns) + 1e-3)  # cut to whole levels there too
+    blurred = jnp.floor(255 * filter_axes(image, glass.rows, glass.columns) + 2e-4)  # cut to whole levels there too
 
     def shuffle(step, pixels):
         return pixels[travelled(draw_nearby(jax.random.fold_in(key, step), image.shape[:2], glass.reach))]
@@ -117,11 +116,14 @@ def travelled(taken: jax.Array) -> jax.Array:
 
 
 def motion_kernel(constants: tuple[int, float], shape: tuple[int, int]) -> np.ndarray:
-    """Weights float32 `[2 * radius + 1]` of half a Gaussian, as in ImageMagick."""
+    """Weights float32 of half a Gaussian, `2 * radius + 1` of them as in ImageMagick, and zeros behind them.
+
+    With those there are few lengths, and few programs are compiled.
+    """
     del shape
     radius, sigma = constants
     weights = np.exp(-(np.arange(2 * radius + 1) ** 2) / (2 * sigma**2))
-    return (weights / weights.sum()).astype(np.float32)
+    return np.pad(weights / weights.sum(), (0, -2 * radius % 20)).astype(np.float32)
 
 
 def motion_blur(key: jax.Array, image: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -146,7 +148,7 @@ def move(image: jax.Array, kernel: Array, angle: jax.Array) -> jax.Array:
         corner = (corners[0][step], corners[1][step], 0)
         return total + kernel[step] * jax.lax.dynamic_slice(continued, corner, image.shape)
 
-    moved = jax.lax.fori_loop(0, reach + 1, add, jnp.zeros_like(image))
+    moved = jax.lax.fori_loop(0, jnp.count_nonzero(kernel), add, jnp.zeros_like(image))
     return jnp.floor(jnp.round(65535 * moved) / 257) / 255
 
 

@@ -263,14 +263,20 @@ def lines(key: jax.Array, image: jax.Array, level: jax.Array) -> jax.Array:
     angle_key, variation_key, line_key = jax.random.split(key, 3)
     angle = jax.random.uniform(angle_key, maxval=2 * jnp.pi)
     variation = jax.random.uniform(variation_key, minval=0.1, maxval=1)
-    num_lines = jnp.floor(level * _side(image) / 10).astype(jnp.int32)
+    side = _side(image)
+    drawn = jax.random.uniform(line_key, (side, 3))  # as many as at level 10
+    centers = drawn[:, :2] * jnp.array(image.shape[:2])
+    along = angle + 2 * jnp.pi * variation * (drawn[:, 2] - 0.5)
+    halves = side * jnp.stack([jnp.cos(along), jnp.sin(along)], axis=1)
+    ends = jnp.trunc(jnp.stack([centers - halves, centers + halves], axis=1))
+    return draw_lines(image, ends, jnp.floor(level * side / 10).astype(jnp.int32))
+
+
+def draw_lines(image: jax.Array, ends: jax.Array, num_lines: jax.Array) -> jax.Array:
+    """Draws the first lines of N, of which the ends (y, x) are given, `[N, 2, 2]`, over each other."""
 
     def uncovered_by_next(n, uncovered):
-        drawn = jax.random.uniform(jax.random.fold_in(line_key, n), (3,))
-        center = drawn[:2] * jnp.array(image.shape[:2])
-        along = angle + 2 * jnp.pi * variation * (drawn[2] - 0.5)
-        half = _side(image) * jnp.stack([jnp.cos(along), jnp.sin(along)])
-        return uncovered * (1 - line(image, jnp.trunc(center - half), jnp.trunc(center + half)))
+        return uncovered * (1 - line(image, *ends[n]))
 
     uncovered = jax.lax.fori_loop(0, num_lines, uncovered_by_next, jnp.ones((*image.shape[:2], 1)))
     return GREY + uncovered * (image - GREY)

@@ -11,12 +11,20 @@ from anchor_jax.data.corruptions.blur import motion_kernel, move
 from anchor_jax.data.corruptions.common import Array, Corruption, filter_axes, gaussian_axes, luma, zoom_filter
 
 
-def brightness(key: jax.Array, image: jax.Array, added: jax.Array) -> jax.Array:
+def brighter_levels(added: float, shape: tuple[int, int]) -> tuple[float, np.ndarray]:
+    """What is added to V, and whither each of the 256 levels of V goes: those half way as float64 rounds them."""
+    del shape
+    return added, np.around(255 * np.minimum(np.arange(256) / 255 + added, 1)).astype(np.float32)
+
+
+def brightness(key: jax.Array, image: jax.Array, constants: tuple[jax.Array, jax.Array]) -> jax.Array:
     """Adds to the value V of HSV, up to 1; with H and S as they are, each channel grows as V does."""
     del key
+    added, levels = constants
     value = image.max(-1, keepdims=True)
-    brighter = jnp.minimum(value + added, 1)
-    return jnp.where(value > 0, image * brighter / jnp.where(value > 0, value, 1), brighter)
+    brightest = levels[jnp.round(255 * value).astype(jnp.int32)] / 255
+    others = image * jnp.minimum(value + added, 1) / jnp.where(value > 0, value, 1)
+    return jnp.where(image == value, brightest, others)
 
 
 # snow
@@ -332,7 +340,7 @@ CORRUPTIONS = {
         ((0.2, 3.0), (0.5, 3.0), (0.75, 2.5), (1.0, 2.0), (1.5, 1.75)),
         ((1.5, 2.0), (2.0, 2.0), (2.5, 1.7), (2.5, 1.5), (3.0, 1.4)),
     ),
-    "brightness": Corruption(brightness, (0.05, 0.1, 0.15, 0.2, 0.3), (0.1, 0.2, 0.3, 0.4, 0.5)),
+    "brightness": Corruption(brightness, (0.05, 0.1, 0.15, 0.2, 0.3), (0.1, 0.2, 0.3, 0.4, 0.5), brighter_levels),
     "spatter": Corruption(
         spatter,
         (
