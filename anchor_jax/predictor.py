@@ -263,5 +263,5 @@ def _network_of(model: nn.Module, classes: tuple[int, ...] | None = None, last: 
         return outputs if classes is None or method == "first_layer" else outputs[..., np.array(classes)]
 
     if not hasattr(model, "first_layer"):
-        return apply
+        return apply if last == "rest" else partial(apply, method=last)
     return SplitModel(partial(apply, method="first_layer"), partial(apply, method=last))

@@ -128,7 +128,7 @@ def test_temperature_of_overconfident_logits_is_found(temperature):
 
 
 def test_temperature_is_the_minimum_that_torch_finds():
-    import torch
+    torch = pytest.importorskip("torch")
 
     rng = np.random.default_rng(1)
     logits = rng.normal(size=(300, 5)).astype(np.float32) * 3
@@ -146,7 +146,7 @@ def test_temperature_is_the_minimum_that_torch_finds():
     assert best_temperature(logits, labels) == pytest.approx(float(log_temperature.detach().exp()), rel=1e-3)
 
 
-def test_temperature_scaling_is_fitted_on_what_was_held_out(workdir):
+def test_temperature_scaling_is_fitted_on_what_was_held_out(workdir, tmp_path):
     subject = subject_of(workdir, temperature_scaling=True)
     found = evaluation.SUITES["clean"].measure(subject, 2).metrics
     _, held_out = data.load_train(subject.run.config.data, subject.run.config.seed)
@@ -156,6 +156,11 @@ def test_temperature_scaling_is_fitted_on_what_was_held_out(workdir):
     scaled = by_hand(subject, test.images, subject.run.references[:2]).mean(axis=0) / found["temperature"]
     assert found["scaled_nll"] == pytest.approx(log_loss(test.labels, scipy.special.softmax(scaled, -1)), rel=1e-3)
     assert found["scaled_accuracy"] == found["mean_logits_accuracy"]
+    spec = write_npz(tmp_path / "same.npz", test.images, test.labels, list("0123456789"))
+    shifted = evaluation.SUITES["shift"].measure(subject_of(workdir, shift=(spec,), temperature_scaling=True), 2)
+    assert shifted.metrics["same/scaled_ece"] == pytest.approx(found["scaled_ece"], rel=1e-5)
+    with pytest.raises(UserError, match=r"temperature scaling serves the suites clean, corruptions, shift; ask one"):
+        evaluation.evaluate(workdir, ("ood",), options=Options(temperature_scaling=True))
 
 
 def test_what_the_run_cannot_do_is_refused_before_anything_is_measured(tiny, tmp_path):
@@ -198,6 +203,12 @@ def test_logits_are_restricted_to_the_classes_of_a_set_before_anything_else(work
         ("shift", {}, r"suite 'shift' needs sets of the run's classes; give them as --shift"),
         ("probe", {}, r"suite 'probe' needs a set to be fitted to; give it as --probe"),
         ("ood", {"ood": ("photographs", "photographs")}, r"'photographs' is given twice"),
+        (
+            "probe",
+            {"probe": ("digits@train",)},
+            r"on the same images of 'digits@train'; give a set that has the splits",
+        ),
+        ("probe", {"probe": ("photographs",)}, r"on the same images of 'photographs'"),
         ("ood", {"ood": ("nowhere",)}, r"unknown data set 'nowhere'; allowed: tfds:NAME"),
         ("shift", {"shift": ("digits@valid",)}, r"unknown split of digits 'valid'"),
         ("corruptions", {"corruptions": ()}, r"suite 'corruptions' needs a set"),
@@ -208,6 +219,66 @@ def test_logits_are_restricted_to_the_classes_of_a_set_before_anything_else(work
 def test_what_a_suite_needs_is_told(workdir, suite, options, message):
     with pytest.raises(UserError, match=message):
         evaluation.evaluate(workdir, (suite,), (2,), options=Options(**options))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seed": -1}, "seed must be at least 0; got -1"),
+        ({"draws": 0}, "draws must be at least 1; got 0"),
+        ({"blt_references": -1}, "blt_references must be at least 0; got -1"),
+        ({"protocol": "bls"}, r"unknown protocol 'bls'; allowed: blt, random. Did you mean 'blt'"),
+    ],
+)
+def test_options_out_of_range_are_told(options, message):
+    with pytest.raises(UserError, match=message):
+        Options(**options)
+
+
+def test_a_set_must_not_be_called_as_a_group_is(workdir, tmp_path):
+    spec = write_npz(tmp_path / "near.npz", np.zeros((4, 8, 8, 1), np.uint8), [0, 1, 0, 1], ["a", "b"])
+    with pytest.raises(UserError, match=r"must not be called far, in, near; rename or link 'near'"):
+        evaluation.evaluate(workdir, ("ood",), (2,), options=Options(ood=(spec,)))
+
+
+def test_what_was_found_with_other_options_is_kept(workdir, tmp_path, capsys):
+    test = data.load("digits", "test")
+    flipped = write_npz(tmp_path / "flipped.npz", test.images[:50, ::-1], test.labels[:50], list("0123456789"))
+    folder = workdir / "eval" / f"step{load_checkpoint(run.load(workdir), 'latest')[0]}-bins15"
+    first = evaluation.evaluate(workdir, ("ood",), (2, 3))
+    evaluation.evaluate(workdir, ("ood",), (2,), options=Options(ood=("photographs",)))
+    before = (folder / "ood.json").read_bytes()
+    capsys.readouterr()
+    evaluation.evaluate(workdir, ("ood",), (2,), options=Options(ood=(flipped,)))
+    earlier = sorted((folder / "earlier").iterdir(), key=lambda place: int(place.name))
+    told = capsys.readouterr().out.replace("\n", "")
+    assert f"ood: what was found with other options was moved to {earlier[-1]}" in told
+    assert (earlier[-1] / "ood.json").read_bytes() == before
+    kept = on_disk.read(earlier[-2])["ood"]
+    assert {str(num): of.metrics for num, of in kept.results.items()} == first["ood"]
+    assert kept.results[3].arrays["in/entropy"].shape == (360,)
+    assert on_disk.read(folder)["ood"].results.keys() == {2}
+
+
+@pytest.mark.parametrize("suite", ["clean", "corruptions", "ood", "protocols", "probe", "landscape"])
+def test_a_diverged_checkpoint_is_told(workdir, suite):
+    subject = subject_of(workdir, probe=("digits",))
+    nothing = jax.tree.map(lambda leaf: leaf * np.nan, subject.predictor.variables)
+    subject = dataclasses.replace(subject, predictor=dataclasses.replace(subject.predictor, variables=nothing))
+    with pytest.raises(UserError, match=r"no finite numbers: the checkpoint has diverged"):
+        evaluation.SUITES[suite].measure(subject, 2)
+
+
+def test_what_was_found_before_an_interruption_is_reported(workdir, monkeypatch):
+    def interrupted(subject, num_references):
+        raise KeyboardInterrupt
+
+    suites = evaluation.SUITES | {"protocols": evaluation.SUITES["protocols"]._replace(measure=interrupted)}
+    monkeypatch.setattr("anchor_jax.evaluation.evaluating.SUITES", suites)
+    with pytest.raises(KeyboardInterrupt):
+        evaluation.evaluate(workdir, ("clean", "protocols"), (2,), num_bins=9)
+    report = next((workdir / "eval").glob("step*-bins9")) / "report.html"
+    assert "Clean test set" in report.read_text()
 
 
 def test_sets_of_other_classes_are_refused(workdir, tmp_path):
@@ -221,8 +292,8 @@ def test_sets_of_other_classes_are_refused(workdir, tmp_path):
 
 @pytest.mark.parametrize("ties", [False, True])
 def test_detection_is_that_of_torchmetrics(ties):
-    import torch
-    from torchmetrics.functional.classification import binary_auroc, binary_average_precision
+    torch = pytest.importorskip("torch")
+    torchmetrics = pytest.importorskip("torchmetrics.functional.classification")
 
     rng = np.random.default_rng(0)
     inside, outside = rng.normal(size=300), rng.normal(size=200) + 1
@@ -231,9 +302,11 @@ def test_detection_is_that_of_torchmetrics(ties):
     found = detection(inside, outside)
     scores, target = torch.tensor(np.concatenate([inside, outside])), torch.tensor([0] * 300 + [1] * 200)
     shifted = (scores - scores.min()) / (scores.max() - scores.min())  # torchmetrics takes others for logits
-    assert found["auroc"] == pytest.approx(float(binary_auroc(shifted, target)), abs=1e-6)
-    assert found["aupr_out"] == pytest.approx(float(binary_average_precision(shifted, target)), abs=1e-6)
-    assert found["aupr_in"] == pytest.approx(float(binary_average_precision(1 - shifted, 1 - target)), abs=1e-6)
+    assert found["auroc"] == pytest.approx(float(torchmetrics.binary_auroc(shifted, target)), abs=1e-6)
+    assert found["aupr_out"] == pytest.approx(float(torchmetrics.binary_average_precision(shifted, target)), abs=1e-6)
+    assert found["aupr_in"] == pytest.approx(
+        float(torchmetrics.binary_average_precision(1 - shifted, 1 - target)), abs=1e-6
+    )
     threshold = max(t for t in outside if (outside >= t).mean() >= 0.95)
     assert found["fpr95"] == pytest.approx((inside >= threshold).mean())
 
@@ -332,8 +405,8 @@ def test_suites_are_asked_by_transduction_too(workdir):
     assert "Clean test set, by transduction (BLT)" in report
     with pytest.raises(UserError, match=r"suite 'probe' has no protocol 'blt'; those that have it: clean, corrup"):
         evaluation.evaluate(workdir, ("probe",), options=some)
-    with pytest.raises(UserError, match=r"unknown protocol 'bls'; allowed: blt, random. Did you mean 'blt'"):
-        evaluation.evaluate(workdir, options=Options(protocol="bls"))
+    with pytest.raises(UserError, match=r"goes with random references"):
+        evaluation.evaluate(workdir, options=Options(protocol="blt", temperature_scaling=True))
 
 
 def test_transduction_restricts_classes_as_random_references_do(workdir, tmp_path):

@@ -25,7 +25,7 @@ _HEADLINES = {
     ),
     "corruptions": (
         "accuracy", "mean19/accuracy", "mean15/accuracy", "cbar/accuracy", "severity[1-5]/accuracy", "ece",
-        "smooth_ece", "nll", "brier", "mce", "mean_error",
+        "smooth_ece", "nll", "brier", "mce",
     ),
     "shift": ("accuracy", "ece", "smooth_ece", "nll", "brier", "(?!mean_logits).+/accuracy"),
     "ood": ("[^/]+/auroc", "near/[^/]+/auroc", "far/[^/]+/auroc", "[^/]+/fpr95"),

@@ -19,8 +19,9 @@ from anchor_jax.errors import UserError, unknown
 from anchor_jax.evaluation import found as on_disk
 from anchor_jax.evaluation.found import TRANSDUCED, Found
 from anchor_jax.evaluation.report import SECTIONS, write_report
-from anchor_jax.evaluation.subject import PROTOCOLS, Finding, Options, Subject
+from anchor_jax.evaluation.subject import Finding, Options, Subject
 from anchor_jax.evaluation.suites import SUITES
+from anchor_jax.evaluation.temperature import held_out_of
 from anchor_jax.files import replacing
 from anchor_jax.predictor import Predictor
 from anchor_jax.training import run
@@ -77,22 +78,26 @@ def evaluate(
     if any(place.exists() and not place.is_dir() for place in (folder, folder.parent)):
         raise UserError(f"'{folder}' or the folder that it is in is a file; move it away")
     on_disk.read(folder)  # damaged results of before are told now, not after hours
-    for suite in suites:
-        SUITES[suite].check(subject)
+    _check(subject, suites)
+    with on_disk.writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     console, results = Console(), {}
-    for suite in dict.fromkeys(suites):
-        name = suite + (TRANSDUCED if options.protocol == "blt" else "")
-        findings = _ask(subject, suite, num_references, folder, name)
-        results[name] = {str(num): finding.metrics for num, finding in findings.items()}
-        for table in _tables(folder, name, num_references):
-            console.print(table)
-    report = write_report(folder, _facts_of_run(this_run))
-    _write_metrics(folder)
+    try:
+        for suite in dict.fromkeys(suites):
+            name = suite + (TRANSDUCED if options.protocol == "blt" else "")
+            findings = _ask(subject, suite, num_references, folder, name)
+            results[name] = {str(num): finding.metrics for num, finding in findings.items()}
+            for table in _tables(folder, name, num_references):
+                console.print(table)
+    finally:  # what was found before a failure or an interruption is reported, too
+        if on_disk.read(folder):
+            report = write_report(folder, _facts_of_run(this_run))
+            _write_metrics(folder)
+            console.print(f"numbers: {workdir / 'eval' / 'metrics.json'}", soft_wrap=True, highlight=False)
+            console.print(f"report:  {report}", soft_wrap=True, highlight=False)
     if profile:
         _trace(subject, num_references[-1], workdir / "profile")
         console.print(f"profile: {workdir / 'profile'}", soft_wrap=True, highlight=False)
-    console.print(f"numbers: {workdir / 'eval' / 'metrics.json'}", soft_wrap=True, highlight=False)
-    console.print(f"report:  {report}", soft_wrap=True, highlight=False)
     return results
 
 
@@ -100,11 +105,26 @@ def _check_names(suites: tuple[str, ...], options: Options) -> None:
     for suite in suites:
         if suite not in SUITES:
             raise unknown("suite", suite, SUITES)
-    if options.protocol not in PROTOCOLS:
-        raise unknown("protocol", options.protocol, PROTOCOLS)
     transducible = [name for name, suite in SUITES.items() if suite.by_any_protocol]
     if options.protocol == "blt" and (others := [suite for suite in suites if suite not in transducible]):
         raise UserError(f"suite '{others[0]}' has no protocol 'blt'; those that have it: {', '.join(transducible)}")
+
+
+def _check(subject: Subject, suites: tuple[str, ...]) -> None:
+    """Refuse, before anything is measured, what cannot be."""
+    if subject.options.temperature_scaling:
+        held_out_of(subject.train)
+        scaled = [name for name, suite in SUITES.items() if "temperature_scaling" in suite.options]
+        if not set(scaled) & set(suites):
+            raise UserError(
+                f"temperature scaling serves the suites {', '.join(scaled)}; ask one of them, or leave it out"
+            )
+        if subject.options.protocol == "blt":
+            raise UserError("temperature scaling goes with random references; take protocol 'random', or leave it out")
+    if subject.options.protocol == "blt":
+        _ = subject.transduction  # reads the training data
+    for suite in suites:
+        SUITES[suite].check(subject)
 
 
 def _numbers_of_references(predictor: Predictor, asked: tuple[int, ...], options: Options) -> tuple[int, ...]:
@@ -124,14 +144,20 @@ def _ask(subject: Subject, suite: str, num_references: tuple[int, ...], folder: 
     for num in num_references:
         started = time.perf_counter()
         finding = SUITES[suite].measure(subject, num)
-        facts = finding.facts | _facts_of_measurement(subject) | {"seconds": time.perf_counter() - started}
-        on_disk.write(folder, name, facts, {num: Found(finding.metrics, finding.arrays)})
+        facts = finding.facts | _facts_of_measurement(subject, suite) | {"seconds": time.perf_counter() - started}
+        moved = on_disk.write(folder, name, facts, {num: Found(finding.metrics, finding.arrays)})
+        if moved:
+            print(f"{name}: what was found with other options was moved to {moved}")
         findings[num] = finding
     return findings
 
 
-def _facts_of_measurement(subject: Subject) -> dict[str, Any]:
+def _facts_of_measurement(subject: Subject, suite: str) -> dict[str, Any]:
+    asked = {name: getattr(subject.options, name) for name in SUITES[suite].options}
+    if subject.options.protocol == "blt":
+        asked |= {name: getattr(subject.options, name) for name in ("blt_references", "seed")}
     return {
+        on_disk.ASKED: {name: list(value) if isinstance(value, tuple) else value for name, value in asked.items()},
         "step": subject.step,
         "num_bins": subject.num_bins,
         "anchored": subject.run.config.anchoring.enabled,

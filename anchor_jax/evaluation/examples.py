@@ -12,6 +12,7 @@ from rich.progress import track
 
 from anchor_jax import metrics
 from anchor_jax.data import Stream
+from anchor_jax.errors import UserError
 from anchor_jax.inference import Poll
 from anchor_jax.predictor import Predictor
 from anchor_jax.uncertainty import energy
@@ -56,7 +57,7 @@ def examine(
       temperature: of temperature scaling, see `Examples.scaled`.
     """
     batches = watched(stream, predictor, f"{stream.name}, {num_references} references")
-    return joined(predictor.stream(batches, num_references, then=_then(temperature), classes=classes))
+    return _finite(joined(predictor.stream(batches, num_references, then=_then(temperature), classes=classes)), stream)
 
 
 def examine_pairs(
@@ -68,7 +69,7 @@ def examine_pairs(
 ) -> Examples:
     """As `examine`, of a stream whose batches have a reference for each image: `(images, references, labels)`."""
     batches = watched(stream, predictor, f"{stream.name}, a reference for each")
-    return joined(predictor.stream_pairs(batches, then=_then(temperature), classes=classes))
+    return _finite(joined(predictor.stream_pairs(batches, then=_then(temperature), classes=classes)), stream)
 
 
 def watched(stream: Stream, predictor: Predictor, title: str) -> Iterator[tuple[Any, ...]]:
@@ -91,18 +92,20 @@ def joined(parts: Iterable[Any]) -> Any:
     return jax.tree.map(lambda *columns: np.concatenate(columns), *parts)
 
 
-def main_scores(outcomes: metrics.Outcomes, num_bins: int) -> dict[str, float]:
-    """The metrics of `METRICS`, by name."""
-    found = metrics.summary_of(outcomes, num_bins)
-    return {name: float(found[name]) for name in METRICS}
+def main_scores(examples: Examples, num_bins: int) -> dict[str, float]:
+    """The metrics of `METRICS`, by name, and with temperature scaling those of the scaled prediction."""
+    found = _of_outcomes(examples.outcomes, num_bins)
+    if examples.scaled is not None:
+        found |= {f"scaled_{name}": value for name, value in _of_outcomes(examples.scaled, num_bins).items()}
+    return found
 
 
 def all_scores(examples: Examples, num_bins: int) -> dict[str, float]:
     """All metrics of a table, by name."""
     found = {name: float(value) for name, value in metrics.summary_of(examples.outcomes, num_bins).items()}
-    for prefix, outcomes in (("mean_logits", examples.of_mean_logits), ("scaled", examples.scaled)):
-        if outcomes is not None:
-            found |= {f"{prefix}_{name}": value for name, value in main_scores(outcomes, num_bins).items()}
+    found |= main_scores(examples, num_bins)
+    of_mean_logits = _of_outcomes(examples.of_mean_logits, num_bins)
+    found |= {f"mean_logits_{name}": value for name, value in of_mean_logits.items()}
     for name in ("entropy", "mutual_information", "agreement"):
         found[name] = float(np.mean(getattr(examples, name)))
     return found
@@ -114,6 +117,21 @@ def columns(examples: Examples) -> dict[str, np.ndarray]:
     kept = {name: getattr(judged, name) for name in ("confidence", "correct", "nll", "brier")}
     unnested = {name: value for name, value in examples._asdict().items() if isinstance(value, np.ndarray)}
     return kept | unnested
+
+
+def _of_outcomes(outcomes: metrics.Outcomes, num_bins: int) -> dict[str, float]:
+    found = metrics.summary_of(outcomes, num_bins)
+    return {name: float(found[name]) for name in METRICS}
+
+
+def _finite(examples: Examples, stream: Stream) -> Examples:
+    wrong = ~np.isfinite(np.asarray(examples.energy)) | ~np.isfinite(np.asarray(examples.outcomes.confidence))
+    if wrong.any():
+        raise UserError(
+            f"{wrong.sum():,} of {len(wrong):,} predictions on '{stream.name}' are no finite numbers: the checkpoint "
+            "has diverged; evaluate an earlier one (--checkpoint)"
+        )
+    return examples
 
 
 def _then(temperature):

@@ -5,6 +5,7 @@ file is there whole or not at all; arrays are read when they are asked for, so t
 """
 
 import contextlib
+import itertools
 import json
 import math
 import zipfile
@@ -18,6 +19,8 @@ from anchor_jax.errors import UserError
 from anchor_jax.files import replacing
 
 REPORT = "report.json"  # lies beside the suites' files
+ASKED = "asked"  # the fact that holds the options which make numbers answers to one question
+EARLIER = "earlier"  # folder of answers to other questions, numbered
 TRANSDUCED = "-blt"  # ends the name of a suite whose references bilinear transduction picked
 
 
@@ -42,14 +45,19 @@ class SuiteResult(NamedTuple):
     facts_of: dict[int, dict[str, Any]]  # the same keys: the facts of each, which may come from another day
 
 
-def write(folder: Path, suite: str, facts: dict[str, Any], found: dict[int, Found]) -> None:
+def write(folder: Path, suite: str, facts: dict[str, Any], found: dict[int, Found]) -> Path | None:
     """Keep what a suite found, beside what is there for other numbers of references.
+
+    What is there of the suite as it was asked with other options moves to `earlier/1`, `earlier/2`, ...
 
     Args:
       folder: of the checkpoint; made if need be.
       suite: its name.
       facts: JSON values that say how, where and on what all of `found` was measured.
       found: number of references, 0 for a standard network -> metrics and arrays.
+
+    Returns:
+      The folder to which something moved, if it did.
 
     Raises:
       ValueError: a metric is NaN or infinite, or `facts` hold such a number; nothing is written.
@@ -59,9 +67,11 @@ def write(folder: Path, suite: str, facts: dict[str, Any], found: dict[int, Foun
         for name, value in metrics.items():
             if not math.isfinite(value):
                 raise ValueError(f"metrics must be finite; got {name} = {value} of {suite} with {num} references")
-    results, facts_of = {}, {}
+    results, facts_of, moved = {}, {}, None
     if (folder / f"{suite}.json").exists():
-        _, results, facts_of = _read_numbers(folder, suite)
+        earlier_facts, results, facts_of = _read_numbers(folder, suite)
+        if earlier_facts.get(ASKED) != facts.get(ASKED):
+            results, facts_of, moved = {}, {}, _move_away(folder, suite)
     results |= {num: {name: float(value) for name, value in new.metrics.items()} for num, new in found.items()}
     facts_of |= dict.fromkeys(found, facts)
     content = {"suite": suite, "facts": facts, "results": _by_number(results), "facts_of": _by_number(facts_of)}
@@ -71,6 +81,18 @@ def write(folder: Path, suite: str, facts: dict[str, Any], found: dict[int, Foun
             _write_arrays(_arrays_file(folder, suite, num), arrays)
         with replacing(folder / f"{suite}.json") as file:
             file.write_text(text)
+    return moved
+
+
+def _move_away(folder: Path, suite: str) -> Path:
+    with writing(folder):
+        number = next(number for number in itertools.count(1) if not (folder / EARLIER / str(number)).exists())
+        place = folder / EARLIER / str(number)
+        place.mkdir(parents=True)
+        # the numbers last: until they have moved, the suite is there as it was
+        for file in (*folder.glob(f"{suite}-references*.npz"), folder / f"{suite}.json"):
+            file.rename(place / file.name)
+    return place
 
 
 def read(folder: Path) -> dict[str, SuiteResult]:

@@ -8,13 +8,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from anchor_jax.data import Dataset, Stream, load_test, load_train, open_spec, open_test, stream_of
-from anchor_jax.errors import UserError
+from anchor_jax.errors import UserError, unknown
 from anchor_jax.evaluation.examples import Examples, examine, examine_pairs
+from anchor_jax.evaluation.temperature import fit_temperature, held_out_of
 from anchor_jax.evaluation.transduction import Transduction, transduction_of
 from anchor_jax.predictor import Predictor
 from anchor_jax.training.run import Run
 
 PROTOCOLS = ("random", "blt")
+
+_RESERVED = ("far", "in", "near")  # what the numbers of groups are called
 
 _SMALL = 2**30  # bytes of images that may stay in memory
 
@@ -46,6 +49,13 @@ class Options:
     blt_references: int = 1_000
     draws: int = 5
     seed: int = 0
+
+    def __post_init__(self):
+        if self.protocol not in PROTOCOLS:
+            raise unknown("protocol", self.protocol, PROTOCOLS)
+        for name, least in (("blt_references", 0), ("draws", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"{name} must be at least {least}; got {getattr(self, name)}")
 
 
 class Finding(NamedTuple):
@@ -92,7 +102,9 @@ class Subject:
         streams = [self.open(spec, **options) for spec in specs]
         names = [stream.name for stream in streams]
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise UserError(f"data sets must differ in name; '{twice[0]}' is given twice")
+            raise UserError(f"data sets must differ in name; '{twice[0]}' is given twice; rename or link one of them")
+        if reserved := sorted(set(names) & set(_RESERVED)):
+            raise UserError(f"data sets must not be called {', '.join(_RESERVED)}; rename or link '{reserved[0]}'")
         return streams
 
     @property
@@ -110,6 +122,19 @@ class Subject:
     def transduction(self) -> Transduction:
         """What bilinear transduction looks among."""
         return transduction_of(self.run, self.train[0], self.options.blt_references, self.options.seed)
+
+    def temperature(self, num_references: int) -> float | None:
+        """Of temperature scaling, if the caller chose it; fitted once."""
+        if not self.options.temperature_scaling:
+            return None
+        if num_references not in self._temperatures:
+            held_out = held_out_of(self.train)
+            self._temperatures[num_references] = fit_temperature(self.predictor, held_out, num_references)
+        return self._temperatures[num_references]
+
+    @cached_property
+    def _temperatures(self) -> dict[int, float]:
+        return {}
 
     def examine(self, stream: Stream, num_references: int, **options: Any) -> Examples:
         """The table of a stream by the protocol that the caller chose, see `examples.examine`."""

@@ -6,19 +6,19 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from anchor_jax import metrics
-from anchor_jax.data import Stream, stream_of
+from anchor_jax.data import Dataset, Stream, stream_of
 from anchor_jax.errors import UserError
 from anchor_jax.evaluation.examples import joined, watched
-from anchor_jax.evaluation.subject import Subject
+from anchor_jax.predictor import Predictor
 
 
-def held_out_of(subject: Subject) -> Stream:
-    """What the run held out of its training set.
+def held_out_of(train: tuple[Dataset, Dataset | None]) -> Stream:
+    """What a run held out of its training set.
 
     Raises:
       UserError: nothing.
     """
-    _, held_out = subject.train
+    _, held_out = train
     if held_out is None:
         raise UserError(
             "temperature scaling is fitted on training data that the run held out, and this run held out none; train "
@@ -27,15 +27,14 @@ def held_out_of(subject: Subject) -> Stream:
     return stream_of(held_out, "held-out training data")
 
 
-def fit_temperature(subject: Subject, num_references: int) -> float:
-    """The temperature T that fits `softmax(mean logits / T)` best to what the run held out of its training set."""
-    held_out = held_out_of(subject)
-    batches = watched(held_out, subject.predictor, f"{held_out.name}, {num_references} references")
+def fit_temperature(predictor: Predictor, held_out: Stream, num_references: int) -> float:
+    """The temperature T that fits `softmax(mean logits / T)` best to what was held out."""
+    batches = watched(held_out, predictor, f"{held_out.name}, {num_references} references")
 
     def logits_and_labels(poll, labels):
         return poll.classification.logits, labels
 
-    return best_temperature(*joined(subject.predictor.stream(batches, num_references, then=logits_and_labels)))
+    return best_temperature(*joined(predictor.stream(batches, num_references, then=logits_and_labels)))
 
 
 def best_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -45,11 +44,16 @@ def best_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
       logits: floating `[N, C]`.
       labels: integer `[N]`.
     """
+    on_device = jnp.asarray(logits), jnp.asarray(labels)
 
-    @jax.jit
     def loss(log_temperature):
-        return metrics.nll(jax.nn.softmax(logits / jnp.exp(log_temperature)), labels)
+        return float(_loss(*on_device, log_temperature))
 
     # convex in 1/T, so it has one minimum in T too
-    fitted = minimize_scalar(lambda x: float(loss(x)), bounds=(np.log(0.01), np.log(100)), method="bounded")
+    fitted = minimize_scalar(loss, bounds=(np.log(0.01), np.log(100)), method="bounded")
     return float(np.exp(fitted.x))
+
+
+@jax.jit
+def _loss(logits, labels, log_temperature):
+    return metrics.nll(jax.nn.softmax(logits / jnp.exp(log_temperature)), labels)

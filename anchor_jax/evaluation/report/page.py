@@ -56,7 +56,6 @@ METRICS = {
     "agreement": Metric("agreement", 0, "%"),
     "temperature": Metric("temperature", 0, ".3f"),
     "mce": Metric("mCE", -1, "%"),
-    "mean_error": Metric("mean error", -1, "%"),
     "auroc": Metric("AUROC", 1, "%"),
     "aupr_in": Metric("AUPR in", 1, "%"),
     "aupr_out": Metric("AUPR out", 1, "%"),
@@ -145,7 +144,7 @@ def _clean_tables(result: SuiteResult) -> Iterator[Table]:
 
 def _corruption_tables(result: SuiteResult) -> Iterator[Table]:
     parts = {_spoken(part): f"{part}/accuracy" for part in ("mean15", "mean19", "cbar")}
-    columns = _columns(("accuracy",)) | parts | _columns(("mce", "mean_error", *PREDICTION[1:]))
+    columns = _columns(("accuracy",)) | parts | _columns(("mce", *PREDICTION[1:]))
     yield from _by_references("Mean over corruptions and severities", result, columns)
     for quantity, title in (("accuracy", "Accuracy"), ("ece", "ECE")):
         columns = {f"severity {severity}": f"severity{severity}/{quantity}" for severity in range(1, 6)}

@@ -12,15 +12,18 @@ class Suite(NamedTuple):
 
     measure: Callable[[Subject, int], Finding]  # with a number of references
     check: Callable[[Subject], None] = lambda subject: None  # refuses, before anything is measured, what cannot be
+    options: tuple[str, ...] = ()  # of `Options`, that change what is asked
     by_any_protocol: bool = False  # whether its references may be those that the caller's protocol picks
 
 
 SUITES = {
-    "clean": Suite(clean.measure, clean.check, by_any_protocol=True),
-    "corruptions": Suite(corruptions.measure, corruptions.check, by_any_protocol=True),
-    "shift": Suite(shift.measure, shift.check, by_any_protocol=True),
-    "ood": Suite(ood.measure, ood.check, by_any_protocol=True),
-    "protocols": Suite(protocols.measure),
-    "probe": Suite(probe.measure, probe.check),
-    "landscape": Suite(landscape.measure),
+    "clean": Suite(clean.measure, options=("temperature_scaling",), by_any_protocol=True),
+    "corruptions": Suite(
+        corruptions.measure, corruptions.check, ("corruptions", "seed", "temperature_scaling"), by_any_protocol=True
+    ),
+    "shift": Suite(shift.measure, shift.check, ("shift", "temperature_scaling"), by_any_protocol=True),
+    "ood": Suite(ood.measure, ood.check, ("ood",), by_any_protocol=True),
+    "protocols": Suite(protocols.measure, protocols.check, ("blt_references", "draws", "seed")),
+    "probe": Suite(probe.measure, probe.check, ("probe",)),
+    "landscape": Suite(landscape.measure, options=("seed",)),
 }

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Generator
 from functools import partial
 from typing import Any
@@ -12,13 +13,14 @@ import numpy as np
 from anchor_jax import parallel
 from anchor_jax.data import CorruptedSet, Stream, check_differs, corruptions, open_corrupted
 from anchor_jax.errors import UserError
-from anchor_jax.evaluation.examples import METRICS, main_scores
+from anchor_jax.evaluation.examples import main_scores
 from anchor_jax.evaluation.subject import Finding, Subject
 from anchor_jax.predictor import filled
 
 SEVERITIES = (1, 2, 3, 4, 5)
 GENERATED, GENERATED_C_BAR = "generated", "generated-c-bar"
 _SHOWN_SEVERITY = 3
+_RESERVED = r"severity\d|mean15|mean19|cbar"
 
 # top-1 errors of AlexNet, mean over severities, by which mCE divides (hendrycks/robustness)
 ALEXNET_ERRORS = {
@@ -62,14 +64,17 @@ def measure(subject: Subject, num_references: int) -> Finding:
     columns = {"correct": [], "confidence": [], "entropy": []}
     for member, of in members.items():
         for severity in SEVERITIES:
-            examples = subject.examine(of.stream(member, severity), num_references)
-            of_set = main_scores(examples.outcomes, subject.num_bins)
+            examples = subject.examine(
+                of.stream(member, severity), num_references, temperature=subject.temperature(num_references)
+            )
+            of_set = main_scores(examples, subject.num_bins)
             found |= {f"{member}/{severity}/{metric}": value for metric, value in of_set.items()}
             columns["correct"].append(examples.outcomes.correct)
             columns["confidence"].append(examples.outcomes.confidence)
             columns["entropy"].append(examples.entropy)
     found |= means(found, tuple(members))
-    if len(subject.run.label_names) == _IMAGENET_CLASSES and members.keys() >= ALEXNET_ERRORS.keys():
+    is_imagenet = len(subject.run.label_names) == _IMAGENET_CLASSES
+    if is_imagenet and not _is_small(subject) and members.keys() >= ALEXNET_ERRORS.keys():
         found["mce"] = mean_corruption_error(found)
     shape = (len(members), len(SEVERITIES), -1)
     arrays = {name: np.reshape(parts, shape) for name, parts in columns.items()}
@@ -97,7 +102,8 @@ def means(found: dict[str, float], members: tuple[str, ...]) -> dict[str, float]
         return float(np.mean([found[f"{m}/{s}/{metric}"] for m in members for s in severities]))
 
     result = {}
-    for metric in METRICS:
+    metrics = {name.rpartition("/")[2]: None for name in found}  # in their order
+    for metric in metrics:
         result[metric] = mean(metric)
         result |= {f"{m}/{metric}": mean(metric, members=(m,)) for m in members}
         result |= {f"severity{s}/{metric}": mean(metric, severities=(s,)) for s in SEVERITIES}
@@ -151,9 +157,19 @@ def _sets(subject: Subject) -> list[CorruptedSet]:
     """The sets that the caller chose, no member in two of them."""
     sets = [_open(subject, spec) for spec in subject.options.corruptions]
     members = [member for of in sets for member in of.members]
+    if len({of.num_examples for of in sets}) > 1:
+        numbers = ", ".join(f"'{of.name}' has {of.num_examples:,}" for of in sets)
+        raise UserError(f"corrupted sets must have as many images as one another; {numbers}; evaluate them one by one")
+    if reserved := [member for member in members if re.fullmatch(_RESERVED, member)]:
+        raise UserError(f"a corruption must not be called '{reserved[0]}', as an average is; rename its file or folder")
     if twice := sorted({member for member in members if members.count(member) > 1}):
         raise UserError(f"corrupted sets must differ in their members; given twice: {', '.join(twice)}")
     return sets
+
+
+def _is_small(subject: Subject) -> bool:
+    """Whether the images are of CIFAR's kind rather than of ImageNet's."""
+    return min(subject.run.image_shape[:2]) <= corruptions.LARGEST_SMALL
 
 
 def _open(subject: Subject, spec: str) -> CorruptedSet:
@@ -161,7 +177,6 @@ def _open(subject: Subject, spec: str) -> CorruptedSet:
     if spec == GENERATED:
         return generated("generated on the device", corruptions.CORRUPTIONS_19, subject.test, seed)
     if spec == GENERATED_C_BAR:
-        small = min(shape[:2]) <= corruptions.LARGEST_SMALL
-        members = corruptions.C_BAR_CIFAR if small else corruptions.C_BAR_IMAGENET
+        members = corruptions.C_BAR_CIFAR if _is_small(subject) else corruptions.C_BAR_IMAGENET
         return generated("C-bar, generated on the device", members, subject.test, seed)
     return open_corrupted(spec, image_shape=shape, label_names=subject.run.label_names, tfds_dir=subject.tfds_dir)

@@ -7,7 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from anchor_jax import metrics
 from anchor_jax.data import Dataset, stream_of
+from anchor_jax.errors import UserError
+from anchor_jax.evaluation.examples import joined, watched
 from anchor_jax.evaluation.subject import Finding, Subject
 
 _EXAMPLES = 1_000
@@ -19,10 +22,11 @@ def measure(subject: Subject, num_references: int) -> Finding:
     """Accuracy and mean negative log likelihood where the parameters are moved along two random directions.
 
     Each direction is filter-normalised: every filter of it is as long as that of the network. Biases, scales and the
-    statistics of BatchNorm stay where they are.
+    statistics of BatchNorm stay where they are. The examples are spread evenly over the test set.
     """
-    images, labels = subject.test.first(_EXAMPLES)
-    few = stream_of(Dataset(np.asarray(images), labels, subject.run.label_names), "landscape")
+    num = subject.test.num_examples
+    images, labels = subject.test.picked(np.unique(np.linspace(0, num - 1, min(num, _EXAMPLES)).astype(int)))
+    few = stream_of(Dataset(images, labels, subject.run.label_names), "landscape")
     params = subject.predictor.variables["params"]
     keys = jax.random.split(jax.random.key(subject.options.seed))
     one, other = (filter_normalised_direction(key, params) for key in keys)
@@ -32,10 +36,13 @@ def measure(subject: Subject, num_references: int) -> Finding:
     for i, alpha in enumerate(steps):
         for j, beta in enumerate(steps):
             variables = subject.predictor.variables | {"params": _moved(params, one, other, alpha, beta)}
-            there = dataclasses.replace(subject, predictor=dataclasses.replace(subject.predictor, variables=variables))
-            outcomes = there.examine(few, num_references).outcomes
-            accuracy[i, j], loss[i, j] = np.mean(outcomes.correct), np.mean(outcomes.nll)
+            there = dataclasses.replace(subject.predictor, variables=variables)
+            batches = watched(few, there, f"point {i * _POINTS + j + 1} of {_POINTS**2}")
+            correct, nll = joined(there.stream(batches, num_references, then=_outcomes))
+            accuracy[i, j], loss[i, j] = np.mean(correct), np.mean(nll)
     centre = _POINTS // 2
+    if not np.isfinite(loss[centre, centre]):
+        raise UserError("predictions are no finite numbers: the checkpoint has diverged; evaluate an earlier one")
     arrays = {"alphas": steps, "betas": steps, "accuracy": accuracy, "loss": loss}
     facts = {"num_examples": len(labels), "seed": subject.options.seed, "directions": "filter-normalised, random"}
     return Finding({"accuracy": float(accuracy[centre, centre])}, arrays, facts)
@@ -60,6 +67,14 @@ def filter_normalised_direction(key: jax.Array, params: Any) -> Any:
         return noise * norm(leaf) / norm(noise)
 
     return jax.tree.unflatten(structure, map(direction, keys, leaves))
+
+
+@jax.jit
+def _outcomes(poll, labels):
+    """Right or not, and loss; a prediction that is no number is not right, and its loss is infinite."""
+    probs = poll.classification.probs
+    outcomes, finite = metrics.outcomes(probs, labels), jnp.all(jnp.isfinite(probs), axis=-1)
+    return outcomes.correct & finite, jnp.where(finite, outcomes.nll, jnp.inf)
 
 
 @jax.jit

@@ -59,6 +59,7 @@ def measure(subject: Subject, num_references: int) -> Finding:
                 mean = np.mean([found[f"{member}/{name}/{metric}"] for member in of_group])
                 found[f"{group}/{name}/{metric}".removeprefix("/")] = float(mean)
     facts = {
+        "num_examples": len(inside["entropy"]),
         "members": members.pop(""),
         "groups": members,
         "scores": {name: SCORES[name] for name in names},

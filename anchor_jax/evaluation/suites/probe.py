@@ -14,13 +14,21 @@ from anchor_jax.evaluation.examples import METRICS, joined, watched
 from anchor_jax.evaluation.subject import Finding, Subject
 
 _MAX_ITERATIONS = 1_000
+_COMPARED = 32  # images
 
 
 def check(subject: Subject) -> None:
     """Refuse sets that are missing, or that differ in their classes."""
     if not subject.options.probe:
         raise UserError("suite 'probe' needs a set to be fitted to; give it as --probe, such as --probe=tfds:cifar100")
-    _sets(subject)
+    fitted, tested = _sets(subject)
+    if len(fitted.label_names) < 2:
+        raise UserError(f"'{fitted.name}' has {len(fitted.label_names)} class; a probe needs at least 2")
+    if np.array_equal(fitted.first(_COMPARED)[0], tested[0].first(_COMPARED)[0]):
+        raise UserError(
+            f"a probe would be fitted to and tested on the same images of '{subject.options.probe[0]}'; give a set "
+            "that has the splits 'train' and 'test', and name none of them"
+        )
 
 
 def measure(subject: Subject, num_references: int) -> Finding:
@@ -31,12 +39,12 @@ def measure(subject: Subject, num_references: int) -> Finding:
     fitted, tested = _sets(subject)
     features, labels = _features(subject, fitted, num_references)
     scaler, linear = StandardScaler(), LogisticRegression(max_iter=_MAX_ITERATIONS)
+    missing = len(fitted.label_names) - len(np.unique(labels))
+    if missing:
+        raise UserError(f"'{fitted.name}' has no examples of {missing} of its classes to fit to; give a set with all")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # told among the facts
         linear.fit(scaler.fit_transform(features), labels)
-    missing = len(fitted.label_names) - len(linear.classes_)
-    if missing:
-        raise UserError(f"'{fitted.name}' has no examples of {missing} of its classes to fit to; give a set with all")
     iterations = int(np.max(linear.n_iter_))
 
     found = {}
@@ -65,4 +73,7 @@ def _sets(subject: Subject) -> tuple[Stream, list[Stream]]:
 
 def _features(subject: Subject, stream: Stream, num_references: int) -> tuple[np.ndarray, np.ndarray]:
     batches = watched(stream, subject.predictor, f"features of {stream.name}, {num_references} references")
-    return joined(subject.predictor.stream_features(batches, num_references))
+    features, labels = joined(subject.predictor.stream_features(batches, num_references))
+    if not np.isfinite(features).all():
+        raise UserError(f"features of '{stream.name}' are no finite numbers: the checkpoint has diverged")
+    return features, labels

@@ -27,7 +27,9 @@ def measure(subject: Subject, num_references: int) -> Finding:
     streams = subject.open_all(subject.options.shift)
     for stream in streams:
         classes = class_rows(stream.label_names, subject.run.label_names, where=stream.name)
-        examples = subject.examine(stream, num_references, classes=None if classes is None else tuple(classes.tolist()))
+        restricted = None if classes is None else tuple(classes.tolist())
+        temperature = subject.temperature(num_references)
+        examples = subject.examine(stream, num_references, classes=restricted, temperature=temperature)
         found |= {f"{stream.name}/{name}": value for name, value in all_scores(examples, subject.num_bins).items()}
         arrays |= {f"{stream.name}/{name}": column for name, column in columns(examples).items()}
         found[f"{stream.name}/num_examples"] = float(len(examples.label))
