@@ -12,7 +12,7 @@ help:  ## what can be made
 
 demo: $(VENV)/.installed  ## set up, train on digits with masking, evaluate, say where the plots are
 	$(RUN) train.py --config configs/digits.py --workdir $(DEMO)
-	$(RUN) eval.py --workdir $(DEMO) --suites clean --num_references 1,10
+	$(RUN) eval.py --workdir $(DEMO) --suites clean,ood --num_references 1,10
 
 test: lint $(VENV)-oldest/.installed  ## set up, then all that CI runs: linter, type checker, import layers, tests
 	$(RUN) -m pytest --numprocesses 2 --dist loadfile
@@ -23,6 +23,7 @@ bench: $(VENV)/.installed-bench  ## time everything beside PyTorch; OFFICIAL=a c
 	$(RUN) benchmarks/inference.py --json $(BENCHMARKS)/inference.json $(if $(OFFICIAL),--official $(OFFICIAL))
 	$(RUN) benchmarks/startup.py --json $(BENCHMARKS)/startup.json
 	$(RUN) benchmarks/input.py --json $(BENCHMARKS)/input.json
+	$(RUN) benchmarks/corruptions.py --json $(BENCHMARKS)/corruptions.json
 
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check .

@@ -72,6 +72,7 @@ Corrupt = Callable[[np.ndarray, int], Any]  # (uint8 [H, W, 3], severity) -> [H,
 
 def main() -> None:
     """Measure, print, write the file."""
+    jax.config.update("jax_enable_compilation_cache", False)  # compile_time is without one
     if FIDELITY.value:
         rows = [row for row in fidelity() if print(json.dumps(row), flush=True) is None]
         if JSON.value:
