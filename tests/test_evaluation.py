@@ -124,7 +124,7 @@ def test_numbers_are_those_of_scikit_learn_and_torchmetrics(trained, capsys):
             assert found[name] == pytest.approx(expected, abs=1e-5)
         assert {"brier", "smooth_ece", "mean_logits_accuracy", "mean_logits_ece"} <= found.keys()
     shown = capsys.readouterr().out
-    assert "clean: 40 examples, step 12" in shown
+    assert "clean, 40 examples, step 12" in shown
     assert str(workdir / "eval") in shown.replace("\n", "")
 
 

@@ -28,6 +28,7 @@ from anchor_jax.training import run
 from anchor_jax.training.prediction import load_checkpoint
 
 TRACED_BATCHES = 4
+_FEW = 4  # names that are told one by one
 
 
 def evaluate(
@@ -87,7 +88,8 @@ def evaluate(
             name = suite + (TRANSDUCED if options.protocol == "blt" else "")
             findings = _ask(subject, suite, num_references, folder, name)
             results[name] = {str(num): finding.metrics for num, finding in findings.items()}
-            for table in _tables(folder, name, num_references):
+            for title, table in _tables(folder, name, num_references):
+                console.print(title, soft_wrap=True, highlight=False)
                 console.print(table)
     finally:  # what was found before a failure or an interruption is reported, too
         if on_disk.read(folder):
@@ -179,20 +181,21 @@ def _facts_of_run(this_run: run.Run) -> dict[str, Any]:
     }
 
 
-def _tables(folder: Path, suite: str, num_references: tuple[int, ...]) -> Iterator[Table]:
-    """The first table of a suite in the report, for the terminal."""
+def _tables(folder: Path, suite: str, num_references: tuple[int, ...]) -> Iterator[tuple[str, Table]]:
+    """The first table of a suite in the report, and what it is about, for the terminal."""
     of_suite = on_disk.read(folder)[suite]
     of_suite = of_suite._replace(results={num: of_suite.results[num] for num in num_references})
-    facts = of_suite.facts
-    of = f" of {len(facts['members'])} sets" if "members" in facts else ""
-    extent = f"{facts['num_examples']:,} examples{of}, " if "num_examples" in facts else ""
+    facts, members = of_suite.facts, of_suite.facts.get("members", [])
+    extent = [f"{facts['num_examples']:,} examples"] if "num_examples" in facts else []
+    extent += [", ".join(members) if len(members) <= _FEW else f"{len(members)} sets"] if members else []
     for first in itertools.islice(SECTIONS[on_disk.base_suite(suite)].tables(of_suite), 1):
-        table = Table(title=f"{suite}: {extent}step {facts['step']:,}", title_justify="left", box=SIMPLE_HEAD)
+        table = Table(box=SIMPLE_HEAD)
         for heading in ("", *(title for title, _ in first.rows)):
             table.add_column(heading, justify="right")
         for index, metric in enumerate(first.headings):  # metrics below one another, so that they fit any terminal
             table.add_row(metric, *(cells[index].text for _, cells in first.rows))
-        yield table
+        title = f"{suite}: {first.caption}" if first.caption else suite
+        yield ", ".join([title, *extent, f"step {facts['step']:,}"]), table
 
 
 def _write_metrics(folder: Path) -> None:
