@@ -62,9 +62,7 @@ class Poll(NamedTuple):
     """Class predictions of K references, and how far they agree."""
 
     classification: Classification
-    agreement: (
-        jax.Array
-    )  # float32 [B], largest share of references that say one class, in [1/K, 1]; 1 - variation ratio
+    agreement: jax.Array  # float32 [B], in [1/K, 1], largest share of references that say one class
 
 
 def poll_of_one(logits: jax.Array) -> Poll:

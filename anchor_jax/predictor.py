@@ -89,7 +89,7 @@ class Predictor:
         size = self.size_for(len(images))
         batches = ((images[start : start + size],) for start in range(0, len(images), size))
         answers = self.stream(batches, num_references, then=lambda poll: poll.classification, temper=temper)
-        return jax.tree.map(lambda *parts: np.concatenate(parts), *answers)
+        return joined(answers)
 
     def stream(
         self,
@@ -182,6 +182,11 @@ class Predictor:
             )
         if not len(images):
             raise UserError("images must hold at least one; got none")
+
+
+def joined(parts: Iterable[Any]) -> Any:
+    """What was found for batches, trees of NumPy arrays, as one tree for all of them."""
+    return jax.tree.map(lambda *columns: np.concatenate(columns), *parts)
 
 
 def filled(part: Images, size: int) -> Images:

@@ -12,13 +12,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.lib.format import open_memmap, read_array
 
+from anchor_jax.data.corruptions import SEVERITIES
 from anchor_jax.data.dataset import Dataset, reading, validated
 from anchor_jax.data.sources import is_image, numbered_classes, open_stream, subfolders, tfds_data_dir
 from anchor_jax.data.spec import CORRUPTED_TFDS, like_images_of
 from anchor_jax.data.streaming import Stream, check_same_classes, fitted, stream_of_rows, with_classes
 from anchor_jax.errors import UserError
-
-SEVERITIES = (1, 2, 3, 4, 5)
 
 # where TFDS differs from the names of the published sets
 _PUBLISHED_NAMES = {"frosted_glass_blur": "glass_blur", "elastic": "elastic_transform"}

@@ -1,6 +1,6 @@
 """One pass of a network over images, kept as a table: all that a suite needs to know of each example."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from anchor_jax import metrics
 from anchor_jax.data import Stream
 from anchor_jax.errors import UserError
 from anchor_jax.inference import Poll
-from anchor_jax.predictor import Predictor
+from anchor_jax.predictor import Predictor, joined
 from anchor_jax.uncertainty import energy
 
 Column = jax.Array | np.ndarray
@@ -85,11 +85,6 @@ def watched(stream: Stream, predictor: Predictor, title: str) -> Iterator[tuple[
             disable=not console.is_terminal,
         )
     )
-
-
-def joined(parts: Iterable[Any]) -> Any:
-    """Tables of batches as one."""
-    return jax.tree.map(lambda *columns: np.concatenate(columns), *parts)
 
 
 def main_scores(examples: Examples, num_bins: int) -> dict[str, float]:

@@ -8,8 +8,8 @@ from scipy.optimize import minimize_scalar
 from anchor_jax import metrics
 from anchor_jax.data import Dataset, Stream, stream_of
 from anchor_jax.errors import UserError
-from anchor_jax.evaluation.examples import joined, watched
-from anchor_jax.predictor import Predictor
+from anchor_jax.evaluation.examples import watched
+from anchor_jax.predictor import Predictor, joined
 
 
 def held_out_of(train: tuple[Dataset, Dataset | None]) -> Stream:

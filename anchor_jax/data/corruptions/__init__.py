@@ -33,9 +33,10 @@ __all__ = [
     "CORRUPTIONS_19",
     "C_BAR_CIFAR",
     "C_BAR_IMAGENET",
-    "LARGEST_SMALL",
+    "SEVERITIES",
     "corrupt",
     "corrupt_each",
+    "is_small",
 ]
 
 CORRUPTIONS_15 = (
@@ -97,8 +98,8 @@ APPROXIMATIONS = {
 _CORRUPTIONS: dict[str, Corruption] = (
     noise.CORRUPTIONS | blur.CORRUPTIONS | weather.CORRUPTIONS | digital.CORRUPTIONS | c_bar.CORRUPTIONS
 )
-_SEVERITIES = (1, 2, 3, 4, 5)
-LARGEST_SMALL = 64  # pixels of the shorter side: up to here the constants of CIFAR
+SEVERITIES = (1, 2, 3, 4, 5)  # from mild to strong
+_LARGEST_SMALL = 64  # pixels of the shorter side
 _LEAST = 8
 
 
@@ -122,11 +123,16 @@ def corrupt(key: jax.Array, images: jax.Array | np.ndarray, name: str, severity:
     return corrupt_each(jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(len(images))), images, name, severity)
 
 
+def is_small(shape: tuple[int, ...]) -> bool:
+    """Whether images of H x W pixels get the constants of CIFAR rather than those of ImageNet."""
+    return min(shape[:2]) <= _LARGEST_SMALL
+
+
 def corrupt_each(keys: jax.Array, images: jax.Array | np.ndarray, name: str, severity: int) -> jax.Array:
     """`corrupt` with a key `[B]` for every image, for those who number images themselves, as in a stream."""
     if name not in _CORRUPTIONS:
         raise unknown("corruption", name, _CORRUPTIONS)
-    if not isinstance(severity, int | np.integer) or severity not in _SEVERITIES:
+    if not isinstance(severity, int | np.integer) or severity not in SEVERITIES:
         raise UserError(f"severity must be a whole number from 1 to 5; got {severity!r}")
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
         raise UserError(f"images must be uint8 [B, H, W, 1 or 3]; got {images.dtype} {list(images.shape)}")
@@ -138,7 +144,7 @@ def corrupt_each(keys: jax.Array, images: jax.Array | np.ndarray, name: str, sev
 @lru_cache(maxsize=256)
 def _prepared(name: str, severity: int, shape: tuple[int, int]) -> Any:
     corruption = _CORRUPTIONS[name]
-    constants = corruption.small if min(shape) <= LARGEST_SMALL else corruption.large
+    constants = corruption.small if is_small(shape) else corruption.large
     return corruption.prepare(constants[severity - 1], shape)
 
 

@@ -12,12 +12,12 @@ import numpy as np
 
 from anchor_jax import parallel
 from anchor_jax.data import CorruptedSet, Stream, check_differs, corruptions, open_corrupted
+from anchor_jax.data.corruptions import SEVERITIES
 from anchor_jax.errors import UserError
 from anchor_jax.evaluation.examples import main_scores
 from anchor_jax.evaluation.subject import Finding, Subject
 from anchor_jax.predictor import filled
 
-SEVERITIES = (1, 2, 3, 4, 5)
 GENERATED, GENERATED_C_BAR = "generated", "generated-c-bar"
 _SHOWN_SEVERITY = 3
 _RESERVED = r"severity\d|mean15|mean19|cbar"
@@ -74,7 +74,7 @@ def measure(subject: Subject, num_references: int) -> Finding:
             columns["entropy"].append(examples.entropy)
     found |= means(found, tuple(members))
     is_imagenet = len(subject.run.label_names) == _IMAGENET_CLASSES
-    if is_imagenet and not _is_small(subject) and members.keys() >= ALEXNET_ERRORS.keys():
+    if is_imagenet and not corruptions.is_small(subject.run.image_shape) and members.keys() >= ALEXNET_ERRORS.keys():
         found["mce"] = mean_corruption_error(found)
     shape = (len(members), len(SEVERITIES), -1)
     arrays = {name: np.reshape(parts, shape) for name, parts in columns.items()}
@@ -167,16 +167,13 @@ def _sets(subject: Subject) -> list[CorruptedSet]:
     return sets
 
 
-def _is_small(subject: Subject) -> bool:
-    """Whether the images are of CIFAR's kind rather than of ImageNet's."""
-    return min(subject.run.image_shape[:2]) <= corruptions.LARGEST_SMALL
-
-
 def _open(subject: Subject, spec: str) -> CorruptedSet:
     shape, seed = subject.run.image_shape, subject.options.seed
     if spec == GENERATED:
         return generated("generated on the device", corruptions.CORRUPTIONS_19, subject.test, seed)
     if spec == GENERATED_C_BAR:
-        members = corruptions.C_BAR_CIFAR if _is_small(subject) else corruptions.C_BAR_IMAGENET
+        members = (
+            corruptions.C_BAR_CIFAR if corruptions.is_small(subject.run.image_shape) else corruptions.C_BAR_IMAGENET
+        )
         return generated("C-bar, generated on the device", members, subject.test, seed)
     return open_corrupted(spec, image_shape=shape, label_names=subject.run.label_names, tfds_dir=subject.tfds_dir)

@@ -10,8 +10,9 @@ import numpy as np
 from anchor_jax import metrics
 from anchor_jax.data import Dataset, stream_of
 from anchor_jax.errors import UserError
-from anchor_jax.evaluation.examples import joined, watched
+from anchor_jax.evaluation.examples import watched
 from anchor_jax.evaluation.subject import Finding, Subject
+from anchor_jax.predictor import joined
 
 _EXAMPLES = 1_000
 _POINTS = 11  # along each direction, odd so that the trained network is among them

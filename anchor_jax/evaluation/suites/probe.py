@@ -10,8 +10,9 @@ from sklearn.preprocessing import StandardScaler
 from anchor_jax import metrics
 from anchor_jax.data import Stream
 from anchor_jax.errors import UserError
-from anchor_jax.evaluation.examples import METRICS, joined, watched
+from anchor_jax.evaluation.examples import METRICS, watched
 from anchor_jax.evaluation.subject import Finding, Subject
+from anchor_jax.predictor import joined
 
 _MAX_ITERATIONS = 1_000
 _COMPARED = 32  # images
