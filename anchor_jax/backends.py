@@ -1,6 +1,7 @@
 """What helps one platform alone, chosen by platform."""
 
 from functools import cache
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,13 @@ def loops_on_device(platform: str) -> bool:
     loop to code that is many times slower.
     """
     return platform != "cpu"
+
+
+def attention_implementation(dtype: jnp.dtype) -> Literal["cudnn", "xla"]:
+    """The `implementation` of `jax.nn.dot_product_attention` on the default platform: cuDNN's where it has one."""
+    # cuDNN's flash attention is for NVIDIA's GPUs alone and for half precision alone
+    is_cuda = jax.default_backend() == "gpu" and "cuda" in jax.devices()[0].client.platform_version.lower()
+    return "cudnn" if is_cuda and dtype == jnp.bfloat16 else "xla"
 
 
 @jax.custom_jvp

@@ -91,11 +91,11 @@ def replicated_shapes(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=everywhere(mesh)), tree)
 
 
-def own_part(tree: Tree) -> Tree:
+def own_part(tree: Tree, axis_name: str = AXIS) -> Tree:
     """Inside a mapped step: this device's equal share of arrays that every device holds in full."""
 
     def part(array):
-        shares = array.reshape(jax.lax.axis_size(AXIS), -1, *array.shape[1:])
-        return shares[jax.lax.axis_index(AXIS)]
+        shares = array.reshape(jax.lax.axis_size(axis_name), -1, *array.shape[1:])
+        return shares[jax.lax.axis_index(axis_name)]
 
     return jax.tree.map(part, tree)

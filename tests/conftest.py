@@ -11,6 +11,19 @@ from ml_collections import ConfigDict
 
 from anchor_jax import config as configuration
 
+try:
+    import torchvision  # noqa: F401
+except ImportError:
+    pass
+except RuntimeError:
+    # one that was built for CUDA cannot load its operators beside a PyTorch for CPU, and then stumbles over two that
+    # it takes for declared; its models need neither
+    import torch
+
+    operators = torch.library.Library("torchvision", "FRAGMENT")
+    for operator in ("nms", "qnms"):
+        operators.define(f"{operator}(Tensor boxes, Tensor scores, float iou_threshold) -> Tensor")
+
 
 def tiny_config(folder) -> ConfigDict:
     """A run of 12 steps in two epochs, of an MLP on 96 images, in an .npz file of this folder."""

@@ -125,10 +125,10 @@ MISTAKES = {
         (*TRAIN, "--workdir=x", "--config.data.source=tfds", "--config.data.name=mnist", "--config.data.path=nowhere"),
         "download_and_prepare()",
     ),
-    "model": ((*TRAIN, "--workdir=x", "--config.model.name=resnet50"), "unknown model 'resnet50'"),
+    "model": ((*TRAIN, "--workdir=x", "--config.model.name=resnet51"), "unknown model 'resnet51'"),
     "option": (
         (*TRAIN, "--workdir=x", "--config.model.name=mlp"),
-        "unknown option of model 'mlp' 'width'; allowed: axis_name, hidden",
+        "unknown option of model 'mlp' 'width'; allowed: hidden",
     ),
     "bank": ((*TRAIN, "--workdir=x", "--config.anchoring.bank_size=2000"), "bank_size=2000; allowed: 0 (all) to 1437"),
     "batch": ((*TRAIN, "--workdir=x", "--config.training.batch_size=0"), "batch_size must be at least 1; got 0"),

@@ -1,124 +1,128 @@
-"""The CIFAR ResNet of the released code: 3×3 stem, no max-pool (`CIFAR/utils/models/resnet.py`).
+"""ResNet (He et al. 2016, arXiv 1512.03385) with the stem of CIFAR or of ImageNet.
 
-He et al. 2016 (arXiv 1512.03385), basic blocks. Convolutions and the head are initialised as PyTorch
-does, which is what the released code trains from.
+With the stem of CIFAR (3×3, no max-pool) it is the released code's (`CIFAR/utils/models/resnet.py`), with that of
+ImageNet torchvision's, version 1.5: bottlenecks have their stride in the 3×3 convolution.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from anchor_jax.backends import computed_once
+from anchor_jax.models.layers import (
+    Classifier,
+    batch_norm,
+    conv,
+    global_mean,
+    he_kernel_init,
+    projected,
+    torch_bias_init,
+    torch_kernel_init,
+)
 
-# PyTorch's default for convolutions and linear layers, kaiming_uniform(a=√5): U(±1/√fan_in)
-torch_kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+ONE_EACH_SIDE: Any = ((1, 1), (1, 1))  # Flax declares a str, and takes pairs too
+CIFAR, IMAGENET = "cifar", "imagenet"
+STEM_SIZES = {3: CIFAR, 7: IMAGENET}  # side of the first kernel -> stem
 
 
 class BasicBlock(nn.Module):
     """Two 3×3 convolutions and a shortcut, projected by a 1×1 convolution where the shape changes."""
 
-    features: int
+    width: int
     stride: int
-    dtype: jnp.dtype
-    axis_name: str | None
+    conv: Callable[..., nn.Conv]
+    norm: Callable[..., nn.BatchNorm]
+
+    expansion = 1  # of the width, in what comes out
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """`[B, H, W, C]` -> `[B, H/stride, W/stride, features]`."""
-        conv, norm = partial(_conv, self.features, dtype=self.dtype), _norm(self.dtype, self.axis_name, train)
-        stride = (self.stride, self.stride)
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, H, W, C]` -> `[B, H/stride, W/stride, width]`."""
         x = computed_once(x)
-        y = conv((3, 3), stride, name="conv1")(x)
-        y = computed_once(nn.relu(norm(name="bn1")(y)))
-        y = conv((3, 3), name="conv2")(y)
-        y = norm(name="bn2")(y)
-        if x.shape != y.shape:
-            x = conv((1, 1), stride, name="shortcut_conv")(x)
-            x = norm(name="shortcut_bn")(x)
-        return nn.relu(x + y)
+        y = self.conv(self.width, 3, self.stride, name="conv1")(x)
+        y = computed_once(nn.relu(self.norm(name="bn1")(y)))
+        y = self.conv(self.width, 3, name="conv2")(y)
+        y = self.norm(name="bn2")(y)
+        return nn.relu(projected(x, y.shape[-1], self.stride, self.conv, self.norm) + y)
 
 
-class ResNet(nn.Module):
-    """A CIFAR ResNet of basic blocks: inputs `[B, H, W, C]` -> float32 logits `[B, num_classes]`.
+class Bottleneck(nn.Module):
+    """Convolutions 1×1, 3×3 and 1×1, the last four times as wide, and a shortcut as in `BasicBlock`."""
+
+    width: int
+    stride: int
+    conv: Callable[..., nn.Conv]
+    norm: Callable[..., nn.BatchNorm]
+
+    expansion = 4
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, H, W, C]` -> `[B, H/stride, W/stride, 4·width]`."""
+        x = computed_once(x)
+        y = self.conv(self.width, 1, name="conv1")(x)
+        y = computed_once(nn.relu(self.norm(name="bn1")(y)))
+        y = self.conv(self.width, 3, self.stride, name="conv2")(y)
+        y = computed_once(nn.relu(self.norm(name="bn2")(y)))
+        y = self.conv(4 * self.width, 1, name="conv3")(y)
+        y = self.norm(name="bn3")(y)
+        return nn.relu(projected(x, y.shape[-1], self.stride, self.conv, self.norm) + y)
+
+
+BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
+
+
+class ResNet(Classifier):
+    """A ResNet, see `Classifier`; of 18 layers by default.
+
+    With the stem of CIFAR it is initialised as PyTorch does by default, which is what the released code trains from;
+    with that of ImageNet as torchvision does, by He et al. 2015.
 
     Attributes:
-      num_classes: number of logits.
       stage_sizes: blocks in each stage; every stage but the first halves the image and doubles the width.
-      width: channels of the stem and the first stage.
-      dtype: what activations are computed in; parameters, statistics and logits are float32.
-      axis_name: mapped axis over which BatchNorm takes its statistics in training.
+      block: "basic" or "bottleneck".
+      width: channels of the stem, and of the 3×3 convolutions in the first stage.
+      stem: "cifar", one 3×3 convolution, or "imagenet", a 7×7 one and a max-pool, each of which halves the image.
     """
 
-    num_classes: int
-    stage_sizes: Sequence[int]
+    stage_sizes: Sequence[int] = (2, 2, 2, 2)
+    block: Literal["basic", "bottleneck"] = "basic"
     width: int = 64
-    dtype: jnp.dtype = jnp.float32
-    axis_name: str | None = None
+    stem: Literal["cifar", "imagenet"] = CIFAR
 
     def setup(self) -> None:
-        """The first and the last layer, which stand alone for the sake of `SplitModel` and of probes."""
-        self.stem_conv = _conv(self.width, (3, 3), dtype=self.dtype)
-        bound = (self.width * 2 ** (len(self.stage_sizes) - 1)) ** -0.5
+        """The first and the last layer, which stand alone."""
+        self.stem_conv = self._conv(self.width, *((3, 1) if self.stem == CIFAR else (7, 2)))
+        features = self.width * 2 ** (len(self.stage_sizes) - 1) * BLOCKS[self.block].expansion
         self.head = nn.Dense(
             self.num_classes,
             dtype=jnp.float32,
             kernel_init=torch_kernel_init,
-            bias_init=lambda *args: jax.random.uniform(*args, minval=-bound, maxval=bound),
+            bias_init=torch_bias_init(features),
         )
 
-    def __call__(self, inputs: jax.Array, train: bool = False) -> jax.Array:
-        """Logits; `train` normalises by the batch and updates the running statistics."""
-        return self.rest(self.first_layer(inputs), train)
-
     def first_layer(self, inputs: jax.Array) -> jax.Array:
-        """The convolution of the stem, linear in the inputs: `[B, H, W, C]` -> `[B, H, W, width]`."""
+        """The convolution of the stem: `[B, H, W, C]` -> `[B, H, W, width]`, of half the size for "imagenet"."""
         return self.stem_conv(inputs.astype(self.dtype))
-
-    def rest(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """All that follows the first layer: `[B, H, W, width]` -> logits."""
-        return self.head(self.features(x, train))
 
     @nn.compact
     def features(self, x: jax.Array, train: bool = False) -> jax.Array:
         """What the head sees: `[B, H, W, width]`, from the first layer, -> float32 `[B, features]`."""
-        norm = _norm(self.dtype, self.axis_name, train)
+        norm = batch_norm(self.dtype, self.axis_name, train)
         x = nn.relu(norm(name="stem_bn")(x))
+        if self.stem == IMAGENET:
+            x = nn.max_pool(x, (3, 3), (2, 2), padding=ONE_EACH_SIDE)
         for stage, num_blocks in enumerate(self.stage_sizes):
             for block in range(num_blocks):
                 stride = 2 if stage > 0 and block == 0 else 1
-                x = BasicBlock(
-                    self.width * 2**stage,
-                    stride,
-                    self.dtype,
-                    self.axis_name,
-                    name=f"stage{stage + 1}_block{block + 1}",
-                )(x, train)
-        return jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+                name = f"stage{stage + 1}_block{block + 1}"
+                x = BLOCKS[self.block](self.width * 2**stage, stride, self._conv, norm, name=name)(x)
+        return global_mean(x)
 
-
-def _conv(features, kernel_size, strides=(1, 1), *, dtype, name=None):
-    return nn.Conv(
-        features,
-        kernel_size,
-        strides,
-        padding=kernel_size[0] // 2,
-        use_bias=False,
-        dtype=dtype,
-        kernel_init=torch_kernel_init,
-        name=name,
-    )
-
-
-def _norm(dtype, axis_name, train):
-    # momentum 0.9 here is PyTorch's 0.1
-    return partial(
-        nn.BatchNorm,
-        use_running_average=not train,
-        momentum=0.9,
-        epsilon=1e-5,
-        dtype=dtype,
-        axis_name=axis_name,
-    )
+    @property
+    def _conv(self) -> Callable[..., nn.Conv]:
+        return partial(conv, dtype=self.dtype, kernel_init=torch_kernel_init if self.stem == CIFAR else he_kernel_init)
