@@ -44,9 +44,7 @@ SEED = flags.DEFINE_integer("seed", DEFAULT.seed, "Of generated corruptions, BLT
 
 def main() -> None:
     """Flags to values, then one call."""
-    step = (
-        CHECKPOINT.value if CHECKPOINT.value in ("latest", "best") else command.integer("checkpoint", CHECKPOINT.value)
-    )
+    step = command.step("checkpoint", CHECKPOINT.value)
     num_references = tuple(command.integer("num_references", number) for number in NUM_REFERENCES.value)
     options = Options(
         corruptions=tuple(CORRUPTIONS.value),

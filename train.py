@@ -8,7 +8,13 @@ from ml_collections import config_flags
 from anchor_jax import command
 from anchor_jax.training.loop import train
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "An experiment of configs/; --config.KEY=VALUE changes a key.")
+CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "An experiment of configs/; --config.KEY=VALUE changes a key.",
+    lock_config=False,  # any option of a model may be given, whether or not the experiment has it; all else is checked
+    accept_new_attributes=True,
+)
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; a run that is there goes on.", required=True)
 PROFILE = flags.DEFINE_bool("profile", False, "Trace some steps into WORKDIR/profile, for TensorBoard or Perfetto.")
 flags.mark_flag_as_required("config")

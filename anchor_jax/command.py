@@ -45,6 +45,11 @@ def integer(flag: str, value: str) -> int:
         _exit(WRONG_COMMAND_LINE, f"--{flag} takes whole numbers; got '{value}'")
 
 
+def step(flag: str, value: str) -> int | str:
+    """The checkpoint that a flag was given: a step, "latest" or "best"."""
+    return value if value in ("latest", "best") else integer(flag, value)
+
+
 def loaded(flag: flags.FlagHolder[Config]) -> Config:
     """The config of a config-file flag; the file is read when it is first looked at."""
     try:

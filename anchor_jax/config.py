@@ -42,6 +42,7 @@ def base() -> Config:
     config.model.name = "resnet18"  # a name of anchor_jax.models
     config.model.dtype = "float32"  # of activations: "float32" or "bfloat16"
     config.model.options = ConfigDict()  # of the model, such as {"width": 64}
+    config.model.weights = ""  # to begin from: "SOURCE:FILE", of PyTorch, see models.from_torch; "": drawn
 
     config.anchoring = ConfigDict()
     config.anchoring.enabled = True  # False: standard training, the network sees x
@@ -64,7 +65,7 @@ def base() -> Config:
 
     config.training = ConfigDict()
     config.training.batch_size = 128  # over all devices
-    config.training.total_epochs = 200.0
+    config.training.total_epochs = 200.0  # 0: the weights as they are, which `model.weights` must name
     config.training.label_smoothing = 0.0
 
     config.evaluation = ConfigDict()
@@ -81,7 +82,9 @@ def base() -> Config:
 
     config.logging = ConfigDict()
     config.logging.every_steps = 0  # 0: every epoch
-    return config.lock()
+    config.lock()
+    config.model.options.unlock()  # they are the model's affair
+    return config
 
 
 # What may change when a run continues: it does not touch the parameters.
@@ -119,7 +122,7 @@ _RANGES = {
     "logging.every_steps": (0, None),
 }
 
-_ABOVE_ZERO = ("training.total_epochs", "evaluation.every_epochs", "checkpoint.every_epochs")
+_ABOVE_ZERO = ("evaluation.every_epochs", "checkpoint.every_epochs")
 
 
 def validate(config: Config) -> None:
@@ -146,6 +149,11 @@ def validate(config: Config) -> None:
     for key in _ABOVE_ZERO:
         if not given[key] > 0:
             raise UserError(f"config.{key} must be above 0; got {given[key]}")
+    if not (given["training.total_epochs"] > 0 or (given["training.total_epochs"] == 0 and given["model.weights"])):
+        raise UserError(
+            "config.training.total_epochs must be above 0, or 0 with config.model.weights; got "
+            f"{given['training.total_epochs']}"
+        )
     for key, value in given.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"config.{key} must be finite; got {value}")

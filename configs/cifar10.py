@@ -12,8 +12,6 @@ table (arXiv 2406.00529) compares this run with `--config.anchoring.mask_prob=0`
 `--config.anchoring.enabled=False`.
 """
 
-from ml_collections import ConfigDict
-
 from anchor_jax.config import Config, base
 
 
@@ -27,7 +25,6 @@ def get_config() -> Config:
     config.augmentation.crop_padding = 4
     config.augmentation.flip = True
     config.model.name = "resnet18"
-    config.model.options = ConfigDict({"width": 64})
     config.anchoring.mask_prob = 0.25
     config.optimizer.name = "sgd"
     config.optimizer.learning_rate = 0.1

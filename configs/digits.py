@@ -6,8 +6,6 @@ Time: a minute on 2 CPU cores. Result: 98.9 % test accuracy with 10 references (
 docs/results/digits_cpu.json).
 """
 
-from ml_collections import ConfigDict
-
 from anchor_jax.config import Config, base
 
 
@@ -16,7 +14,7 @@ def get_config() -> Config:
     config.data.source = "digits"
     config.augmentation.crop_padding = 1
     config.model.name = "resnet18"
-    config.model.options = ConfigDict({"width": 16})
+    config.model.options.width = 16
     config.anchoring.mask_prob = 0.25
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 3e-3

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from anchor_jax import UserError, config
+from anchor_jax import UserError, config, models
 from anchor_jax.training.loop import prepare
 
 EXPERIMENTS = sorted(file.stem for file in (Path(__file__).parents[1] / "configs").glob("*.py"))
@@ -44,7 +44,8 @@ def test_cifar_experiments_are_the_protocol_of_the_paper():
         assert given["training.batch_size"] == 128
         assert given["training.total_epochs"] == 200
         assert given["anchoring.mask_prob"] == 0.25
-        assert given["model.options.width"] == 64
+        assert models.create(given["model.name"], 10) == models.create("resnet18", 10, width=64, stem="cifar")
+        assert not [key for key in given if key.startswith("model.options.")]
         assert given["augmentation.crop_padding"] == 4
 
 
@@ -62,7 +63,7 @@ def test_cifar_experiments_are_the_protocol_of_the_paper():
         ("optimizer.schedule", "linear", r"schedule must be one of step, cosine; got 'linear'"),
         ("optimizer.learning_rate", float("nan"), r"learning_rate must be at least 0; got nan"),
         ("training.batch_size", 0, r"batch_size must be at least 1; got 0"),
-        ("training.total_epochs", 0.0, r"total_epochs must be above 0; got 0.0"),
+        ("training.total_epochs", 0.0, r"total_epochs must be above 0, or 0 with config.model.weights; got 0.0"),
         ("training.label_smoothing", 2.0, r"label_smoothing must be in \[0, 1\]; got 2.0"),
         ("evaluation.num_references", 0, r"num_references must be at least 1; got 0"),
         ("evaluation.num_bins", 0, r"num_bins must be at least 1; got 0"),

@@ -244,7 +244,7 @@ def test_options_given_as_a_list_are_the_same_when_the_run_goes_on(tiny, tmp_pat
 
 
 def test_draws_depend_on_seed_and_step_alone(tiny):
-    _, _, step_key = seed_keys(3)
+    step_key = seed_keys(3).step
     draw = jax.jit(
         lambda step: draw_step(jax.random.fold_in(step_key, step), jnp.arange(16), jnp.arange(5), tiny.anchoring)
     )

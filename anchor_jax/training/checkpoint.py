@@ -34,6 +34,11 @@ def manager(workdir: Path, config: Config, *, read_only: bool = False) -> ocp.Ch
     return ocp.CheckpointManager((workdir / "checkpoints").absolute(), options=options)
 
 
+def any_in(workdir: Path) -> bool:
+    """Whether a run has a checkpoint, complete or not."""
+    return any(folder.name.isdigit() for folder in (workdir / "checkpoints").glob("*"))
+
+
 def save(checkpoints: ocp.CheckpointManager, state: TrainState, metrics: dict[str, float]) -> None:
     """Save the state under its step, in the background; what evaluation needs lies apart from the rest."""
     items = ocp.args.Composite(

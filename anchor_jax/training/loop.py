@@ -4,6 +4,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,8 +20,9 @@ from anchor_jax import config as configuration
 from anchor_jax.config import Config
 from anchor_jax.data import Dataset, load_test, load_train, measure_normalization, select_rows
 from anchor_jax.errors import UserError
+from anchor_jax.models.adapting import Adapted
 from anchor_jax.predictor import Predictor
-from anchor_jax.training import checkpoint, optimizer, run, state
+from anchor_jax.training import checkpoint, optimizer, run, state, warm_start
 from anchor_jax.training.prediction import model_of, normalization_of, predictor_of
 from anchor_jax.training.reporting import Reporter, check_finite
 from anchor_jax.training.run import Run
@@ -64,6 +66,8 @@ def train(config: Config, workdir: Path, *, profile: bool = False) -> TrainState
         done = int(current.step)
         with Reporter(workdir, done, length.total_steps) as reporter:
             reporter.say(introduction(training, current))
+            if length.total_steps == 0 and checkpoints.latest_step() is None:
+                _evaluate(training, current, 0, reporter, checkpoints)
             for look, stop in enumerate(length.stops(done, config)):
                 # up to the first look of the host much is compiled
                 traced = profile and (look == 1 or (look == 0 and stop == length.total_steps))
@@ -72,15 +76,19 @@ def train(config: Config, workdir: Path, *, profile: bool = False) -> TrainState
                     reporter.say(f"profile   {workdir / 'profile'}")
                 check_finite(stop, numbers, checkpoints.latest_step(), workdir)
                 reporter.report(stop, "train", numbers)
-                saves = length.is_due(stop, config.checkpoint.every_epochs)
-                if saves or length.is_due(stop, config.evaluation.every_epochs):
-                    scores = training.evaluate(current)
-                    check_finite(stop, scores, checkpoints.latest_step(), workdir)
-                    reporter.report(stop, training.evaluated_on, scores)
-                    if saves:
-                        reporter.flush()
-                        checkpoint.save(checkpoints, current, scores)
+                if any(length.is_due(stop, due.every_epochs) for due in (config.evaluation, config.checkpoint)):
+                    _evaluate(training, current, stop, reporter, checkpoints)
     return current
+
+
+def _evaluate(training, current, step, reporter, checkpoints):
+    """Evaluate a state, and save it where that is due."""
+    scores = training.evaluate(current)
+    check_finite(step, scores, checkpoints.latest_step(), training.run.workdir)
+    reporter.report(step, training.evaluated_on, scores)
+    if training.length.is_due(step, training.run.config.checkpoint.every_epochs):
+        reporter.flush()
+        checkpoint.save(checkpoints, current, scores)
 
 
 def prepare(config: Config, workdir: Path) -> "Training":
@@ -103,6 +111,9 @@ def prepare(config: Config, workdir: Path) -> "Training":
     schedule = optimizer.create_schedule(config.optimizer, *length)
     transformation = optimizer.create(config.optimizer, schedule)
     step = make_train_step(model, transformation, config, normalization_of(this_run))
+    shapes = jax.eval_shape(partial(state.first_variables, model, jax.random.key(0), this_run.input_shape))
+    begins_from_weights = config.model.weights and not checkpoint.any_in(workdir)
+    weights = warm_start.read(this_run, model, shapes) if begins_from_weights else None
     run.write(this_run)
     return Training(
         run=this_run,
@@ -116,6 +127,7 @@ def prepare(config: Config, workdir: Path) -> "Training":
         evaluated_on="validation" if held_out else "test",
         run_steps=parallel.repeated(step, mesh),
         predictor=predictor_of(this_run, None, mesh),
+        weights=weights,
     )
 
 
@@ -134,19 +146,23 @@ class Training:
     evaluated_on: str
     run_steps: Callable[..., tuple[TrainState, Totals]]
     predictor: Predictor
+    weights: Adapted | None  # to begin from, if the run does not begin from drawn ones
 
     def first_state(self) -> TrainState:
         """The state before the first step, on all devices."""
         options = backends.compiler_options(parallel.platform_of(self.mesh), runs_once=True)
-        return parallel.replicated(jax.jit(self._create_state, compiler_options=options)(), self.mesh)
+        first = jax.jit(self._create_state, compiler_options=options)()
+        if self.weights:  # no optimizer looks at the parameters before the first step
+            first = first._replace(**self.weights.over(state.variables(first)))
+        return parallel.replicated(first, self.mesh)
 
     def state_shapes(self) -> TrainState:
         """Shapes, dtypes and devices of the state."""
         return parallel.replicated_shapes(jax.eval_shape(self._create_state), self.mesh)
 
     def _create_state(self):
-        init_key, _, _ = seed_keys(self.run.config.seed)
-        return state.create(self.model, self.transformation, init_key, self.run.input_shape)
+        key = seed_keys(self.run.config.seed).init
+        return state.create(self.model, self.transformation, key, self.run.input_shape)
 
     def advance(self, current: TrainState, stop: int, profile: Path | None = None) -> tuple[TrainState, dict[str, Any]]:
         """Train up to step `stop`, within one epoch; `current` is donated. Also what was seen on the way.
@@ -154,8 +170,8 @@ class Training:
         The first few steps are traced into the folder `profile`, if there is one.
         """
         started, done = time.perf_counter(), int(current.step)
-        _, order_key, _ = seed_keys(self.run.config.seed)
-        order = _order_of(order_key, done // self.length.steps_per_epoch, len(self.data.images))
+        key = seed_keys(self.run.config.seed).order
+        order = _order_of(key, done // self.length.steps_per_epoch, len(self.data.images))
         order, totals = parallel.replicated((order, Totals.zeros()), self.mesh)
         carry, traced = (current, totals), 0
         if profile:
@@ -194,12 +210,14 @@ def introduction(training: Training, current: TrainState) -> str:
     if anchoring.enabled:
         method = f"anchored training, {len(training.data.bank):,} references"
         method += f", masked with probability {anchoring.mask_prob}" if anchoring.mask_prob else ", no masking"
+    weights = ", ".join((config.model.weights, *(training.weights.changes if training.weights else ())))
     begin = f"goes on after step {int(current.step):,}" if int(current.step) else "begins"
     return "\n".join(
         [
             f"devices   {len(devices)} x {devices[0].device_kind}, jax {jax.__version__}",
             f"method    {method}",
             f"model     {config.model.name}, {parameters:,} parameters, computed in {config.model.dtype}",
+            *([f"weights   {weights}"] if weights else []),
             f"data      {config.data.name or config.data.path or config.data.source}: "
             f"{len(training.data.images):,} images {list(this_run.image_shape)}, {len(this_run.label_names)} classes; "
             f"evaluated on {len(training.evaluation_set.images):,} of {training.evaluated_on}",
@@ -227,7 +245,7 @@ def _length(config, num_examples, mesh):
         )
     steps_per_epoch = num_examples // batch_size
     total_steps = round(config.training.total_epochs * steps_per_epoch)
-    if total_steps < 1:
+    if config.training.total_epochs and total_steps < 1:
         raise UserError(f"config.training.total_epochs={config.training.total_epochs} is less than one step; raise it")
     return Length(steps_per_epoch, total_steps)
 

@@ -23,6 +23,7 @@ from anchor_jax.config import MAY_CHANGE, Config, flatten
 from anchor_jax.data import Dataset
 from anchor_jax.errors import UserError
 from anchor_jax.files import replacing
+from anchor_jax.models.pytorch.files import source_and_file
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -103,6 +104,10 @@ def write(run: Run) -> None:
         "versions": versions(),
     }
     try:
+        if run.config.model.weights:
+            _, weights = source_and_file(run.config.model.weights)
+            with weights.open("rb") as file:
+                record["weights"] = {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
         if run.references is not None and run.reference_rows is not None:
             rows, digest = run.reference_rows.tolist(), _digest(run.references)
             record["references"] = {"seed": run.config.seed, "rows": rows, "sha256": digest}

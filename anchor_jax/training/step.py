@@ -68,13 +68,13 @@ def make_train_step(
     `order` holds the rows of the training set in the order of the epoch, int32 `[N]`; the step finds its
     place in it from `state.step`.
     """
-    _, _, step_key = seed_keys(config.seed)
+    keys = seed_keys(config.seed)
     batch_size = config.training.batch_size
     inputs_of = _make_inputs(config, normalization)
 
-    def loss_of(params, batch_stats, inputs, labels, mask):
+    def loss_of(params, batch_stats, inputs, labels, mask, rngs):
         variables = {"params": params, "batch_stats": batch_stats}
-        logits, updates = model.apply(variables, inputs, train=True, mutable=["batch_stats"])
+        logits, updates = model.apply(variables, inputs, train=True, mutable=["batch_stats"], rngs=rngs)
         losses = anchored_cross_entropy(
             logits,
             labels,
@@ -88,11 +88,12 @@ def make_train_step(
         state, totals = carry
         place = state.step % (len(order) // batch_size)
         rows = jax.lax.dynamic_slice_in_dim(order, place * batch_size, batch_size)
-        draw = own_part(draw_step(jax.random.fold_in(step_key, state.step), rows, data.bank, config.anchoring))
+        draw = own_part(draw_step(jax.random.fold_in(keys.step, state.step), rows, data.bank, config.anchoring))
 
         inputs, labels = inputs_of(data, draw), data.labels[draw.rows]
+        rngs = {"stochastic_depth": jax.random.fold_in(keys.depth, state.step)}
         gradient = jax.grad(loss_of, has_aux=True)
-        grads, (batch_stats, step_totals) = gradient(state.params, state.batch_stats, inputs, labels, draw.mask)
+        grads, (batch_stats, step_totals) = gradient(state.params, state.batch_stats, inputs, labels, draw.mask, rngs)
         grads, step_totals = jax.lax.pmean(grads, AXIS), jax.lax.psum(step_totals, AXIS)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -118,10 +119,18 @@ def _make_inputs(config, normalization):
     return inputs_of
 
 
-def seed_keys(seed: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Keys of a run: for the parameters, for the order of epochs and for the draws of steps."""
-    init_key, order_key, step_key = jax.random.split(jax.random.key(seed), 3)
-    return init_key, order_key, step_key
+class SeedKeys(NamedTuple):
+    """Keys of a run, from which all its randomness follows."""
+
+    init: jax.Array  # of the parameters
+    order: jax.Array  # of epochs
+    step: jax.Array  # of the draws of steps
+    depth: jax.Array  # of stochastic depth
+
+
+def seed_keys(seed: int) -> SeedKeys:
+    """The keys of a run with this seed."""
+    return SeedKeys(*jax.random.split(jax.random.key(seed), 4))
 
 
 def epoch_order(key: jax.Array, epoch: jax.Array, num_examples: int) -> jax.Array:

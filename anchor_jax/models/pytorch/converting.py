@@ -12,7 +12,7 @@ from anchor_jax.errors import UserError, unknown
 from anchor_jax.models.layers import Classifier
 from anchor_jax.models.pytorch.names import NAMES, SOURCES, Names, Third
 from anchor_jax.models.registry import MODELS, create
-from anchor_jax.models.resnet import STEM_SIZES, ResNet
+from anchor_jax.models.resnet import CIFAR, STEM_SIZES, ResNet
 from anchor_jax.models.swin_v2 import SwinV2, relative_positions
 
 Path = tuple[str, ...]  # of one of our variables: collection, modules and leaf
@@ -34,7 +34,7 @@ LISTED = 4  # names in an error, of each kind
 
 
 def from_torch(
-    name: str, state_dict: Mapping[str, Any], num_classes: int, source: str, **options: Any
+    name: str, state_dict: Mapping[str, Any], num_classes: int | None, source: str, **options: Any
 ) -> dict[str, Any]:
     """Variables of a model from the state dictionary of a PyTorch network.
 
@@ -44,7 +44,7 @@ def from_torch(
       name: of the model, see `create`.
       state_dict: name -> tensor of PyTorch, or array; what `torch.nn.DataParallel`, `torch.compile` and the released
         code's wrapper put before all names is taken away.
-      num_classes: number of logits, as many as the network has.
+      num_classes: number of logits, as many as the network has; None: however many those are.
       source: who wrote the network: "torchvision", "timm", "huggingface" (transformers), or "anchoring", the released
         code (LLNL/anchoring).
       **options: of the model, see `create`; the stem of a ResNet is told from the tensors where it is not given.
@@ -58,7 +58,13 @@ def from_torch(
     """
     tables = _tables(name, source)
     tensors = _unwrapped({key: _array(tensor) for key, tensor in state_dict.items()})
-    model = create(name, num_classes, **_stem(name, tables[0], tensors) | options)
+    if num_classes is None:
+        num_classes = _shape_of(("head", "bias"), tables, tensors, default=(2,))[0]
+    stem = {}
+    if MODELS[name][0] is ResNet:
+        side = _shape_of(("stem_conv", "kernel"), tables, tensors, default=(3,))[-1]
+        stem = {"stem": STEM_SIZES.get(side, CIFAR)}
+    model = create(name, num_classes, **stem | options)
     shapes = _shapes(model)
     places = max(_all_places(shapes, tables), key=lambda places: len(tensors.keys() & _names(places)))
     _check(tensors, places, shapes, _computed(model, places), f"the tensors are not those of {source}'s '{name}'")
@@ -142,12 +148,10 @@ def _unwrapped(tensors: Tensors) -> Tensors:
     return tensors
 
 
-def _stem(name: str, names: Names, tensors: Tensors) -> dict[str, str]:
-    """The option of a ResNet that its first kernel tells; none for other families."""
-    if MODELS[name][0] is not ResNet:
-        return {}
-    sides = [tensors[key].shape[-1] for key in names.place(("stem_conv", "kernel")) or () if key in tensors]
-    return {"stem": STEM_SIZES[sides[0]]} if sides and sides[0] in STEM_SIZES else {}
+def _shape_of(path: Path, tables: Iterable[Names], tensors: Tensors, *, default: Shape) -> Shape:
+    """The shape of the tensor that is a variable of ours, by whichever table finds it."""
+    found = [tensors[key] for names in tables for key in names.place(path) or () if key in tensors]
+    return found[0].shape if found else default
 
 
 def _shapes(model: Classifier) -> dict[Path, Shape]:

@@ -1,0 +1,31 @@
+"""Weights of a run for PyTorch: python -m anchor_jax.export --workdir runs/c10 --out c10.safetensors."""
+
+from pathlib import Path
+
+from absl import flags
+
+from anchor_jax import command
+from anchor_jax.models import SOURCES
+from anchor_jax.models.pytorch import to_arrays
+from anchor_jax.models.pytorch.files import write_state_dict
+from anchor_jax.training import run
+from anchor_jax.training.prediction import load_checkpoint
+
+WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
+SOURCE = flags.DEFINE_enum("source", "torchvision", SOURCES, "Whose network is to take the weights.")
+OUT = flags.DEFINE_string("out", None, "The new file: .safetensors, or what torch.load takes.", required=True)
+CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "A step, 'latest' or 'best'.")
+
+
+def main() -> None:
+    """Flags to values, then one call."""
+    this_run = run.load(Path(WORKDIR.value))
+    step, predictor = load_checkpoint(this_run, command.step("checkpoint", CHECKPOINT.value))
+    config = this_run.config.model
+    tensors = to_arrays(config.name, predictor.variables, SOURCE.value, **config.options)
+    write_state_dict(Path(OUT.value), tensors)
+    print(f"{len(tensors):,} tensors of step {step} in {OUT.value}")
+
+
+if __name__ == "__main__":
+    command.run(main)
