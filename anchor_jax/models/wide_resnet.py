@@ -1,4 +1,4 @@
-"""Wide ResNet (Zagoruyko & Komodakis 2016, arXiv 1605.07146), as in the released code (`CIFAR/utils/models/wrn.py`)."""
+"""Wide ResNet (Zagoruyko & Komodakis 2016, arXiv 1605.07146), as in the released code (`CIFAR/utils/models`)."""
 
 from collections.abc import Callable
 from functools import partial

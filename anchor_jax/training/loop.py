@@ -212,6 +212,9 @@ def introduction(training: Training, current: TrainState) -> str:
         method += f", masked with probability {anchoring.mask_prob}" if anchoring.mask_prob else ", no masking"
     weights = ", ".join((config.model.weights, *(training.weights.changes if training.weights else ())))
     begin = f"goes on after step {int(current.step):,}" if int(current.step) else "begins"
+    steps = (
+        f"{length.total_steps:,} of {config.training.batch_size} images, {length.steps_per_epoch:,} an epoch; {begin}"
+    )
     return "\n".join(
         [
             f"devices   {len(devices)} x {devices[0].device_kind}, jax {jax.__version__}",
@@ -221,8 +224,7 @@ def introduction(training: Training, current: TrainState) -> str:
             f"data      {config.data.name or config.data.path or config.data.source}: "
             f"{len(training.data.images):,} images {list(this_run.image_shape)}, {len(this_run.label_names)} classes; "
             f"evaluated on {len(training.evaluation_set.images):,} of {training.evaluated_on}",
-            f"steps     {length.total_steps:,} of {config.training.batch_size} images, {length.steps_per_epoch:,} an "
-            f"epoch; {begin}",
+            f"steps     {steps if length.total_steps else 'none, the weights as they are'}",
             f"folder    {this_run.workdir}",
         ]
     )

@@ -79,7 +79,7 @@ _HUGGINGFACE_RESNET = Names(
     },
 )
 
-# the released code's, CIFAR/utils/models/wrn.py
+# the released code's, CIFAR/utils/models/wideresnet.py
 _RELEASED_WIDE_RESNET = Names(
     block=lambda stage, block: f"block{stage}.layer.{block - 1}.",
     in_block={"bn1": "bn1", "conv1": "conv1", "bn2": "bn2", "conv2": "conv2", "shortcut_conv": "convShortcut"},
