@@ -1,7 +1,6 @@
 """What helps one platform alone, chosen by platform."""
 
 from functools import cache
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -25,11 +24,27 @@ def loops_on_device(platform: str) -> bool:
     return platform != "cpu"
 
 
-def attention_implementation(dtype: jnp.dtype) -> Literal["cudnn", "xla"]:
-    """The `implementation` of `jax.nn.dot_product_attention` on the default platform: cuDNN's where it has one."""
-    # cuDNN's flash attention is for NVIDIA's GPUs alone and for half precision alone
-    is_cuda = jax.default_backend() == "gpu" and "cuda" in jax.devices()[0].client.platform_version.lower()
-    return "cudnn" if is_cuda and dtype == jnp.bfloat16 else "xla"
+def attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+    """Scaled dot-product attention, `[B, T, heads, D]` each; cuDNN's where the default platform has one."""
+    if not _has_cudnn_attention(query.dtype):
+        return jax.nn.dot_product_attention(query, key, value, implementation="xla")
+    tokens = query.shape[1]
+    if tokens % 2 == 0:
+        return jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
+    # its gradient takes even numbers of tokens alone: one more is put at the end, at which nobody looks
+    padded = [jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0))) for x in (query, key, value)]
+    lengths = jnp.where(query[:, 0, 0, 0] > 0, tokens, tokens)  # mapped by `vmap` whenever the queries are, as it must
+    attended = jax.nn.dot_product_attention(
+        *padded, query_seq_lengths=lengths, key_value_seq_lengths=lengths, implementation="cudnn"
+    )
+    return attended[:, :tokens]
+
+
+def _has_cudnn_attention(dtype: jnp.dtype) -> bool:
+    """Whether there is flash attention of cuDNN: on NVIDIA's GPUs, for half precision."""
+    if jax.default_backend() != "gpu" or dtype != jnp.bfloat16:
+        return False
+    return "cuda" in jax.devices()[0].client.platform_version.lower()
 
 
 @jax.custom_jvp

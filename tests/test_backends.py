@@ -72,3 +72,32 @@ def test_options_of_one_platform_are_given_to_no_other():
 def test_options_and_values_that_xla_does_not_know_are_left_out(monkeypatch, option):
     monkeypatch.setattr(backends, "_CPU_OPTIONS", dict([option]))
     assert backends.compiler_options("cpu") is None
+
+
+@pytest.mark.parametrize("tokens", [5, 6])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_attention_filled_up_for_cudnn_is_that_of_the_tokens_there_are(tokens, dtype, monkeypatch):
+    query, key, value = jnp.asarray(np.random.default_rng(0).normal(size=(3, 2, 4, tokens, 2, 8)), dtype)
+
+    def attended():
+        batched = jax.vmap(backends.attention)
+        gradient = jax.grad(lambda *qkv: jnp.sum(jnp.sin(batched(*qkv).astype(jnp.float32))), argnums=(0, 1, 2))
+        return batched(query, key, value), gradient(query, key, value)
+
+    plain = attended()
+    xla, asked = jax.nn.dot_product_attention, []
+
+    def in_place_of_cudnn(*qkv, implementation, **lengths):
+        asked.append((implementation, qkv[0].shape[-3]))
+        return xla(*qkv, implementation="xla", **lengths)
+
+    monkeypatch.setattr(backends, "_has_cudnn_attention", lambda dtype: True)
+    monkeypatch.setattr(jax.nn, "dot_product_attention", in_place_of_cudnn)
+    filled = attended()
+    assert set(asked) == {("cudnn", 6)}
+    tolerance = 1e-5 if dtype == jnp.float32 else 2e-2
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(*map(np.float32, (a, b)), atol=tolerance), plain, filled)
+
+
+def test_no_cudnn_is_asked_where_there_is_none():
+    assert not backends._has_cudnn_attention(jnp.bfloat16)

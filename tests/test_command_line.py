@@ -75,7 +75,7 @@ def test_finished_run_goes_on_to_nothing_more(finished):
 
 
 def test_killed_run_goes_on_to_the_same_numbers(tmp_path):
-    changes = {"training.total_epochs": 40.0, "checkpoint.every_epochs": 2.0}
+    changes = {"training.total_epochs": 16.0, "checkpoint.every_epochs": 2.0}
     config = mlp_config(tmp_path, **changes)
     straight = command("train.py", "--config", config, "--workdir", tmp_path / "straight")
     assert straight.returncode == 0, straight.stderr

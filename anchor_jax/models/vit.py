@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from anchor_jax.backends import attention_implementation
+from anchor_jax.backends import attention
 from anchor_jax.errors import UserError
 from anchor_jax.models.layers import (
     Classifier,
@@ -33,9 +33,7 @@ class SelfAttention(nn.Module):
         batch, tokens, width = x.shape
         qkv = dense(3 * width, name="qkv")(x).reshape(batch, tokens, 3, self.num_heads, width // self.num_heads)
         query, key, value = jnp.moveaxis(qkv, 2, 0)
-        implementation = attention_implementation(self.dtype)
-        attended = jax.nn.dot_product_attention(query, key, value, implementation=implementation)
-        return dense(width, name="projection")(attended.reshape(batch, tokens, width))
+        return dense(width, name="projection")(attention(query, key, value).reshape(batch, tokens, width))
 
 
 class Block(nn.Module):
