@@ -222,14 +222,14 @@ def test_written_state_dictionary_reads_back_and_is_not_overwritten(tmp_path, na
 
 
 def test_export_writes_what_a_run_begins_from(warm, tmp_path, capsys):
-    from anchor_jax import export
+    from anchor_jax import to_torch
 
     config, _, _ = warm
     train(config, tmp_path / "run")
     before = read_state_dict(source_and_file(config.model.weights)[1])
     out = tmp_path / "out.safetensors"
-    flags.FLAGS(["export", f"--workdir={tmp_path / 'run'}", f"--out={out}"])
-    export.main()
+    flags.FLAGS(["to_torch", f"--workdir={tmp_path / 'run'}", f"--out={out}"])
+    to_torch.main()
     assert f"tensors of step 0 in {out}" in capsys.readouterr().out
     after = read_state_dict(out)
     assert after.keys() == before.keys()

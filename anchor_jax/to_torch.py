@@ -1,4 +1,4 @@
-"""Weights of a run for PyTorch: python -m anchor_jax.export --workdir runs/c10 --out c10.safetensors."""
+"""Weights of a run for PyTorch: python -m anchor_jax.to_torch --workdir runs/c10 --out c10.safetensors."""
 
 from pathlib import Path
 
