@@ -101,3 +101,28 @@ def test_attention_filled_up_for_cudnn_is_that_of_the_tokens_there_are(tokens, d
 
 def test_no_cudnn_is_asked_where_there_is_none():
     assert not backends._has_cudnn_attention(jnp.bfloat16)
+
+
+@pytest.mark.parametrize(("stride", "groups", "channels", "features"), [(1, 2, 8, 8), (2, 3, 12, 24), (2, 6, 6, 6)])
+def test_grouped_convolution_is_that_of_jax_in_value_and_derivatives(stride, groups, channels, features):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 3, 9, 7, channels)).astype(np.float32)
+    kernel = rng.normal(size=(3, 3, channels // groups, features)).astype(np.float32)
+
+    def derivatives(convolution):
+        def convolved(x, kernel):
+            return convolution(
+                x,
+                kernel,
+                (stride, stride),
+                ((1, 1), (1, 1)),
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                feature_group_count=groups,
+            )
+
+        mapped = jax.vmap(convolved, in_axes=(0, None))
+        gradient = jax.grad(lambda *given: jnp.sum(jnp.sin(mapped(*given))), argnums=(0, 1))
+        return jax.jit(lambda *given: (jax.jvp(mapped, given, given), gradient(*given)))(x, kernel)
+
+    ours, plain = derivatives(backends.grouped_convolution), derivatives(jax.lax.conv_general_dilated)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), ours, plain)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from anchor_jax.backends import grouped_convolution
 from anchor_jax.parallel import own_part
 
 # PyTorch's default for convolutions and linear layers, kaiming_uniform(a=√5): U(±1/√fan_in)
@@ -123,6 +124,7 @@ def conv(
         (stride, stride),
         padding=kernel_size // 2,
         feature_group_count=groups,
+        conv_general_dilated=None if groups == 1 else grouped_convolution,
         use_bias=use_bias,
         dtype=dtype,
         kernel_init=kernel_init,
