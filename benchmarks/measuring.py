@@ -17,6 +17,8 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+from flax import linen as nn
 from rich.console import Console
 from rich.table import Table
 
@@ -40,6 +42,13 @@ class Result(NamedTuple):
     def median(self) -> float:
         """Of the samples."""
         return statistics.median(self.samples)
+
+
+def prepare() -> None:
+    """Set up both sides, before JAX looks for devices and PyTorch is imported; nothing compiled is kept."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the GPU is PyTorch's too
+    os.environ.setdefault("TORCHINDUCTOR_FORCE_DISABLE_CACHES", "1")
+    jax.config.update("jax_enable_compilation_cache", False)
 
 
 def interleaved(runs: Mapping[str, Callable[[], object]], num_samples: int) -> dict[str, list[float]]:
@@ -67,10 +76,34 @@ def peak_host_memory(run: Callable[[], object]) -> int:
     return max(_status("VmHWM") - held, 0)
 
 
-def installed_pytorch() -> ModuleType | None:
-    """`benchmarks/pytorch.py`; None, and a line that says so, where PyTorch is not installed."""
+def peak_rates(dtype: str) -> list[float]:
+    """Floating-point operations a second in products of large random matrices."""
+    size = 2048 if jax.default_backend() == "cpu" else 16_384
+    a, b = (jax.random.normal(key, (size, size), dtype) for key in jax.random.split(jax.random.key(0)))
+    multiply = jax.jit(jnp.matmul)
+
+    def product():
+        jax.block_until_ready(multiply(a, b))
+
+    product()
+    return [2 * size**3 / seconds for seconds in interleaved({"product": product}, num_samples=10)["product"]]
+
+
+def forward_flop(model: nn.Module, input_shape: tuple[int, ...]) -> float:
+    """Floating-point operations of a forward pass, as XLA counts them before it compiles it for the CPU."""
+    # in float32, since what a library computes in bfloat16 on a GPU, such as attention, XLA cannot count
+    model = model.clone(dtype=jnp.float32)
+    inputs = jax.ShapeDtypeStruct(input_shape, jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), inputs)
+    with jax.default_device(jax.devices("cpu")[0]):
+        forward: Any = jax.jit(model.apply).lower(variables, inputs).cost_analysis()
+    return forward["flops"]
+
+
+def installed_pytorch(module: str = "pytorch") -> ModuleType | None:
+    """A file of `benchmarks/` that needs PyTorch; None, and a line that says so, where that is not installed."""
     if importlib.util.find_spec("torch"):
-        return importlib.import_module("pytorch")
+        return importlib.import_module(module)
     print("PyTorch is not installed: its implementations are left out")
     return None
 

@@ -15,21 +15,19 @@ forward passes, and a forward pass for what XLA counts in it before it compiles 
 CPU, where it is to be had on every platform); products with the zeros that pad a convolution do not count.
 """
 
-import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from cifar import IMAGE_SHAPE, NUM_CLASSES, base, normalization_of, random_images
 from flax import linen as nn
-from measuring import Result, installed_pytorch, interleaved, report
+from measuring import Result, forward_flop, installed_pytorch, interleaved, peak_rates, prepare, report
 from ml_collections import ConfigDict
 
 from anchor_jax import command, models, parallel
@@ -93,13 +91,6 @@ def main() -> None:
     results += time_ratios(configs, images, labels, num_steps)
     facts = {"steps_per_sample": num_steps, "flop_per_step": flop}
     report("training", facts, results, JSON.value)
-
-
-def prepare() -> None:
-    """Set up both sides, before JAX looks for devices and PyTorch is imported."""
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the GPU is PyTorch's too
-    os.environ.setdefault("TORCHINDUCTOR_FORCE_DISABLE_CACHES", "1")
-    jax.config.update("jax_enable_compilation_cache", False)
 
 
 def config_of(case: str) -> Config:
@@ -219,25 +210,7 @@ def results_of(case: str, name: str, timing: Timing, num_steps: int, peak_second
 
 def flop_of_step(config: Config) -> float:
     """Floating-point operations of a training step: three forward passes, as XLA counts them."""
-    model = model_of(config)
-    inputs = jax.ShapeDtypeStruct(input_shape(config, config.training.batch_size), jnp.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), inputs)
-    with jax.default_device(jax.devices("cpu")[0]):
-        forward: Any = jax.jit(model.apply).lower(variables, inputs).cost_analysis()
-    return 3 * forward["flops"]
-
-
-def peak_rates(dtype: str) -> list[float]:
-    """Floating-point operations a second in products of large random matrices."""
-    size = 2048 if jax.default_backend() == "cpu" else 16_384
-    a, b = (jax.random.normal(key, (size, size), dtype) for key in jax.random.split(jax.random.key(0)))
-    multiply = jax.jit(jnp.matmul)
-
-    def product():
-        jax.block_until_ready(multiply(a, b))
-
-    product()
-    return [2 * size**3 / seconds for seconds in interleaved({"product": product}, num_samples=10)["product"]]
+    return 3 * forward_flop(model_of(config), input_shape(config, config.training.batch_size))
 
 
 if __name__ == "__main__":

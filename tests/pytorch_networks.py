@@ -1,0 +1,282 @@
+"""Small PyTorch networks that others wrote, with random weights, and which of our models each of them is."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import timm
+import torch
+import transformers as hf
+from timm.models.swin_transformer_v2 import SwinTransformerV2 as TimmSwin
+from torch import nn
+from torchvision.models import regnet, resnet, swin_transformer, vision_transformer
+
+NUM_CLASSES = 5
+
+
+class Network(NamedTuple):
+    """A network and the model of ours that it is."""
+
+    name: str
+    source: str
+    options: Mapping[str, Any]
+    side: int  # of its images
+    build: Callable[[], nn.Module]
+    channels: int = 3
+    # what its names have -> what those of the released code have in its place
+    renamed: tuple[tuple[str, str], ...] = ()
+
+    def released(self, state_dict):
+        """Its tensors by the names of the source."""
+        return renamed(state_dict, self.renamed)
+
+    def own(self, state_dict):
+        """Its tensors by its own names."""
+        return renamed(state_dict, [(new, old) for old, new in self.renamed])
+
+
+def renamed(state_dict, changes):
+    """A state dictionary with parts of its names replaced, one change after the other."""
+    for old, new in changes:
+        state_dict = {name.replace(old, new): tensor for name, tensor in state_dict.items()}
+    return state_dict
+
+
+class PreActivationBlock(nn.Module):
+    def __init__(self, channels, width, stride):
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv1 = nn.Conv2d(channels, width, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.convShortcut = nn.Conv2d(channels, width, 1, stride, bias=False) if channels != width else None
+
+    def forward(self, x):
+        activated = torch.relu(self.bn1(x))
+        y = self.conv2(torch.relu(self.bn2(self.conv1(activated))))
+        return y + (x if self.convShortcut is None else self.convShortcut(activated))
+
+
+class WideResNet(nn.Module):
+    """What the released code calls so: no package has one with its names."""
+
+    def __init__(self, depth, widen):
+        super().__init__()
+        self.conv1 = nn.Conv2d(6, 16, 3, 1, 1, bias=False)
+        before = 16
+        for stage in range(3):
+            blocks = []
+            for block in range((depth - 4) // 6):
+                width = 16 * widen * 2**stage
+                blocks.append(PreActivationBlock(before, width, 2 if stage and not block else 1))
+                before = width
+            setattr(self, f"block{stage + 1}", nn.ModuleDict({"layer": nn.Sequential(*blocks)}))
+        self.bn1 = nn.BatchNorm2d(before)
+        self.fc = nn.Linear(before, NUM_CLASSES)
+
+    def forward(self, x):
+        x = self.conv1(x)
+        for stage in (self.block1, self.block2, self.block3):
+            x = stage["layer"](x)
+        return self.fc(torch.relu(self.bn1(x)).mean((2, 3)))
+
+
+def cifar_resnet():
+    """torchvision's network with the stem of the released code, for anchored images."""
+    network = resnet.ResNet(resnet.BasicBlock, [1, 1, 1, 1], NUM_CLASSES)
+    network.conv1, network.maxpool = nn.Conv2d(6, 64, 3, 1, 1, bias=False), nn.Identity()
+    return network
+
+
+def torchvision_regnet():
+    blocks = regnet.BlockParams([1, 2], [8, 16], [4, 4], [1.0, 1.0], [2, 2], se_ratio=0.25)
+    return regnet.RegNet(blocks, NUM_CLASSES, stem_width=8)
+
+
+def torchvision_vit(side=32, patch_size=8):
+    return vision_transformer.VisionTransformer(side, patch_size, 2, 2, 16, 64, num_classes=NUM_CLASSES)
+
+
+def torchvision_swin():
+    return swin_transformer.SwinTransformer(
+        [2, 2],
+        16,
+        [2, 2],
+        [2, 4],
+        [4, 4],
+        num_classes=NUM_CLASSES,
+        block=swin_transformer.SwinTransformerBlockV2,
+        downsample_layer=swin_transformer.PatchMergingV2,
+    )
+
+
+def huggingface_resnet(**options):
+    return hf.ResNetForImageClassification(
+        hf.ResNetConfig(embedding_size=8, depths=[1, 2], num_labels=NUM_CLASSES, **options)
+    )
+
+
+def huggingface_regnet():
+    config = hf.RegNetConfig(
+        embedding_size=8,
+        hidden_sizes=[8, 16],
+        depths=[1, 2],
+        groups_width=4,
+        layer_type="y",
+        num_labels=NUM_CLASSES,
+    )
+    return hf.RegNetForImageClassification(config)
+
+
+def huggingface_vit(config, network):
+    return network(
+        config(
+            image_size=32,
+            patch_size=8,
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=64,
+            layer_norm_eps=1e-6,
+            num_labels=NUM_CLASSES,
+        )
+    )
+
+
+def huggingface_swin():
+    config = hf.Swinv2Config(
+        image_size=32,
+        patch_size=2,
+        embed_dim=16,
+        depths=[2, 2],
+        num_heads=[2, 4],
+        window_size=4,
+        num_labels=NUM_CLASSES,
+    )
+    return hf.Swinv2ForImageClassification(config)
+
+
+ONE_EACH = {"stage_sizes": (1, 1, 1, 1), "stem": "imagenet"}
+RESNET = {"stage_sizes": (1, 2), "width": 8, "stem": "imagenet"}
+REGNET = {"stage_sizes": (1, 2), "widths": (8, 16), "group_width": 4, "stem_width": 8}
+VIT = {"patch_size": 8, "width": 16, "depth": 2, "num_heads": 2}
+SWIN = {"patch_size": 2, "width": 16, "stage_sizes": (2, 2), "num_heads": (2, 4), "window": 4}
+
+NETWORKS = {
+    "torchvision's ResNet": Network(
+        "resnet50",
+        "torchvision",
+        ONE_EACH,
+        32,
+        lambda: resnet.ResNet(resnet.Bottleneck, [1, 1, 1, 1], NUM_CLASSES),
+    ),
+    "timm's ResNet": Network(
+        "resnet18",
+        "timm",
+        ONE_EACH,
+        32,
+        lambda: timm.create_model("resnet18", layers=(1, 1, 1, 1), num_classes=NUM_CLASSES),
+    ),
+    "Hugging Face's ResNet, basic": Network(
+        "resnet18", "huggingface", RESNET, 32, lambda: huggingface_resnet(hidden_sizes=[8, 16], layer_type="basic")
+    ),
+    "Hugging Face's ResNet, bottleneck": Network(
+        "resnet50", "huggingface", RESNET, 32, lambda: huggingface_resnet(hidden_sizes=[32, 64])
+    ),
+    "the released ResNet": Network(
+        "resnet18",
+        "anchoring",
+        {"stage_sizes": (1, 1, 1, 1)},
+        16,
+        cifar_resnet,
+        channels=6,
+        renamed=(("downsample", "shortcut"), ("fc.", "linear.")),
+    ),
+    "the released Wide ResNet": Network(
+        "wrn40_2", "anchoring", {"depth": 16, "widen": 1}, 16, lambda: WideResNet(16, 1), channels=6
+    ),
+    "torchvision's RegNet": Network("regnet_y_800mf", "torchvision", REGNET, 32, torchvision_regnet),
+    "timm's RegNet": Network(
+        "regnet_y_1_6gf",
+        "timm",
+        {"stage_sizes": (1, 1, 2, 1), "widths": (8, 16, 32, 64), "group_width": 8},
+        32,
+        lambda: timm.create_model("regnety_016", depth=5, w0=8, wa=10.0, wm=2.0, group_size=8, num_classes=NUM_CLASSES),
+    ),
+    "Hugging Face's RegNet": Network("regnet_y_800mf", "huggingface", REGNET, 32, huggingface_regnet),
+    "torchvision's ViT": Network("vit_b16", "torchvision", VIT, 32, torchvision_vit),
+    "timm's DeiT": Network(
+        "deit_s16",
+        "timm",
+        VIT,
+        32,
+        lambda: timm.create_model(
+            "deit_small_patch16_224",
+            img_size=32,
+            patch_size=8,
+            embed_dim=16,
+            depth=2,
+            num_heads=2,
+            num_classes=NUM_CLASSES,
+        ),
+    ),
+    "Hugging Face's ViT": Network(
+        "vit_b16", "huggingface", VIT, 32, lambda: huggingface_vit(hf.ViTConfig, hf.ViTForImageClassification)
+    ),
+    "Hugging Face's DeiT": Network(
+        "deit_s16",
+        "huggingface",
+        VIT | {"distillation_token": True},
+        32,
+        lambda: huggingface_vit(hf.DeiTConfig, hf.DeiTForImageClassification),
+    ),
+    "torchvision's Swin": Network("swin_v2_t", "torchvision", SWIN, 32, torchvision_swin),
+    "timm's Swin": Network(
+        "swin_v2_t",
+        "timm",
+        SWIN | {"pretrained_window": 6},
+        32,
+        lambda: TimmSwin(
+            32,
+            2,
+            num_classes=NUM_CLASSES,
+            embed_dim=16,
+            depths=(2, 2),
+            num_heads=(2, 4),
+            window_size=4,
+            pretrained_window_sizes=(6, 6),
+        ),
+    ),
+    "Hugging Face's Swin": Network("swin_v2_s", "huggingface", SWIN, 32, huggingface_swin),
+}
+
+
+@functools.cache
+def built(case):
+    """The network of that name, not to be changed."""
+    return randomised(NETWORKS[case].build())
+
+
+def randomised(network, seed=0):
+    """A network for evaluation none of whose weights and statistics is at its first value."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            scale = 0.5 / parameter[0].numel() ** 0.5 if parameter.ndim > 1 else 0.2
+            parameter += scale * torch.randn_like(parameter)
+            if name.endswith("logit_scale"):
+                parameter += 3 * torch.rand_like(parameter)  # some beyond the largest allowed
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.normal_(module.running_mean, std=0.1)
+                nn.init.uniform_(module.running_var, 0.5, 2.0)
+            if isinstance(module, swin_transformer.ShiftedWindowAttentionV2):
+                module.qkv.bias[len(module.qkv.bias) // 3 : 2 * len(module.qkv.bias) // 3] = 0  # as in its forward pass
+    return network.eval()
+
+
+def logits_of(network, images):
+    """Logits of images `[B, H, W, C]`."""
+    with torch.no_grad():
+        outputs = network(torch.tensor(images).permute(0, 3, 1, 2))
+    return getattr(outputs, "logits", outputs).numpy()
