@@ -37,7 +37,7 @@ TINY = {
         {"stage_sizes": (1, 1), "widths": (8, 16), "group_width": 4, "stem_width": 8},
         16,
     ),
-    "deit, distilled": ("deit_s16", TINY_VIT | {"depth": 1, "distillation_token": True}, 8),
+    "deit, distilled": ("deit_s16", TINY_VIT | {"depth": 1, "distillation_token": True, "stochastic_depth": 0.0}, 8),
     "vit, stochastic depth": ("vit_b16", TINY_VIT | {"stochastic_depth": 0.5}, 8),
     "swin, stochastic depth": ("swin_v2_t", TINY_SWIN | {"stochastic_depth": 0.5}, 16),
 }
@@ -466,3 +466,28 @@ def test_unit_vectors_of_a_swin_have_length_one_and_a_finite_gradient_at_zero():
     np.testing.assert_allclose(lengths, [0, 1, 1, 1, 1], rtol=1e-6)
     gradient = jax.grad(lambda x: jnp.sum(unit(x) * normal(7, 5, 3)))(x)
     assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("mlp", {"hidden": 8}, "option 'hidden' of model 'mlp' must be whole numbers, at least 1; got 8"),
+        ("mlp", {"hidden": ()}, "option 'hidden' of model 'mlp' must be whole numbers, at least 1; got"),
+        (
+            "resnet18",
+            {"width": True},
+            "option 'width' of model 'resnet18' must be a whole number, at least 1; got True",
+        ),
+        ("swin_v2_t", {"stage_sizes": (2, 2)}, "num_heads of a SwinV2 must be 2, one a stage; got"),
+        ("swin_v2_t", {"width": 32}, "the heads of a SwinV2 must divide its width 32"),
+        (
+            "regnet_y_800mf",
+            {"widths": (8, 16, 24, 36)},
+            "widths of a RegNetY must be 4 multiples of its group_width 16",
+        ),
+        ("regnet_y_800mf", {"widths": (16, 32)}, "widths of a RegNetY must be 4 multiples of its group_width 16; got"),
+    ],
+)
+def test_options_that_do_not_fit_each_other_are_told(name, options, message):
+    with pytest.raises(aj.UserError, match=message):
+        jax.eval_shape(models.create(name, NUM_CLASSES, **options).init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))

@@ -312,3 +312,25 @@ def test_mistakes_are_told_in_one_line(mistake, message):
     with pytest.raises(UserError, match=message) as error:
         mistake()
     assert "\n" not in str(error.value)
+
+
+def test_windows_shrink_in_late_stages_as_those_of_timm():
+    from timm.models.swin_transformer_v2 import SwinTransformerV2
+
+    options = {"patch_size": 2, "window": 16, "stage_sizes": (2, 2), "num_heads": (1, 2), "width": 8}
+    torch.manual_seed(0)
+    network = SwinTransformerV2(32, 2, depths=(2, 2), num_heads=(1, 2), embed_dim=8, window_size=16, num_classes=5)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    images = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
+    with torch.no_grad():
+        expected = network.eval()(torch.tensor(images).permute(0, 3, 1, 2)).numpy()
+    variables = models.from_torch("swin_v2_t", network.state_dict(), 5, "timm", **options)
+    model = models.create("swin_v2_t", 5, window_shrinks=True, **options)
+    np.testing.assert_allclose(jax.jit(model.apply)(variables, images), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_variables_of_another_shape_are_told():
+    variables = models.create("resnet18", 5, width=4, stage_sizes=(1,)).init(jax.random.key(0), np.zeros((1, 8, 8, 3)))
+    with pytest.raises(UserError, match="the variables are not those of 'resnet18': batch_stats/stage1_block1/bn1/mean, "):
+        models.to_torch("resnet18", variables, "torchvision", width=8, stage_sizes=(1,))

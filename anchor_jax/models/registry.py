@@ -88,7 +88,7 @@ def _unmet(kind: Any, value: Any) -> str | None:
         return None if isinstance(value, bool) else "True or False"
     if kind is float:
         return None if isinstance(value, (int, float)) and 0 <= value < 1 else "in [0, 1)"
-    numbers = value if kind == Sequence[int] and isinstance(value, Sequence) else (value,)
-    if all(isinstance(number, int) and number >= 1 for number in numbers):
+    numbers = (value,) if kind is int else value if isinstance(value, Sequence) else ()
+    if numbers and all(type(number) is int and number >= 1 for number in numbers):
         return None
     return "a whole number, at least 1" if kind is int else "whole numbers, at least 1"

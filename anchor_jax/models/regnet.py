@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from anchor_jax.backends import computed_once
+from anchor_jax.errors import UserError
 from anchor_jax.models.layers import Classifier, batch_norm, conv, global_mean, projected
 
 
@@ -57,6 +58,11 @@ class RegNetY(Classifier):
 
     def setup(self) -> None:
         """The first and the last layer, which stand alone."""
+        if len(self.widths) != len(self.stage_sizes) or any(width % self.group_width for width in self.widths):
+            raise UserError(
+                f"widths of a RegNetY must be {len(self.stage_sizes)} multiples of its group_width {self.group_width}; "
+                f"got {self.widths}"
+            )
         self.stem_conv = conv(self.stem_width, 3, 2, dtype=self.dtype)
         self.head = nn.Dense(self.num_classes, dtype=jnp.float32, kernel_init=nn.initializers.normal(0.01))
 

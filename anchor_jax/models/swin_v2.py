@@ -35,7 +35,7 @@ class WindowAttention(nn.Module):
     num_heads: int
     window: int
     pretrained_window: int
-    shift: int
+    is_shifted: bool
     dtype: jnp.dtype
 
     @nn.compact
@@ -46,7 +46,8 @@ class WindowAttention(nn.Module):
         x = jnp.pad(x, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0)))
         size = (x.shape[1], x.shape[2])
         # one window needs no shift
-        shift = (self.shift if self.window < size[0] else 0, self.shift if self.window < size[1] else 0)
+        step = self.window // 2 if self.is_shifted else 0
+        shift = (step if self.window < size[0] else 0, step if self.window < size[1] else 0)
         bias = self._position_bias()
         if any(shift):
             x = jnp.roll(x, [-s for s in shift], axis=(1, 2))
@@ -92,7 +93,8 @@ class Block(nn.Module):
     num_heads: int
     window: int
     pretrained_window: int
-    shift: int
+    is_shifted: bool
+    window_shrinks: bool
     drop_rate: float
     dtype: jnp.dtype
     axis_name: str | None
@@ -102,8 +104,9 @@ class Block(nn.Module):
         """`[B, H, W, D]` -> `[B, H, W, D]`."""
         norm = partial(layer_norm, dtype=self.dtype)
         drop = partial(StochasticDepth, self.drop_rate, self.axis_name)
+        window = min(self.window, *x.shape[1:3]) if self.window_shrinks else self.window
         attention = WindowAttention(
-            self.num_heads, self.window, self.pretrained_window, self.shift, self.dtype, name="attention"
+            self.num_heads, window, self.pretrained_window, self.is_shifted, self.dtype, name="attention"
         )
         x = x + drop(name="drop1")(norm(name="norm1")(attention(x)), train)
         y = FeedForward(4 * x.shape[-1], self.dtype, name="mlp")(x)
@@ -138,6 +141,8 @@ class SwinV2(Classifier):
       window: tokens along the side of a window, at least 2.
       pretrained_window: that of the network whose weights these are to begin from, where it was another; 0: the same.
         Relative positions are measured by it.
+      window_shrinks: whether the window is no larger than what is left of the image, as in timm and transformers;
+        else the image is filled up with zeros, as in torchvision.
       stochastic_depth: how probably the last block is left out in training, others evenly less.
     """
 
@@ -147,12 +152,19 @@ class SwinV2(Classifier):
     num_heads: Sequence[int] = (3, 6, 12, 24)
     window: int = 8
     pretrained_window: int = 0
+    window_shrinks: bool = False
     stochastic_depth: float = 0.0
 
     def setup(self) -> None:
         """The first and the last layer, which stand alone."""
         if self.window < 2:
             raise UserError(f"window of a SwinV2 must be at least 2; got {self.window}")
+        if len(self.num_heads) != len(self.stage_sizes):
+            raise UserError(f"num_heads of a SwinV2 must be {len(self.stage_sizes)}, one a stage; got {self.num_heads}")
+        if any(self.width * 2**stage % heads for stage, heads in enumerate(self.num_heads)):
+            raise UserError(
+                f"the heads of a SwinV2 must divide its width {self.width} (doubled each stage); got {self.num_heads}"
+            )
         self.patch_embedding = patches(self.width, self.patch_size, dtype=self.dtype)
         self.head = nn.Dense(self.num_classes, dtype=jnp.float32, kernel_init=transformer_kernel_init)
 
@@ -173,7 +185,8 @@ class SwinV2(Classifier):
                     num_heads,
                     self.window,
                     self.pretrained_window,
-                    shift=self.window // 2 if block % 2 else 0,
+                    is_shifted=block % 2 == 1,
+                    window_shrinks=self.window_shrinks,
                     drop_rate=next(rates),
                     dtype=self.dtype,
                     axis_name=self.axis_name,
@@ -220,7 +233,7 @@ def relative_positions(window: int, pretrained_window: int) -> tuple[np.ndarray,
       Log-spaced offsets along both axes, of which there are `2·window - 1` each, float32 `[offsets, 2]`, and for
       each pair of tokens which of them is theirs, int `[N, N]`.
     """
-    offsets = np.arange(1 - window, window, dtype=np.float32) * 8 / (pretrained_window - 1)
+    offsets = np.arange(1 - window, window, dtype=np.float32) * 8 / max(pretrained_window - 1, 1)
     spaced = np.sign(offsets) * np.log2(np.abs(offsets) + 1) / np.log2(8)
     table = np.stack(np.meshgrid(spaced, spaced, indexing="ij"), axis=-1).reshape(-1, 2)
     places = np.stack(np.meshgrid(np.arange(window), np.arange(window), indexing="ij")).reshape(2, -1)

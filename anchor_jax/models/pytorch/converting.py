@@ -102,11 +102,14 @@ def to_arrays(name: str, variables: Mapping[str, Any], source: str, **options: A
     ours = {path: np.asarray(variable) for path, variable in flatten_dict(dict(variables)).items()}
     try:
         num_classes = len(ours["params", "head", "bias"])
-        stem = {"stem": STEM_SIZES[len(ours["params", "stem_conv", "kernel"])]} if MODELS[name][0] is ResNet else {}
+        side = len(ours["params", "stem_conv", "kernel"]) if MODELS[name][0] is ResNet else 3
     except KeyError as error:
         raise UserError(f"the variables are not those of '{name}': they have no {error}") from error
+    stem = {"stem": STEM_SIZES.get(side, CIFAR)} if MODELS[name][0] is ResNet else {}
     model = create(name, num_classes, **stem | options)
-    if others := ours.keys() ^ _shapes(model).keys():
+    shapes = _shapes(model)
+    misshapen = {path for path in ours.keys() & shapes.keys() - FREE if ours[path].shape != shapes[path]}
+    if others := (ours.keys() ^ shapes.keys()) or misshapen:
         raise UserError(f"the variables are not those of '{name}': {_some('/'.join(path) for path in others)}")
     places = _all_places(ours, tables)[0]
     tensors: Tensors = {}
@@ -151,7 +154,7 @@ def _unwrapped(tensors: Tensors) -> Tensors:
 def _shape_of(path: Path, tables: Iterable[Names], tensors: Tensors, *, default: Shape) -> Shape:
     """The shape of the tensor that is a variable of ours, by whichever table finds it."""
     found = [tensors[key] for names in tables for key in names.place(path) or () if key in tensors]
-    return found[0].shape if found else default
+    return found[0].shape if found and found[0].ndim else default
 
 
 def _shapes(model: Classifier) -> dict[Path, Shape]:
