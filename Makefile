@@ -21,6 +21,7 @@ test: lint $(VENV)-oldest/.installed  ## set up, then all that CI runs: linter, 
 bench: $(VENV)/.installed-bench  ## time everything beside PyTorch; OFFICIAL=a clone of LLNL/anchoring, the released code
 	$(RUN) benchmarks/train.py --json $(BENCHMARKS)/train.json $(if $(OFFICIAL),--official $(OFFICIAL))
 	$(RUN) benchmarks/inference.py --json $(BENCHMARKS)/inference.json $(if $(OFFICIAL),--official $(OFFICIAL))
+	$(RUN) benchmarks/models.py --json $(BENCHMARKS)/models.json
 	$(RUN) benchmarks/startup.py --json $(BENCHMARKS)/startup.json
 	$(RUN) benchmarks/input.py --json $(BENCHMARKS)/input.json
 	$(RUN) benchmarks/corruptions.py --json $(BENCHMARKS)/corruptions.json
