@@ -332,5 +332,5 @@ def test_windows_shrink_in_late_stages_as_those_of_timm():
 
 def test_variables_of_another_shape_are_told():
     variables = models.create("resnet18", 5, width=4, stage_sizes=(1,)).init(jax.random.key(0), np.zeros((1, 8, 8, 3)))
-    with pytest.raises(UserError, match="the variables are not those of 'resnet18': batch_stats/stage1_block1/bn1/mean, "):
+    with pytest.raises(UserError, match="the variables are not those of 'resnet18': batch_stats/stage1_"):
         models.to_torch("resnet18", variables, "torchvision", width=8, stage_sizes=(1,))
