@@ -338,7 +338,7 @@ def test_how_often_to_log_and_save_may_change(tiny, tmp_path):
         ),
         (
             {"model.name": "resnet81"},
-            r"unknown model 'resnet81'; allowed: mlp, resnet18. Did you mean 'resnet18'",
+            r"unknown model 'resnet81'; allowed: deit_s16, mlp, .*Did you mean 'resnet18'",
         ),
         ({"model.dtype": "float23"}, r"unknown dtype 'float23'.*Did you mean 'float32'"),
         ({"data.test_split": "tst"}, r"no array 'x_tst'"),

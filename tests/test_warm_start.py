@@ -5,6 +5,8 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,6 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
-from absl import flags
 from ml_collections import ConfigDict
 
 import anchor_jax as aj
@@ -172,7 +173,7 @@ def test_state_dictionary_is_found_in_what_trainings_save(tmp_path, content):
 
 def test_half_precision_is_read_without_pytorch(tmp_path, monkeypatch):
     safetensors.numpy.save_file({"a": np.ones(2, ml_dtypes.bfloat16)}, tmp_path / "x.safetensors")
-    monkeypatch.setitem(__import__("sys").modules, "torch", None)
+    monkeypatch.setitem(sys.modules, "torch", None)
     np.testing.assert_array_equal(np.float32(read_state_dict(tmp_path / "x.safetensors")["a"]), np.ones(2))
     (tmp_path / "x.pth").write_bytes(b"")
     with pytest.raises(UserError, match=r"x\.pth' is a file of PyTorch, which is not installed: pip install torch"):
@@ -221,16 +222,15 @@ def test_written_state_dictionary_reads_back_and_is_not_overwritten(tmp_path, na
     assert [file.name for file in tmp_path.iterdir()] == [name]
 
 
-def test_export_writes_what_a_run_begins_from(warm, tmp_path, capsys):
-    from anchor_jax import to_torch
-
+def test_export_writes_what_a_run_begins_from(warm, tmp_path):
     config, _, _ = warm
     train(config, tmp_path / "run")
     before = read_state_dict(source_and_file(config.model.weights)[1])
     out = tmp_path / "out.safetensors"
-    flags.FLAGS(["to_torch", f"--workdir={tmp_path / 'run'}", f"--out={out}"])
-    to_torch.main()
-    assert f"tensors of step 0 in {out}" in capsys.readouterr().out
+    command = [sys.executable, "-m", "anchor_jax.to_torch", f"--workdir={tmp_path / 'run'}", f"--out={out}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"tensors of step 0 in {out}" in done.stdout
     after = read_state_dict(out)
     assert after.keys() == before.keys()
     np.testing.assert_array_equal(after["conv1.weight"], np.concatenate([before["conv1.weight"]] * 2, axis=1))
