@@ -23,7 +23,6 @@ import ast
 import io
 import json
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -39,6 +38,7 @@ import scipy.ndimage
 import skimage
 import tensorflow_datasets.image_classification.corruptions as tfds_corruptions
 from absl import flags
+from imagemagick import CONVERT
 from measuring import Result, environment, interleaved, report
 from PIL import Image
 
@@ -180,11 +180,11 @@ def small_images(num: int) -> np.ndarray:
 
 def host(size: int) -> tuple[Mapping[str, Corrupt], str]:
     """The functions of the published generator for a size, by name, and what it is called."""
-    without = set() if shutil.which("convert") else {"motion_blur", "snow"}
+    without = set() if CONVERT else {"motion_blur", "snow"}
     if OFFICIAL.value:
         functions, name = published(Path(OFFICIAL.value) / FILES[size]), "hendrycks/robustness"
     else:
-        tfds_corruptions._imagemagick_bin = lambda: "convert"
+        tfds_corruptions._imagemagick_bin = lambda: CONVERT
         functions, name = vars(tfds_corruptions), "tensorflow-datasets"
         without |= {"frost"} | ({"snow"} if size == 32 else set())
     return {each: functions[each] for each in CORRUPTIONS_19 if each not in without}, name
@@ -236,7 +236,7 @@ class MotionImage:
 
     def motion_blur(self, radius: float, sigma: float, angle: float) -> None:
         """In place."""
-        call = ["convert", "png:-", "-motion-blur", f"{radius}x{sigma}+{angle}", "png:-"]
+        call = [str(CONVERT), "png:-", "-motion-blur", f"{radius}x{sigma}+{angle}", "png:-"]
         self.blob = subprocess.run(call, input=self.blob, stdout=subprocess.PIPE, check=True).stdout
 
     def make_blob(self) -> bytes:

@@ -10,7 +10,6 @@ then what ours is compared with.
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 import warnings
@@ -24,6 +23,7 @@ import numpy as np
 import pytest
 import skimage
 import tensorflow_datasets.image_classification.corruptions as tfds_corruptions
+from imagemagick import CONVERT
 from PIL import Image
 from scipy import ndimage
 from sklearn.datasets import load_digits
@@ -50,7 +50,7 @@ SEVERITIES = (1, 2, 3, 4, 5)
 SMALL, LARGE = (32, 32), (72, 80)  # the least that get the constants of 224 x 224 are of 65 pixels
 KEY = jax.random.key(0)
 
-needs_imagemagick = pytest.mark.skipif(not shutil.which("convert"), reason="ImageMagick's convert is not installed")
+needs_imagemagick = pytest.mark.skipif(CONVERT is None, reason="ImageMagick's convert is not installed")
 
 
 def pictures(num, shape):
@@ -74,7 +74,7 @@ def gaussian(image, sigma, **options):
 
 def motion(image, radius, sigma, angle):
     process = subprocess.run(
-        ["convert", "png:-", "-motion-blur", f"{radius}x{sigma}+{angle}", "png:-"],
+        [CONVERT, "png:-", "-motion-blur", f"{radius}x{sigma}+{angle}", "png:-"],
         input=cv2.imencode(".png", image)[1].tobytes(),
         stdout=subprocess.PIPE,
         check=True,
@@ -218,7 +218,7 @@ def rounded(values):
 @needs_imagemagick
 @pytest.mark.parametrize("name", HOST)
 def test_the_formulas_and_large_constants_are_those_of_tensorflow_datasets(name, monkeypatch):
-    monkeypatch.setattr(tfds_corruptions, "_imagemagick_bin", lambda: "convert")
+    monkeypatch.setattr(tfds_corruptions, "_imagemagick_bin", lambda: CONVERT)
     monkeypatch.setattr(np.random, "default_rng", lambda _, seeded=np.random.default_rng: seeded(0))  # scikit-image's
     size = 224 if name in ("snow", "elastic_transform") else 72  # snow works on no other, elastic lengths follow it
     image = pictures(2, (size, size))[1]
