@@ -33,15 +33,30 @@ def base() -> Config:
     config.data.image_size = 0  # pixels, to which images of "tfds" and "folder" are resized; 0: as stored
     config.data.mean = ()  # one number a channel, of pixels in [0, 1]; (): measured on the training set
     config.data.std = ()  # likewise
+    config.data.crop_fraction = 1.0  # of the shorter side, for the central crop of evaluation and of references
+    config.data.label_noise = 0.0  # fraction of the training labels that are replaced by another class
+    config.data.streaming = False  # True: decoded batch by batch, for sets too large for a device: "tfds", "folder"
+    config.data.workers = 0  # processes that decode a stream; 0: threads of this one
+    config.data.repeats = 1  # times that each image of a stream comes in a row, each time augmented anew
+    config.data.max_damaged = 1e-3  # fraction of a stream's images that may be unreadable before the run ends
 
     config.augmentation = ConfigDict()
     config.augmentation.crop_padding = 0  # pixels of black on each side before a random crop; 0: no crop
+    config.augmentation.resized_crop = ()  # (least, greatest) area of a random crop that is resized; (): none
     config.augmentation.flip = False  # mirror left and right, half of the time
+    config.augmentation.policy = ""  # "trivial_augment", "rand_augment" or "pixmix"
+    config.augmentation.num_operations = 2  # of "rand_augment"
+    config.augmentation.magnitude = 9  # of "rand_augment", of 30
+    config.augmentation.pictures = ""  # folder of those that "pixmix" mixes in; "": fractals, made at the start
+    config.augmentation.erasing_prob = 0.0  # of a rectangle that is erased after normalisation
+    config.augmentation.mixup_alpha = 0.0  # of the Beta distribution of weights; 0: no mixup
+    config.augmentation.cutmix_alpha = 0.0  # likewise; where both are given, one of the two is drawn for each batch
 
     config.model = ConfigDict()
     config.model.name = "resnet18"  # a name of anchor_jax.models
     config.model.dtype = "float32"  # of activations: "float32" or "bfloat16"
     config.model.options = ConfigDict()  # of the model, such as {"width": 64}
+    config.model.remat = False  # True: activations of blocks are computed again for their gradient, not kept
     config.model.weights = ""  # to begin from: "SOURCE:FILE", of PyTorch, see models.from_torch; "": drawn
 
     config.anchoring = ConfigDict()
@@ -57,16 +72,28 @@ def base() -> Config:
     config.optimizer.name = "sgd"  # "sgd" or "adamw"
     config.optimizer.learning_rate = 0.1  # at its highest
     config.optimizer.momentum = 0.9  # of "sgd"
-    config.optimizer.weight_decay = 5e-4  # of all parameters, as PyTorch does
+    config.optimizer.weight_decay = 5e-4  # of all parameters, as PyTorch does, but for those of the next three
+    config.optimizer.norm_weight_decay = -1.0  # of the scales and biases of norms; below 0: as all others
+    config.optimizer.bias_weight_decay = -1.0  # of all other biases; likewise
+    config.optimizer.position_weight_decay = -1.0  # of class tokens, positions and their biases; likewise
     config.optimizer.schedule = "step"  # "step" or "cosine"
-    config.optimizer.warmup_epochs = 0.0  # linear from 0
+    config.optimizer.final_learning_rate = 0.0  # of "cosine", at the end
+    config.optimizer.warmup_epochs = 0.0  # linear
+    config.optimizer.warmup_from = 0.0  # fraction of the learning rate at which the warm-up begins
     config.optimizer.milestones_epochs = (60, 120, 160)  # of "step"
     config.optimizer.decay_factor = 0.2  # of "step", at each milestone
+    config.optimizer.clip_norm = 0.0  # greatest norm of the gradient; 0: any
+    config.optimizer.layer_decay = 1.0  # of the learning rate, from each block to the one before it
+    config.optimizer.frozen = ()  # beginnings of parameters' names that stay as they are, such as ("stem", "stage1")
 
     config.training = ConfigDict()
     config.training.batch_size = 128  # over all devices
     config.training.total_epochs = 200.0  # 0: the weights as they are, which `model.weights` must name
     config.training.label_smoothing = 0.0
+    config.training.accumulation_steps = 1  # parts in which a device computes the gradient of its batch, one by one
+    config.training.ema_decay = 0.0  # of the average of parameters and statistics, evaluated in their place; 0: none
+    config.training.ema_every_steps = 1
+    config.training.sharding = "replicated"  # parameters and optimizer on every device, or "fsdp": divided among them
 
     config.evaluation = ConfigDict()
     config.evaluation.every_epochs = 10.0  # evaluations in training; the last step has one always
@@ -96,6 +123,8 @@ _CHOICES = {
     "anchoring.masked_target": ("uniform", "label"),
     "optimizer.name": ("sgd", "adamw"),
     "optimizer.schedule": ("step", "cosine"),
+    "augmentation.policy": ("", "trivial_augment", "rand_augment", "pixmix"),
+    "training.sharding": ("replicated", "fsdp"),
 }
 
 # key -> least and greatest value; None: no bound
@@ -103,16 +132,33 @@ _RANGES = {
     "seed": (0, 2**32 - 1),
     "data.validation_fraction": (0, 0.9),
     "data.image_size": (0, None),
+    "data.crop_fraction": (0.05, 1),
+    "data.label_noise": (0, 1),
+    "data.workers": (0, None),
+    "data.repeats": (1, None),
+    "data.max_damaged": (0, 1),
     "augmentation.crop_padding": (0, None),
+    "augmentation.num_operations": (1, None),
+    "augmentation.magnitude": (0, 30),
+    "augmentation.erasing_prob": (0, 1),
+    "augmentation.mixup_alpha": (0, None),
+    "augmentation.cutmix_alpha": (0, None),
     "anchoring.bank_size": (0, None),
     "anchoring.mask_prob": (0, 1),
     "optimizer.learning_rate": (0, None),
     "optimizer.momentum": (0, 1),
     "optimizer.weight_decay": (0, None),
     "optimizer.warmup_epochs": (0, None),
+    "optimizer.final_learning_rate": (0, None),
+    "optimizer.warmup_from": (0, 1),
     "optimizer.decay_factor": (0, 1),
+    "optimizer.clip_norm": (0, None),
+    "optimizer.layer_decay": (0, 1),
     "training.batch_size": (1, None),
     "training.label_smoothing": (0, 1),
+    "training.accumulation_steps": (1, None),
+    "training.ema_decay": (0, 1),
+    "training.ema_every_steps": (1, None),
     "evaluation.batch_size": (1, None),
     "evaluation.num_references": (1, None),
     "evaluation.saved_references": (1, None),

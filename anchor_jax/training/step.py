@@ -105,7 +105,7 @@ def make_train_step(
 def _make_inputs(config, normalization):
     """`inputs_of(data, draw)`: what the network sees of a draw, float32 `[B, H, W, C or 2C]`."""
     from_batch = config.anchoring.references == "batch"
-    augmented = jax.vmap(partial(augment, **config.augmentation))
+    augmented = jax.vmap(partial(augment, crop_padding=config.augmentation.crop_padding, flip=config.augmentation.flip))
 
     def inputs_of(data, draw):
         x = normalize(augmented(draw.augment_keys, data.images[draw.rows]), normalization)
