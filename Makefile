@@ -22,6 +22,7 @@ bench: $(VENV)/.installed-bench  ## time everything beside PyTorch; OFFICIAL=a c
 	$(RUN) benchmarks/train.py --json $(BENCHMARKS)/train.json $(if $(OFFICIAL),--official $(OFFICIAL))
 	$(RUN) benchmarks/inference.py --json $(BENCHMARKS)/inference.json $(if $(OFFICIAL),--official $(OFFICIAL))
 	$(RUN) benchmarks/models.py --json $(BENCHMARKS)/models.json
+	$(RUN) benchmarks/parity.py --json $(BENCHMARKS)/parity.json
 	$(RUN) benchmarks/startup.py --json $(BENCHMARKS)/startup.json
 	$(RUN) benchmarks/input.py --json $(BENCHMARKS)/input.json
 	$(RUN) benchmarks/corruptions.py --json $(BENCHMARKS)/corruptions.json

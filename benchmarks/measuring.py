@@ -24,7 +24,7 @@ from rich.table import Table
 
 from anchor_jax.files import replacing
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "pillow", "torch", "torchvision")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "pillow", "torch", "torchvision", "timm", "transformers")
 
 PAUSE = 0.5  # seconds, for threads that another implementation may have left spinning
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import with_torchvision  # noqa: F401
 from pytorch import ResNet18, Steps, Training, _repeated, _sgd, device, peak_memory  # noqa: F401, of models.py
 from torch import nn
 

@@ -7,22 +7,11 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_p
 import jax
 import numpy as np
 import pytest
+import with_torchvision  # noqa: F401
 from ml_collections import ConfigDict
 
 from anchor_jax import config as configuration
-
-try:
-    import torchvision  # noqa: F401
-except ImportError:
-    pass
-except RuntimeError:
-    # one that was built for CUDA cannot load its operators beside a PyTorch for CPU, and then stumbles over two that
-    # it takes for declared; its models need neither
-    import torch
-
-    operators = torch.library.Library("torchvision", "FRAGMENT")
-    for operator in ("nms", "qnms"):
-        operators.define(f"{operator}(Tensor boxes, Tensor scores, float iou_threshold) -> Tensor")
+from anchor_jax.training import checkpoint
 
 
 def tiny_config(folder) -> ConfigDict:
@@ -70,3 +59,21 @@ def tiny(tmp_path) -> ConfigDict:
 def assert_same_bits(one, other):
     """Two trees of arrays are the same, bit for bit."""
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a), np.asarray(b)), one, other)
+
+
+class StopAfterSave(BaseException):
+    pass
+
+
+def stop_after_saves(monkeypatch, count):
+    """Let a run die right after it has asked for its checkpoint number `count`."""
+    saved = []
+    save = checkpoint.save
+
+    def save_and_die(*args):
+        save(*args)
+        saved.append(1)
+        if len(saved) == count:
+            raise StopAfterSave
+
+    monkeypatch.setattr(checkpoint, "save", save_and_die)

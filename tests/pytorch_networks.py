@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import timm
 import torch
 import transformers as hf
+from pytorch_random import randomised
 from timm.models.swin_transformer_v2 import SwinTransformerV2 as TimmSwin
 from torch import nn
 from torchvision.models import regnet, resnet, swin_transformer, vision_transformer
@@ -255,28 +256,3 @@ NETWORKS = {
 def built(case):
     """The network of that name, not to be changed."""
     return randomised(NETWORKS[case].build())
-
-
-def randomised(network, seed=0):
-    """A network for evaluation none of whose weights and statistics is at its first value."""
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            scale = 0.5 / parameter[0].numel() ** 0.5 if parameter.ndim > 1 else 0.2
-            parameter += scale * torch.randn_like(parameter)
-            if name.endswith("logit_scale"):
-                parameter += 3 * torch.rand_like(parameter)  # some beyond the largest allowed
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                nn.init.normal_(module.running_mean, std=0.1)
-                nn.init.uniform_(module.running_var, 0.5, 2.0)
-            if isinstance(module, swin_transformer.ShiftedWindowAttentionV2):
-                module.qkv.bias[len(module.qkv.bias) // 3 : 2 * len(module.qkv.bias) // 3] = 0  # as in its forward pass
-    return network.eval()
-
-
-def logits_of(network, images):
-    """Logits of images `[B, H, W, C]`."""
-    with torch.no_grad():
-        outputs = network(torch.tensor(images).permute(0, 3, 1, 2))
-    return getattr(outputs, "logits", outputs).numpy()

@@ -1,4 +1,4 @@
-"""The benchmark of all models: it runs and writes the form it promises."""
+"""The benchmarks of all models: they run and write the form they promise."""
 
 import numpy as np
 from test_benchmarks_speed import benchmark, numbers_of
@@ -25,3 +25,10 @@ def test_mistake_is_told_in_one_line():
     done = benchmark("models", "--models=resnet19")
     assert done.returncode == 1
     assert "unknown model 'resnet19'" in done.stderr
+
+
+def test_logits_are_those_of_the_network_of_pytorch_at_full_size(tmp_path):
+    file = tmp_path / "parity.json"
+    (result,) = numbers_of(benchmark("parity", "--models=resnet18", "--json", file), file)["results"]
+    assert result["case"] == "resnet18 32, anchoring"
+    assert 0 < result["median"] < 1e-4

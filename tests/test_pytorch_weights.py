@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import assert_same_bits
-from pytorch_networks import NETWORKS, NUM_CLASSES, built, logits_of, randomised, renamed, torchvision_vit
+from pytorch_networks import NETWORKS, NUM_CLASSES, built, renamed, torchvision_vit
+from pytorch_random import logits_of, randomised
 from torch import nn
 
 from anchor_jax import UserError, backends, models
