@@ -11,6 +11,7 @@ import with_torchvision  # noqa: F401
 from ml_collections import ConfigDict
 
 from anchor_jax import config as configuration
+from anchor_jax.compilation import KEEPS_COMPILED
 from anchor_jax.training import checkpoint
 
 
@@ -45,7 +46,10 @@ def tiny_config(folder) -> ConfigDict:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
-    """Keeps the tests, and the commands that they run, out of the user's own cache."""
+    """Keeps the tests, and the commands that they run, out of the user's own cache; what one compiles others load."""
+    if jax.__version_info__ >= KEEPS_COMPILED:
+        jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ANCHOR_JAX_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
