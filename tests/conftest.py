@@ -10,6 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from anchor_jax import config as configuration
+from anchor_jax.backends import compiler_options
 
 try:
     import torchvision  # noqa: F401
@@ -65,6 +66,11 @@ def own_cache(tmp_path_factory):
 @pytest.fixture
 def tiny(tmp_path) -> ConfigDict:
     return tiny_config(tmp_path)
+
+
+def quickly(function, **options):
+    """`jax.jit` that takes less time to compile what then runs slower."""
+    return jax.jit(function, compiler_options=compiler_options("cpu", runs_once=True), **options)
 
 
 def assert_same_bits(one, other):

@@ -6,7 +6,7 @@ import dm_pix as pix
 import jax
 import numpy as np
 import pytest
-from conftest import assert_same_bits
+from conftest import assert_same_bits, quickly
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,7 +30,7 @@ def settings_of(**options):
 @cache
 def jitted(**options):
     config = settings_of(**options)
-    return jax.jit(lambda keys, images: augmented(keys, images, config, PICTURES))
+    return quickly(lambda keys, images: augmented(keys, images, config, PICTURES))
 
 
 def augmented_with(**options):
@@ -72,31 +72,39 @@ def test_crop_and_mirror_of_a_key_are_those_of_earlier_runs():
         padded = jax.numpy.pad(image, ((2, 2), (2, 2), (0, 0)))
         return pix.random_flip_left_right(flip_key, pix.random_crop(crop_key, padded, image.shape))
 
-    assert_same_bits(augmented_with(crop_padding=2, flip=True), jax.jit(jax.vmap(one))(KEYS, IMAGES))
+    assert_same_bits(augmented_with(crop_padding=2, flip=True), quickly(jax.vmap(one))(KEYS, IMAGES))
 
 
-@pytest.mark.parametrize("policy", ["", *POLICIES])
-def test_augmentation_of_an_image_is_its_key_alone(policy):
-    augment = jitted(crop_padding=2, flip=True, policy=policy)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"crop_padding": 2, "flip": True},
+        {"resized_crop": (0.1, 1.0)},
+        {"crop_padding": 2, "flip": True, "policy": "trivial_augment"},
+        {"policy": "rand_augment"},
+        {"policy": "pixmix"},
+    ],
+)
+def test_augmentation_of_an_image_is_its_key_alone(options):
+    augment = jitted(**options)
     np.testing.assert_array_equal(augment(KEYS[::-1], IMAGES[::-1])[::-1], augment(KEYS, IMAGES))
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-def test_augmentation_is_the_same_on_any_number_of_devices(policy):
-    config = settings_of(crop_padding=2, flip=True, policy=policy)
+def test_augmentation_is_the_same_on_any_number_of_devices():
+    config = settings_of(policy="pixmix")
     divided = pmapped(
         lambda keys, images: augmented(keys, images, config, PICTURES),
         mesh(),
         in_specs=(SPLIT, SPLIT),
         out_specs=SPLIT,
     )
-    assert_same_bits(divided(KEYS, IMAGES), augmented_with(crop_padding=2, flip=True, policy=policy))
+    assert_same_bits(divided(KEYS, IMAGES), augmented_with(policy="pixmix"))
 
 
-def test_policies_leave_crop_and_mirror_as_they_are():
-    with_policy = augmented_with(crop_padding=2, flip=True, policy="rand_augment", magnitude=0)
+def test_policies_come_after_crop_and_mirror():
+    with_policy = augmented_with(crop_padding=2, flip=True, policy="trivial_augment")
     unchanged = (with_policy == augmented_with(crop_padding=2, flip=True)).all((1, 2, 3))
-    assert unchanged.sum() > 32  # all but those that "AutoContrast" and "Equalize" change
+    assert 2 < unchanged.sum() < 32
 
 
 def test_pixmix_needs_pictures_that_fit():

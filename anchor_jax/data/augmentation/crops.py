@@ -4,6 +4,7 @@ import dm_pix as pix
 import jax
 import jax.numpy as jnp
 
+from anchor_jax.backends import computed_once
 from anchor_jax.data.augmentation.boxes import NUM_NUMBERS, Box, random_box
 
 _RATIOS = (3 / 4, 4 / 3)  # width by height
@@ -40,7 +41,7 @@ def resized(image: jax.Array, box: Box) -> jax.Array:
 
     Nothing is ever made smaller, so each pixel has two neighbours on either axis and there is nothing to antialias.
     """
-    image = _resized_axis(image, box.left, box.width, axis=1)
+    image = computed_once(_resized_axis(image, box.left, box.width, axis=1))
     return _resized_axis(image, box.top, box.height, axis=0)
 
 
@@ -51,7 +52,7 @@ def _resized_axis(image, start, length, axis):
     before, rest = place // (2 * size), place % (2 * size)
     # in two steps, of half of the places each, since 32 bits cannot hold the numerator at once
     high, rest = jnp.divmod(rest << (_PLACES // 2), 2 * size)
-    weight = (high << (_PLACES // 2)) + ((rest << (_PLACES // 2)) + size) // (2 * size)
+    weight = computed_once((high << (_PLACES // 2)) + ((rest << (_PLACES // 2)) + size) // (2 * size))
     weight = weight.reshape([-1 if each == axis else 1 for each in range(3)])
     near, far = (
         jnp.take(image, start + jnp.clip(at, 0, length - 1), axis, mode="clip").astype(jnp.int32)

@@ -2,7 +2,8 @@
 
 All that moves pixels is one affine map; all that blends is one blend with another image; all that looks at a pixel's
 level alone is one table. An operation is a setting of the three in which two leave the image as it is: so operations
-differ from image to image in numbers, not in the program.
+differ from image to image in numbers, not in the program. What a gather reads is computed once before it, since XLA on
+CPU would compute it again for each pixel that is read.
 
 Everything is that of Pillow, which torchvision's transforms call for its images: nearest neighbours and black where
 there are none, and the same whole numbers bit for bit. Only tables of "AutoContrast" differ by one level, in 0.4 % of
@@ -10,15 +11,15 @@ the entries, which Pillow's float64 rounds down from a whole number; ours are ex
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from anchor_jax.backends import level_counts
+from anchor_jax.backends import computed_once, level_counts
 
-Array = jax.Array | np.ndarray  # made on the host, and drawn from there
+Array = Any  # jax.Array where it is traced, of NumPy where it is made on the host
 
 _LUMA = (19595, 38470, 7471)  # of ITU-R BT.601, times 2^16
 _NOTHING, _BLACK, _MEAN, _GREY, _SMOOTH = range(5)  # what is blended with
@@ -140,7 +141,7 @@ def blended(image: jax.Array, blend: Blend) -> jax.Array:
     coarse = jax.lax.reduce_precision(blend.factor, exponent_bits=8, mantissa_bits=11)
     distance = (own - other).astype(jnp.float32)
     product = coarse * distance + (blend.factor - coarse) * distance
-    return jnp.clip(other.astype(jnp.float32) + product, 0, 255).astype(jnp.uint8)
+    return computed_once(jnp.clip(other.astype(jnp.float32) + product, 0, 255).astype(jnp.uint8))
 
 
 def luma(levels: jax.Array) -> jax.Array:
@@ -171,22 +172,22 @@ def levelled(image: jax.Array, levels: Levels) -> jax.Array:
     channels = image.shape[-1]
     tables = jax.vmap(lambda values: _table(values, levels), in_axes=-1)(image.reshape(-1, channels))
     places = image.astype(jnp.int32) + 256 * jnp.arange(channels)
-    return jnp.take(tables.ravel(), places, mode="clip")
+    return computed_once(jnp.take(computed_once(tables).ravel(), places, mode="clip"))
 
 
 def _table(values: jax.Array, levels: Levels) -> jax.Array:
     """What becomes of each level in a channel of values uint8 `[N]`, uint8 `[256]`."""
-    level = jnp.arange(256)
-    least, greatest = values.min().astype(jnp.int32), values.max().astype(jnp.int32)
+    level, counts = jnp.arange(256), level_counts(values)
+    least, greatest = jnp.argmax(counts > 0), 255 - jnp.argmax(counts[::-1] > 0)
     stretched = jnp.clip(255 * (level - least) // jnp.maximum(greatest - least, 1), 0, 255)
     table = jnp.where(level >= levels.inverted_from, 255 - level, level) & levels.mask
     table = jnp.where(levels.stretched & (least < greatest), stretched, table)
-    return jnp.where(levels.equalized, _equalized(values, greatest), table).astype(jnp.uint8)
+    return jnp.where(levels.equalized, _equalized(counts, counts[greatest]), table).astype(jnp.uint8)
 
 
-def _equalized(values: jax.Array, greatest: jax.Array) -> jax.Array:
-    counts = level_counts(values)
-    step = (len(values) - counts[greatest]) // 255
+def _equalized(counts: jax.Array, of_greatest: jax.Array) -> jax.Array:
+    """The table of all levels, int32 `[256]`, from how often they are, and the greatest of them."""
+    step = (counts.sum() - of_greatest) // 255
     below = jnp.cumsum(counts) - counts
     table = jnp.minimum((step // 2 + below) // jnp.maximum(step, 1), 255)
     return jnp.where(step > 0, table, jnp.arange(256))

@@ -93,7 +93,9 @@ def added(own: jax.Array, other: jax.Array, a: jax.Array, b: jax.Array) -> jax.A
 
 def multiplied(own: jax.Array, other: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
     """`own^a other^b` around the grey of 1/2."""
-    return jnp.clip((2 * own) ** a * jnp.maximum(2 * other, 1e-37) ** b / 2, 0, 1)
+    # the power of a product by its logarithm, of which 0 has none
+    power = jnp.exp(a * jnp.log(2 * own) + b * jnp.log(jnp.maximum(2 * other, 1e-37)))
+    return jnp.clip(jnp.where(own > 0, power, 0) / 2, 0, 1)
 
 
 # augmented copies
