@@ -114,6 +114,12 @@ def test_pixmix_needs_pictures_that_fit():
             augmented(KEYS, IMAGES, config, pictures)
 
 
+def test_policies_take_grey_or_colour():
+    config = settings_of(policy="trivial_augment")
+    with pytest.raises(UserError, match="'trivial_augment' takes images of 1 or 3 channels; got 4"):
+        augmented(KEYS, np.zeros((64, 6, 5, 4), np.uint8), config)
+
+
 def test_normalization_is_that_of_torchvision():
     mean, std = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
     expected = (IMAGES / 255 - np.array(mean)) / np.array(std)

@@ -41,7 +41,7 @@ def augmented(keys: jax.Array, images: jax.Array, config: Config, pictures: jax.
       uint8 `[B, H, W, C]`.
 
     Raises:
-      UserError: "pixmix" without pictures, or with pictures that do not fit the images.
+      UserError: a policy for images of another number of channels, "pixmix" without pictures that fit the images.
     """
     policy = _policy(config, images.shape[1:], pictures)
 
@@ -60,6 +60,10 @@ def augmented(keys: jax.Array, images: jax.Array, config: Config, pictures: jax.
 
 def _policy(config, shape, pictures):
     """`policy(key, image)`, None where there is none."""
+    if config.policy and shape[2] not in (1, 3):
+        raise UserError(
+            f"'{config.policy}' takes images of 1 or 3 channels; got {shape[2]}; set augmentation.policy to ''"
+        )
     if config.policy == "pixmix":
         _check(pictures, shape)
         return partial(pixmix, pictures=pictures)

@@ -14,12 +14,12 @@ from anchor_jax.data.augmentation.draws import between, whole
 from anchor_jax.data.augmentation.operations import SAME_LEVELS, Levels, levelled, pixels_at
 
 ROUNDS = 4  # at most
-
-_LARGEST_SMALL = 64  # pixels of the shorter side
 OPERATIONS = (
     *("autocontrast", "equalize", "posterize", "solarize"),
     *("rotate", "shear_x", "shear_y", "translate_x", "translate_y"),
 )
+
+_LARGEST_SMALL = 64  # pixels of the shorter side
 
 
 class Constants(NamedTuple):
@@ -128,8 +128,9 @@ def augmented_with(image: jax.Array, number: jax.Array, level: jax.Array, sign: 
 
 
 def moved_bilinearly(image: jax.Array, to_x: jax.Array, to_y: jax.Array) -> jax.Array:
-    """Each pixel of uint8 `[H, W, C]` is what is seen at another place, black outside of the image, as in Pillow.
+    """Each pixel of uint8 `[H, W, C]` is what is seen at another place, black outside of the image.
 
+    As by Pillow's bilinear filter, but for one level in fewer than 1 of 1,000 values, where its float64 rounds otherwise.
     The place is `to_x @ (x, y, 1)`, `to_y @ (x, y, 1)` for float32 `[3]`, in pixels from the image's corner.
     """
     height, width, _ = image.shape
