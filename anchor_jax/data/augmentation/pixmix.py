@@ -130,7 +130,8 @@ def augmented_with(image: jax.Array, number: jax.Array, level: jax.Array, sign: 
 def moved_bilinearly(image: jax.Array, to_x: jax.Array, to_y: jax.Array) -> jax.Array:
     """Each pixel of uint8 `[H, W, C]` is what is seen at another place, black outside of the image.
 
-    As by Pillow's bilinear filter, but for one level in fewer than 1 of 1,000 values, where its float64 rounds otherwise.
+    As by Pillow's bilinear filter, but for one level in fewer than 1 of 1,000 values, where float64 rounds otherwise.
+
     The place is `to_x @ (x, y, 1)`, `to_y @ (x, y, 1)` for float32 `[3]`, in pixels from the image's corner.
     """
     height, width, _ = image.shape
