@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import quickly
+from conftest import assert_same_bits, quickly
 from PIL import Image, ImageOps
 from scipy import stats
 
@@ -23,6 +23,7 @@ from anchor_jax.data.augmentation.pixmix import (
     weights,
 )
 from anchor_jax.errors import UserError
+from anchor_jax.parallel import SAME, SPLIT, mesh, pmapped
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(6, 12, 10, 3)).astype(np.float32)
@@ -110,6 +111,17 @@ def test_the_box_of_cutmix_is_that_of_torchvision(lam):
         left, top, right, bottom = expected["box"]
         assert tuple(map(int, box)) == (top, left, bottom - top, right - left)
         np.testing.assert_allclose(1 - inside(box, (height, width)).mean(), expected["lam_adjusted"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("num_devices", [2, 8])
+def test_mixing_is_the_same_on_any_number_of_devices(num_devices):
+    x, targets = np.tile(X, (8, 1, 1, 1))[:32], np.tile(TARGETS, (8, 1))[:32]
+
+    def mix(key, x, targets):
+        return mixed(key, x, targets, mixup_alpha=0.0, cutmix_alpha=1.0)
+
+    divided = pmapped(mix, mesh(num_devices), in_specs=(SAME, SPLIT, SPLIT), out_specs=SPLIT)
+    assert_same_bits(divided(jax.random.key(0), x, targets), quickly(mix)(jax.random.key(0), x, targets))
 
 
 def test_one_of_mixup_and_cutmix_is_drawn():
