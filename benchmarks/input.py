@@ -23,13 +23,15 @@ from measuring import Result, interleaved, report
 from PIL import Image
 from prepared import write_tfds
 
-from anchor_jax import command
-from anchor_jax.data import Dataset, Normalization, augment, load, normalize
+from anchor_jax import command, config
+from anchor_jax.data import Dataset, Normalization, augmented, load, normalize
 from anchor_jax.errors import UserError
 
 NAME = "made"  # of the tfds set
 CLASSES = ("even", "odd")
 CROP_PADDING = 4
+AUGMENTATION = config.base().augmentation
+AUGMENTATION.update(crop_padding=CROP_PADDING, flip=True)
 NORMALIZATION = Normalization((0.5,) * 3, (0.25,) * 3)
 
 JSON = flags.DEFINE_string("json", None, "Where the numbers go.")
@@ -103,14 +105,13 @@ def _with_empty_cache(load_from: Callable[..., Dataset]) -> None:
 
 def _augment_all(images: jax.Array) -> None:
     batches = np.random.default_rng(0).permutation(len(images)).reshape(-1, BATCH_SIZE.value)
-    jax.block_until_ready([_augmented(jax.random.key(step), images, rows) for step, rows in enumerate(batches)])
+    jax.block_until_ready([_inputs(jax.random.key(step), images, rows) for step, rows in enumerate(batches)])
 
 
 @jax.jit
-def _augmented(key, images, rows):
+def _inputs(key, images, rows):
     keys = jax.random.split(key, len(rows))
-    cropped = jax.vmap(partial(augment, crop_padding=CROP_PADDING, flip=True))(keys, images[rows])
-    return normalize(cropped, NORMALIZATION)
+    return normalize(augmented(keys, images[rows], AUGMENTATION), NORMALIZATION)
 
 
 def write_images(folder: Path, kind: str, size: int, num: int) -> list[Path]:

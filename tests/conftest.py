@@ -11,6 +11,7 @@ import with_torchvision  # noqa: F401
 from ml_collections import ConfigDict
 
 from anchor_jax import config as configuration
+from anchor_jax.backends import compiler_options
 from anchor_jax.compilation import KEEPS_COMPILED
 from anchor_jax.training import checkpoint
 
@@ -58,6 +59,11 @@ def own_cache(tmp_path_factory):
 @pytest.fixture
 def tiny(tmp_path) -> ConfigDict:
     return tiny_config(tmp_path)
+
+
+def quickly(function, **options):
+    """`jax.jit` that takes less time to compile what then runs slower."""
+    return jax.jit(function, compiler_options=compiler_options("cpu", runs_once=True), **options)
 
 
 def assert_same_bits(one, other):

@@ -1,21 +1,40 @@
 """What becomes of stored pixels before a network sees them."""
 
-from functools import partial
+from functools import cache
 
+import dm_pix as pix
 import jax
 import numpy as np
 import pytest
+from conftest import assert_same_bits, quickly
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anchor_jax.data import Normalization, augment, measure_normalization, normalize
+from anchor_jax import config as configuration
+from anchor_jax.data import Normalization, augmented, measure_normalization, normalize
+from anchor_jax.errors import UserError
+from anchor_jax.parallel import SPLIT, mesh, pmapped
 
 IMAGES = np.random.default_rng(0).integers(1, 256, (64, 6, 5, 3)).astype(np.uint8)
+PICTURES = np.random.default_rng(1).integers(0, 256, (4, 9, 7, 3)).astype(np.uint8)
 KEYS = jax.random.split(jax.random.key(0), 64)
+POLICIES = ("trivial_augment", "rand_augment", "pixmix")
 
 
-def augmented(**options):
-    return np.asarray(jax.jit(jax.vmap(partial(augment, **options)))(KEYS, IMAGES))
+def settings_of(**options):
+    config = configuration.base().augmentation
+    config.update(options)
+    return config
+
+
+@cache
+def jitted(**options):
+    config = settings_of(**options)
+    return quickly(lambda keys, images: augmented(keys, images, config, PICTURES))
+
+
+def augmented_with(**options):
+    return np.asarray(jitted(**options)(KEYS, IMAGES))
 
 
 def crops(image, padding):
@@ -25,11 +44,12 @@ def crops(image, padding):
 
 
 def test_nothing_asked_nothing_done():
-    np.testing.assert_array_equal(augmented(crop_padding=0, flip=False), IMAGES)
+    assert augmented_with().dtype == np.uint8
+    assert_same_bits(augmented_with(), IMAGES)
 
 
 def test_every_crop_is_a_window_of_the_image_padded_with_black():
-    results = augmented(crop_padding=2, flip=False)
+    results = augmented_with(crop_padding=2)
     assert results.dtype == np.uint8
     found = [
         next(i for i, window in enumerate(crops(image, 2)) if (window == result).all())
@@ -39,17 +59,65 @@ def test_every_crop_is_a_window_of_the_image_padded_with_black():
 
 
 def test_half_of_the_images_are_mirrored():
-    results = augmented(crop_padding=0, flip=True)
+    results = augmented_with(flip=True)
     kept = (results == IMAGES).all((1, 2, 3))
     mirrored = (results == IMAGES[:, :, ::-1]).all((1, 2, 3))
     assert (kept ^ mirrored).all()
     assert 16 < mirrored.sum() < 48
 
 
-def test_augmentation_of_an_image_is_its_key_alone():
-    together = augmented(crop_padding=2, flip=True)
-    alone = augment(KEYS[7], IMAGES[7], crop_padding=2, flip=True)
-    np.testing.assert_array_equal(alone, together[7])
+def test_crop_and_mirror_of_a_key_are_those_of_earlier_runs():
+    def one(key, image):
+        crop_key, flip_key = jax.random.split(key)
+        padded = jax.numpy.pad(image, ((2, 2), (2, 2), (0, 0)))
+        return pix.random_flip_left_right(flip_key, pix.random_crop(crop_key, padded, image.shape))
+
+    assert_same_bits(augmented_with(crop_padding=2, flip=True), quickly(jax.vmap(one))(KEYS, IMAGES))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"crop_padding": 2, "flip": True},
+        {"resized_crop": (0.1, 1.0)},
+        {"crop_padding": 2, "flip": True, "policy": "trivial_augment"},
+        {"policy": "rand_augment"},
+        {"policy": "pixmix"},
+    ],
+)
+def test_augmentation_of_an_image_is_its_key_alone(options):
+    augment = jitted(**options)
+    np.testing.assert_array_equal(augment(KEYS[::-1], IMAGES[::-1])[::-1], augment(KEYS, IMAGES))
+
+
+def test_augmentation_is_the_same_on_any_number_of_devices():
+    config = settings_of(policy="pixmix")
+    divided = pmapped(
+        lambda keys, images: augmented(keys, images, config, PICTURES),
+        mesh(),
+        in_specs=(SPLIT, SPLIT),
+        out_specs=SPLIT,
+    )
+    assert_same_bits(divided(KEYS, IMAGES), augmented_with(policy="pixmix"))
+
+
+def test_policies_come_after_crop_and_mirror():
+    with_policy = augmented_with(crop_padding=2, flip=True, policy="trivial_augment")
+    unchanged = (with_policy == augmented_with(crop_padding=2, flip=True)).all((1, 2, 3))
+    assert 2 < unchanged.sum() < 32
+
+
+def test_pixmix_needs_pictures_that_fit():
+    config = settings_of(policy="pixmix")
+    for pictures in (None, PICTURES[:, :5], PICTURES[..., :1]):
+        with pytest.raises(UserError, match=r"'pixmix' needs pictures \[M, at least 6, at least 5, 3\]"):
+            augmented(KEYS, IMAGES, config, pictures)
+
+
+def test_policies_take_grey_or_colour():
+    config = settings_of(policy="trivial_augment")
+    with pytest.raises(UserError, match="'trivial_augment' takes images of 1 or 3 channels; got 4"):
+        augmented(KEYS, np.zeros((64, 6, 5, 4), np.uint8), config)
 
 
 def test_normalization_is_that_of_torchvision():
@@ -71,13 +139,16 @@ def test_constant_channel_keeps_its_scale():
 
 
 @settings(deadline=None, max_examples=20)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 3))
-def test_pixels_of_a_crop_come_from_the_image(seed, padding):
-    result = np.asarray(augment(jax.random.key(seed), IMAGES[0], crop_padding=padding, flip=True))
-    assert set(result.ravel()) <= set(IMAGES[0].ravel()) | {0}
+@given(st.integers(0, 2**32 - 1))
+def test_pixels_of_a_crop_come_from_the_image(seed):
+    keys = jax.random.split(jax.random.key(seed), 64)
+    for image, result in zip(IMAGES, np.asarray(jitted(crop_padding=2, flip=True)(keys, IMAGES)), strict=True):
+        assert set(result.ravel()) <= set(image.ravel()) | {0}
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_channels_are_kept(channels):
-    image = IMAGES[0, ..., :channels]
-    assert augment(KEYS[0], image, crop_padding=1, flip=True).shape == image.shape
+@pytest.mark.parametrize("policy", ["", *POLICIES])
+def test_grey_images_stay_grey(policy):
+    config = settings_of(crop_padding=1, flip=True, policy=policy)
+    images = IMAGES[:4, ..., :1]
+    result = jax.eval_shape(lambda keys: augmented(keys, images, config, PICTURES[..., :1]), KEYS[:4])
+    assert (result.shape, result.dtype) == (images.shape, np.uint8)

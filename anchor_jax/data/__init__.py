@@ -1,7 +1,15 @@
 """Labelled images: where they come from, and what a network sees of them."""
 
 from anchor_jax.data.anomalies import photographs
-from anchor_jax.data.augmentation import Normalization, augment, measure_normalization, normalize
+from anchor_jax.data.augmentation import (
+    Normalization,
+    augmented,
+    erased,
+    measure_normalization,
+    mixed,
+    mixing_pictures,
+    normalize,
+)
 from anchor_jax.data.corrupted import CorruptedSet, check_differs, open_corrupted
 from anchor_jax.data.corruptions import corrupt
 from anchor_jax.data.dataset import Dataset
@@ -15,14 +23,17 @@ __all__ = [
     "Dataset",
     "Normalization",
     "Stream",
-    "augment",
+    "augmented",
     "check_differs",
     "class_rows",
     "corrupt",
+    "erased",
     "load",
     "load_test",
     "load_train",
     "measure_normalization",
+    "mixed",
+    "mixing_pictures",
     "normalize",
     "open_corrupted",
     "open_spec",

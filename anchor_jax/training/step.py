@@ -16,7 +16,7 @@ from flax import linen as nn
 
 from anchor_jax.anchoring import anchor, sample_mask, sample_references
 from anchor_jax.config import Config
-from anchor_jax.data.augmentation import Normalization, augment, normalize
+from anchor_jax.data.augmentation import Normalization, augmented, normalize
 from anchor_jax.objective import anchored_cross_entropy
 from anchor_jax.parallel import AXIS, own_part
 from anchor_jax.training.state import TrainState
@@ -105,15 +105,15 @@ def make_train_step(
 def _make_inputs(config, normalization):
     """`inputs_of(data, draw)`: what the network sees of a draw, float32 `[B, H, W, C or 2C]`."""
     from_batch = config.anchoring.references == "batch"
-    augmented = jax.vmap(partial(augment, crop_padding=config.augmentation.crop_padding, flip=config.augmentation.flip))
+    augment = partial(augmented, config=config.augmentation)
 
     def inputs_of(data, draw):
-        x = normalize(augmented(draw.augment_keys, data.images[draw.rows]), normalization)
+        x = normalize(augment(draw.augment_keys, data.images[draw.rows]), normalization)
         if not config.anchoring.enabled:
             return x
         references = data.images[draw.reference_rows]
         if from_batch:
-            references = augmented(draw.reference_keys, references)
+            references = augment(draw.reference_keys, references)
         return anchor(x, normalize(references, normalization), draw.mask)
 
     return inputs_of

@@ -1,8 +1,7 @@
-"""From stored pixels to what a network sees: random crop and mirror, then normalisation; on the device."""
+"""From stored pixels to what a network sees, and what that is measured from."""
 
 from typing import NamedTuple
 
-import dm_pix as pix
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,12 +29,3 @@ def normalize(images: jax.Array, normalization: Normalization) -> jax.Array:
     mean = jnp.array(normalization.mean, jnp.float32)
     std = jnp.array(normalization.std, jnp.float32)
     return (images.astype(jnp.float32) / 255 - mean) / std
-
-
-def augment(key: jax.Array, image: jax.Array, *, crop_padding: int, flip: bool) -> jax.Array:
-    """Random crop of the image padded with black, then a mirror half of the time: `[H, W, C]` -> the same."""
-    crop_key, flip_key = jax.random.split(key)
-    if crop_padding:
-        border = (crop_padding, crop_padding)
-        image = jnp.asarray(pix.random_crop(crop_key, jnp.pad(image, (border, border, (0, 0))), image.shape))
-    return jnp.asarray(pix.random_flip_left_right(flip_key, image)) if flip else image

@@ -1,0 +1,80 @@
+"""What becomes of stored pixels before a network sees them; on the device, an example by its own key."""
+
+from functools import partial
+
+import jax
+
+from anchor_jax.config import Config
+from anchor_jax.data.augmentation.crops import mirror, padded_crop, resized_crop
+from anchor_jax.data.augmentation.erasing import erased
+from anchor_jax.data.augmentation.fractals import fractals
+from anchor_jax.data.augmentation.mixing import mixed
+from anchor_jax.data.augmentation.normalization import Normalization, measure_normalization, normalize
+from anchor_jax.data.augmentation.pictures import mixing_pictures
+from anchor_jax.data.augmentation.pixmix import pixmix
+from anchor_jax.data.augmentation.policies import rand_augment, trivial_augment
+from anchor_jax.errors import UserError
+
+__all__ = [
+    "Normalization",
+    "augmented",
+    "erased",
+    "fractals",
+    "measure_normalization",
+    "mixed",
+    "mixing_pictures",
+    "normalize",
+]
+
+
+def augmented(keys: jax.Array, images: jax.Array, config: Config, pictures: jax.Array | None = None) -> jax.Array:
+    """A random crop, a mirror and a policy, as `config.augmentation` says; for use under `jit`.
+
+    Args:
+      keys: one for each image, `[B]`; what becomes of an image depends on its key and itself alone.
+      images: uint8 `[B, H, W, C]`; the policies take 1 or 3 channels.
+      config: `crop_padding`, `resized_crop` (in its place where it is given), `flip`, `policy`, `num_operations` and
+        `magnitude`; see `anchor_jax.config`.
+      pictures: those of "pixmix", uint8 `[M, h, w, C]`, at least as large as the images; see `mixing_pictures`.
+
+    Returns:
+      uint8 `[B, H, W, C]`.
+
+    Raises:
+      UserError: a policy for images of another number of channels, "pixmix" without pictures that fit the images.
+    """
+    policy = _policy(config, images.shape[1:], pictures)
+
+    def one(key, image):
+        crop_key, flip_key = jax.random.split(key)
+        if config.resized_crop:
+            image = resized_crop(crop_key, image, tuple(config.resized_crop))
+        elif config.crop_padding:
+            image = padded_crop(crop_key, image, config.crop_padding)
+        if config.flip:
+            image = mirror(flip_key, image)
+        return policy(jax.random.fold_in(key, 2), image) if policy else image
+
+    return jax.vmap(one)(keys, images)
+
+
+def _policy(config, shape, pictures):
+    """`policy(key, image)`, None where there is none."""
+    if config.policy and shape[2] not in (1, 3):
+        raise UserError(
+            f"'{config.policy}' takes images of 1 or 3 channels; got {shape[2]}; set augmentation.policy to ''"
+        )
+    if config.policy == "pixmix":
+        _check(pictures, shape)
+        return partial(pixmix, pictures=pictures)
+    rand = partial(rand_augment, num_operations=config.num_operations, magnitude=config.magnitude)
+    return {"": None, "trivial_augment": trivial_augment, "rand_augment": rand}[config.policy]
+
+
+def _check(pictures, shape):
+    given = None if pictures is None else list(pictures.shape)
+    if not given or len(given) != 4 or given[3] != shape[2] or given[1] < shape[0] or given[2] < shape[1]:
+        raise UserError(
+            f"'pixmix' needs pictures [M, at least {shape[0]}, at least {shape[1]}, {shape[2]}], such as those of "
+            f"mixing_pictures; got {given}"
+        )
