@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -134,7 +135,7 @@ def streamed(size: int, num: int) -> list[Result]:
         settings = config.base().data
         settings.update(source="folder", path=folder, image_size=size, workers=WORKERS.value)
         with open_feed(settings, area=AREA, seed=0, batch_size=BATCH_SIZE.value) as feed:
-            streams = {"anchor_jax": _mirrored(feed.batches())}
+            streams: dict[str, Iterator[Any]] = {"anchor_jax": _mirrored(feed.batches())}
             if importlib.util.find_spec("torch"):
                 from pytorch_loading import Cropped, endless
 
@@ -147,7 +148,7 @@ def streamed(size: int, num: int) -> list[Result]:
     return results
 
 
-def in_steady_state(streams: dict[str, Iterator], num_batches: int) -> dict[str, tuple[list[float], list[float]]]:
+def in_steady_state(streams: dict[str, Iterator[Any]], num_batches: int) -> dict[str, tuple[list[float], list[float]]]:
     """Images a second, and images a second of processor time, of each stream in turn."""
     speeds = {name: ([], []) for name in streams}
     for _ in range(SAMPLES.value):

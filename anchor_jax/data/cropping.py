@@ -28,7 +28,7 @@ _GAP = (
 Box = tuple[int, int, int, int]  # left, top, right and bottom edge, in pixels
 
 
-def random_resized_crop(example: Example, image_size: int, area: tuple[float, float], seed: list[int]) -> np.ndarray:
+def random_resized_crop(example: Example, image_size: int, area: Sequence[float], seed: list[int]) -> np.ndarray:
     """A random part of an image, resized to a square: bilinear with antialiasing.
 
     Args:
@@ -57,7 +57,7 @@ def random_resized_crop(example: Example, image_size: int, area: tuple[float, fl
         return _resized(np.asarray(converted(image, "RGB", example.where)), box, image_size)
 
 
-def random_box(rng: np.random.Generator, width: int, height: int, area: tuple[float, float]) -> Box:
+def random_box(rng: np.random.Generator, width: int, height: int, area: Sequence[float]) -> Box:
     """Where a random crop is: `RandomResizedCrop.get_params` of torchvision, for an image of this size."""
     low, high = map(math.log, _ASPECT_RATIOS)
     for _ in range(_TRIES):

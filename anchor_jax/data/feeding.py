@@ -97,16 +97,18 @@ class Examples(NamedTuple):
                 return image_of(example), example.label, damaged
             except UserError as error:
                 damaged.append(Damaged(row, name, str(error)))
-            self.check([each.name for each in damaged])
+            self.check(damaged)
             row = (row + 1) % self.num
 
-    def check(self, damaged: Sequence[str]) -> None:
-        """Refuse more damaged examples, of these names, than are allowed."""
+    def check(self, damaged: Sequence[Damaged]) -> None:
+        """Refuse more damaged examples than are allowed."""
         limit = int(self.max_damaged * self.num)
         if len(damaged) > limit:
             raise UserError(
-                f"{len(damaged)} of the {self.num} images of {self.title} cannot be read: {first_of(damaged)}; at most "
-                f"{limit} may be, by config.data.max_damaged={self.max_damaged}; replace or remove them, or raise it"
+                f"{len(damaged)} of the {self.num} images of {self.title} cannot be read: "
+                f"{first_of([each.name for each in damaged])}; at most {limit} may be, by "
+                f"config.data.max_damaged={self.max_damaged}; replace or remove them, or raise it; the first: "
+                f"{damaged[0].reason}"
             )
 
 
@@ -236,7 +238,7 @@ class Feed:
             if each.row not in self._damaged:
                 self._damaged[each.row] = each
                 warnings.warn(f"another image stands in for a damaged one: {each.reason}", stacklevel=3)
-        self._parts.examples.check(self.damaged)
+        self._parts.examples.check(list(self._damaged.values()))
 
 
 def open_feed(
@@ -328,6 +330,8 @@ def _end_with_parent() -> None:
 def _next(made: Any) -> _Part:
     try:
         return next(made)
+    except UserError as error:
+        raise UserError(*error.args) from error  # without the lines that grain adds
     except RuntimeError as error:
         if "Worker process was terminated" not in str(error):
             raise

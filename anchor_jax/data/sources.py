@@ -337,7 +337,7 @@ class Files(Sequence[Path]):
     def __len__(self) -> int:
         return len(self._ends) - 1
 
-    def __getitem__(self, row: int) -> Path:
+    def __getitem__(self, row: int) -> Path:  # pyright: ignore[reportIncompatibleMethodOverride]  # no slices
         if not 0 <= row < len(self):
             raise IndexError(row)
         return self._folder / os.fsdecode(self._names[self._ends[row] : self._ends[row + 1]])
