@@ -59,9 +59,10 @@ def random_resized_crop(example: Example, image_size: int, area: Sequence[float]
 
 def random_box(rng: np.random.Generator, width: int, height: int, area: Sequence[float]) -> Box:
     """Where a random crop is: `RandomResizedCrop.get_params` of torchvision, for an image of this size."""
+    least, greatest = area
     low, high = map(math.log, _ASPECT_RATIOS)
     for _ in range(_TRIES):
-        target = width * height * rng.uniform(*area)
+        target = width * height * rng.uniform(least, greatest)
         ratio = math.exp(rng.uniform(low, high))
         w, h = round(math.sqrt(target * ratio)), round(math.sqrt(target / ratio))
         if 0 < w <= width and 0 < h <= height:
