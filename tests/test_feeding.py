@@ -129,7 +129,7 @@ def test_crops_at_a_reduced_scale_are_near_those_of_pillow(tmp_path, photograph,
     assert difference.max() <= (19 if scale > 1 else 1)
 
 
-def test_reduced_scales_are_taken_by_pillow_and_simplejpeg_alike(tmp_path, monkeypatch):
+def test_files_are_decoded_at_a_reduced_scale(tmp_path, monkeypatch):
     sizes = []
     decode = cropping.simplejpeg.decode_jpeg
     monkeypatch.setattr(
@@ -140,6 +140,12 @@ def test_reduced_scales_are_taken_by_pillow_and_simplejpeg_alike(tmp_path, monke
     for image_size in (84, 83, 41, 20):
         random_resized_crop(example_of(tmp_path / "a.jpg"), image_size, AREA, [0])
     assert [shape[:2] for shape in sizes] == [(math.ceil(333 / s), math.ceil(401 / s)) for s in (1, 2, 4, 8)]
+
+
+def test_decompression_bombs_are_refused(imagenet_like, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(UserError, match=r"cannot read image .* \(DecompressionBombError"):
+        random_resized_crop(example_of(imagenet_like.files("train")[12]), SIZE, AREA, [0])
 
 
 def test_unreadable_images_are_told(imagenet_like):

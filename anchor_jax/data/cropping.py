@@ -5,14 +5,15 @@ what it is resized to, its file is decoded at 1/2, 1/4 or 1/8 of its scale. What
 fast_image_resize, by way of cykooz_resizer: Pillow's algorithm in vector instructions.
 """
 
-import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import simplejpeg
 from cykooz_resizer import CropBox, FilterType, ImageData, PixelType, ResizeAlg, ResizeOptions, Resizer
+from PIL import Image
 
 from anchor_jax.data.dataset import reading
 from anchor_jax.data.decoding import Example, converted, opened
@@ -25,7 +26,10 @@ _GAP = (
     2  # times that a crop is still larger than its target where it is decoded at one of them, as in Pillow's thumbnails
 )
 
+_COLOURS = ("YCbCr", "Gray")  # of JPEG files, which simplejpeg converts to RGB as Pillow does
+
 Box = tuple[int, int, int, int]  # left, top, right and bottom edge, in pixels
+BoxIn = Callable[[int, int], Box]  # of an image of this width and height
 
 
 def random_resized_crop(example: Example, image_size: int, area: Sequence[float], seed: list[int]) -> np.ndarray:
@@ -45,16 +49,13 @@ def random_resized_crop(example: Example, image_size: int, area: Sequence[float]
     Raises:
       UserError: the image cannot be read, or has more than 8 bits.
     """
-    content = _content(example)
-    with opened(example._replace(file=content)) as image:
-        box = random_box(np.random.default_rng(seed), *image.size, area)
-        if image.format == "JPEG" and image.mode in ("RGB", "L"):
-            scale = reduction(box, image_size)
-            width, height = (math.ceil(pixels / scale) for pixels in image.size)
-            with contextlib.suppress(ValueError):  # damaged: Pillow has the last word
-                pixels = simplejpeg.decode_jpeg(content, "RGB", min_height=height, min_width=width)
-                return _resized(pixels, [edge / scale for edge in box], image_size)
-        return _resized(np.asarray(converted(image, "RGB", example.where)), box, image_size)
+    example = example._replace(file=_content(example))
+
+    def box_in(width: int, height: int) -> Box:
+        return random_box(np.random.default_rng(seed), width, height, area)
+
+    pixels, box = _part_of_jpeg(example, box_in, image_size) or _part_of_any(example, box_in)
+    return _resized(pixels, box, image_size)
 
 
 def random_box(rng: np.random.Generator, width: int, height: int, area: Sequence[float]) -> Box:
@@ -84,6 +85,27 @@ def _content(example: Example) -> bytes:
         with reading(f"image {example.where}", "replace or remove it"):
             return example.file.read_bytes()
     return example.file
+
+
+def _part_of_jpeg(example: Example, box_in: BoxIn, image_size: int) -> tuple[np.ndarray, Sequence[float]] | None:
+    """A JPEG file decoded at the scale that its crop allows, and where in it that is; None if Pillow is to say more."""
+    try:
+        header: Any = simplejpeg.decode_jpeg_header(example.file)
+        height, width, colours, _ = header
+        if colours not in _COLOURS or width * height > (Image.MAX_IMAGE_PIXELS or math.inf):
+            return None
+        box = box_in(width, height)
+        scale = reduction(box, image_size)
+        reduced = {"min_height": math.ceil(height / scale), "min_width": math.ceil(width / scale)}
+        pixels = simplejpeg.decode_jpeg(example.file, "RGB", **reduced)
+    except ValueError:  # another kind of file, or a damaged one
+        return None
+    return pixels, [edge / scale for edge in box]
+
+
+def _part_of_any(example: Example, box_in: BoxIn) -> tuple[np.ndarray, Sequence[float]]:
+    with opened(example) as image:
+        return np.asarray(converted(image, "RGB", example.where)), box_in(*image.size)
 
 
 def reduction(box: Box, image_size: int) -> int:
