@@ -3,7 +3,7 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 DEMO ?= runs/demo
 BENCHMARKS ?= runs/benchmarks
-OLDEST := tests/test_backends.py tests/test_parallel.py tests/test_inference.py tests/test_training.py tests/test_sources.py
+OLDEST := tests/test_backends.py tests/test_parallel.py tests/test_inference.py tests/test_training.py tests/test_sources.py tests/test_feeding.py
 
 .PHONY: demo test bench lint clean help
 

@@ -1,6 +1,8 @@
 """The PyTorch side of `input.py`, as its user would write it: a DataLoader with worker processes."""
 
-from collections.abc import Sequence
+import itertools
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +36,51 @@ class Augmented(Dataset):
         if torch.rand(()) < 0.5:
             image = image.flip(-1)
         return (image.float() / 255 - 0.5) / 0.25
+
+
+class Cropped(Dataset):
+    """Random crop, resized, and mirror, as torchvision has Pillow make them, then normalisation, of one file."""
+
+    def __init__(self, files: Sequence[Path], labels: np.ndarray, size: int, area: tuple[float, float]):
+        self._files = files
+        self._labels = labels.tolist()
+        self._size = size
+        self._area = area
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, row: int) -> tuple[torch.Tensor, int]:
+        image = Image.open(self._files[row]).convert("RGB")
+        crop = image.resize((self._size, self._size), Image.Resampling.BILINEAR, box=self._box(*image.size))
+        if torch.rand(()) < 0.5:
+            crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        pixels = torch.from_numpy(np.array(crop)).permute(2, 0, 1)
+        return (pixels.float() / 255 - 0.5) / 0.25, self._labels[row]
+
+    def _box(self, width, height):
+        for _ in range(10):
+            area = width * height * torch.empty(()).uniform_(*self._area).item()
+            ratio = math.exp(torch.empty(()).uniform_(math.log(3 / 4), math.log(4 / 3)).item())
+            w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if 0 < w <= width and 0 < h <= height:
+                left, top = int(torch.randint(width - w + 1, ())), int(torch.randint(height - h + 1, ()))
+                return left, top, left + w, top + h
+        return 0, 0, width, height
+
+
+def endless(dataset: Dataset, batch_size: int, num_workers: int) -> Iterator[torch.Tensor]:
+    """Pass after pass over a data set, in whole batches, by workers that stay."""
+    loader = DataLoader(
+        dataset,
+        batch_size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=num_workers,
+        multiprocessing_context="spawn",  # JAX has threads, which a fork may deadlock
+        persistent_workers=True,
+    )
+    return itertools.chain.from_iterable(itertools.repeat(loader))
 
 
 class Epoch:

@@ -4,6 +4,7 @@ import os
 
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
 
+import imagenet_like as likeness
 import jax
 import numpy as np
 import pytest
@@ -59,6 +60,11 @@ def own_cache(tmp_path_factory):
 @pytest.fixture
 def tiny(tmp_path) -> ConfigDict:
     return tiny_config(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def imagenet_like(tmp_path_factory) -> likeness.ImagenetLike:
+    return likeness.write(tmp_path_factory.mktemp("imagenet_like"))
 
 
 def quickly(function, **options):

@@ -59,11 +59,13 @@ def test_startup(tmp_path):
 
 def test_input(tmp_path):
     arguments = ("--png_images=0", "--jpeg_images=8", "--jpeg_size=20", "--batch_size=4", "--workers=1")
-    speeds = results_of(tmp_path, "input", *arguments)
+    speeds = results_of(tmp_path, "input", *arguments, "--stream_images=8", "--stream_size=16")
+    streamed = "stream of jpeg 500x375 to 16x16"
+    assert ("anchor_jax", streamed) in speeds
     ours = {("anchor_jax", f"jpeg 20x20, {case}") for case in ("decode a folder", "decode array_record", "augment")}
     assert ours <= speeds.keys()
     if importlib.util.find_spec("torch"):
-        assert ("pytorch", "jpeg 20x20, decode a folder and augment") in speeds
+        assert speeds.keys() >= {("pytorch", "jpeg 20x20, decode a folder and augment"), ("pytorch", streamed)}
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def cached(encoded: Encoded, decode: Callable[[Encoded], tuple[np.ndarray, np.nd
 
     The folder is `cache_dir`, or the default of `load` where that is empty.
     """
-    cache = _cache_file(encoded.title, encoded.image_size, encoded.files, cache_dir)
+    cache = _cache_file(encoded, cache_dir)
     if cache.is_file():
         try:
             return _read_cache(cache)
@@ -35,10 +35,11 @@ def cached(encoded: Encoded, decode: Callable[[Encoded], tuple[np.ndarray, np.nd
     return dataset
 
 
-def _cache_file(title: str, image_size: int, files: list[Path], cache_dir: str) -> Path:
+def _cache_file(encoded: Encoded, cache_dir: str) -> Path:
     folder = Path(cache_dir).expanduser() if cache_dir else cache_folder()
-    digest = hashlib.sha256(repr((_FORMAT, title, image_size)).encode())
-    for file in files:
+    title, image_size = encoded.title, encoded.image_size
+    digest = hashlib.sha256(repr((_FORMAT, title, image_size, encoded.crop_fraction)).encode())
+    for file in encoded.files:
         with reading(f"'{file}'", "replace or remove it"):
             status = file.stat()
         digest.update(repr((str(file), status.st_size, status.st_mtime_ns)).encode())

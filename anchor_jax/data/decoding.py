@@ -6,8 +6,9 @@ import itertools
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,7 +39,8 @@ class Encoded(NamedTuple):
     example: Callable[[int], Example]
     mode: Callable[[], str]  # Pillow's, "L" or "RGB"; not a value, since it may take a look at every image
     image_size: int  # 0: as stored
-    files: list[Path]  # while none of them changes, neither does any image
+    files: Sequence[Path]  # while none of them changes, neither does any image
+    crop_fraction: float = 1.0  # of the shorter side, of which a central crop is resized to `image_size`
 
 
 def decode_all(encoded: Encoded) -> tuple[np.ndarray, np.ndarray]:
@@ -51,15 +53,15 @@ def decode_batches(encoded: Encoded, size: int) -> Generator[tuple[np.ndarray, n
 
     Whatever N is, no more than the batch that was taken and `_BATCHES_AHEAD` others are in memory.
     """
-    mode, first = encoded.mode(), encoded.example(0)
-    shape = _decode(first, mode, encoded.image_size).shape
+    first, decode = encoded.example(0), _decoder(encoded)
+    shape = decode(first).shape
     num_threads = os.cpu_count() or 1
     task_size = min(_ROWS_PER_TASK, math.ceil(size / num_threads))
 
     def fill(images: np.ndarray, labels: np.ndarray, start: int) -> None:
         for row in range(len(images)):
             current = encoded.example(start + row)
-            image = _decode(current, mode, encoded.image_size)
+            image = decode(current)
             if image.shape != shape:
                 raise UserError(
                     f"images differ in size: {first.where} is {shape[0]}x{shape[1]}, {current.where} is "
@@ -90,30 +92,53 @@ def decode_batches(encoded: Encoded, size: int) -> Generator[tuple[np.ndarray, n
 
 def shape_of(encoded: Encoded) -> tuple[int, int, int]:
     """H, W and C of the first image, decoded."""
-    height, width, channels = _decode(encoded.example(0), encoded.mode(), encoded.image_size).shape
+    height, width, channels = _decoder(encoded)(encoded.example(0)).shape
     return height, width, channels
 
 
-def _decode(example: Example, mode: str, image_size: int) -> np.ndarray:
-    with _opened(example) as image:
-        if image.mode.startswith(("I", "F")):  # Pillow would clip these to 8 bits, not scale them
-            raise UserError(f"image {example.where} has pixels of mode {image.mode}; 8 bits are expected")
-        if image.mode == "P" and "transparency" in image.info:
-            image = image.convert("RGBA")  # what Pillow's own warning asks for
-        image = image.convert(mode)
+def _decoder(encoded: Encoded) -> Callable[[Example], np.ndarray]:
+    return partial(decoded, mode=encoded.mode(), image_size=encoded.image_size, crop_fraction=encoded.crop_fraction)
+
+
+def decoded(example: Example, *, mode: str, image_size: int = 0, crop_fraction: float = 1.0) -> np.ndarray:
+    """An image as uint8 `[H, W, C]`, as it is stored; an orientation that EXIF asks for is not applied.
+
+    Args:
+      example: the image.
+      mode: "L" or "RGB".
+      image_size: S; 0 keeps the stored size. Otherwise the shorter side is resized to `round(S / crop_fraction)`, of
+        which the centre is S x S; bicubic, with antialiasing.
+      crop_fraction: in (0, 1].
+
+    Raises:
+      UserError: the image cannot be read, or has more than 8 bits.
+    """
+    with opened(example) as image:
+        image = converted(image, mode, example.where)
         if image_size:
-            image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BICUBIC)
+            border = (1 - image_size / round(image_size / crop_fraction)) / 2
+            image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BICUBIC, bleed=border)
         return np.asarray(image).reshape(image.height, image.width, len(mode))
+
+
+def converted(image: Image.Image, mode: str, where: str) -> Image.Image:
+    """An image in the mode "L" or "RGB", without its transparency; refused where it has more than 8 bits."""
+    if image.mode.startswith(("I", "F")):  # Pillow would clip these to 8 bits, not scale them
+        raise UserError(f"image {where} has pixels of mode {image.mode}; 8 bits are expected")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # what Pillow's own warning asks for
+    return image.convert(mode)
 
 
 def mode_of(example: Example) -> str:
     """Pillow's mode of an image, such as "RGB", from its header alone."""
-    with _opened(example) as image:
+    with opened(example) as image:
         return image.mode
 
 
 @contextlib.contextmanager
-def _opened(example: Example) -> Iterator[Image.Image]:
+def opened(example: Example) -> Iterator[Image.Image]:
+    """An image of which Pillow has read the header; every failure to read it is told as one UserError."""
     file = io.BytesIO(example.file) if isinstance(example.file, bytes) else example.file
     with reading(f"image {example.where}", "replace or remove it"), Image.open(file) as image:
         yield image

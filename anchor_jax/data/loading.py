@@ -105,7 +105,12 @@ def _load(config, split):
 
 
 def _place(config):
-    return {"name": config.name, "path": config.path, "image_size": config.image_size}
+    return {
+        "name": config.name,
+        "path": config.path,
+        "image_size": config.image_size,
+        "crop_fraction": config.crop_fraction,
+    }
 
 
 def _rows_of(dataset, rows):

@@ -3,7 +3,7 @@
 import difflib
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +27,7 @@ class _Request(NamedTuple):
     name: str
     path: str
     image_size: int
+    crop_fraction: float
 
 
 def load(
@@ -36,6 +37,7 @@ def load(
     name: str = "",
     path: str | os.PathLike[str] = "",
     image_size: int = 0,
+    crop_fraction: float = 1.0,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Dataset:
     """Loads one split of a data set into memory; nothing is ever downloaded.
@@ -49,8 +51,9 @@ def load(
       split: name of the split; "tfds" also takes slices such as "train[:90%]".
       name: the data set's name, for "tfds" only.
       path: TFDS data directory (default: $TFDS_DATA_DIR, then ~/tensorflow_datasets), image folder or file.
-      image_size: 0 keeps the stored size; S resizes the shorter side to S and crops the centre to S x S
-        ("tfds" and "folder").
+      image_size: 0 keeps the stored size; S resizes the shorter side to `round(S / crop_fraction)` and crops the
+        centre to S x S ("tfds" and "folder").
+      crop_fraction: in (0, 1].
       cache_dir: folder of the decoded images (default: $ANCHOR_JAX_CACHE, then $XDG_CACHE_HOME/anchor_jax,
         then ~/.cache/anchor_jax).
 
@@ -60,7 +63,7 @@ def load(
     Raises:
       UserError: an unknown source, data set or split, a data set that is not prepared, or unusable files.
     """
-    found, where = _opened(source, split, name, path, image_size)
+    found, where = _opened(source, _Request(split, name, os.fspath(path), image_size, crop_fraction))
     if isinstance(found, Encoded):
         found = cached(found, decode_all, os.fspath(cache_dir or ""))
     return _sized(validated(found, where), source, image_size)
@@ -73,6 +76,7 @@ def open_stream(
     name: str = "",
     path: str | os.PathLike[str] = "",
     image_size: int = 0,
+    crop_fraction: float = 1.0,
     mode: str = "",
     title: str = "",
 ) -> Stream:
@@ -84,6 +88,7 @@ def open_stream(
       name: see `load`.
       path: see `load`.
       image_size: see `load`.
+      crop_fraction: see `load`.
       mode: "L" or "RGB", to which images of "tfds" and "folder" are converted; "": as `load` does.
       title: name of the stream; "": the source and split.
 
@@ -93,14 +98,41 @@ def open_stream(
     Raises:
       UserError: as `load` does; for damaged images, sizes and labels when their batch is asked for.
     """
-    found, where = _opened(source, split, name, path, image_size)
+    found, where = _opened(source, _Request(split, name, os.fspath(path), image_size, crop_fraction))
     if isinstance(found, Dataset):
         return stream_of(_sized(validated(found, where), source, image_size), title or where)
     check_classes(found.label_names, found.title)
     return stream_of_encoded(found._replace(mode=lambda: mode) if mode else found, title or where)
 
 
-def open_images(path: str | os.PathLike[str], *, image_size: int, mode: str, title: str) -> Stream:
+def open_encoded(
+    source: str,
+    split: str,
+    *,
+    name: str = "",
+    path: str | os.PathLike[str] = "",
+    image_size: int = 0,
+    crop_fraction: float = 1.0,
+) -> Encoded:
+    """Opens one split of "tfds" or "folder" for random access, without a look at its images; see `load`.
+
+    Raises:
+      UserError: another source, fewer than two classes, or as `load` does.
+    """
+    if source in _SOURCES and source not in _ENCODED:
+        raise UserError(
+            f"source '{source}' is no stream of encoded images; allowed: {', '.join(_ENCODED)}; for a set that fits "
+            "into memory set config.data.streaming=False"
+        )
+    found, _ = _opened(source, _Request(split, name, os.fspath(path), image_size, crop_fraction))
+    assert isinstance(found, Encoded)
+    check_classes(found.label_names, found.title)
+    return found
+
+
+def open_images(
+    path: str | os.PathLike[str], *, image_size: int, mode: str, title: str, crop_fraction: float = 1.0
+) -> Stream:
     """Opens all images below a folder, at any depth, as a stream of the one class "image", sorted by path.
 
     Args:
@@ -108,6 +140,7 @@ def open_images(path: str | os.PathLike[str], *, image_size: int, mode: str, tit
       image_size: see `load`.
       mode: see `open_stream`.
       title: name of the stream.
+      crop_fraction: see `load`.
 
     Raises:
       UserError: no folder, or no images in it; for damaged images and sizes when their batch is asked for.
@@ -118,7 +151,9 @@ def open_images(path: str | os.PathLike[str], *, image_size: int, mode: str, tit
         files = sorted(file for file in root.rglob("*") if is_image(file.name) and not _hidden(file.relative_to(root)))
     if not files:
         raise UserError(f"no images in '{root}' or below it; their names end in {', '.join(sorted(_IMAGE_SUFFIXES))}")
-    encoded = _encoded_files(root.name, ("image",), files, [0] * len(files), image_size)
+    names = [os.path.relpath(file, root) for file in files]
+    encoded = _encoded_files(root.name, ("image",), Files(root, names), np.zeros(len(files), np.int32))
+    encoded = encoded._replace(image_size=image_size, crop_fraction=crop_fraction)
     return stream_of_encoded(encoded._replace(mode=lambda: mode) if mode else encoded, title)
 
 
@@ -126,15 +161,22 @@ def _hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def _opened(
-    source: str, split: str, name: str, path: str | os.PathLike[str], image_size: int
-) -> tuple[Dataset | Encoded, str]:
+def _opened(source: str, request: _Request) -> tuple[Dataset | Encoded, str]:
     """What a source has, and what a message calls it."""
     if source not in _SOURCES:
         raise errors.unknown("data source", source, _SOURCES)
-    if image_size < 0:
-        raise UserError(f"data.image_size={image_size}; allowed: 0 (the stored size) or a number of pixels")
-    return _SOURCES[source](_Request(split, name, os.fspath(path), image_size)), f"{source} split '{split}'"
+    size, fraction = request.image_size, request.crop_fraction
+    if size < 0:
+        raise UserError(f"data.image_size={size}; allowed: 0 (the stored size) or a number of pixels")
+    if fraction != 1 and not (0 < fraction < 1 and size and source in _ENCODED):
+        raise UserError(
+            f"data.crop_fraction={fraction}; allowed: 1, or in (0, 1) where data.image_size is given, of the sources "
+            f"{', '.join(_ENCODED)}"
+        )
+    found = _SOURCES[source](request)
+    if isinstance(found, Encoded):
+        found = found._replace(image_size=size, crop_fraction=fraction)
+    return found, f"{source} split '{request.split}'"
 
 
 def _sized(dataset: Dataset, source: str, image_size: int) -> Dataset:
@@ -185,13 +227,21 @@ def _tfds(request: _Request) -> Encoded:
         files = sorted(Path(builder.data_dir).iterdir())
     title = f"{builder.info.full_name}-{request.split}"
 
-    def example(row: int) -> Example:
-        where = f"example {row} of {title}"
-        with reading(where, mend):
-            record = records[row]
-        return Example(record["image"], record["label"], where)
+    return Encoded(title, label_names, len(records), _RecordExamples(records, title, mend), lambda: mode, 0, files)
 
-    return Encoded(title, label_names, len(records), example, lambda: mode, request.image_size, files)
+
+class _RecordExamples(NamedTuple):
+    """The examples of a prepared set; it can be sent to another process, which opens the files anew."""
+
+    records: Sequence[Any]
+    title: str
+    mend: str
+
+    def __call__(self, row: int) -> Example:
+        where = f"example {row} of {self.title}"
+        with reading(where, self.mend):
+            record = self.records[row]
+        return Example(record["image"], record["label"], where)
 
 
 def tfds_data_dir(path: str) -> Path:
@@ -275,6 +325,24 @@ def _tfds_records(builder: Any, split: str, prepare: str) -> Sequence[Any]:
 # --- a folder of images ---------------------------------------------------------------------------------
 
 
+class Files(Sequence[Path]):
+    """Files of one folder. Their names are one string, in which millions take no more room than they do on disk."""
+
+    def __init__(self, folder: Path, names: Iterable[str]):
+        encoded = [os.fsencode(name) for name in names]
+        self._folder = folder
+        self._names = b"".join(encoded)
+        self._ends = np.cumsum([0, *map(len, encoded)])
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, row: int) -> Path:  # pyright: ignore[reportIncompatibleMethodOverride]  # no slices
+        if not 0 <= row < len(self):
+            raise IndexError(row)
+        return self._folder / os.fsdecode(self._names[self._ends[row] : self._ends[row + 1]])
+
+
 def _folder(request: _Request) -> Encoded:
     root = _given_path(request, f"source 'folder' needs a folder; {_FOLDER_LAYOUT}")
     with reading(f"folder '{root}'", _FOLDER_LAYOUT):
@@ -286,20 +354,28 @@ def _folder(request: _Request) -> Encoded:
             )
         label_names = subfolders(root / request.split)
         files, labels = _folder_files(root / request.split, label_names)
-    return _encoded_files(f"{root.name}-{request.split}", tuple(label_names), files, labels, request.image_size)
+    return _encoded_files(f"{root.name}-{request.split}", tuple(label_names), files, labels)
 
 
-def _encoded_files(
-    title: str, label_names: tuple[str, ...], files: list[Path], labels: list[int], image_size: int
-) -> Encoded:
-    def example(row: int) -> Example:
-        return Example(files[row], labels[row], str(files[row]))
+class _FileExamples(NamedTuple):
+    """The examples of a folder."""
+
+    files: Sequence[Path]
+    labels: np.ndarray  # int32 [N]
+
+    def __call__(self, row: int) -> Example:
+        file = self.files[row]
+        return Example(file, int(self.labels[row]), str(file))
+
+
+def _encoded_files(title: str, label_names: tuple[str, ...], files: Sequence[Path], labels: np.ndarray) -> Encoded:
+    example = _FileExamples(files, labels)
 
     @cache
     def mode() -> str:
         return "L" if all(mode_of(example(row)) == "L" for row in range(len(files))) else "RGB"
 
-    return Encoded(title, label_names, len(files), example, mode, image_size, files)
+    return Encoded(title, label_names, len(files), example, mode, 0, files)
 
 
 def subfolders(folder: Path) -> list[str]:
@@ -307,18 +383,18 @@ def subfolders(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
-def _folder_files(split: Path, label_names: list[str]) -> tuple[list[Path], list[int]]:
+def _folder_files(split: Path, label_names: list[str]) -> tuple[Files, np.ndarray]:
     """All images of a split, class by class, and their labels."""
     if not label_names:
         raise UserError(f"no class folders in '{split}'; {_FOLDER_LAYOUT}")
-    files, labels = [], []
-    for label, label_name in enumerate(label_names):
+    names, counts = [], []
+    for label_name in label_names:
         found = sorted(filter(is_image, os.listdir(split / label_name)))
         if not found:
             raise UserError(f"no images in class folder '{split / label_name}'; {_FOLDER_LAYOUT}")
-        files += [split / label_name / name for name in found]
-        labels += [label] * len(found)
-    return files, labels
+        names += [os.path.join(label_name, name) for name in found]
+        counts.append(len(found))
+    return Files(split, names), np.repeat(np.arange(len(label_names), dtype=np.int32), counts)
 
 
 def is_image(name: str) -> bool:
@@ -373,3 +449,4 @@ _SOURCES: dict[str, Callable[[_Request], Dataset | Encoded]] = {
     "folder": _folder,
     "npz": _npz,
 }
+_ENCODED = ("tfds", "folder")  # those of encoded images, which are resized

@@ -34,6 +34,7 @@ def open_spec(
     label_names: tuple[str, ...] | None = None,
     default_split: str = "test",
     tfds_dir: str | os.PathLike[str] = "",
+    crop_fraction: float = 1.0,
 ) -> Stream:
     """Opens the data set that a string names, its images made like those of a run.
 
@@ -52,6 +53,7 @@ def open_spec(
       label_names: of the run, if labels are to be counted as the run does; None: as the set does.
       default_split: the split where the spec names none.
       tfds_dir: where prepared sets are (default: $TFDS_DATA_DIR, then ~/tensorflow_datasets).
+      crop_fraction: of the run, for what is resized; see `load`.
 
     Returns:
       `Stream` named after the data set, and after the split if it is given.
@@ -59,14 +61,20 @@ def open_spec(
     Raises:
       UserError: a malformed spec, a set that `open_stream` refuses, images of another shape, other classes.
     """
-    stream = fitted(_opened(spec, image_shape, default_split, tfds_dir), image_shape)
+    stream = fitted(_opened(spec, image_shape, default_split, tfds_dir, crop_fraction), image_shape)
     return with_classes(stream, label_names) if label_names else stream
 
 
-def _opened(spec: str, image_shape: tuple[int, ...], default_split: str, tfds_dir: str | os.PathLike[str]) -> Stream:
+def _opened(
+    spec: str,
+    image_shape: tuple[int, ...],
+    default_split: str,
+    tfds_dir: str | os.PathLike[str],
+    crop_fraction: float,
+) -> Stream:
     kind, what, given_split = _parsed(spec)
     split = given_split or default_split
-    title, like = _title(kind, what, given_split), like_images_of(image_shape)
+    title, like = _title(kind, what, given_split), like_images_of(image_shape, crop_fraction)
     if kind == "tfds":
         _check_configuration(what)
         stream = open_stream("tfds", split, name=what, path=tfds_dir, title=title, **like)
@@ -81,10 +89,11 @@ def _opened(spec: str, image_shape: tuple[int, ...], default_split: str, tfds_di
     return open_stream(kind, split, path=what, title=title)
 
 
-def like_images_of(image_shape: tuple[int, ...]) -> dict[str, Any]:
+def like_images_of(image_shape: tuple[int, ...], crop_fraction: float = 1.0) -> dict[str, Any]:
     """What `open_stream` needs to make images as those of a run: resized if they are square, grey or RGB."""
     height, width, channels = image_shape
-    return {"image_size": height if height == width else 0, "mode": MODES.get(channels, "")}
+    resized = {"image_size": height, "crop_fraction": crop_fraction} if height == width else {"image_size": 0}
+    return {**resized, "mode": MODES.get(channels, "")}
 
 
 def _parsed(spec: str) -> tuple[str, str, str]:
