@@ -56,7 +56,7 @@ def after_steps(transformation, params, gradients):
         updates, held = transformation.update(gradient, held, params)
         return optax.apply_updates(params, updates), held
 
-    held = transformation.init(params)
+    held = compiled(transformation.init)(params)
     for gradient in gradients:
         params, held = step(params, held, gradient)
     return params
