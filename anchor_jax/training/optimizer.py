@@ -151,7 +151,10 @@ def _add_decayed_weights(config):
 
 
 def _scale_by_layer(decay):
-    return optax.stateless(lambda updates, params: jax.tree.map(jnp.multiply, updates, layer_scales(params, decay)))
+    def scaled(updates, params):
+        return jax.tree.map(jnp.multiply, updates, layer_scales(params, decay))
+
+    return optax.stateless(scaled)
 
 
 def _place(module: str) -> tuple[float, float] | None:
