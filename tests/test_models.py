@@ -17,6 +17,8 @@ from anchor_jax.data import Normalization
 from anchor_jax.models.layers import StochasticDepth, depth_rates
 from anchor_jax.models.swin_v2 import unit
 from anchor_jax.training import state
+from anchor_jax.training.loop import prepare
+from anchor_jax.training.prediction import model_of
 from anchor_jax.training.step import Totals, TrainData, make_train_step
 
 NUM_CLASSES = 7
@@ -245,6 +247,13 @@ def test_rematerialisation_gives_the_same(tiny_model):
     plain, again = tiny_model.train(0)
     largest = max(np.abs(gradient).max() for gradient in jax.tree.leaves(plain.gradients))
     assert_close(again, plain, atol=1e-5 * largest)
+
+
+def test_rematerialisation_is_for_the_model_in_training_alone(tiny, tmp_path):
+    tiny.model.remat = True
+    training = prepare(tiny, tmp_path / "run")
+    assert training.model.remat
+    assert not model_of(training.run).remat
 
 
 def test_rematerialisation_needs_less_memory():
