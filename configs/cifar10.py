@@ -9,7 +9,8 @@ its command).
 
 The data set must be prepared by tensorflow-datasets (in TFDS_DATA_DIR or --config.data.path). The paper's
 table (arXiv 2406.00529) compares this run with `--config.anchoring.mask_prob=0` and with
-`--config.anchoring.enabled=False`.
+`--config.anchoring.enabled=False`, and all three with wrong labels, such as a tenth of them:
+`--config.data.label_noise=0.1`.
 """
 
 from anchor_jax.config import Config, base

@@ -1,35 +1,128 @@
 """Configurations: every experiment is one, and what is wrong in one is told."""
 
 import importlib
+import json
+from functools import partial
 from pathlib import Path
 
+import estimate
+import jax
+import numpy as np
+import optax
 import pytest
+from torchvision.models import ViT_B_16_Weights
 
 from anchor_jax import UserError, config, models
+from anchor_jax.training import optimizer, state
 from anchor_jax.training.loop import prepare
 
-EXPERIMENTS = sorted(file.stem for file in (Path(__file__).parents[1] / "configs").glob("*.py"))
+ROOT = Path(__file__).parents[1]
+EXPERIMENTS = sorted(file.stem for file in (ROOT / "configs").glob("[a-z]*.py"))  # what begins with "_" is shared
+STREAMING = [name for name in EXPERIMENTS if name.startswith(("imagenet_", "finetune"))]
+POLICIES = [name for name in EXPERIMENTS if name.startswith("cifar100_")]
+
+
+def config_of(experiment):
+    return importlib.import_module(f"configs.{experiment}").get_config()
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_is_valid_and_tells_its_command(experiment):
     module = importlib.import_module(f"configs.{experiment}")
     config.validate(module.get_config())
+    assert module.get_config().data.streaming == (experiment in STREAMING)
     assert f"python train.py --config configs/{experiment}.py --workdir runs/{experiment}" in module.__doc__
 
 
+def flat_differences(one, other):
+    """Keys in which two experiments differ."""
+    one, other = (config.flatten(config_of(experiment)) for experiment in (one, other))
+    return {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
+
+
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_makes_its_model_optimizer_and_schedule(experiment):
+    """Without computing anything, at full size."""
+    given, steps_per_epoch = config_of(experiment), 10
+    size = given.data.image_size or 32
+    total = round(given.training.total_epochs * steps_per_epoch)
+    model = models.create(given.model.name, 1000, dtype=given.model.dtype, **dict(given.model.options))
+    schedule = optimizer.create_schedule(given.optimizer, steps_per_epoch, total)
+    transformation = optimizer.create(given.optimizer, schedule)
+    create = partial(state.create, model, transformation)
+    first = jax.eval_shape(lambda: create(jax.random.key(0), (1, size, size, 6)))
+    updates, _ = jax.eval_shape(transformation.update, first.params, first.opt_state, first.params)
+    after = jax.eval_shape(optax.apply_updates, first.params, updates)
+    assert jax.tree.map(lambda leaf: leaf.shape, after) == jax.tree.map(lambda leaf: leaf.shape, first.params)
+    rates = [float(schedule(step)) for step in (0, total // 2, total)]
+    assert np.isfinite(rates).all()
+    assert max(rates) <= given.optimizer.learning_rate * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("experiment", sorted(set(EXPERIMENTS) - set(STREAMING) - set(POLICIES)))
 def test_every_experiment_takes_a_step(experiment, tiny, tmp_path):
-    given = importlib.import_module(f"configs.{experiment}").get_config()
+    given = config_of(experiment)
     given.data = tiny.data
     given.data.path = str(tmp_path / "tiny.npz")
-    given.model.options.width = 4
+    given.model.options.width, given.model.options.stage_sizes = 4, (1, 1)
     given.training.batch_size = 16
     given.evaluation.num_references, given.evaluation.saved_references = 2, 4
     training = prepare(given, tmp_path / experiment)
     current, numbers = training.advance(training.first_state(), 1)
     assert int(current.step) == 1
     assert numbers["loss"] > 0
+
+
+@pytest.mark.parametrize("experiment", POLICIES)
+def test_experiments_on_cifar100_are_those_on_cifar10_on_other_data(experiment):
+    assert flat_differences(experiment, experiment.replace("100", "10")) == {"data.name"}
+    assert flat_differences(experiment, "cifar100") == {"augmentation.policy"}
+
+
+def test_swin_experiments_are_the_recipe_of_the_released_code():
+    """LLNL/anchoring, ImageNet/run_train.sh."""
+    given = config.flatten(config_of("imagenet_swin_v2_b"))
+    assert given["training.total_epochs"] == 400
+    assert given["training.batch_size"] == 16 * 32
+    assert given["optimizer.learning_rate"] == 1e-4
+    assert given["optimizer.final_learning_rate"] == 1e-6
+    assert given["optimizer.clip_norm"] == 5
+    assert given["data.repeats"] == 4
+    assert 1 - given["training.ema_decay"] == pytest.approx((1 - 0.99998) * 512 * 32 / 400)
+    for name in ("imagenet_swin_v2_t", "imagenet_swin_v2_s"):
+        assert flat_differences(name, "imagenet_swin_v2_b") == {"model.name"}
+
+
+def numbers_by_metric(results):
+    return {result["metric"]: result["median"] for result in results}
+
+
+def committed_estimates():
+    return json.loads((ROOT / "docs/results/estimates.json").read_text())
+
+
+@pytest.mark.parametrize("experiment", STREAMING)
+def test_estimates_stand_in_the_experiments(experiment):
+    numbers = numbers_by_metric(r for r in committed_estimates()["results"] if r["case"] == experiment)
+    told = " ".join(importlib.import_module(f"configs.{experiment}").__doc__.split())
+    least = "at least " if numbers["chip_hours_moving"] > numbers["chip_hours_computing"] else ""
+    assert "An estimate, not measured" in told
+    assert f": {least}{numbers['chip_hours']:.2g} chip-hours" in told
+    assert f"{numbers['memory']:.2g} GB on each of eight" in told
+
+
+def test_estimates_are_what_the_command_gives():
+    experiment, content = "imagenet_vit_b16", committed_estimates()
+    stated = content["environment"]["stated"]
+    rate = stated["peak"] * stated["fraction"]
+    results = estimate.estimated(experiment, config_of(experiment), stated["chips"], rate, stated["bandwidth"])
+    numbers = numbers_by_metric(result._asdict() | {"median": result.median} for result in results)
+    committed = numbers_by_metric(r for r in content["results"] if r["case"] == experiment)
+    assert numbers == pytest.approx(committed, rel=0.05)  # other versions of JAX count a little differently
+    # torchvision counts a product and a sum as one, and sees three channels
+    assert numbers["forward_flop"] == pytest.approx(2 * ViT_B_16_Weights.IMAGENET1K_V1.meta["_ops"], rel=0.05)
+    # parameters, gradients, two moments and the average
+    assert numbers["parameters_and_optimizer"] == pytest.approx(5 * 4 * 86_567_656e-9, rel=0.01)
 
 
 def test_cifar_experiments_are_the_protocol_of_the_paper():

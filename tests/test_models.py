@@ -17,6 +17,8 @@ from anchor_jax.data import Normalization
 from anchor_jax.models.layers import StochasticDepth, depth_rates
 from anchor_jax.models.swin_v2 import unit
 from anchor_jax.training import state
+from anchor_jax.training.loop import prepare
+from anchor_jax.training.prediction import model_of
 from anchor_jax.training.step import Totals, TrainData, make_train_step
 
 NUM_CLASSES = 7
@@ -24,6 +26,7 @@ BATCH = 4
 
 TINY_RESNET = {"width": 4, "stage_sizes": (1, 1)}
 TINY_VIT = {"patch_size": 4, "width": 16, "depth": 2, "num_heads": 2}
+DEEP_VIT = TINY_VIT | {"depth": 5}
 TINY_SWIN = {"patch_size": 2, "width": 8, "stage_sizes": (2, 1), "num_heads": (1, 2), "window": 4}
 
 # name, options and side of the images: every family, with the blocks, stems and tokens that it has
@@ -118,24 +121,27 @@ class Tiny:
     def evaluated(self):
         return self.evaluate(self.inputs)
 
-    def loss(self, params, draw):
+    @property
+    def rematerialised(self):
+        """The same model, which computes its blocks again."""
+        return models.create(self.name, NUM_CLASSES, remat=True, **self.options)
+
+    def loss(self, model, params, draw):
         """A loss of training, and what else comes of it: logits and new statistics."""
         variables, rngs = {**self.variables, "params": params}, {"stochastic_depth": jax.random.key(draw)}
-        logits, updates = self.model.apply(variables, self.inputs, train=True, mutable=["batch_stats"], rngs=rngs)
+        logits, updates = model.apply(variables, self.inputs, train=True, mutable=["batch_stats"], rngs=rngs)
         return jnp.sum(jnp.square(logits)), (logits, updates.get("batch_stats"))
 
     @functools.cached_property
     def train(self):
         """The number of a draw -> `Trained`, plain and rematerialised, compiled."""
 
-        def trained(loss, draw):
-            (value, (logits, statistics)), gradients = jax.value_and_grad(loss, has_aux=True)(
-                self.variables["params"], draw
-            )
+        def trained(model, draw):
+            loss = jax.value_and_grad(partial(self.loss, model), has_aux=True)
+            (value, (logits, statistics)), gradients = loss(self.variables["params"], draw)
             return Trained(value, logits, statistics, gradients)
 
-        both = jax.jit(lambda draw: (trained(self.loss, draw), trained(jax.checkpoint(self.loss), draw)))
-        return on_host(both)
+        return on_host(jax.jit(lambda draw: (trained(self.model, draw), trained(self.rematerialised, draw))))
 
     @functools.cached_property
     def trained(self):
@@ -236,9 +242,36 @@ def test_gradients_are_finite_and_reach_every_parameter(tiny_model):
 
 
 def test_rematerialisation_gives_the_same(tiny_model):
+    first = jax.eval_shape(tiny_model.rematerialised.init, jax.random.key(0), tiny_model.inputs)
+    assert first == jax.eval_shape(lambda: tiny_model.first_variables)
     plain, again = tiny_model.train(0)
     largest = max(np.abs(gradient).max() for gradient in jax.tree.leaves(plain.gradients))
     assert_close(again, plain, atol=1e-5 * largest)
+
+
+def test_rematerialisation_is_for_the_model_in_training_alone(tiny, tmp_path):
+    tiny.model.remat = True
+    training = prepare(tiny, tmp_path / "run")
+    assert training.model.remat
+    assert not model_of(training.run).remat
+
+
+def test_rematerialisation_needs_less_memory():
+    """As XLA plans it, for the gradient of a deep ViT; nothing changes where nothing is trained."""
+    plain, again = (models.create("vit_b16", NUM_CLASSES, remat=remat, **DEEP_VIT) for remat in (False, True))
+    inputs = jax.ShapeDtypeStruct((BATCH, 16, 16, 6), jnp.float32)
+    variables = jax.eval_shape(plain.init, jax.random.key(0), inputs)
+    # XLA on CPU drops the barriers between what is computed twice, and makes one of them again
+    as_elsewhere = {"xla_disable_hlo_passes": "cse_barrier_expander,optimization-barrier-expander,cse"}
+
+    def planned(model):
+        gradient = jax.jit(jax.grad(lambda variables, inputs: jnp.sum(model.apply(variables, inputs, train=True))))
+        compiled = gradient.lower(variables, inputs).compile(compiler_options=as_elsewhere)
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert planned(again) < 0.5 * planned(plain)
+    evaluations = [str(jax.make_jaxpr(model.apply)(variables, inputs)) for model in (plain, again)]
+    assert evaluations[0] == evaluations[1]
 
 
 def test_jit_and_vmap_give_what_the_plain_call_gives(tiny_model):
@@ -344,23 +377,23 @@ def test_without_stochastic_depth_a_swin_trains_as_it_evaluates_and_needs_no_ran
 
 
 @pytest.mark.parametrize("case", ONE_OF_EACH_FAMILY.values())
-def test_one_step_of_training_is_the_same_on_one_and_on_two_devices(tiny, case):
+def test_one_step_of_training_is_the_same_on_one_and_on_two_devices_that_rematerialise(tiny, case):
     tiny_model = tiny_of(case)
     tiny.augmentation.crop_padding, tiny.augmentation.flip = 0, False
-    model = models.create(tiny_model.name, NUM_CLASSES, axis_name=parallel.AXIS, **tiny_model.options)
+    create = partial(models.create, tiny_model.name, NUM_CLASSES, axis_name=parallel.AXIS, **tiny_model.options)
     optimizer = optax.sgd(0.1)
     rng, num = np.random.default_rng(4), tiny.training.batch_size
     images = rng.integers(0, 256, (num, tiny_model.side, tiny_model.side, 3), np.uint8)
     rows = np.arange(num, dtype=np.int32)
     data = TrainData(images, rng.integers(0, NUM_CLASSES, num, np.int32), rows)
-    step = make_train_step(model, optimizer, tiny, Normalization((0.5,) * 3, (0.25,) * 3))
     variables = {"batch_stats": {}} | tiny_model.first_variables
     before = jax.device_get(
         (state.TrainState(0, **variables, opt_state=optimizer.init(variables["params"])), Totals.zeros())
     )
     after = []
-    for num_devices in (1, 2):
+    for num_devices, remat in ((1, False), (2, True)):
         mesh = parallel.mesh(num_devices)
+        step = make_train_step(create(remat=remat), optimizer, tiny, Normalization((0.5,) * 3, (0.25,) * 3))
         carry, held = parallel.replicated((before, data), mesh)
         after.append(jax.device_get(parallel.repeated(step, mesh)(carry, 1, held, rows)))
     assert_close(after[1], after[0], rtol=2e-4, atol=2e-5)

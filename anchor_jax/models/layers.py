@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,9 @@ he_kernel_init = nn.initializers.variance_scaling(2, "fan_out", "normal")
 transformer_kernel_init = nn.initializers.normal(0.02)
 
 
+Block = TypeVar("Block", bound=nn.Module)
+
+
 class Classifier(nn.Module):
     """What every model here is: a first layer, then features, then a head. Inputs `[B, ..., C]` -> logits.
 
@@ -35,11 +39,14 @@ class Classifier(nn.Module):
       num_classes: number of logits.
       dtype: what activations are computed in; parameters, statistics and logits are float32.
       axis_name: mapped axis over which training draws and takes the statistics of BatchNorm.
+      remat: whether training computes the activations of each block again for its gradient, from the inputs of the
+        block, and keeps those alone: less memory for a third more work. XLA on CPU undoes it.
     """
 
     num_classes: int
     dtype: jnp.dtype = jnp.float32
     axis_name: str | None = None
+    remat: bool = False
 
     def __call__(self, inputs: jax.Array, train: bool = False) -> jax.Array:
         """Float32 logits `[B, num_classes]`.
@@ -99,6 +106,14 @@ class FeedForward(nn.Module):
         dense = partial(nn.Dense, dtype=self.dtype, kernel_init=transformer_kernel_init)
         hidden = nn.gelu(dense(self.hidden, name="fc1")(x), approximate=False)
         return dense(x.shape[-1], name="fc2")(hidden)
+
+
+def computed_again(block: type[Block], when: bool, static_argnums: tuple[int, ...] = ()) -> type[Block]:
+    """The class of a block; `when` it is true, the gradient computes what is in the block again, see `jax.checkpoint`.
+
+    `static_argnums` are the arguments of its call that are no arrays, the module itself being 0.
+    """
+    return nn.remat(block, static_argnums=static_argnums) if when else block
 
 
 def depth_rates(last: float, num_blocks: int) -> Iterator[float]:

@@ -10,7 +10,7 @@ from anchor_jax.models.layers import Classifier
 
 
 class MLP(Classifier):
-    """Dense layers with ReLU, see `Classifier`; `train` changes nothing here.
+    """Dense layers with ReLU, see `Classifier`; neither `train` nor `remat` changes anything here.
 
     Attributes:
       hidden: width of each hidden layer.

@@ -43,11 +43,17 @@ MODELS: dict[str, tuple[type[Classifier], dict[str, Any]]] = {
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 # of every module; not for the user to choose
-_NO_OPTIONS = ("num_classes", "dtype", "axis_name", "parent", "name")
+_NO_OPTIONS = ("num_classes", "dtype", "axis_name", "remat", "parent", "name")
 
 
 def create(
-    name: str, num_classes: int, *, dtype: str = "float32", axis_name: str | None = None, **options: Any
+    name: str,
+    num_classes: int,
+    *,
+    dtype: str = "float32",
+    axis_name: str | None = None,
+    remat: bool = False,
+    **options: Any,
 ) -> Classifier:
     """A model by its name.
 
@@ -57,6 +63,7 @@ def create(
       dtype: "float32" or "bfloat16", what activations are computed in; parameters, statistics and logits
         are float32.
       axis_name: the mapped axis over which training takes the statistics of BatchNorm and draws.
+      remat: whether training keeps the inputs of blocks alone, and computes what is in them again for the gradient.
       **options: of the family, its attributes: such as `width` and `stem` of "resnet18" or `hidden` of "mlp".
 
     Raises:
@@ -76,7 +83,7 @@ def create(
         kind = _unmet(fields[option].type, value)
         if kind and value != fields[option].default:
             raise UserError(f"option '{option}' of model '{name}' must be {kind}; got {value!r}")
-    return family(num_classes, DTYPES[dtype], axis_name, **differing | options)
+    return family(num_classes, DTYPES[dtype], axis_name, remat, **differing | options)
 
 
 def _unmet(kind: Any, value: Any) -> str | None:

@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from anchor_jax.backends import computed_once
 from anchor_jax.errors import UserError
-from anchor_jax.models.layers import Classifier, batch_norm, conv, global_mean, projected
+from anchor_jax.models.layers import Classifier, batch_norm, computed_again, conv, global_mean, projected
 
 
 class Block(nn.Module):
@@ -73,11 +73,12 @@ class RegNetY(Classifier):
     @nn.compact
     def features(self, x: jax.Array, train: bool = False) -> jax.Array:
         """What the head sees: `[B, H/2, W/2, stem_width]`, from the first layer, -> float32 `[B, features]`."""
+        block_class = computed_again(Block, self.remat and train)
         norm = batch_norm(self.dtype, self.axis_name, train)
         x = nn.relu(norm(name="stem_bn")(x))
         for stage, (num_blocks, width) in enumerate(zip(self.stage_sizes, self.widths, strict=True)):
             for block in range(num_blocks):
                 name = f"stage{stage + 1}_block{block + 1}"
                 stride = 1 if block else 2
-                x = Block(width, stride, self.group_width, partial(conv, dtype=self.dtype), norm, name=name)(x)
+                x = block_class(width, stride, self.group_width, partial(conv, dtype=self.dtype), norm, name=name)(x)
         return global_mean(x)

@@ -16,6 +16,7 @@ from anchor_jax.backends import computed_once
 from anchor_jax.models.layers import (
     Classifier,
     batch_norm,
+    computed_again,
     conv,
     global_mean,
     he_kernel_init,
@@ -112,6 +113,7 @@ class ResNet(Classifier):
     @nn.compact
     def features(self, x: jax.Array, train: bool = False) -> jax.Array:
         """What the head sees: `[B, H, W, width]`, from the first layer, -> float32 `[B, features]`."""
+        block_class = computed_again(BLOCKS[self.block], self.remat and train)
         norm = batch_norm(self.dtype, self.axis_name, train)
         x = nn.relu(norm(name="stem_bn")(x))
         if self.stem == IMAGENET:
@@ -120,7 +122,7 @@ class ResNet(Classifier):
             for block in range(num_blocks):
                 stride = 2 if stage > 0 and block == 0 else 1
                 name = f"stage{stage + 1}_block{block + 1}"
-                x = BLOCKS[self.block](self.width * 2**stage, stride, self._conv, norm, name=name)(x)
+                x = block_class(self.width * 2**stage, stride, self._conv, norm, name=name)(x)
         return global_mean(x)
 
     @property

@@ -15,6 +15,7 @@ from anchor_jax.models.layers import (
     Classifier,
     FeedForward,
     StochasticDepth,
+    computed_again,
     depth_rates,
     global_mean,
     patches,
@@ -175,13 +176,14 @@ class SwinV2(Classifier):
     @nn.compact
     def features(self, x: jax.Array, train: bool = False) -> jax.Array:
         """What the head sees: `[B, H, W, width]`, from the first layer, -> float32 `[B, features]`."""
+        block_class = computed_again(Block, self.remat and train, static_argnums=(2,))
         rates = depth_rates(self.stochastic_depth, sum(self.stage_sizes))
         x = layer_norm(dtype=self.dtype, name="patch_norm")(x)
         for stage, (num_blocks, num_heads) in enumerate(zip(self.stage_sizes, self.num_heads, strict=True)):
             if stage:
                 x = PatchMerging(self.dtype, name=f"merging{stage}")(x)
             for block in range(num_blocks):
-                x = Block(
+                x = block_class(
                     num_heads,
                     self.window,
                     self.pretrained_window,

@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from anchor_jax.backends import computed_once
 from anchor_jax.errors import UserError
-from anchor_jax.models.layers import Classifier, batch_norm, conv, global_mean, torch_kernel_init
+from anchor_jax.models.layers import Classifier, batch_norm, computed_again, conv, global_mean, torch_kernel_init
 
 
 class PreActivationBlock(nn.Module):
@@ -66,11 +66,12 @@ class WideResNet(Classifier):
     @nn.compact
     def features(self, x: jax.Array, train: bool = False) -> jax.Array:
         """What the head sees: `[B, H, W, 16]`, from the first layer, -> float32 `[B, features]`."""
+        block_class = computed_again(PreActivationBlock, self.remat and train)
         norm = batch_norm(self.dtype, self.axis_name, train)
         for stage in range(3):
             for block in range(self.blocks_per_stage):
                 stride = 2 if stage > 0 and block == 0 else 1
                 name = f"stage{stage + 1}_block{block + 1}"
                 width = 16 * self.widen * 2**stage
-                x = PreActivationBlock(width, stride, partial(conv, dtype=self.dtype), norm, name=name)(x)
+                x = block_class(width, stride, partial(conv, dtype=self.dtype), norm, name=name)(x)
         return global_mean(nn.relu(norm(name="bn")(x)))

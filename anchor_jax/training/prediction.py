@@ -44,9 +44,9 @@ def load_checkpoint(this_run: Run, step: int | str | None) -> tuple[int, Predict
 
 
 def model_of(this_run: Run, axis_name: str | None = None) -> nn.Module:
-    """The untrained model; `axis_name` is the mapped axis of training."""
+    """The untrained model; `axis_name` is the mapped axis of training, for which alone `config.model.remat` is."""
     config = this_run.config.model
-    options = dict(config.options) | ({"axis_name": axis_name} if axis_name else {})
+    options = dict(config.options) | ({"axis_name": axis_name, "remat": config.remat} if axis_name else {})
     return models.create(config.name, len(this_run.label_names), dtype=config.dtype, **options)
 
 

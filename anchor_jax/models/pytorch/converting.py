@@ -60,7 +60,7 @@ def from_torch(
     tensors = _unwrapped({key: _array(tensor) for key, tensor in state_dict.items()})
     if num_classes is None:
         num_classes = _shape_of(("head", "bias"), tables, tensors, default=(2,))[0]
-    stem = {}
+    stem: dict[str, Any] = {}
     if MODELS[name][0] is ResNet:
         side = _shape_of(("stem_conv", "kernel"), tables, tensors, default=(3,))[-1]
         stem = {"stem": STEM_SIZES.get(side, CIFAR)}
@@ -105,7 +105,7 @@ def to_arrays(name: str, variables: Mapping[str, Any], source: str, **options: A
         side = len(ours["params", "stem_conv", "kernel"]) if MODELS[name][0] is ResNet else 3
     except KeyError as error:
         raise UserError(f"the variables are not those of '{name}': they have no {error}") from error
-    stem = {"stem": STEM_SIZES.get(side, CIFAR)} if MODELS[name][0] is ResNet else {}
+    stem: dict[str, Any] = {"stem": STEM_SIZES.get(side, CIFAR)} if MODELS[name][0] is ResNet else {}
     model = create(name, num_classes, **stem | options)
     shapes = _shapes(model)
     misshapen = {path for path in ours.keys() & shapes.keys() - FREE if ours[path].shape != shapes[path]}

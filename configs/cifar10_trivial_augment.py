@@ -1,0 +1,17 @@
+"""CIFAR-10 under TrivialAugment: the paper's protocol with a stronger augmentation.
+
+    python train.py --config configs/cifar10_trivial_augment.py --workdir runs/cifar10_trivial_augment
+
+After the crop and the mirror of the protocol: TrivialAugment (Müller & Hutter 2021, arXiv 2103.10158).
+
+Time and result: not yet measured.
+"""
+
+from anchor_jax.config import Config
+from configs import cifar10
+
+
+def get_config() -> Config:
+    config = cifar10.get_config()
+    config.augmentation.policy = "trivial_augment"
+    return config

@@ -1,0 +1,41 @@
+"""ImageNet, DeiT-S/16; anchored training with masking.
+
+    python train.py --config configs/imagenet_deit_s16.py --workdir runs/imagenet_deit_s16
+
+Recipe: Touvron et al. 2021 (arXiv 2012.12877, table 9, and facebookresearch/deit), without distillation and without the
+average of parameters, which they found to gain nothing; the released code has none for this model. Their RandAugment is
+timm's, of magnitude 9 of 10 with a deviation of 0.5; here it is torchvision's, 27 of 30, always the same. With three
+repeats, an epoch shows a third of the images.
+
+An estimate, not measured (docs/results/estimates.json; benchmarks/estimate.py has what it leaves out): 9.7 chip-hours
+of H200s and 11 GB on each of eight. Result: not measured.
+"""
+
+from anchor_jax.config import Config
+from configs import _imagenet
+
+
+def get_config() -> Config:
+    config = _imagenet.get_config()
+    config.data.repeats = 3
+    config.augmentation.policy = "rand_augment"
+    config.augmentation.num_operations = 2
+    config.augmentation.magnitude = 27
+    config.augmentation.erasing_prob = 0.25
+    config.augmentation.mixup_alpha = 0.8
+    config.augmentation.cutmix_alpha = 1.0
+    config.model.name = "deit_s16"
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 1e-3  # 5e-4 for 512 images
+    config.optimizer.weight_decay = 0.05
+    config.optimizer.norm_weight_decay = 0.0
+    config.optimizer.bias_weight_decay = 0.0
+    config.optimizer.position_weight_decay = 0.0
+    config.optimizer.schedule = "cosine"
+    config.optimizer.final_learning_rate = 1e-5
+    config.optimizer.warmup_epochs = 5.0
+    config.optimizer.warmup_from = 1e-3
+    config.training.batch_size = 1024
+    config.training.total_epochs = 300.0
+    config.training.label_smoothing = 0.1
+    return config

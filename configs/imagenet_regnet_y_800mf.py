@@ -1,0 +1,28 @@
+"""ImageNet, RegNetY-800MF, the smallest model of the paper; anchored training with masking.
+
+    python train.py --config configs/imagenet_regnet_y_800mf.py --workdir runs/imagenet_regnet_y_800mf
+
+Recipe: torchvision's for its small RegNets (references/classification, 8 × 128 images): crops and mirrors alone. The
+paper has the model, the released code no recipe for it.
+
+An estimate, not measured (docs/results/estimates.json; benchmarks/estimate.py has what it leaves out): at least 2.7
+chip-hours of H200s and 12 GB on each of eight. Result: not measured.
+"""
+
+from anchor_jax.config import Config
+from configs import _imagenet
+
+
+def get_config() -> Config:
+    config = _imagenet.get_config()
+    config.model.name = "regnet_y_800mf"
+    config.optimizer.name = "sgd"
+    config.optimizer.learning_rate = 0.8
+    config.optimizer.momentum = 0.9
+    config.optimizer.weight_decay = 5e-5
+    config.optimizer.schedule = "cosine"
+    config.optimizer.warmup_epochs = 5.0
+    config.optimizer.warmup_from = 0.1
+    config.training.batch_size = 1024
+    config.training.total_epochs = 100.0
+    return config

@@ -1,0 +1,18 @@
+"""ImageNet, SwinV2-S; anchored training with masking.
+
+    python train.py --config configs/imagenet_swin_v2_s.py --workdir runs/imagenet_swin_v2_s
+
+Recipe: that of SwinV2-B; the released code has one for all three.
+
+An estimate, not measured (docs/results/estimates.json; benchmarks/estimate.py has what it leaves out): at least 39
+chip-hours of H200s and 22 GB on each of eight. Result: not measured.
+"""
+
+from anchor_jax.config import Config
+from configs import imagenet_swin_v2_b
+
+
+def get_config() -> Config:
+    config = imagenet_swin_v2_b.get_config()
+    config.model.name = "swin_v2_s"
+    return config
