@@ -17,7 +17,7 @@ from anchor_jax.data import Normalization
 from anchor_jax.models.layers import StochasticDepth, depth_rates
 from anchor_jax.models.swin_v2 import unit
 from anchor_jax.training import state
-from anchor_jax.training.step import Totals, TrainData, make_train_step
+from anchor_jax.training.step import Totals, TrainData, from_memory, make_train_step
 
 NUM_CLASSES = 7
 BATCH = 4
@@ -353,11 +353,9 @@ def test_one_step_of_training_is_the_same_on_one_and_on_two_devices(tiny, case):
     images = rng.integers(0, 256, (num, tiny_model.side, tiny_model.side, 3), np.uint8)
     rows = np.arange(num, dtype=np.int32)
     data = TrainData(images, rng.integers(0, NUM_CLASSES, num, np.int32), rows)
-    step = make_train_step(model, optimizer, tiny, Normalization((0.5,) * 3, (0.25,) * 3))
+    step = from_memory(make_train_step(model, optimizer, tiny, Normalization((0.5,) * 3, (0.25,) * 3)), num)
     variables = {"batch_stats": {}} | tiny_model.first_variables
-    before = jax.device_get(
-        (state.TrainState(0, **variables, opt_state=optimizer.init(variables["params"])), Totals.zeros())
-    )
+    before = jax.device_get((state.begin(variables, optimizer, averages=False), Totals.zeros()))
     after = []
     for num_devices in (1, 2):
         mesh = parallel.mesh(num_devices)
