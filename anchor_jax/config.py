@@ -115,7 +115,7 @@ def base() -> Config:
 
 
 # What may change when a run continues: it does not touch the parameters.
-MAY_CHANGE = ("evaluation", "checkpoint", "logging")
+MAY_CHANGE = ("evaluation.", "checkpoint.", "logging.", "data.workers", "training.sharding")
 
 _CHOICES = {
     "anchoring.references": ("bank", "batch"),

@@ -1,6 +1,7 @@
 """Devices: a mesh with one data axis, and the mapping of a step written for one device over all of them."""
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any, TypeVar
 
 import jax
@@ -43,24 +44,30 @@ def pmapped(
     return jax.jit(mapped, donate_argnums=donate_argnums, compiler_options=compiler_options)
 
 
-def repeated(step: Callable[..., Tree], mesh: Mesh) -> Callable[..., Tree]:
+def repeated(step: Callable[..., Tree], mesh: Mesh, carry_specs: Any = SAME) -> Callable[..., Tree]:
     """Map `step(carry, *args) -> carry` over the mesh, to be run many times: `run(carry, num_steps, *args)`.
 
-    Every device holds all of `carry`, which is donated, and of `args`. However many steps are asked for, they
-    are compiled once; the host waits for none of them.
+    Every device holds all of `args` and, if `carry_specs` say nothing else, of `carry`, which is donated. However many
+    steps are asked for, they are compiled once; the host waits for none of them.
     """
     if backends.loops_on_device(platform_of(mesh)):
 
-        def steps(carry, num_steps, *args):
+        @wraps(step)
+        def steps(carry, num_steps, args):
             return jax.lax.fori_loop(0, num_steps, lambda _, carry: step(carry, *args), carry)
 
-        return pmapped(steps, mesh, in_specs=SAME, out_specs=SAME, donate_argnums=(0,))
+        all_steps = pmapped(steps, mesh, in_specs=(carry_specs, SAME, SAME), out_specs=carry_specs, donate_argnums=(0,))
+        return lambda carry, num_steps, *args: all_steps(carry, num_steps, args)
 
-    one_step = pmapped(step, mesh, in_specs=SAME, out_specs=SAME, donate_argnums=(0,))
+    @wraps(step)  # its name is seen in a trace
+    def one(carry, args):
+        return step(carry, *args)
+
+    one_step = pmapped(one, mesh, in_specs=(carry_specs, SAME), out_specs=carry_specs, donate_argnums=(0,))
 
     def run(carry, num_steps, *args):
         for _ in range(num_steps):
-            carry = one_step(carry, *args)
+            carry = one_step(carry, args)
         return carry
 
     return run
@@ -88,7 +95,24 @@ def divided(array: Any, mesh: Mesh) -> jax.Array:
 
 def replicated_shapes(tree: Any, mesh: Mesh) -> Any:
     """What `replicated` would make of arrays of these shapes, without the arrays."""
-    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=everywhere(mesh)), tree)
+    return placed_shapes(tree, None, mesh)
+
+
+def placed(tree: Tree, specs: Tree | None, mesh: Mesh) -> Tree:
+    """The arrays of a tree on the devices of the mesh, each divided as its spec says; in full where there are none."""
+    if specs is None:
+        return replicated(tree, mesh)
+    return jax.tree.map(lambda array, spec: jax.device_put(array, NamedSharding(mesh, spec)), tree, specs)
+
+
+def placed_shapes(tree: Tree, specs: Tree | None, mesh: Mesh) -> Tree:
+    """What `placed` would make of arrays of these shapes, without the arrays."""
+    specs = jax.tree.map(lambda _: SAME, tree) if specs is None else specs
+    return jax.tree.map(
+        lambda array, spec: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=NamedSharding(mesh, spec)),
+        tree,
+        specs,
+    )
 
 
 def own_part(tree: Tree, axis_name: str = AXIS) -> Tree:

@@ -48,7 +48,7 @@ from anchor_jax.errors import unknown
 from anchor_jax.models.layers import Classifier
 from anchor_jax.parallel import SAME
 from anchor_jax.training import optimizer, state
-from anchor_jax.training.step import Totals, TrainData, make_train_step
+from anchor_jax.training.step import Totals, TrainData, from_memory, make_train_step
 
 OURS, EAGER, COMPILED = "anchor_jax", "pytorch-eager", "pytorch-compiled"
 NAMES = [name for name in models.MODELS if name != "mlp"]
@@ -222,9 +222,8 @@ def own_training(work: Work) -> Pass:
     """The training step as `anchor_jax.training.loop` makes it, on a data set of one batch."""
     mesh, model = parallel.mesh(1), work.model(parallel.AXIS)
     schedule = optimizer.create_schedule(work.config.optimizer, 1, 1)
-    step = make_train_step(
-        model, optimizer.create(work.config.optimizer, schedule), work.config, normalization_of(work.config)
-    )
+    sgd = optimizer.create(work.config.optimizer, schedule)
+    step = from_memory(make_train_step(model, sgd, work.config, normalization_of(work.config)), len(work.images))
     carry = parallel.replicated((first_state(work, work.model()), Totals.zeros()), mesh)
     order = jnp.arange(len(work.images))
     data = TrainData(jnp.asarray(work.images), jnp.asarray(work.labels), bank=order)

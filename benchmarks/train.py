@@ -34,7 +34,7 @@ from anchor_jax import command, models, parallel
 from anchor_jax.config import Config
 from anchor_jax.errors import UserError, unknown
 from anchor_jax.training import optimizer, state
-from anchor_jax.training.step import Totals, TrainData, make_train_step
+from anchor_jax.training.step import Totals, TrainData, from_memory, make_train_step
 
 NUM_IMAGES = 50_000  # as CIFAR-10
 
@@ -120,6 +120,7 @@ def own_training(config: Config, images: np.ndarray, labels: np.ndarray) -> Step
     schedule = optimizer.create_schedule(config.optimizer, steps_per_epoch, 200 * steps_per_epoch)
     transformation = optimizer.create(config.optimizer, schedule)
     step = make_train_step(model, transformation, config, normalization_of(config))
+    step = from_memory(step, config.training.batch_size)
     run_steps = parallel.repeated(step, mesh)
 
     examples = np.arange(NUM_IMAGES, dtype=np.int32)

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 from PIL import Image
 
 from anchor_jax import UserError
 from anchor_jax.data import load_test, load_train, select_rows
+from anchor_jax.data.loading import label_offsets
 
 NAMES, SHAPE = ("0", "1", "2"), (6, 6, 1)
 
@@ -27,6 +29,28 @@ def test_held_out_part_is_disjoint_stratified_and_follows_from_the_seed(tiny):
     again, other = load_train(tiny.data, seed=0)[1], load_train(tiny.data, seed=1)[1]
     np.testing.assert_array_equal(held_out.images, again.images)
     assert (held_out.images != other.images).any()
+
+
+@pytest.mark.parametrize("noise", [0.25, 1.0])
+def test_label_noise_replaces_so_many_labels_by_others_and_held_out_ones_stay(tiny, noise):
+    tiny.data.validation_fraction = 0.25
+    train, held_out = load_train(tiny.data, seed=0)
+    tiny.data.label_noise = noise
+    noisy, held_out_too = load_train(tiny.data, seed=0)
+    assert noisy.labels.dtype == np.int32
+    assert (noisy.labels != train.labels).sum() == round(noise * 72)
+    assert set(noisy.labels) == {0, 1, 2}
+    np.testing.assert_array_equal(noisy.images, train.images)
+    np.testing.assert_array_equal(held_out_too.labels, held_out.labels)
+    np.testing.assert_array_equal(load_train(tiny.data, seed=0)[0].labels, noisy.labels)
+
+
+def test_label_noise_is_symmetric():
+    offsets = label_offsets(30_000, 5, 0.4, seed=3)
+    counts = np.bincount(offsets, minlength=5)
+    assert counts[0] == 18_000
+    assert scipy.stats.chisquare(counts[1:]).pvalue > 1e-3
+    assert (offsets != label_offsets(30_000, 5, 0.4, seed=4)).any()
 
 
 def test_too_few_examples_to_hold_some_out_is_told(tiny):

@@ -19,7 +19,7 @@ from anchor_jax.models.swin_v2 import unit
 from anchor_jax.training import state
 from anchor_jax.training.loop import prepare
 from anchor_jax.training.prediction import model_of
-from anchor_jax.training.step import Totals, TrainData, make_train_step
+from anchor_jax.training.step import Totals, TrainData, from_memory, make_train_step
 
 NUM_CLASSES = 7
 BATCH = 4
@@ -387,13 +387,12 @@ def test_one_step_of_training_is_the_same_on_one_and_on_two_devices_that_remater
     rows = np.arange(num, dtype=np.int32)
     data = TrainData(images, rng.integers(0, NUM_CLASSES, num, np.int32), rows)
     variables = {"batch_stats": {}} | tiny_model.first_variables
-    before = jax.device_get(
-        (state.TrainState(0, **variables, opt_state=optimizer.init(variables["params"])), Totals.zeros())
-    )
+    before = jax.device_get((state.begin(variables, optimizer, averages=False), Totals.zeros()))
     after = []
     for num_devices, remat in ((1, False), (2, True)):
         mesh = parallel.mesh(num_devices)
         step = make_train_step(create(remat=remat), optimizer, tiny, Normalization((0.5,) * 3, (0.25,) * 3))
+        step = from_memory(step, num)
         carry, held = parallel.replicated((before, data), mesh)
         after.append(jax.device_get(parallel.repeated(step, mesh)(carry, 1, held, rows)))
     assert_close(after[1], after[0], rtol=2e-4, atol=2e-5)

@@ -203,7 +203,7 @@ def _effective(flat: Mapping[str, Any]) -> dict[str, Any]:
         dropped |= {key for key in flat if key.startswith("anchoring.") and key != "anchoring.enabled"}
     elif not flat["anchoring.mask_prob"]:
         dropped |= {"anchoring.mask_per", "anchoring.masked_target"}
-    return {key: value for key, value in flat.items() if key not in dropped and key.split(".")[0] not in MAY_CHANGE}
+    return {key: value for key, value in flat.items() if key not in dropped and not key.startswith(MAY_CHANGE)}
 
 
 def _same_method(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -12,12 +12,14 @@ from anchor_jax.errors import UserError
 def load_train(config: Config, seed: int) -> tuple[Dataset, Dataset | None]:
     """The training set of `config.data`, and the part held out of it for evaluations in training, if any.
 
+    Of the training set, `config.label_noise` of the labels are replaced, see `label_offsets`.
+
     Raises:
       UserError: the data cannot be had, or too few of them to hold a part out, class by class.
     """
     dataset = _load(config, config.train_split)
     if not config.validation_fraction:
-        return dataset, None
+        return _with_noise(dataset, config, seed), None
     from sklearn.model_selection import train_test_split  # takes a second to import
 
     rows = np.arange(len(dataset.images))
@@ -29,7 +31,34 @@ def load_train(config: Config, seed: int) -> tuple[Dataset, Dataset | None]:
         raise UserError(
             f"config.data.validation_fraction={config.validation_fraction} does not fit: {error}"
         ) from error
-    return _rows_of(dataset, kept), _rows_of(dataset, held_out)
+    return _with_noise(_rows_of(dataset, kept), config, seed), _rows_of(dataset, held_out)
+
+
+def _with_noise(dataset, config, seed):
+    if not config.label_noise:
+        return dataset
+    num_classes = len(dataset.label_names)
+    offsets = label_offsets(len(dataset.labels), num_classes, config.label_noise, seed)
+    return dataset._replace(labels=(dataset.labels + offsets) % num_classes)
+
+
+def label_offsets(num: int, num_classes: int, noise: float, seed: int) -> np.ndarray:
+    """What symmetric label noise adds to labels, modulo the number of classes.
+
+    Args:
+      num: N, of labels.
+      num_classes: at least 2.
+      noise: fraction of the labels that are replaced, each by one of the other classes with equal probability.
+      seed: of the draw.
+
+    Returns:
+      int32 `[N]`, 0 where a label stays, else in [1, num_classes).
+    """
+    rng = np.random.default_rng((seed, 1))  # apart from the draws of the bank
+    offsets = np.zeros(num, np.int32)
+    replaced = rng.permutation(num)[: round(noise * num)]
+    offsets[replaced] = rng.integers(1, num_classes, len(replaced))
+    return offsets
 
 
 def load_test(config: Config, label_names: tuple[str, ...], image_shape: tuple[int, ...]) -> Dataset:

@@ -15,6 +15,7 @@ from anchor_jax.errors import UserError
 from anchor_jax.training.state import TrainState, variables
 
 METRIC = "accuracy"  # of the evaluation in training, by which the best is known
+VARIABLES, AVERAGE = "variables", "average"  # what is evaluated: the average, where the run keeps one
 
 
 def manager(workdir: Path, config: Config, *, read_only: bool = False) -> ocp.CheckpointManager:
@@ -41,10 +42,8 @@ def any_in(workdir: Path) -> bool:
 
 def save(checkpoints: ocp.CheckpointManager, state: TrainState, metrics: dict[str, float]) -> None:
     """Save the state under its step, in the background; what evaluation needs lies apart from the rest."""
-    items = ocp.args.Composite(
-        variables=ocp.args.StandardSave(variables(state)), opt_state=ocp.args.StandardSave(state.opt_state)
-    )
-    checkpoints.save(int(state.step), args=items, metrics=metrics)
+    items = {name: ocp.args.StandardSave(item) for name, item in _items(state).items()}
+    checkpoints.save(int(state.step), args=ocp.args.Composite(**items), metrics=metrics)
 
 
 def restore(checkpoints: ocp.CheckpointManager, like: TrainState) -> TrainState | None:
@@ -56,9 +55,14 @@ def restore(checkpoints: ocp.CheckpointManager, like: TrainState) -> TrainState 
     step = checkpoints.latest_step()
     if step is None:
         return None
-    items = _restore(checkpoints, step, variables=variables(like), opt_state=like.opt_state)
-    state = like._replace(**items["variables"], opt_state=items["opt_state"])
-    return state._replace(step=jax.device_put(jnp.int32(step), like.step.sharding))
+    items = _restore(checkpoints, step, **_items(like))
+    done = jax.device_put(jnp.int32(step), like.step.sharding)
+    return TrainState(done, **items["variables"], opt_state=items["opt_state"], average=items.get(AVERAGE, {}))
+
+
+def _items(state: TrainState) -> dict[str, Any]:
+    items = {VARIABLES: variables(state), "opt_state": state.opt_state}
+    return items | ({AVERAGE: state.average} if state.average else {})
 
 
 def restore_variables(workdir: Path, config: Config, like: Any, which: int | str) -> tuple[int, Any]:
@@ -75,7 +79,8 @@ def restore_variables(workdir: Path, config: Config, like: Any, which: int | str
         step = named.get(which, which)
         if not isinstance(step, int) or step not in steps:
             raise UserError(f"no checkpoint {which} in '{workdir}'; there are: {', '.join(map(str, steps)) or 'none'}")
-        return step, _restore(checkpoints, step, variables=like)["variables"]
+        item = AVERAGE if config.training.ema_decay else VARIABLES
+        return step, _restore(checkpoints, step, **{item: like})[item]
 
 
 @contextlib.contextmanager

@@ -18,16 +18,19 @@ from jax.sharding import Mesh
 from anchor_jax import backends, metrics, parallel
 from anchor_jax import config as configuration
 from anchor_jax.config import Config
-from anchor_jax.data import Dataset, load_test, load_train, measure_normalization, select_rows
+from anchor_jax.data import Normalization, select_rows
+from anchor_jax.data.loading import load_test, open_test
+from anchor_jax.data.streaming import Stream, stream_of
 from anchor_jax.errors import UserError
 from anchor_jax.models.adapting import Adapted
-from anchor_jax.predictor import Predictor
-from anchor_jax.training import checkpoint, optimizer, run, state, warm_start
+from anchor_jax.predictor import Predictor, joined
+from anchor_jax.training import checkpoint, optimizer, run, sharding, state, supply, warm_start
 from anchor_jax.training.prediction import model_of, normalization_of, predictor_of
 from anchor_jax.training.reporting import Reporter, check_finite
 from anchor_jax.training.run import Run
 from anchor_jax.training.state import TrainState
-from anchor_jax.training.step import Totals, TrainData, epoch_order, make_train_step, seed_keys
+from anchor_jax.training.step import Totals, TrainData, make_train_step, seed_keys
+from anchor_jax.training.supply import Supply
 
 TRACED_STEPS = 10
 
@@ -85,7 +88,7 @@ def _evaluate(training, current, step, reporter, checkpoints):
     """Evaluate a state, and save it where that is due."""
     scores = training.evaluate(current)
     check_finite(step, scores, checkpoints.latest_step(), training.run.workdir)
-    reporter.report(step, training.evaluated_on, scores)
+    reporter.report(step, training.evaluation_set.name, scores)
     if training.length.is_due(step, training.run.config.checkpoint.every_epochs):
         reporter.flush()
         checkpoint.save(checkpoints, current, scores)
@@ -95,22 +98,19 @@ def prepare(config: Config, workdir: Path) -> "Training":
     """All that a run needs before its first step; see `train`."""
     configuration.validate(config)
     mesh = parallel.mesh()
-    training_set, held_out = load_train(config.data, config.seed)
-    length = _length(config, len(training_set.images), mesh)
-    config = _with_normalization(config, training_set.images)
-    bank = select_rows(
-        training_set.labels,
-        config.anchoring.bank_size,
-        per_class=config.anchoring.bank_per_class,
-        seed=config.seed,
-    )
+    training_set, held_out = supply.open_supply(config)
+    length = _length(config, training_set.num_examples, mesh)
+    config = _with_normalization(config, training_set)
+    bank = _bank(config, training_set)
     this_run = run.begin(workdir, config, training_set, bank)
-    evaluation_set = held_out or load_test(config.data, this_run.label_names, this_run.image_shape)
 
     model = model_of(this_run, axis_name=parallel.AXIS)
     schedule = optimizer.create_schedule(config.optimizer, *length)
     transformation = optimizer.create(config.optimizer, schedule)
-    step = make_train_step(model, transformation, config, normalization_of(this_run))
+    create = partial(_create_state, this_run, model, transformation)
+    specs = sharding.specs_of(jax.eval_shape(create), mesh.size, config.training.sharding)
+    carry_specs = (specs or parallel.SAME, parallel.SAME)
+    step = make_train_step(model, transformation, config, normalization_of(this_run), specs)
     shapes = jax.eval_shape(partial(state.first_variables, model, jax.random.key(0), this_run.input_shape))
     begins_from_weights = config.model.weights and not checkpoint.any_in(workdir)
     weights = warm_start.read(this_run, model, shapes) if begins_from_weights else None
@@ -121,14 +121,29 @@ def prepare(config: Config, workdir: Path) -> "Training":
         mesh=mesh,
         model=model,
         schedule=schedule,
-        transformation=transformation,
-        data=TrainData(*parallel.replicated((training_set.images, training_set.labels, bank), mesh)),
-        evaluation_set=evaluation_set,
-        evaluated_on="validation" if held_out else "test",
-        run_steps=parallel.repeated(step, mesh),
+        create=create,
+        specs=specs,
+        training_set=training_set,
+        data=parallel.replicated(training_set.on_devices(bank, config), mesh),
+        evaluation_set=_evaluation_set(this_run, held_out),
+        run_steps=training_set.steps(step, config, mesh, carry_specs),
         predictor=predictor_of(this_run, None, mesh),
         weights=weights,
     )
+
+
+def _evaluation_set(this_run, held_out):
+    """What the evaluations in training see: decoded once for all of them, but where that might be too much to hold."""
+    config, like = this_run.config.data, (this_run.label_names, this_run.image_shape)
+    if held_out:
+        return stream_of(held_out, "validation")
+    return open_test(config, *like) if config.streaming else stream_of(load_test(config, *like), "test")
+
+
+def _create_state(this_run, model, transformation, variables=None):
+    key = seed_keys(this_run.config.seed).init
+    first = state.first_variables(model, key, this_run.input_shape) if variables is None else variables
+    return state.begin(first, transformation, averages=this_run.config.training.ema_decay > 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,63 +155,64 @@ class Training:
     mesh: Mesh
     model: nn.Module
     schedule: optax.Schedule
-    transformation: optax.GradientTransformation
+    create: Callable[..., TrainState]  # the state before the first step, of drawn variables or of those given
+    specs: TrainState | None  # which part of it a device holds, see `sharding.specs_of`
+    training_set: Supply
     data: TrainData
-    evaluation_set: Dataset
-    evaluated_on: str
-    run_steps: Callable[..., tuple[TrainState, Totals]]
+    evaluation_set: Stream  # "validation" or "test"
+    run_steps: supply.Run
     predictor: Predictor
     weights: Adapted | None  # to begin from, if the run does not begin from drawn ones
 
     def first_state(self) -> TrainState:
-        """The state before the first step, on all devices."""
-        options = backends.compiler_options(parallel.platform_of(self.mesh), runs_once=True)
-        first = jax.jit(self._create_state, compiler_options=options)()
-        if self.weights:  # no optimizer looks at the parameters before the first step
-            first = first._replace(**self.weights.over(state.variables(first)))
-        return parallel.replicated(first, self.mesh)
+        """The state before the first step, on the devices."""
+        first = self._once(self.create)()
+        if self.weights:
+            first = self._once(self.create)(self.weights.over(state.variables(first)))
+        return parallel.placed(first, self.specs, self.mesh)
+
+    def _once(self, function):
+        return jax.jit(
+            function, compiler_options=backends.compiler_options(parallel.platform_of(self.mesh), runs_once=True)
+        )
 
     def state_shapes(self) -> TrainState:
         """Shapes, dtypes and devices of the state."""
-        return parallel.replicated_shapes(jax.eval_shape(self._create_state), self.mesh)
-
-    def _create_state(self):
-        key = seed_keys(self.run.config.seed).init
-        return state.create(self.model, self.transformation, key, self.run.input_shape)
+        return parallel.placed_shapes(jax.eval_shape(self.create), self.specs, self.mesh)
 
     def advance(self, current: TrainState, stop: int, profile: Path | None = None) -> tuple[TrainState, dict[str, Any]]:
         """Train up to step `stop`, within one epoch; `current` is donated. Also what was seen on the way.
 
         The first few steps are traced into the folder `profile`, if there is one.
         """
-        started, done = time.perf_counter(), int(current.step)
-        key = seed_keys(self.run.config.seed).order
-        order = _order_of(key, done // self.length.steps_per_epoch, len(self.data.images))
-        order, totals = parallel.replicated((order, Totals.zeros()), self.mesh)
-        carry, traced = (current, totals), 0
+        started, waited, done = time.perf_counter(), self.training_set.waited, int(current.step)
+        carry, traced = (current, parallel.replicated(Totals.zeros(), self.mesh)), 0
         if profile:
             traced = min(TRACED_STEPS, stop - done)
             with jax.profiler.trace(str(profile)):
-                carry = jax.block_until_ready(self.run_steps(carry, traced, self.data, order))
-        current, totals = self.run_steps(carry, stop - done - traced, self.data, order)
+                carry = jax.block_until_ready(self.run_steps(carry, self.data, done, traced))
+        current, totals = self.run_steps(carry, self.data, done + traced, stop - done - traced)
         numbers = _numbers(jax.device_get(totals))
         numbers["params_norm"] = float(_norm(current.params))
         numbers["learning_rate"] = float(jnp.asarray(self.schedule(stop - 1)))
-        images = (stop - done) * self.run.config.training.batch_size
-        numbers["images_per_second"] = images / (time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        numbers["images_per_second"] = (stop - done) * self.run.config.training.batch_size / seconds
+        if self.run.config.data.streaming:
+            numbers["input_wait"] = (self.training_set.waited - waited) / seconds
         return current, numbers
 
     def evaluate(self, current: TrainState) -> dict[str, float]:
         """Scores of a state on the evaluation set, see `metrics.summary`; NaN where a prediction is no number."""
         config = self.run.config.evaluation
-        predictor = dataclasses.replace(self.predictor, variables=state.variables(current))
-        probs = predictor(self.evaluation_set.images, config.num_references).probs
+        predictor = dataclasses.replace(self.predictor, variables=state.evaluated(current))
+        batches = self.evaluation_set.batches(predictor.size_for(self.evaluation_set.num_examples))
+        answers = predictor.stream(
+            batches, config.num_references, then=lambda poll, labels: (poll.classification.probs, labels)
+        )
+        probs, labels = joined(answers)
         if not np.isfinite(probs).all():
             return {checkpoint.METRIC: math.nan}
-        return {
-            name: float(score)
-            for name, score in metrics.summary(probs, self.evaluation_set.labels, config.num_bins).items()
-        }
+        return {name: float(score) for name, score in metrics.summary(probs, labels, config.num_bins).items()}
 
 
 def introduction(training: Training, current: TrainState) -> str:
@@ -222,24 +238,31 @@ def introduction(training: Training, current: TrainState) -> str:
             f"model     {config.model.name}, {parameters:,} parameters, computed in {config.model.dtype}",
             *([f"weights   {weights}"] if weights else []),
             f"data      {config.data.name or config.data.path or config.data.source}: "
-            f"{len(training.data.images):,} images {list(this_run.image_shape)}, {len(this_run.label_names)} classes; "
-            f"evaluated on {len(training.evaluation_set.images):,} of {training.evaluated_on}",
+            f"{training.training_set.num_examples:,} images {list(this_run.image_shape)}, {len(this_run.label_names)} "
+            f"classes; evaluated on {training.evaluation_set.num_examples:,} of {training.evaluation_set.name}",
             f"steps     {steps if length.total_steps else 'none, the weights as they are'}",
             f"folder    {this_run.workdir}",
         ]
     )
 
 
-_order_of = jax.jit(epoch_order, static_argnums=2)
 _norm = jax.jit(optax.tree.norm)
 
 
 def _length(config, num_examples, mesh):
-    batch_size = config.training.batch_size
-    if batch_size % mesh.size:
+    batch_size, num_parts = config.training.batch_size, config.training.accumulation_steps
+    smallest = mesh.size * num_parts
+    if batch_size % smallest:
+        parts = f" times {num_parts} accumulation_steps" if num_parts > 1 else ""
         raise UserError(
-            f"config.training.batch_size must be divisible by the {mesh.size} devices; got {batch_size}, "
-            f"try {max(batch_size // mesh.size, 1) * mesh.size}"
+            f"config.training.batch_size must be divisible by the {mesh.size} devices{parts}; got {batch_size}, "
+            f"try {max(batch_size // smallest, 1) * smallest}"
+        )
+    is_mixed = config.augmentation.mixup_alpha or config.augmentation.cutmix_alpha
+    if is_mixed and batch_size // mesh.size % 2:
+        raise UserError(
+            f"config.training.batch_size must be an even number on each of the {mesh.size} devices, where images are "
+            f"mixed in pairs; got {batch_size}, try {(batch_size // mesh.size + 1) * mesh.size}"
         )
     if batch_size > num_examples:
         raise UserError(
@@ -252,19 +275,27 @@ def _length(config, num_examples, mesh):
     return Length(steps_per_epoch, total_steps)
 
 
-def _with_normalization(config, images):
+def _with_normalization(config, training_set):
     """The config with the mean and standard deviation that it leaves to be measured."""
-    measured = measure_normalization(images)._asdict()
-    config = config.copy_and_resolve_references()
-    for name, values in measured.items():
+    config, num_channels = config.copy_and_resolve_references(), training_set.image_shape[-1]
+    for name in Normalization._fields:
         given = config.data[name]
-        if given and len(given) != len(values):
+        if given and len(given) != num_channels:
             raise UserError(
-                f"config.data.{name} must have one number for each of the {len(values)} channels, or be () to be "
+                f"config.data.{name} must have one number for each of the {num_channels} channels, or be () to be "
                 f"measured; got {given}"
             )
-        config.data[name] = given or values
+    if not (config.data.mean and config.data.std):
+        measured = training_set.normalization()
+        config.data.mean, config.data.std = config.data.mean or measured.mean, config.data.std or measured.std
     return config
+
+
+def _bank(config, training_set):
+    """The rows of the training set that serve as references, int32 `[M]`."""
+    anchoring = config.anchoring
+    labels = training_set.labels() if anchoring.bank_per_class else np.zeros(training_set.num_examples, np.int32)
+    return select_rows(labels, anchoring.bank_size, per_class=anchoring.bank_per_class, seed=config.seed)
 
 
 def _numbers(totals):
@@ -278,4 +309,5 @@ def _numbers(totals):
         "accuracy": mean(totals.correct, totals.examples - totals.masked_examples),
         "masked_accuracy": mean(totals.masked_correct, totals.masked_examples),
         "masked_entropy": mean(totals.masked_entropy, totals.masked_examples),
+        "gradient_norm": mean(totals.gradient_norm, totals.steps),
     }

@@ -19,6 +19,7 @@ SHOWN = {
     "accuracy": "accuracy {:.1%}",
     "masked_entropy": "masked entropy {:.2f}",
     "images_per_second": "{:,.0f} images/s",
+    "input_wait": "{:.0%} waiting for input",
 }
 
 

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from anchor_jax.config import MAY_CHANGE, Config, flatten
-from anchor_jax.data import Dataset
+from anchor_jax.config import MAY_CHANGE, Config, base, flatten
 from anchor_jax.errors import UserError
 from anchor_jax.files import replacing
 from anchor_jax.models.pytorch.files import source_and_file
+from anchor_jax.training.supply import Supply
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -55,7 +55,7 @@ class Run:
         return (1, *size, channels * (2 if self.config.anchoring.enabled else 1))
 
 
-def begin(workdir: Path, config: Config, train: Dataset, bank: np.ndarray) -> Run:
+def begin(workdir: Path, config: Config, train: Supply, bank: np.ndarray) -> Run:
     """The run of a folder, or a new one for it, of which nothing is written yet (see `write`).
 
     Args:
@@ -79,8 +79,8 @@ def begin(workdir: Path, config: Config, train: Dataset, bank: np.ndarray) -> Ru
         raise UserError(f"'{workdir}' holds {left[0]} but no run.json; restore that file or choose another --workdir")
     else:
         rows = _reference_rows(config, bank) if config.anchoring.enabled else None
-        references = train.images[rows] if rows is not None else None
-        run = Run(workdir, config, train.label_names, train.images.shape[1:], rows, references)
+        references = train.picked(rows) if rows is not None else None
+        run = Run(workdir, config, train.label_names, train.image_shape, rows, references)
     if run.references is not None and config.evaluation.num_references > len(run.references):
         raise UserError(
             f"config.evaluation.num_references must be at most {len(run.references)}, the references saved with the "
@@ -172,27 +172,29 @@ def _digest(images):
 
 
 def _config_of(record: dict[str, Any]) -> Config:
-    """The config of a record, with tuples where JSON has lists."""
+    """The config of a record, with tuples where JSON has lists, and defaults for keys that came later."""
 
     def restored(value):
         if isinstance(value, dict):
             return {key: restored(inner) for key, inner in value.items()}
         return tuple(value) if isinstance(value, list) else value
 
-    return ConfigDict(restored(record)).lock()
+    config = base()
+    config.update(restored(record))
+    return config
 
 
 def _check_same(run, config, train):
     recorded, given = flatten(run.config), flatten(_config_of(config.to_dict()))
     for key in sorted(recorded.keys() | given.keys()):
         before, now = recorded.get(key), given.get(key)
-        if before != now and key.split(".")[0] not in MAY_CHANGE:
+        if before != now and not key.startswith(MAY_CHANGE):
             raise UserError(
                 f"'{run.workdir}' holds another run: its config.{key} is {before!r}, given is {now!r}; "
                 "give the same value or another --workdir"
             )
-    if run.label_names != train.label_names or run.image_shape != train.images.shape[1:]:
+    if run.label_names != train.label_names or run.image_shape != train.image_shape:
         raise UserError(
             f"'{run.workdir}' holds another run, of {len(run.label_names)} classes and images {list(run.image_shape)}; "
-            f"the data have {len(train.label_names)} and {list(train.images.shape[1:])}; choose another --workdir"
+            f"the data have {len(train.label_names)} and {list(train.image_shape)}; choose another --workdir"
         )

@@ -1,8 +1,8 @@
 """One training step, written for one device with a named axis.
 
-Data flows one way: rows of the data set -> augmented batch -> references and mask -> anchored inputs ->
-objective -> update. All randomness is drawn for the whole batch from (seed, step), and every device takes
-its own part of it, so that a run does not depend on how many devices there are.
+Data flows one way: batch -> augmented batch -> references and mask -> anchored inputs -> objective -> update. All
+randomness is drawn for the whole batch from (seed, step), and every device takes its own part of it, so that a run
+does not depend on how many devices there are.
 """
 
 from collections.abc import Callable
@@ -12,33 +12,50 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from flax import linen as nn
 
+from anchor_jax import backends
 from anchor_jax.anchoring import anchor, sample_mask, sample_references
 from anchor_jax.config import Config
-from anchor_jax.data.augmentation import Normalization, augmented, normalize
+from anchor_jax.data.augmentation import Normalization, augmented, erased, mixed, normalize
+from anchor_jax.models.layers import Classifier
 from anchor_jax.objective import anchored_cross_entropy
 from anchor_jax.parallel import AXIS, own_part
+from anchor_jax.training import sharding
 from anchor_jax.training.state import TrainState
 from anchor_jax.uncertainty import predictive_entropy
 
 
 class TrainData(NamedTuple):
-    """The training set on the device."""
+    """What lies on every device beside the state: the training set, or, where that is a stream, the bank alone."""
 
     images: jax.Array  # uint8 [N, H, W, C]
     labels: jax.Array  # int32 [N]
     bank: jax.Array  # int32 [M], the rows that serve as references
+    pictures: jax.Array | None = None  # uint8 [P, H, W, C], that the augmentation mixes in
+
+
+class Batch(NamedTuple):
+    """Examples of one step, B of them, or this device's part."""
+
+    images: jax.Array  # uint8 [B, H, W, C]
+    labels: jax.Array  # int32 [B]
 
 
 class Draw(NamedTuple):
     """What chance decides of one step; B examples."""
 
-    rows: jax.Array  # int32 [B], of the training set
     augment_keys: jax.Array  # key [B]
-    reference_rows: jax.Array  # int32 [B], of the training set
-    reference_keys: jax.Array  # key [B], of the augmentation where the reference is another example of the batch
+    erase_keys: jax.Array  # key [B]
+    references: jax.Array  # int32 [B], of the training set, or of the batch
     mask: jax.Array  # bool [B], true where the reference is masked
+
+
+class Inputs(NamedTuple):
+    """What the network is shown and asked for."""
+
+    inputs: jax.Array  # float32 [B, H, W, C or 2C]
+    targets: jax.Array  # int32 [B] labels, or float32 [B, classes] where images are mixed
+    mask: jax.Array  # bool [B]
 
 
 class Totals(NamedTuple):
@@ -50,6 +67,8 @@ class Totals(NamedTuple):
     masked_examples: jax.Array
     masked_correct: jax.Array
     masked_entropy: jax.Array  # nats
+    steps: jax.Array
+    gradient_norm: jax.Array  # before it is clipped
 
     @classmethod
     def zeros(cls) -> "Totals":
@@ -57,64 +76,139 @@ class Totals(NamedTuple):
         return cls(*(jnp.float32(0) for _ in cls._fields))
 
 
+Carry = tuple[TrainState, Totals]
+TrainStep = Callable[[Carry, TrainData, Batch], Carry]
+
+
 def make_train_step(
-    model: nn.Module,
+    model: Classifier,
     optimizer: optax.GradientTransformation,
     config: Config,
     normalization: Normalization,
-) -> Callable[[tuple[TrainState, Totals], TrainData, jax.Array], tuple[TrainState, Totals]]:
-    """`train_step((state, totals), data, order) -> (state, totals)`, for `parallel.repeated`.
+    specs: TrainState | None = None,
+) -> TrainStep:
+    """`train_step((state, totals), data, batch) -> (state, totals)`: one step, given this device's part of a batch.
 
-    `order` holds the rows of the training set in the order of the epoch, int32 `[N]`; the step finds its
-    place in it from `state.step`.
+    `specs` says which part of the state a device holds, see `sharding.specs_of`.
     """
     keys = seed_keys(config.seed)
-    batch_size = config.training.batch_size
-    inputs_of = _make_inputs(config, normalization)
+    inputs_of = _make_inputs(config, normalization, model.num_classes)
+    param_specs = specs.params if specs else None
 
-    def loss_of(params, batch_stats, inputs, labels, mask, rngs):
-        variables = {"params": params, "batch_stats": batch_stats}
-        logits, updates = model.apply(variables, inputs, train=True, mutable=["batch_stats"], rngs=rngs)
+    def loss_of(params, batch_stats, shown, depth_key):
+        logits, updates = model.apply(
+            {"params": params, "batch_stats": batch_stats},
+            shown.inputs,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"stochastic_depth": depth_key},
+        )
         losses = anchored_cross_entropy(
             logits,
-            labels,
-            mask,
+            shown.targets,
+            shown.mask,
             masked_target=config.anchoring.masked_target,
             label_smoothing=config.training.label_smoothing,
         )
-        return jnp.mean(losses), (updates.get("batch_stats", {}), totals_of(losses, logits, labels, mask))
+        return jnp.mean(losses), (updates.get("batch_stats", {}), totals_of(losses, logits, shown))
 
-    def train_step(carry, data, order):
+    gradient = jax.grad(sharding.loss_of_shares(loss_of, param_specs), has_aux=True)
+
+    def train_step(carry, data, batch):
         state, totals = carry
-        place = state.step % (len(order) // batch_size)
-        rows = jax.lax.dynamic_slice_in_dim(order, place * batch_size, batch_size)
-        draw = own_part(draw_step(jax.random.fold_in(keys.step, state.step), rows, data.bank, config.anchoring))
-
-        inputs, labels = inputs_of(data, draw), data.labels[draw.rows]
-        rngs = {"stochastic_depth": jax.random.fold_in(keys.depth, state.step)}
-        gradient = jax.grad(loss_of, has_aux=True)
-        grads, (batch_stats, step_totals) = gradient(state.params, state.batch_stats, inputs, labels, draw.mask, rngs)
-        grads, step_totals = jax.lax.pmean(grads, AXIS), jax.lax.psum(step_totals, AXIS)
+        shown = inputs_of(jax.random.fold_in(keys.step, state.step), data, batch)
+        depth_key = jax.random.fold_in(keys.depth, state.step)
+        grads, (batch_stats, step_totals) = _in_parts(
+            gradient, state, shown, depth_key, config.training.accumulation_steps
+        )
+        grads, step_totals = sharding.mean_over_devices(grads, param_specs), jax.lax.psum(step_totals, AXIS)
+        gradient_norm = sharding.norm(grads, param_specs)
+        if config.optimizer.clip_norm:
+            grads = jax.tree.map(partial(jnp.multiply, _clipping(gradient_norm, config.optimizer.clip_norm)), grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, batch_stats, opt_state), jax.tree.map(jnp.add, totals, step_totals)
+        step_totals = step_totals._replace(steps=1.0, gradient_norm=gradient_norm)
+        average = _averaged(state, {"params": params, "batch_stats": batch_stats}, config.training)
+        state = TrainState(state.step + 1, params, batch_stats, opt_state, average)
+        return state, jax.tree.map(jnp.add, totals, step_totals)
 
     return train_step
 
 
-def _make_inputs(config, normalization):
-    """`inputs_of(data, draw)`: what the network sees of a draw, float32 `[B, H, W, C or 2C]`."""
-    from_batch = config.anchoring.references == "batch"
-    augment = partial(augmented, config=config.augmentation)
+def from_memory(train_step: TrainStep, batch_size: int) -> Callable[[Carry, TrainData, jax.Array], Carry]:
+    """`step(carry, data, order) -> carry` on a training set that lies on the devices, for `parallel.repeated`.
 
-    def inputs_of(data, draw):
-        x = normalize(augment(draw.augment_keys, data.images[draw.rows]), normalization)
+    `order` holds its rows in the order of the epoch, int32 `[N]`; the step finds its place there from `state.step`.
+    """
+
+    def train_step_from_memory(carry, data, order):
+        state, _ = carry
+        place = state.step % (len(order) // batch_size)
+        rows = own_part(jax.lax.dynamic_slice_in_dim(order, place * batch_size, batch_size))
+        return train_step(carry, data, Batch(data.images[rows], data.labels[rows]))
+
+    return train_step_from_memory
+
+
+def _in_parts(gradient, state, shown, depth_key, num_parts):
+    """The gradient of the mean loss over a device's examples, part after part, so that less is held at once.
+
+    It is that of all examples at once, but that BatchNorm takes its statistics part by part, and that stochastic depth
+    draws for each part anew.
+    """
+    if num_parts == 1:
+        return gradient(state.params, state.batch_stats, shown, depth_key)
+
+    def add(carry, part):
+        grads, (batch_stats, totals) = carry
+        number, shown = part
+        key = jax.random.fold_in(depth_key, number)
+        part_grads, (batch_stats, part_totals) = gradient(state.params, batch_stats, shown, key)
+        grads, totals = jax.tree.map(jnp.add, (grads, totals), (part_grads, part_totals))
+        return (grads, (batch_stats, totals)), None
+
+    parts = jax.tree.map(lambda array: array.reshape(num_parts, -1, *array.shape[1:]), shown)
+    first = jax.tree.map(jnp.zeros_like, state.params), (state.batch_stats, Totals.zeros())
+    on_device = backends.loops_on_device(jax.default_backend())
+    (grads, rest), _ = jax.lax.scan(add, first, (jnp.arange(num_parts), parts), unroll=1 if on_device else num_parts)
+    return jax.tree.map(lambda total: total / num_parts, grads), rest
+
+
+def _clipping(norm, greatest):
+    """The factor that brings a gradient down to the greatest norm allowed, as PyTorch has it."""
+    return jnp.minimum(1.0, greatest / (norm + 1e-6))
+
+
+def _averaged(state, now, config):
+    """The average after a step to these variables: exponential, over every so many steps."""
+    if not state.average:
+        return state.average
+    is_due = (state.step + 1) % config.ema_every_steps == 0
+    return optax.incremental_update(now, state.average, jnp.where(is_due, 1 - config.ema_decay, 0.0))
+
+
+def _make_inputs(config, normalization, num_classes):
+    """`inputs_of(key, data, batch)`: what the network is shown of this device's part of a batch."""
+    augmentation = config.augmentation.copy_and_resolve_references()
+    if config.data.streaming:
+        augmentation.resized_crop = ()  # is done where images are decoded
+    alphas = {name: augmentation[name] for name in ("mixup_alpha", "cutmix_alpha")}
+
+    def inputs_of(key, data, batch):
+        draw = own_part(draw_step(key, config.training.batch_size, len(data.bank), config.anchoring))
+        images = augmented(draw.augment_keys, batch.images, augmentation, data.pictures)
+        x, targets = normalize(images, normalization), batch.labels
+        if augmentation.erasing_prob:
+            x = erased(draw.erase_keys, x, augmentation.erasing_prob)
+        if any(alphas.values()):
+            x, targets = mixed(_mix_key(key), x, jax.nn.one_hot(targets, num_classes), **alphas)
         if not config.anchoring.enabled:
-            return x
-        references = data.images[draw.reference_rows]
-        if from_batch:
-            references = augment(draw.reference_keys, references)
-        return anchor(x, normalize(references, normalization), draw.mask)
+            return Inputs(x, targets, draw.mask)
+        if config.anchoring.references == "batch":
+            references = jax.lax.all_gather(x, AXIS, tiled=True)[draw.references]
+        else:
+            references = normalize(data.images[data.bank[draw.references]], normalization)
+        return Inputs(anchor(x, references, draw.mask), targets, draw.mask)
 
     return inputs_of
 
@@ -138,29 +232,33 @@ def epoch_order(key: jax.Array, epoch: jax.Array, num_examples: int) -> jax.Arra
     return jax.random.permutation(jax.random.fold_in(key, epoch), num_examples)
 
 
-def draw_step(key: jax.Array, rows: jax.Array, bank: jax.Array, config: Config) -> Draw:
-    """What chance decides for the whole batch of rows `[B]`, given `config.anchoring`."""
+def draw_step(key: jax.Array, batch_size: int, bank_size: int, config: Config) -> Draw:
+    """What chance decides for the whole batch, given `config.anchoring`."""
     reference_key, mask_key, augment_key = jax.random.split(key, 3)
-    augment_keys = jax.random.split(augment_key, len(rows))
-    if config.references == "batch":
-        others = sample_references(reference_key, jnp.arange(len(rows)), len(rows))
-        reference_rows, reference_keys = rows[others], augment_keys[others]
-    else:
-        reference_rows, reference_keys = sample_references(reference_key, bank, len(rows)), augment_keys
+    augment_keys = jax.random.split(augment_key, batch_size)
+    erase_keys = jax.random.split(jax.random.fold_in(augment_key, 0), batch_size)
+    rows = jnp.arange(batch_size if config.references == "batch" else bank_size)
     mask_prob = config.mask_prob if config.enabled else 0.0
-    mask = sample_mask(mask_key, len(rows), mask_prob, per=config.mask_per)
-    return Draw(rows, augment_keys, reference_rows, reference_keys, mask)
+    mask = sample_mask(mask_key, batch_size, mask_prob, per=config.mask_per)
+    return Draw(augment_keys, erase_keys, sample_references(reference_key, rows, batch_size), mask)
 
 
-def totals_of(losses: jax.Array, logits: jax.Array, labels: jax.Array, mask: jax.Array) -> Totals:
-    """Sums over the examples of one batch."""
+def _mix_key(key):
+    """Of what is drawn once for the whole batch."""
+    return jax.random.fold_in(key, 0)
+
+
+def totals_of(losses: jax.Array, logits: jax.Array, shown: Inputs) -> Totals:
+    """Sums over the examples of one batch; of mixed images the class with the greatest share counts."""
+    labels = shown.targets if shown.targets.ndim == 1 else jnp.argmax(shown.targets, axis=-1)
     correct = jnp.argmax(logits, axis=-1) == labels
     entropy = predictive_entropy(jax.nn.softmax(logits))
+    mask = shown.mask
 
     def total(values: Any) -> jax.Array:
         return jnp.sum(values, dtype=jnp.float32)
 
-    return Totals(
+    return Totals.zeros()._replace(
         loss=total(losses),
         examples=jnp.float32(len(losses)),
         correct=total(correct & ~mask),

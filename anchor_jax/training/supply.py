@@ -1,0 +1,184 @@
+"""Where a run has its batches from: a training set that lies on the devices, or a stream of decoded images."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from anchor_jax import parallel
+from anchor_jax.config import Config
+from anchor_jax.data import Dataset, Normalization, load_train, measure_normalization
+from anchor_jax.data.feeding import Feed, open_feed
+from anchor_jax.errors import UserError
+from anchor_jax.training.step import Batch, Carry, TrainData, TrainStep, epoch_order, from_memory, seed_keys
+
+STEPS_AHEAD = 2  # of the devices, that the host may be: so many batches wait on them
+
+Run = Callable[[Carry, TrainData, int, int], Carry]  # carry, data, steps done, steps to do -> carry
+
+
+class Supply(Protocol):
+    """The training set of a run, and its way to the steps.
+
+    Attributes:
+      label_names: one name a class.
+      image_shape: H, W and C.
+      num_examples: N.
+      waited: seconds that the host has waited for batches up to now.
+    """
+
+    label_names: tuple[str, ...]
+    image_shape: tuple[int, ...]
+    num_examples: int
+    waited: float
+
+    def labels(self) -> np.ndarray:
+        """int32 `[N]`."""
+        ...
+
+    def picked(self, rows: np.ndarray) -> np.ndarray:
+        """Images as they are evaluated, not augmented: int `[n]` -> uint8 `[n, H, W, C]`."""
+        ...
+
+    def normalization(self) -> Normalization:
+        """Measured on the training set."""
+        ...
+
+    def on_devices(self, bank: np.ndarray, config: Config) -> TrainData:
+        """What the devices are to hold beside the state, with the rows int32 `[M]` that serve as references."""
+        ...
+
+    def steps(self, train_step: TrainStep, config: Config, mesh: Mesh, specs: Any) -> Run:
+        """Makes steps, compiled for the mesh; the carry, of which `specs` say what a device holds, is donated."""
+        ...
+
+    def close(self) -> None:
+        """No more steps follow."""
+        ...
+
+
+class InMemory:
+    """A training set of which every device holds all, a `Supply`: the host says how many steps, and no more."""
+
+    waited = 0.0
+
+    def __init__(self, dataset: Dataset):
+        self.label_names, self._dataset = dataset.label_names, dataset
+        self.num_examples, self.image_shape = len(dataset.images), dataset.images.shape[1:]
+
+    def labels(self) -> np.ndarray:
+        """See `Supply`."""
+        return self._dataset.labels
+
+    def picked(self, rows: np.ndarray) -> np.ndarray:
+        """See `Supply`."""
+        return self._dataset.images[rows]
+
+    def normalization(self) -> Normalization:
+        """See `Supply`."""
+        return measure_normalization(self._dataset.images)
+
+    def on_devices(self, bank: np.ndarray, config: Config) -> TrainData:
+        """See `Supply`."""
+        del config
+        return TrainData(self._dataset.images, self._dataset.labels, bank)
+
+    def steps(self, train_step: TrainStep, config: Config, mesh: Mesh, specs: Any) -> Run:
+        """See `Supply`; the steps asked for at once lie within one epoch."""
+        key, batch_size = seed_keys(config.seed).order, config.training.batch_size
+        run_steps = parallel.repeated(from_memory(train_step, batch_size), mesh, specs)
+
+        def run(carry: Carry, data: TrainData, done: int, num: int) -> Carry:
+            order = _order_of(key, done // (self.num_examples // batch_size), self.num_examples)
+            return run_steps(carry, num, data, parallel.replicated(order, mesh))
+
+        return run
+
+    def close(self) -> None:
+        """See `Supply`."""
+
+
+class Streamed:
+    """A training set that comes batch after batch, a `Supply`; each process decodes the part of its own devices."""
+
+    def __init__(self, feed: Feed):
+        self.label_names, self.image_shape, self.num_examples = feed.label_names, feed.image_shape, feed.num_examples
+        self.labels, self.picked = feed.labels, feed.picked
+        self.waited = 0.0
+        self._feed, self._batches = feed, None
+
+    def normalization(self) -> Normalization:
+        """See `Supply`."""
+        raise UserError("config.data.mean and config.data.std are not measured on a stream; give both")
+
+    def on_devices(self, bank: np.ndarray, config: Config) -> TrainData:
+        """See `Supply`: the bank alone, where references are taken from it."""
+        needed = config.anchoring.enabled and config.anchoring.references == "bank"
+        if needed and not config.anchoring.bank_size:
+            raise UserError(
+                "config.anchoring.bank_size=0, all of the training set, does not fit on the devices where that is a "
+                "stream; give a number of images, or config.anchoring.references='batch'"
+            )
+        images = self._feed.picked(bank) if needed else np.zeros((0, *self.image_shape), np.uint8)
+        return TrainData(images, np.zeros(len(images), np.int32), np.arange(len(images), dtype=np.int32))
+
+    def steps(self, train_step: TrainStep, config: Config, mesh: Mesh, specs: Any) -> Run:
+        """See `Supply`."""
+        del config
+
+        def step(carry, data, batch):
+            carry = train_step(carry, data, batch)
+            return carry, carry[0].step
+
+        step = parallel.pmapped(
+            step,
+            mesh,
+            in_specs=(specs, parallel.SAME, parallel.SPLIT),
+            out_specs=(specs, parallel.SAME),
+            donate_argnums=(0,),
+        )
+
+        def run(carry: Carry, data: TrainData, done: int, num: int) -> Carry:
+            ahead = deque()
+            for batch in self._next(done, num):
+                carry, is_done = step(carry, data, parallel.from_parts(batch, mesh))
+                ahead.append(is_done)
+                if len(ahead) > STEPS_AHEAD:
+                    ahead.popleft().block_until_ready()
+            return carry
+
+        return run
+
+    def _next(self, done: int, num: int) -> Iterator[Batch]:
+        self._batches = self._batches or self._feed.batches(done)
+        for _ in range(num):
+            started = time.perf_counter()
+            images, labels = next(self._batches)
+            self.waited += time.perf_counter() - started
+            yield Batch(images, labels)
+
+    def close(self) -> None:
+        """See `Supply`."""
+        self._feed.close()
+
+
+def open_supply(config: Config) -> tuple[Supply, Dataset | None]:
+    """The training set of a config, and what it holds out for the evaluations in training, if anything."""
+    if not config.data.streaming:
+        dataset, held_out = load_train(config.data, config.seed)
+        return InMemory(dataset), held_out
+    feed = open_feed(
+        config.data,
+        area=config.augmentation.resized_crop,
+        seed=config.seed,
+        batch_size=config.training.batch_size,
+        shard=(jax.process_index(), jax.process_count()),
+    )
+    return Streamed(feed), None
+
+
+_order_of = jax.jit(epoch_order, static_argnums=2)

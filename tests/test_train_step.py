@@ -1,0 +1,232 @@
+"""What a step of training may do beside the plain one: in parts, averaged, clipped, divided among devices."""
+
+import re
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import torch
+from conftest import StopAfterSave, assert_same_bits, stop_after_saves
+
+from anchor_jax import UserError, backends, load_predictor, models, parallel
+from anchor_jax.data import Normalization
+from anchor_jax.training import optimizer, sharding, state
+from anchor_jax.training.loop import prepare, train
+from anchor_jax.training.step import Totals, TrainData, from_memory, make_train_step
+
+CLASSES = 3
+NORMALIZATION = Normalization((0.5,), (0.25,))
+
+
+def assert_close(one, other, **tolerances):
+    jax.tree.map(partial(np.testing.assert_allclose, **({"rtol": 2e-4, "atol": 2e-6} | tolerances)), one, other)
+
+
+@pytest.fixture
+def small(tiny):
+    """Steps of plain gradient descent on an MLP large enough to be divided."""
+    tiny.model.options.hidden = (64, 64)
+    tiny.optimizer.momentum, tiny.optimizer.weight_decay = 0.0, 0.0
+    return tiny
+
+
+def stepped(config, num_steps, num_devices=1):
+    """States after each of some steps on random images, and the totals of all steps."""
+    rng = np.random.default_rng(1)
+    images, labels = rng.integers(0, 256, (48, 6, 6, 1), np.uint8), rng.integers(0, CLASSES, 48, np.int32)
+    model = models.create(config.model.name, CLASSES, axis_name=parallel.AXIS, **config.model.options)
+    transformation = optimizer.create(config.optimizer, optimizer.create_schedule(config.optimizer, 3, 100))
+    variables = state.first_variables(model, jax.random.key(0), (1, 6, 6, 2))
+    first = state.begin(variables, transformation, averages=config.training.ema_decay > 0)
+    mesh = parallel.mesh(num_devices)
+    specs = sharding.specs_of(first, num_devices, config.training.sharding)
+    step = from_memory(make_train_step(model, transformation, config, NORMALIZATION, specs), config.training.batch_size)
+    run_steps = parallel.repeated(step, mesh, (specs or parallel.SAME, parallel.SAME))
+    carry = parallel.placed(first, specs, mesh), parallel.replicated(Totals.zeros(), mesh)
+    data = parallel.replicated(TrainData(images, labels, np.arange(48, dtype=np.int32)), mesh)
+    states = [jax.device_get(carry[0])]
+    for _ in range(num_steps):
+        carry = run_steps(carry, 1, data, np.arange(48, dtype=np.int32))
+        states.append(jax.device_get(carry[0]))
+    return states, jax.device_get(carry[1]), carry[0]
+
+
+# in parts
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+def test_a_batch_in_parts_makes_the_step_that_it_makes_at_once(small, monkeypatch, on_device):
+    monkeypatch.setattr(backends, "loops_on_device", lambda platform: on_device)
+    small.anchoring.mask_per = "example"
+    at_once, totals, _ = stepped(small, 2)
+    small.training.accumulation_steps = 4
+    for num_devices in (1, 2):
+        in_parts, totals_in_parts, _ = stepped(small, 2, num_devices)
+        assert_close(in_parts[-1], at_once[-1])
+        assert_close(totals_in_parts, totals, rtol=1e-5)
+
+
+def test_statistics_see_one_part_after_the_other(small):
+    small.model.name, small.model.options = "resnet18", {"stage_sizes": (1,), "width": 4}
+    (before, at_once), _, _ = stepped(small, 1)
+    small.training.accumulation_steps = 2
+    (_, in_parts), _, _ = stepped(small, 1)
+    assert_close(in_parts.params, at_once.params, atol=0.05, rtol=0.1)
+    old, one, two = (of.batch_stats["stem_bn"]["mean"] for of in (before, at_once, in_parts))
+    # of equal parts the mean is that of all, but two steps of 0.1 forget more than one
+    np.testing.assert_array_equal(old, 0)
+    assert (np.abs(two) > 1.5 * np.abs(one)).all()
+
+
+def test_a_batch_that_does_not_come_in_parts_is_refused(tiny, tmp_path):
+    tiny.training.accumulation_steps = 3
+    with pytest.raises(UserError, match="by the 8 devices times 3 accumulation_steps; got 16, try 24"):
+        prepare(tiny, tmp_path / "run")
+
+
+# the average
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_the_average_is_that_of_parameters_and_statistics_over_the_steps(small, every):
+    small.model.name, small.model.options = "resnet18", {"stage_sizes": (1,), "width": 4}
+    small.training.ema_decay, small.training.ema_every_steps = 0.8, every
+    states, _, _ = stepped(small, 4)
+    expected = state.variables(states[0])
+    assert_same_bits(states[0].average, expected)
+    for done, after in enumerate(states[1:], start=1):
+        if done % every == 0:
+            expected = jax.tree.map(lambda old, new: 0.8 * old + 0.2 * new, expected, state.variables(after))
+        assert_close(after.average, expected)
+    assert (states[-1].params["head"]["kernel"] != states[-1].average["params"]["head"]["kernel"]).any()
+
+
+def test_the_average_is_what_is_evaluated_saved_and_gone_on_with(tiny, tmp_path):
+    tiny.training.ema_decay = 0.7
+    ended = train(tiny, tmp_path / "run")
+    predictor = load_predictor(tmp_path / "run")
+    assert_same_bits(predictor.variables, ended.average)
+    assert_same_bits(train(tiny, tmp_path / "run"), ended)
+    training = prepare(tiny, tmp_path / "run")
+    plain = ended._replace(average={})
+    assert training.evaluate(ended) != training.evaluate(plain)
+    assert training.evaluate(ended) == training.evaluate(plain._replace(**ended.average))
+
+
+# norms
+
+
+def test_gradients_are_clipped_as_those_of_pytorch(small):
+    (before, free), totals, _ = stepped(small, 1)
+    gradient = jax.tree.map(lambda old, new: (old - new) / 0.05, before.params, free.params)
+    assert totals.steps == 1
+    np.testing.assert_allclose(totals.gradient_norm, optax.tree.norm(gradient), rtol=1e-4)
+    small.optimizer.clip_norm = 0.5 * float(totals.gradient_norm)
+    (_, clipped), totals_clipped, _ = stepped(small, 1)
+    theirs = [torch.nn.Parameter(torch.zeros(leaf.shape)) for leaf in jax.tree.leaves(gradient)]
+    for parameter, leaf in zip(theirs, jax.tree.leaves(gradient), strict=True):
+        parameter.grad = torch.tensor(np.asarray(leaf))
+    torch.nn.utils.clip_grad_norm_(theirs, small.optimizer.clip_norm)
+    ours = jax.tree.map(lambda old, new: (old - new) / 0.05, before.params, clipped.params)
+    for parameter, leaf in zip(theirs, jax.tree.leaves(ours), strict=True):
+        np.testing.assert_allclose(leaf, parameter.grad.numpy(), rtol=2e-3, atol=2e-6)
+    assert totals_clipped.gradient_norm == totals.gradient_norm  # told as it was
+    small.optimizer.clip_norm = 2 * float(totals.gradient_norm)
+    (_, unchanged), _, _ = stepped(small, 1)
+    assert_same_bits(unchanged, free)
+
+
+# divided among the devices
+
+
+@pytest.mark.parametrize("num_devices", [2, 8])
+def test_a_divided_state_makes_the_steps_of_a_replicated_one(small, num_devices):
+    small.optimizer.name, small.optimizer.learning_rate, small.optimizer.clip_norm = "adamw", 1e-2, 0.7
+    small.training.ema_decay, small.training.accumulation_steps = 0.9, 2
+    expected, expected_totals, _ = stepped(small, 3)
+    small.training.sharding = "fsdp"
+    states, totals, on_devices = stepped(small, 3, num_devices)
+    assert_close(states[-1], expected[-1], atol=2e-5)
+    assert_close(totals, expected_totals, rtol=1e-4)
+    shared = (on_devices.params, on_devices.average["params"], on_devices.opt_state)
+    sizes = {leaf.size: leaf.addressable_shards[0].data.size for leaf in jax.tree.leaves(shared)}
+    assert sizes == {
+        72 * 64: 72 * 64 // num_devices,
+        64 * 64: 64 * 64 // num_devices,
+        64: 64,
+        64 * 3: 64 * 3,
+        3: 3,
+        1: 1,
+    }
+
+
+def test_arrays_are_divided_along_their_longest_axis_that_can_be():
+    shapes = {"a": (3, 3, 64, 128), "b": (512, 90), "c": (30, 50), "d": (64,), "e": (4096,), "f": ()}
+    params = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
+    first = state.TrainState(params["f"], params, {"mean": params["e"]}, (), {})
+    specs = sharding.specs_of(first, 8, "fsdp")
+    assert {name: tuple(spec) for name, spec in specs.params.items()} == {
+        "a": (None, None, None, "data"),
+        "b": ("data",),
+        "c": (),
+        "d": (),
+        "e": ("data",),
+        "f": (),
+    }
+    assert tuple(specs.batch_stats["mean"]) == ()
+    assert sharding.specs_of(first, 8, "replicated") is None
+
+
+def test_divided_parameters_are_gathered_for_both_passes_and_their_gradients_divided(small):
+    small.training.sharding = "fsdp"
+    model = models.create("mlp", CLASSES, **small.model.options)
+    transformation = optax.sgd(0.1)
+    first = jax.eval_shape(lambda: state.create(model, transformation, jax.random.key(0), (1, 6, 6, 2)))
+    mesh = parallel.mesh(8)
+    specs = sharding.specs_of(first, 8, "fsdp")
+    step = from_memory(make_train_step(model, transformation, small, NORMALIZATION, specs), 16)
+    carry_specs = (specs, parallel.SAME)
+    mapped = parallel.pmapped(step, mesh, in_specs=(carry_specs, parallel.SAME, parallel.SAME), out_specs=carry_specs)
+    data = TrainData(np.zeros((48, 6, 6, 1), np.uint8), np.zeros(48, np.int32), np.arange(48, dtype=np.int32))
+    text = mapped.lower((first, Totals.zeros()), data, np.arange(48, dtype=np.int32)).as_text()
+    assert len(re.findall(r"stablehlo.all_gather", text)) == 3  # two kernels; the input has no gradient
+    assert len(re.findall(r"stablehlo.reduce_scatter", text)) == 2
+
+
+@pytest.mark.parametrize("ways", [("replicated", "fsdp"), ("fsdp", "replicated")])
+def test_a_run_may_go_on_divided_otherwise(tiny, tmp_path, monkeypatch, ways):
+    tiny.model.options.hidden = (64, 64)
+    straight = train(tiny, tmp_path / "straight")
+    tiny.training.sharding, then = ways
+    with monkeypatch.context() as patch:
+        stop_after_saves(patch, 1)
+        with pytest.raises(StopAfterSave):
+            train(tiny, tmp_path / "run")
+    tiny.training.sharding = then
+    ended = train(tiny, tmp_path / "run")
+    shard = ended.params["Dense_1"]["kernel"].addressable_shards[0].data
+    assert shard.size == (64 * 64 // 8 if then == "fsdp" else 64 * 64)
+    assert_close(jax.device_get(ended), jax.device_get(straight), atol=2e-5)
+    assert_close(jax.device_get(load_predictor(tmp_path / "run").variables["params"]), jax.device_get(ended.params))
+
+
+# mixed images
+
+
+@pytest.mark.parametrize("references", ["bank", "batch"])
+def test_mixed_images_have_mixed_targets_and_masked_ones_the_uniform_target(small, references):
+    """Whatever the mixing did, a masked example is asked for the uniform distribution."""
+    small.augmentation.mixup_alpha = small.augmentation.cutmix_alpha = 1.0
+    small.anchoring.references, small.anchoring.mask_prob = references, 1.0
+    states, totals, _ = stepped(small, 1)
+    assert totals.masked_examples == totals.examples == 16
+    assert_close(stepped(small, 1, num_devices=8)[0], states)
+
+
+def test_pairs_that_do_not_fit_on_a_device_are_refused(tiny, tmp_path):
+    tiny.augmentation.cutmix_alpha, tiny.training.batch_size = 1.0, 24
+    with pytest.raises(UserError, match=r"an even number on each of the 8 devices.*; got 24, try 32"):
+        prepare(tiny, tmp_path / "run")
