@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from anchor_jax.config import MAY_CHANGE, Config, base, flatten
 from anchor_jax.errors import UserError
