@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from anchor_jax import backends, parallel
+from anchor_jax import parallel
 from anchor_jax.data import Dataset, Stream, normalize, select_rows
 from anchor_jax.inference import transductive_rows
 from anchor_jax.predictor import filled
@@ -25,7 +25,7 @@ class Transduction:
     Attributes:
       references: uint8 `[M, H, W, C]`, rows of the run's bank.
       residuals: float32 `[D, H, W, C]`, between normalised pairs as training saw them, but un-augmented.
-      nearest: compiled; uint8 `[B, H, W, C]` -> int32 `[B]`, rows of `references`.
+      nearest: compiled; uint8 `[B, H, W, C]` -> int32 `[B]`, rows of `references`; B divisible by the devices.
     """
 
     references: np.ndarray
@@ -37,7 +37,7 @@ class Transduction:
 
         def batches(size: int) -> Generator[Any, None, None]:
             for images, labels in stream.batches(size):
-                rows = np.asarray(self.nearest(filled(images, size)))[: len(images)]
+                rows = parallel.fetched(self.nearest(filled(images, size)))[: len(images)]
                 yield images, self.references[rows], labels
 
         return dataclasses.replace(stream, batches=batches)
@@ -56,6 +56,8 @@ def transduction_of(run: Run, train: Dataset, num_references: int, seed: int) ->
     def nearest(images, references, residuals):
         return transductive_rows(normalize(images, normalization), normalize(references, normalization), residuals)
 
-    compiled = jax.jit(nearest, compiler_options=backends.compiler_options(parallel.platform_of(parallel.mesh())))
-    among = jax.device_put(references), x - r
-    return Transduction(references, x - r, lambda images: compiled(images, *among))
+    mesh = parallel.mesh()
+    specs = parallel.SPLIT, parallel.SAME, parallel.SAME
+    compiled = parallel.pmapped(nearest, mesh, in_specs=specs, out_specs=parallel.SPLIT)
+    among = parallel.replicated((references, x - r), mesh)
+    return Transduction(references, x - r, lambda images: compiled(parallel.divided(images, mesh), *among))

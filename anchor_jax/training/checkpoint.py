@@ -10,6 +10,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from anchor_jax import parallel
 from anchor_jax.config import Config
 from anchor_jax.errors import UserError
 from anchor_jax.training.state import TrainState, variables
@@ -53,12 +54,12 @@ def restore(checkpoints: ocp.CheckpointManager, like: TrainState) -> TrainState 
     Raises:
       UserError: the newest checkpoint is damaged or does not fit.
     """
-    step = checkpoints.latest_step()
-    if step is None:
+    step = parallel.agreed(-1 if (newest := checkpoints.latest_step()) is None else newest)
+    if step < 0:
         return None
     items = _restore(checkpoints, step, variables=variables(like), opt_state=like.opt_state)
     state = like._replace(**items["variables"], opt_state=items["opt_state"])
-    return state._replace(step=jax.device_put(jnp.int32(step), like.step.sharding))
+    return state._replace(step=parallel.replicated(jnp.int32(step), like.step.sharding.mesh))
 
 
 def restore_variables(workdir: Path, config: Config, like: Any, which: int | str) -> tuple[int, Any]:

@@ -24,7 +24,7 @@ from anchor_jax.models.adapting import Adapted
 from anchor_jax.predictor import Predictor
 from anchor_jax.training import checkpoint, optimizer, run, state, warm_start
 from anchor_jax.training.prediction import model_of, normalization_of, predictor_of
-from anchor_jax.training.reporting import Reporter, check_finite
+from anchor_jax.training.reporting import check_finite, reporter_of
 from anchor_jax.training.run import Run
 from anchor_jax.training.state import TrainState
 from anchor_jax.training.step import Totals, TrainData, epoch_order, make_train_step, seed_keys
@@ -64,7 +64,7 @@ def train(config: Config, workdir: Path, *, profile: bool = False) -> TrainState
     with checkpoint.manager(workdir, config) as checkpoints:
         current = checkpoint.restore(checkpoints, training.state_shapes()) or training.first_state()
         done = int(current.step)
-        with Reporter(workdir, done, length.total_steps) as reporter:
+        with reporter_of(workdir, done, length.total_steps) as reporter:
             reporter.say(introduction(training, current))
             if length.total_steps == 0 and checkpoints.latest_step() is None:
                 _evaluate(training, current, 0, reporter, checkpoints)
@@ -176,7 +176,7 @@ class Training:
         carry, traced = (current, totals), 0
         if profile:
             traced = min(TRACED_STEPS, stop - done)
-            with jax.profiler.trace(str(profile)):
+            with parallel.traced(profile):
                 carry = jax.block_until_ready(self.run_steps(carry, traced, self.data, order))
         current, totals = self.run_steps(carry, stop - done - traced, self.data, order)
         numbers = _numbers(jax.device_get(totals))
