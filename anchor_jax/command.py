@@ -1,5 +1,6 @@
 """What the command lines share: flags in, one line and an exit status out."""
 
+import faulthandler
 import os
 import re
 import sys
@@ -46,6 +47,7 @@ def run(main: Callable[..., object], *, arguments: bool = False, processes: bool
         try:
             if processes:
                 parallel.start(**given)
+                _quieten()
             main(*argv[1:])
             parallel.finish()
         except UserError as error:
@@ -90,7 +92,7 @@ def _define_processes():
 
 def _given_processes() -> dict[str, Any]:
     """What was given of the processes, as `parallel.start` takes it: all or nothing."""
-    given = {flag: _flag_or_variable(flag, variable) for flag, variable in _PROCESSES.items()}
+    given: dict[str, Any] = {flag: _flag_or_variable(flag, variable) for flag, variable in _PROCESSES.items()}
     missing = [f"--{flag} (or {_PROCESSES[flag]})" for flag, value in given.items() if value is None]
     if len(missing) == len(given):
         return {}
@@ -109,6 +111,11 @@ def _flag_or_variable(flag, variable):
     if value is not None or default is None:
         return value
     return default if flag == "coordinator" else integer(flag, default)
+
+
+def _quieten():
+    if parallel.are_many():
+        faulthandler.disable()  # JAX aborts where process 0 died, and says so: what each thread did adds nothing
 
 
 def _fail(message: str) -> NoReturn:

@@ -62,7 +62,7 @@ def start(coordinator: str | None = None, num_processes: int | None = None, proc
             num_processes,
             process_id,
             cluster_detection_method="deactivate" if coordinator else None,
-            heartbeat_timeout_seconds=2 * _PATIENCE_SECONDS,  # JAX's own, which ends processes with a long log
+            heartbeat_timeout_seconds=_PATIENCE_SECONDS + 60,  # JAX's own watch, which ends with a long log
         )
     except ValueError as error:
         if _has_tpu():  # of one host, of which no environment tells

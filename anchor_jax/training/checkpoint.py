@@ -59,7 +59,7 @@ def restore(checkpoints: ocp.CheckpointManager, like: TrainState) -> TrainState 
         return None
     items = _restore(checkpoints, step, variables=variables(like), opt_state=like.opt_state)
     state = like._replace(**items["variables"], opt_state=items["opt_state"])
-    return state._replace(step=parallel.replicated(jnp.int32(step), like.step.sharding.mesh))
+    return state._replace(step=jax.device_put(jnp.int32(step), like.step.sharding))
 
 
 def restore_variables(workdir: Path, config: Config, like: Any, which: int | str) -> tuple[int, Any]:

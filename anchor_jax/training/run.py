@@ -102,7 +102,7 @@ def write(run: Run) -> None:
     parallel.by_first(partial(_write, run), "run.json")
     if not _appears(run.workdir / "run.json"):
         raise UserError(
-            f"'{run.workdir}' is not the folder that process 0 writes to; give a --workdir on a disk that all hosts share"
+            f"'{run.workdir}' is not the folder that process 0 writes to; give a --workdir on a disk that all share"
         )
 
 
