@@ -4,8 +4,11 @@ and what the processes of one run, maybe on many hosts, do together or leave to 
 
 import contextlib
 import os
+import signal
+import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -30,6 +33,7 @@ FAILED = 1  # exit status of processes that end because another did
 _PATIENCE_SECONDS = int(os.environ.get("ANCHOR_JAX_PATIENCE_SECONDS", 60))  # until a process that is silent is lost
 _BEAT_SECONDS = 5.0  # between two signs of life
 _ERROR_SECONDS = 10  # in which the others come to the same mistake, if it is theirs too
+_JOIN_SECONDS = 300  # in which process 0 must have started
 _MAX_WAIT_SECONDS = 7 * 24 * 3600  # of processes that are alive for one another
 
 _is_over = threading.Event()
@@ -56,12 +60,16 @@ def start(coordinator: str | None = None, num_processes: int | None = None, proc
     """
     if num_processes == 1 or (coordinator is None and not _is_in_cluster()):
         return
+    if coordinator and process_id:
+        _await(coordinator)
+    on_termination = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
     try:
         jax.distributed.initialize(
             coordinator,
             num_processes,
             process_id,
             cluster_detection_method="deactivate" if coordinator else None,
+            initialization_timeout=_JOIN_SECONDS,
             heartbeat_timeout_seconds=_PATIENCE_SECONDS + 60,  # JAX's own watch, which ends with a long log
         )
     except ValueError as error:
@@ -74,6 +82,7 @@ def start(coordinator: str | None = None, num_processes: int | None = None, proc
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"cannot join the other processes ({reason}); look at --coordinator and the network") from error
+    signal.signal(signal.SIGTERM, on_termination)  # JAX only notes it, for those who ask; nobody does here
     if are_many():
         threading.Thread(target=_watch, args=(_barrier(),), daemon=True).start()
 
@@ -150,6 +159,23 @@ def _is_in_cluster() -> bool:
 
 def _has_tpu() -> bool:
     return os.environ.get("TPU_ML_PLATFORM") == "JAX"  # which JAX sets where it finds TPU chips
+
+
+def _await(coordinator: str) -> None:
+    """Wait until somebody listens there; JAX itself would give up with a long log instead of an exception."""
+    host, _, port = coordinator.rpartition(":")
+    deadline = time.monotonic() + _JOIN_SECONDS
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"cannot reach process 0 at {coordinator} ({error}); start it too, look at --coordinator and at "
+                    "whether its port is open"
+                ) from error
+        time.sleep(0.2)
 
 
 def _barrier() -> Callable[..., None]:

@@ -268,6 +268,13 @@ def test_tpu_of_one_host_needs_no_others(initialize, monkeypatch):
     assert len(initialize) == 1
 
 
+def test_process_0_that_nobody_started_is_told(initialize, monkeypatch):
+    monkeypatch.setattr(parallel, "_JOIN_SECONDS", 0)
+    with pytest.raises(UserError, match=r"cannot reach process 0 at 127.0.0.1:\d+ .*; start it too"):
+        parallel.start(f"127.0.0.1:{free_port()}", 2, 1)
+    assert initialize == []
+
+
 @pytest.mark.parametrize("num_devices", [1, 2, 8])
 def test_arrays_are_placed_and_fetched_whole(num_devices):
     mesh = parallel.mesh(num_devices)
