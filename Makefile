@@ -25,6 +25,7 @@ bench: $(VENV)/.installed-bench  ## time everything beside PyTorch; OFFICIAL=a c
 	$(RUN) benchmarks/parity.py --json $(BENCHMARKS)/parity.json
 	$(RUN) benchmarks/startup.py --json $(BENCHMARKS)/startup.json
 	$(RUN) benchmarks/input.py --json $(BENCHMARKS)/input.json
+	$(RUN) benchmarks/augmentation.py --json $(BENCHMARKS)/augmentation.json
 	$(RUN) benchmarks/corruptions.py --json $(BENCHMARKS)/corruptions.json
 
 lint: $(VENV)/.installed-test

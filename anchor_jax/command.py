@@ -1,38 +1,61 @@
 """What the command lines share: flags in, one line and an exit status out."""
 
+import faulthandler
+import os
 import re
 import sys
+import traceback
 import warnings
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import jax
 from absl import app, flags, logging
 
-from anchor_jax import config
+from anchor_jax import config, parallel
 from anchor_jax.compilation import forget_damaged, keep_compiled
 from anchor_jax.config import Config
 from anchor_jax.errors import UserError
 
 FAILED, WRONG_COMMAND_LINE = 1, 2
 
+# flag -> the variable of the environment that gives it, too
+_PROCESSES = {
+    "coordinator": "JAX_COORDINATOR_ADDRESS",
+    "num_processes": "JAX_NUM_PROCESSES",
+    "process_id": "JAX_PROCESS_ID",
+}
 
-def run(main: Callable[..., object], *, arguments: bool = False) -> None:
+
+def run(main: Callable[..., object], *, arguments: bool = False, processes: bool = False) -> None:
     """Parse the flags, call `main` and exit: 0, 1 for a mistake in what was given, 2 for a wrong command line.
 
     With `arguments`, what stands beside the flags goes to `main`, one string each; without, there must be none.
+    With `processes`, it may be one of many that do the same together, see `parallel.start`; it has flags for that.
     """
     logging.set_verbosity(logging.ERROR)  # orbax tells of every file it touches
     sys.unraisablehook = _unraisablehook
     warnings.showwarning = _showwarning
     keep_compiled()
+    if processes:
+        _define_processes()
 
     def main_of_app(argv):
         if argv[1:] and not arguments:
             _exit(WRONG_COMMAND_LINE, f"unexpected argument '{argv[1]}'; flags are written --name=value")
+        given = _given_processes() if processes else {}
         try:
+            if processes:
+                parallel.start(**given)
+                _quieten()
             main(*argv[1:])
+            parallel.finish()
         except UserError as error:
-            _exit(FAILED, str(error))
+            _fail(str(error))
+        except Exception as error:
+            if not parallel.are_many():
+                raise
+            _end_all(error)
 
     app.run(main_of_app, flags_parser=_parse)
 
@@ -59,8 +82,64 @@ def loaded(flag: flags.FlagHolder[Config]) -> Config:
     return flag.value
 
 
+def _define_processes():
+    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where several processes do this together.")
+    flags.DEFINE_integer("num_processes", None, "Of all hosts.", lower_bound=1)
+    flags.DEFINE_integer("process_id", None, "Of this process: 0 to num_processes - 1.", lower_bound=0)
+    for flag in _PROCESSES:
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[flag])  # told by --help
+
+
+def _given_processes() -> dict[str, Any]:
+    """What was given of the processes, as `parallel.start` takes it: all or nothing."""
+    given: dict[str, Any] = {flag: _flag_or_variable(flag, variable) for flag, variable in _PROCESSES.items()}
+    missing = [f"--{flag} (or {_PROCESSES[flag]})" for flag, value in given.items() if value is None]
+    if len(missing) == len(given):
+        return {}
+    if missing:
+        _exit(WRONG_COMMAND_LINE, f"--coordinator, --num_processes and --process_id go together; give {missing[0]} too")
+    if not re.fullmatch(r".+:\d+", given["coordinator"]):
+        _exit(WRONG_COMMAND_LINE, f"--coordinator must be HOST:PORT of process 0; got '{given['coordinator']}'")
+    if not 0 <= given["process_id"] < given["num_processes"]:
+        last = given["num_processes"] - 1
+        _exit(WRONG_COMMAND_LINE, f"--process_id must lie in 0..{last}, below num_processes; got {given['process_id']}")
+    return given
+
+
+def _flag_or_variable(flag, variable):
+    value, default = flags.FLAGS[flag].value, os.environ.get(variable)
+    if value is not None or default is None:
+        return value
+    return default if flag == "coordinator" else integer(flag, default)
+
+
+def _quieten():
+    if parallel.are_many():
+        faulthandler.disable()  # JAX aborts where process 0 died, and says so: what each thread did adds nothing
+
+
+def _fail(message: str) -> NoReturn:
+    """End with a mistake, which process 0 tells if all processes make it, and else the one that makes it."""
+    if not parallel.all_fail():
+        _tell(f"error of process {jax.process_index()} of {jax.process_count()}", message)
+        parallel.leave(FAILED)
+    if parallel.is_first():
+        _tell("error", message)
+    sys.exit(FAILED)
+
+
+def _end_all(error: Exception) -> NoReturn:
+    """End one of many processes after an error that no user made, without a wait for the others."""
+    if isinstance(error, jax.errors.JaxRuntimeError) and re.search("gloo|nccl|coordination", str(error), re.IGNORECASE):
+        _tell("error", f"{parallel.LOST} ({str(error).splitlines()[0]})")
+    else:
+        traceback.print_exception(error)
+    parallel.leave(FAILED)
+
+
 def _showwarning(message, *_):
-    _tell("warning", str(message))
+    if parallel.is_first():
+        _tell("warning", str(message))
     forget_damaged(str(message))
 
 

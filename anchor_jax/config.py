@@ -203,6 +203,12 @@ def validate(config: Config) -> None:
     for key, value in given.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"config.{key} must be finite; got {value}")
+    area = given["augmentation.resized_crop"]
+    if area and not (len(area) == 2 and 0 < area[0] <= area[1] <= 1):
+        raise UserError(
+            "config.augmentation.resized_crop must be (), or (least, greatest) area, above 0 and up to 1, such as "
+            f"(0.08, 1.0); got {area}"
+        )
     if any(not s > 0 for s in given["data.std"]):
         raise UserError(f"config.data.std must be above 0; got {given['data.std']}")
 

@@ -160,7 +160,7 @@ class Predictor:
         """What `ask` makes of each batch, fetched while the device is at the next: no more than two are on it."""
 
         def fetched(answer, num):
-            return jax.tree.map(lambda part: part[:num], jax.device_get(answer))
+            return jax.tree.map(lambda part: part[:num], parallel.fetched(answer))
 
         pending, size = (), 0
         for batch in batches:
@@ -246,7 +246,12 @@ def compile_network(
 
     def mapped(function, num_same, num_split):
         specs = (parallel.SAME,) * num_same + (parallel.SPLIT,) * num_split
-        return parallel.pmapped(function, mesh, in_specs=specs, out_specs=parallel.SPLIT)
+        compiled = parallel.pmapped(function, mesh, in_specs=specs, out_specs=parallel.SPLIT)
+
+        def on_devices(*args):
+            return compiled(*args[:num_same], *(parallel.divided(part, mesh) for part in args[num_same:]))
+
+        return on_devices
 
     compiled_encode = parallel.pmapped(encode, mesh, in_specs=parallel.SAME, out_specs=parallel.SAME)
     return Network(

@@ -17,7 +17,11 @@ def randomised(network: nn.Module, seed: int = 0) -> nn.Module:
             if name.endswith("logit_scale"):
                 parameter += 3 * torch.rand_like(parameter)  # some beyond the largest allowed
         for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if (
+                isinstance(module, nn.BatchNorm2d)
+                and module.running_mean is not None
+                and module.running_var is not None
+            ):
                 nn.init.normal_(module.running_mean, std=0.1)
                 nn.init.uniform_(module.running_var, 0.5, 2.0)
             if isinstance(module, ShiftedWindowAttentionV2):

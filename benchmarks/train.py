@@ -26,13 +26,13 @@ import jax
 import numpy as np
 from absl import flags
 from cifar import IMAGE_SHAPE, NUM_CLASSES, base, normalization_of, random_images
-from flax import linen as nn
 from measuring import Result, forward_flop, installed_pytorch, interleaved, peak_rates, prepare, report
 from ml_collections import ConfigDict
 
 from anchor_jax import command, models, parallel
 from anchor_jax.config import Config
 from anchor_jax.errors import UserError, unknown
+from anchor_jax.models.layers import Classifier
 from anchor_jax.training import optimizer, state
 from anchor_jax.training.step import Totals, TrainData, from_memory, make_train_step
 
@@ -137,7 +137,7 @@ def own_training(config: Config, images: np.ndarray, labels: np.ndarray) -> Step
     return train
 
 
-def model_of(config: Config, axis_name: str | None = None) -> nn.Module:
+def model_of(config: Config, axis_name: str | None = None) -> Classifier:
     """The network; `axis_name` is the mapped axis of training."""
     settings = config.model
     return models.create(

@@ -26,6 +26,7 @@ from anchor_jax.config import Config
 from anchor_jax.data.cropping import random_resized_crop
 from anchor_jax.data.dataset import first_of, validated_labels
 from anchor_jax.data.decoding import Encoded, Example, decoded
+from anchor_jax.data.loading import label_offsets
 from anchor_jax.data.sources import open_encoded
 from anchor_jax.errors import UserError
 
@@ -79,8 +80,10 @@ class Examples(NamedTuple):
 
     encoded: Callable[[int], Example]
     num: int
+    num_classes: int
     title: str
     max_damaged: float  # fraction of the examples
+    label_offsets: np.ndarray | None  # int32 [num], of label noise
 
     def read(self, row: int, image_of: Callable[[Example], np.ndarray]) -> tuple[np.ndarray, int, list[Damaged]]:
         """What `image_of` makes of an example, its label, and what could not be read before it was found.
@@ -94,11 +97,17 @@ class Examples(NamedTuple):
             try:
                 example = self.encoded(row)
                 name = example.where
-                return image_of(example), example.label, damaged
+                return image_of(example), self.label(row, example), damaged
             except UserError as error:
                 damaged.append(Damaged(row, name, str(error)))
             self.check(damaged)
             row = (row + 1) % self.num
+
+    def label(self, row: int, example: Example) -> int:
+        """Of an example, with label noise; one that names no class is left to who checks it."""
+        if self.label_offsets is None or not 0 <= example.label < self.num_classes:
+            return example.label
+        return (example.label + int(self.label_offsets[row])) % self.num_classes
 
     def check(self, damaged: Sequence[Damaged]) -> None:
         """Refuse more damaged examples than are allowed."""
@@ -201,8 +210,9 @@ class Feed:
 
     def labels(self) -> np.ndarray:
         """int32 `[N]`: the labels of all examples. Those of "tfds" are in its records, which are all read for it."""
-        num = self.num_examples
-        return self._labelled(np.fromiter((self._encoded.example(row).label for row in range(num)), np.int64, num))
+        num, label = self.num_examples, self._parts.examples.label
+        labels = (label(row, self._encoded.example(row)) for row in range(num))
+        return self._labelled(np.fromiter(labels, np.int64, num))
 
     def picked(self, rows: np.ndarray) -> np.ndarray:
         """uint8 `[n, S, S, 3]`: central crops of some examples, see `decoded`; only these are read."""
@@ -278,10 +288,12 @@ def open_feed(
             f"config.training.batch_size={batch_size}; allowed: numbers up to {encoded.num}, the size of the training "
             f"set, that are divisible by {count}, the number of processes"
         )
+    num_classes = len(encoded.label_names)
+    offsets = label_offsets(encoded.num, num_classes, config.label_noise, seed) if config.label_noise else None
     size = batch_size // count
     num_parts = math.ceil(size / _EXAMPLES_PER_TASK)
     parts = _Parts(
-        Examples(encoded.example, encoded.num, encoded.title, config.max_damaged),
+        Examples(encoded.example, encoded.num, num_classes, encoded.title, config.max_damaged, offsets),
         Order(seed, encoded.num, batch_size, config.repeats),
         _Picture(config.image_size, config.crop_fraction, tuple(area)),
         index * size + np.arange(num_parts + 1) * size // num_parts,

@@ -1,5 +1,6 @@
 """Evaluate a run from its folder alone: suites, tables, numbers on disk and the report of them."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -15,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from anchor_jax import config as configuration
+from anchor_jax import parallel
 from anchor_jax.errors import UserError, unknown
 from anchor_jax.evaluation import found as on_disk
 from anchor_jax.evaluation.found import TRANSDUCED, Found
@@ -43,6 +45,8 @@ def evaluate(
     profile: bool = False,
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Evaluate a checkpoint; prints tables and writes `<workdir>/eval/`.
+
+    Of several processes each computes all numbers, on the devices of all; only the first writes and prints.
 
     Args:
       workdir: the run's folder.
@@ -76,31 +80,53 @@ def evaluate(
 
     subject = Subject(this_run, found_step, predictor, options, config.num_bins)
     folder = workdir / "eval" / f"step{found_step}-bins{config.num_bins}"
-    if any(place.exists() and not place.is_dir() for place in (folder, folder.parent)):
-        raise UserError(f"'{folder}' or the folder that it is in is a file; move it away")
-    on_disk.read(folder)  # damaged results of before are told now, not after hours
+    is_first = parallel.is_first()
+    if is_first:
+        _check_folder(folder)
     _check(subject, suites)
-    with on_disk.writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    console, results = Console(), {}
-    try:
+    results = {}
+    with _reporting(subject, folder) if is_first else contextlib.nullcontext():
         for suite in dict.fromkeys(suites):
             name = suite + (TRANSDUCED if options.protocol == "blt" else "")
             findings = _ask(subject, suite, num_references, folder, name)
             results[name] = {str(num): finding.metrics for num, finding in findings.items()}
-            for title, table in _tables(folder, name, num_references):
-                console.print(title, soft_wrap=True, highlight=False)
-                console.print(table)
-    finally:  # what was found before a failure or an interruption is reported, too
-        if on_disk.read(folder):
-            report = write_report(folder, _facts_of_run(this_run))
-            _write_metrics(folder)
-            console.print(f"numbers: {workdir / 'eval' / 'metrics.json'}", soft_wrap=True, highlight=False)
-            console.print(f"report:  {report}", soft_wrap=True, highlight=False)
+            if is_first:
+                _show(folder, name, num_references)
     if profile:
         _trace(subject, num_references[-1], workdir / "profile")
-        console.print(f"profile: {workdir / 'profile'}", soft_wrap=True, highlight=False)
     return results
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder that is none, and damaged results of before, now and not after hours."""
+    if any(place.exists() and not place.is_dir() for place in (folder, folder.parent)):
+        raise UserError(f"'{folder}' or the folder that it is in is a file; move it away")
+    on_disk.read(folder)
+
+
+@contextlib.contextmanager
+def _reporting(subject: Subject, folder: Path) -> Iterator[None]:
+    """Report in the end what was found, also before a failure or an interruption."""
+    with on_disk.writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        if on_disk.read(folder):
+            report = write_report(folder, _facts_of_run(subject.run))
+            _write_metrics(folder)
+            _tell(f"numbers: {folder.parent / 'metrics.json'}", f"report:  {report}")
+
+
+def _tell(*lines: str) -> None:
+    for line in lines:
+        Console().print(line, soft_wrap=True, highlight=False)
+
+
+def _show(folder: Path, name: str, num_references: tuple[int, ...]) -> None:
+    for title, table in _tables(folder, name, num_references):
+        _tell(title)
+        Console().print(table)
 
 
 def _check_names(suites: tuple[str, ...], options: Options) -> None:
@@ -146,11 +172,13 @@ def _ask(subject: Subject, suite: str, num_references: tuple[int, ...], folder: 
     for num in num_references:
         started = time.perf_counter()
         finding = SUITES[suite].measure(subject, num)
+        findings[num] = finding
+        if not parallel.is_first():
+            continue
         facts = finding.facts | _facts_of_measurement(subject, suite) | {"seconds": time.perf_counter() - started}
         moved = on_disk.write(folder, name, facts, {num: Found(finding.metrics, finding.arrays)})
         if moved:
             print(f"{name}: what was found with other options was moved to {moved}")
-        findings[num] = finding
     return findings
 
 
@@ -210,5 +238,7 @@ def _write_metrics(folder: Path) -> None:
 
 def _trace(subject: Subject, num_references: int, folder: Path) -> None:
     images, _ = subject.test.first(TRACED_BATCHES * subject.predictor.batch_size)
-    with jax.profiler.trace(str(folder)):
+    with parallel.traced(folder):
         subject.predictor(images, num_references)
+    if parallel.is_first():
+        _tell(f"profile: {folder}")

@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from anchor_jax import metrics
+from anchor_jax import metrics, parallel
 from anchor_jax.data import Stream
 from anchor_jax.errors import UserError
 from anchor_jax.inference import Poll
@@ -82,7 +82,7 @@ def watched(stream: Stream, predictor: Predictor, title: str) -> Iterator[tuple[
             description=title,
             console=console,
             transient=True,
-            disable=not console.is_terminal,
+            disable=not (console.is_terminal and parallel.is_first()),
         )
     )
 
@@ -130,11 +130,11 @@ def _finite(examples: Examples, stream: Stream) -> Examples:
 
 
 def _then(temperature):
-    return partial(rows, None if temperature is None else jnp.float32(temperature))
+    return partial(rows, None if temperature is None else np.float32(temperature))
 
 
 @jax.jit
-def rows(temperature: jax.Array | None, poll: Poll, labels: Column) -> Examples:
+def rows(temperature: Column | np.float32 | None, poll: Poll, labels: Column) -> Examples:
     """The rows of one batch."""
     answer = poll.classification
     spread = jnp.zeros(len(labels)) if answer.probs_std is None else jnp.mean(answer.probs_std, axis=-1)

@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from anchor_jax.data import Dataset, Stream, load_test, load_train, open_spec, open_test, stream_of
+from anchor_jax.data import Dataset, Stream, load_test, open_spec, open_test, stream_of
 from anchor_jax.errors import UserError, unknown
 from anchor_jax.evaluation.examples import Examples, examine, examine_pairs
 from anchor_jax.evaluation.temperature import fit_temperature, held_out_of
 from anchor_jax.evaluation.transduction import Transduction, transduction_of
 from anchor_jax.predictor import Predictor
 from anchor_jax.training.run import Run
+from anchor_jax.training.supply import Supply, open_supply
 
 PROTOCOLS = ("random", "blt")
 
@@ -114,9 +115,9 @@ class Subject:
         return data.path if data.source == "tfds" else ""
 
     @cached_property
-    def train(self) -> tuple[Dataset, Dataset | None]:
+    def train(self) -> tuple[Supply, Dataset | None]:
         """The run's training set, and what was held out of it."""
-        return load_train(self.run.config.data, self.run.config.seed)
+        return open_supply(self.run.config)
 
     @cached_property
     def transduction(self) -> Transduction:

@@ -10,9 +10,10 @@ from anchor_jax.data import Dataset, Stream, stream_of
 from anchor_jax.errors import UserError
 from anchor_jax.evaluation.examples import watched
 from anchor_jax.predictor import Predictor, joined
+from anchor_jax.training.supply import Supply
 
 
-def held_out_of(train: tuple[Dataset, Dataset | None]) -> Stream:
+def held_out_of(train: tuple[Supply, Dataset | None]) -> Stream:
     """What a run held out of its training set.
 
     Raises:

@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from anchor_jax import backends, parallel
-from anchor_jax.data import Dataset, Stream, normalize, select_rows
+from anchor_jax import parallel
+from anchor_jax.data import Stream, normalize
 from anchor_jax.inference import transductive_rows
 from anchor_jax.predictor import filled
 from anchor_jax.training.prediction import normalization_of
 from anchor_jax.training.run import Run
+from anchor_jax.training.supply import Supply, bank_of
 
 RESIDUALS = 1_000
 
@@ -25,7 +26,7 @@ class Transduction:
     Attributes:
       references: uint8 `[M, H, W, C]`, rows of the run's bank.
       residuals: float32 `[D, H, W, C]`, between normalised pairs as training saw them, but un-augmented.
-      nearest: compiled; uint8 `[B, H, W, C]` -> int32 `[B]`, rows of `references`.
+      nearest: compiled; uint8 `[B, H, W, C]` -> int32 `[B]`, rows of `references`; B divisible by the devices.
     """
 
     references: np.ndarray
@@ -37,25 +38,27 @@ class Transduction:
 
         def batches(size: int) -> Generator[Any, None, None]:
             for images, labels in stream.batches(size):
-                rows = np.asarray(self.nearest(filled(images, size)))[: len(images)]
+                rows = parallel.fetched(self.nearest(filled(images, size)))[: len(images)]
                 yield images, self.references[rows], labels
 
         return dataclasses.replace(stream, batches=batches)
 
 
-def transduction_of(run: Run, train: Dataset, num_references: int, seed: int) -> Transduction:
+def transduction_of(run: Run, train: Supply, num_references: int, seed: int) -> Transduction:
     """Among references and residuals that the seed draws from the training set; 0 takes the whole bank."""
-    config, normalization = run.config.anchoring, normalization_of(run)
+    normalization = normalization_of(run)
     rng = np.random.default_rng(seed)
-    bank = select_rows(train.labels, config.bank_size, per_class=config.bank_per_class, seed=run.config.seed)
+    bank = bank_of(train, run.config)
     num = min(num_references or len(bank), len(bank))
-    references = train.images[np.sort(rng.choice(bank, num, replace=False))]
-    pairs = rng.integers(len(train.images), size=RESIDUALS), rng.choice(bank, RESIDUALS)
-    x, r = (normalize(jnp.asarray(train.images[rows]), normalization) for rows in pairs)
+    references = train.picked(np.sort(rng.choice(bank, num, replace=False)))
+    pairs = rng.integers(train.num_examples, size=RESIDUALS), rng.choice(bank, RESIDUALS)
+    x, r = (normalize(jnp.asarray(train.picked(rows)), normalization) for rows in pairs)
 
     def nearest(images, references, residuals):
         return transductive_rows(normalize(images, normalization), normalize(references, normalization), residuals)
 
-    compiled = jax.jit(nearest, compiler_options=backends.compiler_options(parallel.platform_of(parallel.mesh())))
-    among = jax.device_put(references), x - r
-    return Transduction(references, x - r, lambda images: compiled(images, *among))
+    mesh = parallel.mesh()
+    specs = parallel.SPLIT, parallel.SAME, parallel.SAME
+    compiled = parallel.pmapped(nearest, mesh, in_specs=specs, out_specs=parallel.SPLIT)
+    among = parallel.replicated((references, x - r), mesh)
+    return Transduction(references, x - r, lambda images: compiled(parallel.divided(images, mesh), *among))

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from anchor_jax import parallel
 from anchor_jax.config import Config
 from anchor_jax.errors import UserError
 from anchor_jax.training.state import TrainState, variables
@@ -52,11 +53,11 @@ def restore(checkpoints: ocp.CheckpointManager, like: TrainState) -> TrainState 
     Raises:
       UserError: the newest checkpoint is damaged or does not fit.
     """
-    step = checkpoints.latest_step()
-    if step is None:
+    step = parallel.agreed(-1 if (newest := checkpoints.latest_step()) is None else newest)
+    if step < 0:
         return None
     items = _restore(checkpoints, step, **_items(like))
-    done = jax.device_put(jnp.int32(step), like.step.sharding)
+    done = jax.make_array_from_callback((), like.step.sharding, lambda _: np.int32(step))
     return TrainState(done, **items["variables"], opt_state=items["opt_state"], average=items.get(AVERAGE, {}))
 
 

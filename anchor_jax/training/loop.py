@@ -18,15 +18,13 @@ from jax.sharding import Mesh
 from anchor_jax import backends, metrics, parallel
 from anchor_jax import config as configuration
 from anchor_jax.config import Config
-from anchor_jax.data import Normalization, select_rows
-from anchor_jax.data.loading import load_test, open_test
-from anchor_jax.data.streaming import Stream, stream_of
+from anchor_jax.data import Normalization, Stream, load_test, open_test, stream_of
 from anchor_jax.errors import UserError
 from anchor_jax.models.adapting import Adapted
 from anchor_jax.predictor import Predictor, joined
 from anchor_jax.training import checkpoint, optimizer, run, sharding, state, supply, warm_start
 from anchor_jax.training.prediction import model_of, normalization_of, predictor_of
-from anchor_jax.training.reporting import Reporter, check_finite
+from anchor_jax.training.reporting import check_finite, reporter_of
 from anchor_jax.training.run import Run
 from anchor_jax.training.state import TrainState
 from anchor_jax.training.step import Totals, TrainData, make_train_step, seed_keys
@@ -67,7 +65,7 @@ def train(config: Config, workdir: Path, *, profile: bool = False) -> TrainState
     with checkpoint.manager(workdir, config) as checkpoints:
         current = checkpoint.restore(checkpoints, training.state_shapes()) or training.first_state()
         done = int(current.step)
-        with Reporter(workdir, done, length.total_steps) as reporter:
+        with reporter_of(workdir, done, length.total_steps) as reporter:
             reporter.say(introduction(training, current))
             if length.total_steps == 0 and checkpoints.latest_step() is None:
                 _evaluate(training, current, 0, reporter, checkpoints)
@@ -101,7 +99,7 @@ def prepare(config: Config, workdir: Path) -> "Training":
     training_set, held_out = supply.open_supply(config)
     length = _length(config, training_set.num_examples, mesh)
     config = _with_normalization(config, training_set)
-    bank = _bank(config, training_set)
+    bank = supply.bank_of(training_set, config)
     this_run = run.begin(workdir, config, training_set, bank)
 
     model = model_of(this_run, axis_name=parallel.AXIS)
@@ -189,7 +187,7 @@ class Training:
         carry, traced = (current, parallel.replicated(Totals.zeros(), self.mesh)), 0
         if profile:
             traced = min(TRACED_STEPS, stop - done)
-            with jax.profiler.trace(str(profile)):
+            with parallel.traced(profile):
                 carry = jax.block_until_ready(self.run_steps(carry, self.data, done, traced))
         current, totals = self.run_steps(carry, self.data, done + traced, stop - done - traced)
         numbers = _numbers(jax.device_get(totals))
@@ -289,13 +287,6 @@ def _with_normalization(config, training_set):
         measured = training_set.normalization()
         config.data.mean, config.data.std = config.data.mean or measured.mean, config.data.std or measured.std
     return config
-
-
-def _bank(config, training_set):
-    """The rows of the training set that serve as references, int32 `[M]`."""
-    anchoring = config.anchoring
-    labels = training_set.labels() if anchoring.bank_per_class else np.zeros(training_set.num_examples, np.int32)
-    return select_rows(labels, anchoring.bank_size, per_class=anchoring.bank_per_class, seed=config.seed)
 
 
 def _numbers(totals):

@@ -134,6 +134,12 @@ def trained_or_frozen(params: Mapping[str, Any], frozen: Sequence[str]) -> dict[
     return labels
 
 
+def without_gradient(params: Mapping[str, Any], frozen: Sequence[str]) -> dict[str, Any]:
+    """The parameters, of which frozen ones let no gradient through: none is computed, none counts in a norm."""
+    labels = trained_or_frozen(params, frozen)
+    return jax.tree.map(lambda label, param: jax.lax.stop_gradient(param) if label == FROZEN else param, labels, params)
+
+
 def _add_decayed_weights(config):
     """As `optax.add_decayed_weights`, with the decay of each parameter's kind."""
 

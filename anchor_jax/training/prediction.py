@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from flax import linen as nn
 from jax.sharding import Mesh
 
 from anchor_jax import models, parallel
 from anchor_jax.data import Normalization
+from anchor_jax.models.layers import Classifier
 from anchor_jax.predictor import Predictor, compile_network
 from anchor_jax.training import checkpoint, run, state
 from anchor_jax.training.run import Run
@@ -43,7 +43,7 @@ def load_checkpoint(this_run: Run, step: int | str | None) -> tuple[int, Predict
     return found, predictor_of(this_run, variables, mesh)
 
 
-def model_of(this_run: Run, axis_name: str | None = None) -> nn.Module:
+def model_of(this_run: Run, axis_name: str | None = None) -> Classifier:
     """The untrained model; `axis_name` is the mapped axis of training, for which alone `config.model.remat` is."""
     config = this_run.config.model
     options = dict(config.options) | ({"axis_name": axis_name, "remat": config.remat} if axis_name else {})

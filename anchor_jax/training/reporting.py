@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
 
+from anchor_jax import parallel
 from anchor_jax.errors import UserError
 from anchor_jax.files import replacing
 
@@ -79,6 +80,33 @@ class Reporter:
         self._tensorboard.flush()
         self._lines.flush()
         os.fsync(self._lines.fileno())
+
+
+class SilentReporter(Reporter):
+    """Tells nobody: of a process that is not the first."""
+
+    def __init__(self):
+        pass
+
+    def __enter__(self) -> "Reporter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        """Not told."""
+
+    def report(self, step: int, prefix: str, numbers: Mapping[str, float | None]) -> None:
+        """Not told."""
+
+    def flush(self) -> None:
+        """Nothing was."""
+
+
+def reporter_of(workdir: Path, first_step: int, total_steps: int) -> Reporter:
+    """The `Reporter` of process 0; the others are silent."""
+    return Reporter(workdir, first_step, total_steps) if parallel.is_first() else SilentReporter()
 
 
 def check_finite(step: int, numbers: Mapping[str, float | None], last_good: int | None, workdir: Path) -> None:

@@ -13,11 +13,14 @@ import glob
 import hashlib
 import importlib.metadata
 import json
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from anchor_jax import parallel
 from anchor_jax.config import MAY_CHANGE, Config, base, flatten
 from anchor_jax.errors import UserError
 from anchor_jax.files import replacing
@@ -25,6 +28,7 @@ from anchor_jax.models.pytorch.files import source_and_file
 from anchor_jax.training.supply import Supply
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+_SHOWN_WITHIN_SECONDS = 60
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,11 +93,27 @@ def begin(workdir: Path, config: Config, train: Supply, bank: np.ndarray) -> Run
 
 
 def write(run: Run) -> None:
-    """Write the record of a run, if its folder has none.
+    """Write the record of a run, if its folder has none; of several processes the first does.
 
     Raises:
-      UserError: the folder cannot be written to.
+      UserError: the folder cannot be written to, or is not the same one for all processes.
     """
+    parallel.by_first(partial(_write, run), "run.json")
+    if not _appears(run.workdir / "run.json"):
+        raise UserError(
+            f"'{run.workdir}' is not the folder that process 0 writes to; give a --workdir on a disk that all share"
+        )
+
+
+def _appears(file):
+    """Whether a file is there; a disk that is shared may show it late."""
+    deadline = time.monotonic() + _SHOWN_WITHIN_SECONDS
+    while not file.exists() and time.monotonic() < deadline:
+        time.sleep(1)
+    return file.exists()
+
+
+def _write(run):
     if (run.workdir / "run.json").exists():
         return
     record: dict[str, Any] = {

@@ -11,34 +11,31 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from anchor_jax import backends
 from anchor_jax.anchoring import anchor, sample_mask, sample_references
 from anchor_jax.config import Config
-from anchor_jax.data.augmentation import Normalization, augmented, erased, mixed, normalize
+from anchor_jax.data import Batch, Normalization, augmented, erased, mixed, normalize
 from anchor_jax.models.layers import Classifier
 from anchor_jax.objective import anchored_cross_entropy
 from anchor_jax.parallel import AXIS, own_part
 from anchor_jax.training import sharding
+from anchor_jax.training.optimizer import without_gradient
 from anchor_jax.training.state import TrainState
 from anchor_jax.uncertainty import predictive_entropy
+
+Array = jax.Array | np.ndarray
 
 
 class TrainData(NamedTuple):
     """What lies on every device beside the state: the training set, or, where that is a stream, the bank alone."""
 
-    images: jax.Array  # uint8 [N, H, W, C]
-    labels: jax.Array  # int32 [N]
-    bank: jax.Array  # int32 [M], the rows that serve as references
-    pictures: jax.Array | None = None  # uint8 [P, H, W, C], that the augmentation mixes in
-
-
-class Batch(NamedTuple):
-    """Examples of one step, B of them, or this device's part."""
-
-    images: jax.Array  # uint8 [B, H, W, C]
-    labels: jax.Array  # int32 [B]
+    images: Array  # uint8 [N, H, W, C]
+    labels: Array  # int32 [N]
+    bank: Array  # int32 [M], the rows that serve as references
+    pictures: Array | None = None  # uint8 [P, S, S, C], that the augmentation mixes in
 
 
 class Draw(NamedTuple):
@@ -96,6 +93,8 @@ def make_train_step(
     param_specs = specs.params if specs else None
 
     def loss_of(params, batch_stats, shown, depth_key):
+        if config.optimizer.frozen:
+            params = without_gradient(params, config.optimizer.frozen)
         logits, updates = model.apply(
             {"params": params, "batch_stats": batch_stats},
             shown.inputs,

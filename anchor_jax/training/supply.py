@@ -11,10 +11,19 @@ from jax.sharding import Mesh
 
 from anchor_jax import parallel
 from anchor_jax.config import Config
-from anchor_jax.data import Dataset, Normalization, load_train, measure_normalization
-from anchor_jax.data.feeding import Feed, open_feed
+from anchor_jax.data import (
+    Batch,
+    Dataset,
+    Feed,
+    Normalization,
+    load_train,
+    measure_normalization,
+    mixing_pictures,
+    open_feed,
+    select_rows,
+)
 from anchor_jax.errors import UserError
-from anchor_jax.training.step import Batch, Carry, TrainData, TrainStep, epoch_order, from_memory, seed_keys
+from anchor_jax.training.step import Carry, TrainData, TrainStep, epoch_order, from_memory, seed_keys
 
 STEPS_AHEAD = 2  # of the devices, that the host may be: so many batches wait on them
 
@@ -84,8 +93,7 @@ class InMemory:
 
     def on_devices(self, bank: np.ndarray, config: Config) -> TrainData:
         """See `Supply`."""
-        del config
-        return TrainData(self._dataset.images, self._dataset.labels, bank)
+        return TrainData(self._dataset.images, self._dataset.labels, bank, _pictures(config, self.image_shape))
 
     def steps(self, train_step: TrainStep, config: Config, mesh: Mesh, specs: Any) -> Run:
         """See `Supply`; the steps asked for at once lie within one epoch."""
@@ -124,7 +132,8 @@ class Streamed:
                 "stream; give a number of images, or config.anchoring.references='batch'"
             )
         images = self._feed.picked(bank) if needed else np.zeros((0, *self.image_shape), np.uint8)
-        return TrainData(images, np.zeros(len(images), np.int32), np.arange(len(images), dtype=np.int32))
+        rows = np.arange(len(images), dtype=np.int32)
+        return TrainData(images, np.zeros_like(rows), rows, _pictures(config, self.image_shape))
 
     def steps(self, train_step: TrainStep, config: Config, mesh: Mesh, specs: Any) -> Run:
         """See `Supply`."""
@@ -157,9 +166,9 @@ class Streamed:
         self._batches = self._batches or self._feed.batches(done)
         for _ in range(num):
             started = time.perf_counter()
-            images, labels = next(self._batches)
+            batch = next(self._batches)
             self.waited += time.perf_counter() - started
-            yield Batch(images, labels)
+            yield batch
 
     def close(self) -> None:
         """See `Supply`."""
@@ -179,6 +188,22 @@ def open_supply(config: Config) -> tuple[Supply, Dataset | None]:
         shard=(jax.process_index(), jax.process_count()),
     )
     return Streamed(feed), None
+
+
+def bank_of(supply: Supply, config: Config) -> np.ndarray:
+    """The rows of the training set that serve as references, int32 `[M]`."""
+    anchoring = config.anchoring
+    # labels may have to be looked for, and only a bank of so many a class asks for them
+    labels = supply.labels() if anchoring.bank_per_class else np.zeros(supply.num_examples, np.int32)
+    return select_rows(labels, anchoring.bank_size, per_class=anchoring.bank_per_class, seed=config.seed)
+
+
+def _pictures(config, image_shape):
+    """What PixMix mixes in; None for all others."""
+    if config.augmentation.policy != "pixmix":
+        return None
+    *sides, channels = image_shape
+    return mixing_pictures(config.augmentation.pictures, max(sides), channels)
 
 
 _order_of = jax.jit(epoch_order, static_argnums=2)

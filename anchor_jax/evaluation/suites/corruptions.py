@@ -80,7 +80,7 @@ def measure(subject: Subject, num_references: int) -> Finding:
     arrays = {name: np.reshape(parts, shape) for name, parts in columns.items()}
     size = subject.predictor.size_for(subject.test.num_examples)
     arrays["sample_images"] = np.stack(
-        [np.asarray(of.stream(member, _SHOWN_SEVERITY).first(size)[0][0]) for member, of in members.items()]
+        [parallel.fetched(of.stream(member, _SHOWN_SEVERITY).first(size)[0])[0] for member, of in members.items()]
     )
     facts = {
         "source": [of.name for of in sets],
@@ -139,9 +139,9 @@ def generated(name: str, members: tuple[str, ...], clean: Stream, seed: int) -> 
         def batches(size: int) -> Generator[Any, None, None]:
             even = math.ceil(size / mesh.size) * mesh.size
             for index, (images, labels) in enumerate(clean.batches(size)):
-                keys = _keys(seed, index * size + np.arange(even))
+                rows = parallel.divided(index * size + np.arange(even), mesh)
                 on_devices = parallel.divided(filled(images, even), mesh)
-                yield corruptions.corrupt_each(keys, on_devices, member, severity)[: len(images)], labels
+                yield corruptions.corrupt_each(_keys(seed, rows), on_devices, member, severity)[: len(images)], labels
 
         return dataclasses.replace(clean, name=f"{member} {severity}", batches=batches)
 

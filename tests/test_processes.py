@@ -1,0 +1,286 @@
+"""Several processes on this machine do what one does: train, evaluate, fail and go on."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from conftest import assert_same_bits, tiny_config
+
+from anchor_jax import UserError, parallel
+from anchor_jax.evaluation import evaluate
+from anchor_jax.training import run
+from anchor_jax.training.loop import train
+from anchor_jax.training.prediction import load_checkpoint
+
+ROOT = Path(__file__).parents[1]
+LOST = "error: another process of this run ended, or cannot be reached; start the same command again on all hosts"
+
+# dies at the second checkpoint, once the first is complete
+DIES = """
+import os, runpy, signal, sys
+from anchor_jax.training import checkpoint
+save, saved = checkpoint.save, []
+def save_or_die(checkpoints, *args):
+    saved.append(1)
+    if len(saved) == 2:
+        checkpoints.wait_until_finished()
+        os.kill(os.getpid(), signal.SIGKILL)
+    save(checkpoints, *args)
+checkpoint.save = save_or_die
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def free_port():
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return listening.getsockname()[1]
+
+
+def started(num, *arguments, only=None):
+    """A command as so many processes of two devices each; `only` has what one of them is to do otherwise."""
+    settings = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "PYTHONPATH": str(ROOT),
+        "ANCHOR_JAX_PATIENCE_SECONDS": "5",
+    }
+    port, processes = free_port(), []
+    for index in range(num):
+        flags = (f"--coordinator=127.0.0.1:{port}", f"--num_processes={num}", f"--process_id={index}")
+        line = [sys.executable, *(only or {}).get(index, ()), *map(str, arguments), *flags]
+        pipe = subprocess.PIPE
+        processes.append(subprocess.Popen(line, cwd=ROOT, env=settings, stdout=pipe, stderr=pipe, text=True))
+    ended = [process.communicate(timeout=300) for process in processes]
+    return [(p.returncode, told(out), err) for p, (out, err) in zip(processes, ended, strict=True)]
+
+
+def told(text):
+    """What a process printed, without what Gloo does."""
+    return "\n".join(line for line in text.splitlines() if "[Gloo]" not in line and "peer ranks" not in line)
+
+
+def succeeded(ended):
+    for status, _, errors in ended:
+        assert status == 0, errors
+        assert errors == ""
+    assert all(out == "" for _, out, _ in ended[1:])
+    return ended[0][1]
+
+
+def config_file(folder):
+    """The config of the fixture `tiny`, as a file."""
+    file = folder / "config.py"
+    values = tiny_config(folder).to_dict()
+    file.write_text(
+        "from anchor_jax.config import base\n\n\ndef get_config():\n    config = base()\n"
+        f"    config.update({values!r})\n    return config\n"
+    )
+    return file
+
+
+def records(workdir):
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if "per_second" not in key} for line in lines]
+
+
+def final_variables(workdir):
+    step, predictor = load_checkpoint(run.load(workdir), "latest")
+    assert step == 12
+    return jax.device_get(predictor.variables)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("processes")
+
+
+@pytest.fixture(scope="module")
+def alone(folder):
+    """The run of one process on eight devices."""
+    train(tiny_config(folder), folder / "alone")
+    return folder / "alone"
+
+
+@pytest.fixture(scope="module")
+def two(folder):
+    """The run of two processes."""
+    out = succeeded(started(2, "train.py", "--config", config_file(folder), "--workdir", folder / "two"))
+    assert "devices   4 x cpu" in out
+    assert "step 12/12: test accuracy" in out
+    return folder / "two"
+
+
+def assert_close(one, other):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), one, other)
+
+
+def assert_same_run(workdir, alone):
+    ours, theirs = records(workdir), records(alone)
+    assert [line.keys() for line in ours] == [line.keys() for line in theirs]
+    for a, b in zip(ours, theirs, strict=True):
+        assert_close({k: v for k, v in a.items() if v is not None}, {k: v for k, v in b.items() if v is not None})
+    assert_close(final_variables(workdir), final_variables(alone))
+
+
+def test_two_processes_give_the_run_of_one(two, alone):
+    assert_same_run(two, alone)
+
+
+def test_four_processes_give_the_run_of_one(folder, alone):
+    succeeded(started(4, "train.py", "--config", config_file(folder), "--workdir", folder / "four"))
+    assert_same_run(folder / "four", alone)
+
+
+def test_only_the_first_process_writes(two, alone):
+    def names(workdir):
+        # orbax: the files of each process, of which checkpoints are put together, are its own affair
+        return sorted(
+            str(file.relative_to(workdir)).replace("incomplete-", "")
+            for file in workdir.rglob("*")
+            if "checkpoints/" not in str(file) and "events." not in file.name
+        )
+
+    assert names(two) == names(alone)
+    assert len(list((two / "tensorboard").glob("events.*"))) == 1
+    assert json.loads((two / "run.json").read_text()) == json.loads((alone / "run.json").read_text())
+    assert (two / "references.npz").read_bytes() == (alone / "references.npz").read_bytes()
+
+
+def test_evaluation_by_two_processes_gives_the_numbers_of_one(two, folder):
+    shutil.copytree(two, folder / "evaluated")
+    asked = ("clean", "protocols")
+    out = succeeded(
+        started(2, "eval.py", "--workdir", folder / "evaluated", "--suites", ",".join(asked), "--num_references", 2)
+    )
+    assert out.count("numbers:") == 1
+    numbers = json.loads((folder / "evaluated/eval/metrics.json").read_text())
+    expected = evaluate(two, asked, (2,))
+
+    def without_times(found):
+        return {suite: {k: v for k, v in of["2"].items() if "seconds" not in k} for suite, of in found.items()}
+
+    assert_close(without_times(numbers), without_times(expected))
+
+
+def test_a_process_that_dies_ends_the_others_and_the_run_goes_on_to_the_same_bits(two, folder):
+    arguments = ("train.py", "--config", config_file(folder), "--workdir", folder / "killed")
+    (status, _, errors), (killed, _, _) = started(2, *arguments, only={1: ("-c", DIES)})
+    assert killed == -9
+    assert status == 1
+    assert errors.startswith(LOST)
+    assert errors.count("\n") == 1
+    assert [file.name for file in (folder / "killed/checkpoints").glob("[0-9]*") if file.name.isdigit()] == ["3"]
+    out = succeeded(started(2, *arguments))
+    assert "goes on after step 3" in out
+    assert_same_bits(final_variables(folder / "killed"), final_variables(two))
+    assert records(folder / "killed") == records(two)
+
+
+def test_mistake_of_all_processes_is_told_once(folder):
+    arguments = ("train.py", "--config", config_file(folder), "--workdir", folder / "wrong")
+    ended = started(2, *arguments, "--config.anchoring.mask_prob=1.5")
+    assert [status for status, _, _ in ended] == [1, 1]
+    assert ended[0][2] == "error: config.anchoring.mask_prob must be in [0, 1]; got 1.5\n"
+    assert ended[1][2] == ""
+
+
+def test_mistake_of_one_process_ends_the_others(folder):
+    wrong = "import runpy, sys; sys.argv = [*sys.argv[1:], '--config.anchoring.mask_prob=7']; "
+    wrong += "runpy.run_path(sys.argv[0], run_name='__main__')"
+    arguments = ("train.py", "--config", config_file(folder), "--workdir", folder / "wrong")
+    ended = started(2, *arguments, only={1: ("-c", wrong)})
+    assert [status for status, _, _ in ended] == [1, 1]
+    assert ended[0][2].startswith(LOST)
+    assert ended[1][2] == "error of process 1 of 2: config.anchoring.mask_prob must be in [0, 1]; got 7.0\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("--process_id=0",), "give --coordinator (or JAX_COORDINATOR_ADDRESS) too"),
+        (("--coordinator=here", "--num_processes=2", "--process_id=0"), "must be HOST:PORT of process 0; got 'here'"),
+        (("--coordinator=here:1", "--num_processes=2", "--process_id=2"), "--process_id must lie in 0..1"),
+    ],
+)
+def test_wrong_flags_are_told_with_status_2(given, message, tmp_path):
+    line = [sys.executable, "eval.py", "--workdir", str(tmp_path), *given]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def initialize(monkeypatch):
+    """What `jax.distributed.initialize` was called with; it finds no cluster."""
+    calls = []
+
+    def not_found(*args, **kwargs):
+        calls.append((args, kwargs))
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr(jax.distributed, "initialize", not_found)
+    for variable in ("SLURM_NTASKS", "SLURM_STEP_NODELIST", "OMPI_COMM_WORLD_SIZE", "TPU_ML_PLATFORM"):
+        monkeypatch.delenv(variable, raising=False)
+    return calls
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"SLURM_NTASKS": "8"},  # the script of a batch job, outside of srun
+        {"SLURM_NTASKS": "1", "SLURM_STEP_NODELIST": "node1"},
+        {"OMPI_COMM_WORLD_SIZE": "1"},
+        {"KUBERNETES_SERVICE_HOST": "10.0.0.1"},
+    ],
+)
+def test_one_process_looks_for_no_others(initialize, monkeypatch, environment):
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    parallel.start()
+    parallel.start("127.0.0.1:1", 1, 0)
+    assert initialize == []
+
+
+@pytest.mark.parametrize(
+    "environment", [{"SLURM_NTASKS": "2", "SLURM_STEP_NODELIST": "node[1-2]"}, {"OMPI_COMM_WORLD_SIZE": "2"}]
+)
+def test_processes_that_jax_cannot_join_are_told(initialize, monkeypatch, environment):
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    with pytest.raises(UserError, match=r"cannot join them .*; give --coordinator, --num_processes and --process_id"):
+        parallel.start()
+    assert len(initialize) == 1
+
+
+def test_tpu_of_one_host_needs_no_others(initialize, monkeypatch):
+    monkeypatch.setenv("TPU_ML_PLATFORM", "JAX")
+    parallel.start()
+    assert len(initialize) == 1
+
+
+def test_process_0_that_nobody_started_is_told(initialize, monkeypatch):
+    monkeypatch.setattr(parallel, "_JOIN_SECONDS", 0)
+    with pytest.raises(UserError, match=r"cannot reach process 0 at 127.0.0.1:\d+ .*; start it too"):
+        parallel.start(f"127.0.0.1:{free_port()}", 2, 1)
+    assert initialize == []
+
+
+@pytest.mark.parametrize("num_devices", [1, 2, 8])
+def test_arrays_are_placed_and_fetched_whole(num_devices):
+    mesh = parallel.mesh(num_devices)
+    tree = {"a": np.arange(16), "b": np.arange(32.0, dtype=np.float32).reshape(16, 2)}
+    for placed in (parallel.replicated(tree, mesh), parallel.from_parts(tree, mesh)):
+        assert_same_bits(parallel.fetched(placed), tree)
+    divided = parallel.divided(tree["b"], mesh)
+    assert divided.addressable_shards[0].data.shape == (16 // num_devices, 2)
+    np.testing.assert_array_equal(parallel.fetched(divided), tree["b"])
