@@ -75,6 +75,15 @@ class Damaged(NamedTuple):
     reason: str
 
 
+class Read(NamedTuple):
+    """What was found in the place of an example."""
+
+    image: np.ndarray
+    label: int
+    row: int  # of the example whose image and label these are
+    damaged: list[Damaged]  # what could not be read before
+
+
 class Examples(NamedTuple):
     """Examples of which each has an image: where it cannot be read, that of the next one that can."""
 
@@ -85,8 +94,8 @@ class Examples(NamedTuple):
     max_damaged: float  # fraction of the examples
     label_offsets: np.ndarray | None  # int32 [num], of label noise
 
-    def read(self, row: int, image_of: Callable[[Example], np.ndarray]) -> tuple[np.ndarray, int, list[Damaged]]:
-        """What `image_of` makes of an example, its label, and what could not be read before it was found.
+    def read(self, row: int, image_of: Callable[[Example], np.ndarray]) -> Read:
+        """What `image_of` makes of an example.
 
         Raises:
           UserError: as many examples in a row as may be damaged in all cannot be read, and one more.
@@ -97,7 +106,7 @@ class Examples(NamedTuple):
             try:
                 example = self.encoded(row)
                 name = example.where
-                return image_of(example), self.label(row, example), damaged
+                return Read(image_of(example), example.label, row, damaged)
             except UserError as error:
                 damaged.append(Damaged(row, name, str(error)))
             self.check(damaged)
@@ -141,7 +150,8 @@ class _Part(NamedTuple):
     """Some examples in a row of one batch."""
 
     images: np.ndarray  # uint8 [n, S, S, 3]
-    labels: np.ndarray  # int64 [n]
+    labels: np.ndarray  # int64 [n], as they are stored
+    rows: np.ndarray  # int64 [n]
     damaged: list[Damaged]
 
 
@@ -163,14 +173,15 @@ class _Parts(NamedTuple):
         step, part = self.first_step + number // self.num, number % self.num
         begin, end = map(int, self.bounds[part : part + 2])
         size = self.picture.image_size
-        images, labels = np.empty((end - begin, size, size, 3), np.uint8), np.empty(end - begin, np.int64)
+        images = np.empty((end - begin, size, size, 3), np.uint8)
+        labels, rows = np.empty((2, end - begin), np.int64)
         damaged = []
         for i, row in enumerate(self.order.rows(step)[begin:end].tolist()):
             seed = [self.order.seed, _CROP, step * self.order.batch_size + begin + i]
             image_of = partial(self.picture.augmented, seed=seed)
-            images[i], labels[i], found = self.examples.read(row, image_of)
+            images[i], labels[i], rows[i], found = self.examples.read(row, image_of)
             damaged += found
-        return _Part(images, labels, damaged)
+        return _Part(images, labels, rows, damaged)
 
 
 class Feed:
@@ -210,17 +221,17 @@ class Feed:
 
     def labels(self) -> np.ndarray:
         """int32 `[N]`: the labels of all examples. Those of "tfds" are in its records, which are all read for it."""
-        num, label = self.num_examples, self._parts.examples.label
-        labels = (label(row, self._encoded.example(row)) for row in range(num))
-        return self._labelled(np.fromiter(labels, np.int64, num))
+        num = self.num_examples
+        stored = np.fromiter((self._encoded.example(row).label for row in range(num)), np.int64, num)
+        return self._labelled(stored, np.arange(num))
 
     def picked(self, rows: np.ndarray) -> np.ndarray:
         """uint8 `[n, S, S, 3]`: central crops of some examples, see `decoded`; only these are read."""
         read, central = self._parts.examples.read, self._parts.picture.central
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             found = list(pool.map(lambda row: read(int(row), central), rows))
-        self._report([each for _, _, damaged in found for each in damaged])
-        return np.stack([image for image, _, _ in found])
+        self._report([damaged for each in found for damaged in each.damaged])
+        return np.stack([each.image for each in found])
 
     def batches(self, first_step: int = 0) -> Generator[Batch, None, None]:
         """The batches of all steps from one on, without end; workers make them ahead of who takes them.
@@ -236,11 +247,13 @@ class Feed:
     def _made(self, first_step: int) -> Generator[Batch, None, None]:
         with contextlib.closing(_prefetched(self._parts._replace(first_step=first_step), self._num_workers)) as made:
             while True:
-                images, labels, damaged = _next(made)
+                images, labels, rows, damaged = _next(made)
                 self._report(damaged)
-                yield Batch(images, self._labelled(labels))
+                yield Batch(images, self._labelled(labels, rows))
 
-    def _labelled(self, labels: np.ndarray) -> np.ndarray:
+    def _labelled(self, labels: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """The labels that training sees of these examples, int32 `[n]`, from those that are stored."""
+        del rows  # every example keeps its own
         return validated_labels(labels, len(self.label_names), self._encoded.title)
 
     def _report(self, damaged: Sequence[Damaged]) -> None:
@@ -321,8 +334,9 @@ def _prefetched(parts: _Parts, num_workers: int) -> Any:
 
 
 def _joined(parts: Sequence[_Part]) -> _Part:
-    images, labels, damaged = zip(*parts, strict=True)
-    return _Part(np.concatenate(images), np.concatenate(labels), list(itertools.chain(*damaged)))
+    images, labels, rows, damaged = zip(*parts, strict=True)
+    together = np.concatenate
+    return _Part(together(images), together(labels), together(rows), list(itertools.chain(*damaged)))
 
 
 def _begin_worker(*_: int) -> None:
