@@ -1,5 +1,6 @@
 """Eight devices on the CPU, so that what is divided over devices can be seen to be the same on one."""
 
+import json
 import os
 
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
@@ -93,3 +94,9 @@ def stop_after_saves(monkeypatch, count):
             raise StopAfterSave
 
     monkeypatch.setattr(checkpoint, "save", save_and_die)
+
+
+def records(workdir):
+    """The lines of metrics.jsonl without what no two runs share."""
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if "per_second" not in key} for line in lines]

@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from conftest import assert_same_bits, tiny_config
+from conftest import assert_same_bits, records, tiny_config
 
 from anchor_jax import UserError, parallel
 from anchor_jax.evaluation import evaluate
@@ -84,11 +84,6 @@ def config_file(folder):
         f"    config.update({values!r})\n    return config\n"
     )
     return file
-
-
-def records(workdir):
-    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if "per_second" not in key} for line in lines]
 
 
 def final_variables(workdir):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import StopAfterSave, assert_same_bits, stop_after_saves
+from conftest import StopAfterSave, assert_same_bits, records, stop_after_saves
 
 from anchor_jax import UserError, backends, parallel
 from anchor_jax.data import Normalization
@@ -25,12 +25,6 @@ from anchor_jax.training.step import (
     make_train_step,
     seed_keys,
 )
-
-
-def records(workdir):
-    """The lines of metrics.jsonl without what no two runs share."""
-    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if "per_second" not in key} for line in lines]
 
 
 @pytest.mark.parametrize("mask_per", ["batch", "example"])

@@ -89,10 +89,8 @@ class Examples(NamedTuple):
 
     encoded: Callable[[int], Example]
     num: int
-    num_classes: int
     title: str
     max_damaged: float  # fraction of the examples
-    label_offsets: np.ndarray | None  # int32 [num], of label noise
 
     def read(self, row: int, image_of: Callable[[Example], np.ndarray]) -> Read:
         """What `image_of` makes of an example.
@@ -111,12 +109,6 @@ class Examples(NamedTuple):
                 damaged.append(Damaged(row, name, str(error)))
             self.check(damaged)
             row = (row + 1) % self.num
-
-    def label(self, row: int, example: Example) -> int:
-        """Of an example, with label noise; one that names no class is left to who checks it."""
-        if self.label_offsets is None or not 0 <= example.label < self.num_classes:
-            return example.label
-        return (example.label + int(self.label_offsets[row])) % self.num_classes
 
     def check(self, damaged: Sequence[Damaged]) -> None:
         """Refuse more damaged examples than are allowed."""
@@ -193,13 +185,14 @@ class Feed:
       num_examples: N, the damaged ones among them.
     """
 
-    def __init__(self, encoded: Encoded, parts: _Parts, num_workers: int):
+    def __init__(self, encoded: Encoded, parts: _Parts, num_workers: int, label_offsets: np.ndarray | None):
         self.label_names = encoded.label_names
         self.image_shape = (encoded.image_size, encoded.image_size, 3)
         self.num_examples = encoded.num
         self._encoded = encoded
         self._parts = parts
         self._num_workers = num_workers
+        self._label_offsets = label_offsets  # int32 [N], of label noise
         self._damaged: dict[int, Damaged] = {}
         self._opened: list[Generator[Batch, None, None]] = []
 
@@ -253,8 +246,9 @@ class Feed:
 
     def _labelled(self, labels: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """The labels that training sees of these examples, int32 `[n]`, from those that are stored."""
-        del rows  # every example keeps its own
-        return validated_labels(labels, len(self.label_names), self._encoded.title)
+        num_classes = len(self.label_names)
+        labels = validated_labels(labels, num_classes, self._encoded.title)
+        return labels if self._label_offsets is None else (labels + self._label_offsets[rows]) % num_classes
 
     def _report(self, damaged: Sequence[Damaged]) -> None:
         for each in damaged:
@@ -301,18 +295,18 @@ def open_feed(
             f"config.training.batch_size={batch_size}; allowed: numbers up to {encoded.num}, the size of the training "
             f"set, that are divisible by {count}, the number of processes"
         )
-    num_classes = len(encoded.label_names)
-    offsets = label_offsets(encoded.num, num_classes, config.label_noise, seed) if config.label_noise else None
     size = batch_size // count
     num_parts = math.ceil(size / _EXAMPLES_PER_TASK)
     parts = _Parts(
-        Examples(encoded.example, encoded.num, num_classes, encoded.title, config.max_damaged, offsets),
+        Examples(encoded.example, encoded.num, encoded.title, config.max_damaged),
         Order(seed, encoded.num, batch_size, config.repeats),
         _Picture(config.image_size, config.crop_fraction, tuple(area)),
         index * size + np.arange(num_parts + 1) * size // num_parts,
         first_step=0,
     )
-    return Feed(encoded, parts, config.workers)
+    noise = config.label_noise
+    offsets = label_offsets(encoded.num, len(encoded.label_names), noise, seed) if noise else None
+    return Feed(encoded, parts, config.workers, offsets)
 
 
 def _prefetched(parts: _Parts, num_workers: int) -> Any:

@@ -96,7 +96,8 @@ class Subject:
 
     def open(self, spec: str, **options: Any) -> Stream:
         """The data set that a string names, its images made like those of the run; see `data.open_spec`."""
-        return open_spec(spec, image_shape=self.run.image_shape, tfds_dir=self.tfds_dir, **options)
+        like = {"image_shape": self.run.image_shape, "crop_fraction": self.run.config.data.crop_fraction}
+        return open_spec(spec, tfds_dir=self.tfds_dir, **like, **options)
 
     def open_all(self, specs: tuple[str, ...], **options: Any) -> list[Stream]:
         """Several data sets, refused where two would have one name in a report."""

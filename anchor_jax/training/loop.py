@@ -1,5 +1,6 @@
 """Training from a configuration and a folder: begin or resume, then step, report, evaluate and save."""
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -62,7 +63,7 @@ def train(config: Config, workdir: Path, *, profile: bool = False) -> TrainState
     """
     training = prepare(config, workdir)
     config, length = training.run.config, training.length
-    with checkpoint.manager(workdir, config) as checkpoints:
+    with contextlib.closing(training.training_set), checkpoint.manager(workdir, config) as checkpoints:
         current = checkpoint.restore(checkpoints, training.state_shapes()) or training.first_state()
         done = int(current.step)
         with reporter_of(workdir, done, length.total_steps) as reporter:
@@ -102,16 +103,18 @@ def prepare(config: Config, workdir: Path) -> "Training":
     bank = supply.bank_of(training_set, config)
     this_run = run.begin(workdir, config, training_set, bank)
 
+    evaluation_set = _evaluation_set(this_run, held_out)
+
     model = model_of(this_run, axis_name=parallel.AXIS)
     schedule = optimizer.create_schedule(config.optimizer, *length)
     transformation = optimizer.create(config.optimizer, schedule)
     create = partial(_create_state, this_run, model, transformation)
-    specs = sharding.specs_of(jax.eval_shape(create), mesh.size, config.training.sharding)
-    carry_specs = (specs or parallel.SAME, parallel.SAME)
+    shapes = jax.eval_shape(create)
+    specs = sharding.specs_of(shapes, mesh.size, config.training.sharding)
     step = make_train_step(model, transformation, config, normalization_of(this_run), specs)
-    shapes = jax.eval_shape(partial(state.first_variables, model, jax.random.key(0), this_run.input_shape))
+    data = parallel.replicated(training_set.on_devices(bank, config), mesh)
     begins_from_weights = config.model.weights and not checkpoint.any_in(workdir)
-    weights = warm_start.read(this_run, model, shapes) if begins_from_weights else None
+    weights = warm_start.read(this_run, model, state.variables(shapes)) if begins_from_weights else None
     run.write(this_run)
     return Training(
         run=this_run,
@@ -122,9 +125,9 @@ def prepare(config: Config, workdir: Path) -> "Training":
         create=create,
         specs=specs,
         training_set=training_set,
-        data=parallel.replicated(training_set.on_devices(bank, config), mesh),
-        evaluation_set=_evaluation_set(this_run, held_out),
-        run_steps=training_set.steps(step, config, mesh, carry_specs),
+        data=data,
+        evaluation_set=evaluation_set,
+        run_steps=training_set.steps(step, config, mesh, (specs or parallel.SAME, parallel.SAME)),
         predictor=predictor_of(this_run, None, mesh),
         weights=weights,
     )

@@ -1,0 +1,142 @@
+"""Training on a stream of encoded images: every experiment on ImageNet, resumed, divided, refused."""
+
+import importlib
+import json
+
+import jax
+import numpy as np
+import pytest
+from conftest import StopAfterSave, assert_same_bits, records, stop_after_saves
+from test_config import STREAMING
+
+from anchor_jax import UserError, load_predictor
+from anchor_jax.evaluation import evaluate
+from anchor_jax.training import supply
+from anchor_jax.training.loop import prepare, train
+
+# of each model, small enough to compile quickly
+SMALL = {
+    "regnet_y_800mf": {"stage_sizes": (1, 1), "widths": (8, 16), "group_width": 8, "stem_width": 8},
+    "vit": {"patch_size": 8, "width": 16, "depth": 2, "num_heads": 2, "stochastic_depth": 0.1},
+    "swin": {"width": 8, "stage_sizes": (1, 2), "num_heads": (1, 2), "window": 4, "stochastic_depth": 0.2},
+}
+
+
+@pytest.fixture
+def streamed(tiny, imagenet_like):
+    """A run of 12 steps on a stream, with the bank that `tiny` has."""
+    tiny.data.source, tiny.data.path, tiny.data.test_split = "folder", str(imagenet_like.folder), "val"
+    tiny.data.streaming, tiny.data.image_size = True, 16
+    tiny.data.mean, tiny.data.std = (0.5,) * 3, (0.25,) * 3
+    tiny.augmentation.crop_padding, tiny.augmentation.resized_crop = 0, (0.3, 1.0)
+    tiny.anchoring.bank_size = 12
+    tiny.training.batch_size, tiny.training.total_epochs = 40, 2.0
+    return tiny
+
+
+def small(experiment, imagenet_like):
+    """An experiment with a small model on small images, all else as it stands."""
+    given = importlib.import_module(f"configs.{experiment}").get_config()
+    given.data.source, given.data.path, given.data.test_split = "folder", str(imagenet_like.folder), "val"
+    given.data.image_size = 32
+    family = next((family for family in SMALL if given.model.name.startswith(family)), "vit")
+    given.model.options.update(SMALL[family])
+    given.training.batch_size, given.evaluation.batch_size = 48, 64
+    given.evaluation.num_references, given.evaluation.saved_references = 2, 4
+    return given
+
+
+@pytest.mark.parametrize("experiment", STREAMING)
+def test_every_experiment_on_imagenet_takes_a_step(experiment, imagenet_like, tmp_path):
+    given = small(experiment, imagenet_like)
+    training = prepare(given, tmp_path / "run")
+    first = training.first_state()
+    before = jax.device_get(first.params)
+    current, numbers = training.advance(first, 1)
+    training.training_set.close()
+    assert int(current.step) == 1
+    assert 0 < numbers["loss"] < 20
+    assert 0 < numbers["gradient_norm"] < np.inf
+    assert 0 <= numbers["input_wait"] <= 1
+    moved = jax.tree.map(lambda old, new: (old != new).any(), before, current.params)
+    assert any(jax.tree.leaves(moved)) == (numbers["learning_rate"] > 0)
+    assert bool(current.average) == (given.training.ema_decay > 0)
+
+
+def test_a_run_on_a_stream_trains_evaluates_and_is_loaded(streamed, imagenet_like, tmp_path, capsys):
+    streamed.training.total_epochs = 1.0
+    train(streamed, tmp_path / "run")
+    out = capsys.readouterr().out
+    assert "240 images [16, 16, 3], 4 classes; evaluated on 60 of test" in out
+    assert "% waiting for input" in out
+    assert all("train/input_wait" in line for line in records(tmp_path / "run") if "train/loss" in line)
+    found = evaluate(tmp_path / "run", ("clean", "protocols"), (4,))
+    assert found["clean"]["4"]["accuracy"] == pytest.approx(records(tmp_path / "run")[-1]["test/accuracy"])
+    assert found["protocols"]["4"]["blt/accuracy"] > 0
+    predictor = load_predictor(tmp_path / "run")
+    assert predictor.references.shape == (12, 16, 16, 3)
+
+
+@pytest.mark.parametrize("references", ["bank", "batch"])
+def test_a_run_that_goes_on_ends_in_the_same_bits(streamed, tmp_path, monkeypatch, references):
+    streamed.anchoring.references, streamed.data.repeats, streamed.data.label_noise = references, 2, 0.3
+    straight = train(streamed, tmp_path / "straight")
+    with monkeypatch.context() as patch:
+        stop_after_saves(patch, 1)
+        with pytest.raises(StopAfterSave):
+            train(streamed, tmp_path / "run")
+    assert records(tmp_path / "run")[-1]["step"] == 3
+    assert_same_bits(train(streamed, tmp_path / "run"), straight)
+    assert without_waits(tmp_path / "run") == without_waits(tmp_path / "straight")
+
+
+def without_waits(workdir):
+    return [{key: value for key, value in line.items() if "wait" not in key} for line in records(workdir)]
+
+
+def test_a_divided_state_sees_the_same_stream(streamed, tmp_path):
+    streamed.model.options.hidden = (32, 32)
+    replicated = train(streamed, tmp_path / "replicated")
+    streamed.training.sharding = "fsdp"
+    divided = train(streamed, tmp_path / "divided")
+    assert divided.params["Dense_0"]["kernel"].addressable_shards[0].data.size == 16 * 16 * 6 * 32 // 8
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5), *jax.device_get((divided, replicated))
+    )
+
+
+def test_the_bank_lies_on_the_devices_as_central_crops(streamed, tmp_path):
+    training = prepare(streamed, tmp_path / "run")
+    rows = supply.bank_of(training.training_set, streamed)
+    np.testing.assert_array_equal(training.data.images, training.training_set.picked(rows))
+    np.testing.assert_array_equal(training.data.bank, np.arange(12))
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert set(record["references"]["rows"]) <= set(rows.tolist())
+
+
+def test_labels_of_a_stream_are_as_noisy_as_those_in_memory(streamed):
+    streamed.data.label_noise = 0.25
+    noisy, _ = supply.open_supply(streamed)
+    streamed.data.streaming = False
+    in_memory, _ = supply.open_supply(streamed)
+    np.testing.assert_array_equal(noisy.labels(), in_memory.labels())
+    streamed.data.label_noise = 0.0
+    clean, _ = supply.open_supply(streamed)
+    assert (noisy.labels() != clean.labels()).sum() == 60
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"anchoring.bank_size": 0}, r"bank_size=0, all of the training set, does not fit on the devices .*; give a"),
+        ({"data.mean": ()}, r"data.mean and config.data.std are not measured on a stream; give both"),
+        ({"data.image_size": 0}, r"image_size=0; a stream needs"),
+        ({"augmentation.resized_crop": (0.5, 2.0)}, r"resized_crop must be \(\), or \(least, greatest\) area"),
+        ({"optimizer.frozen": ("stem",)}, r"unknown parameters in config.optimizer.frozen 'stem'"),
+    ],
+)
+def test_what_does_not_fit_a_stream_is_refused_before_anything_is_written(streamed, tmp_path, change, message):
+    streamed.update_from_flattened_dict(change)
+    with pytest.raises(UserError, match=message):
+        prepare(streamed, tmp_path / "run")
+    assert not (tmp_path / "run/run.json").exists()
