@@ -45,6 +45,8 @@ class Network(NamedTuple):
     poll_pairs: Callable[..., Callable[..., Poll]]
     # variables, encoded references, images -> what the last layer sees, mean over references, float32 [B, features]
     features: Callable[..., jax.Array]
+    # an array [B, ...] of the host or the devices -> the same, divided over the devices
+    divided: Callable[[Images], jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +169,7 @@ class Predictor:
             num = len(batch[0])
             self._check(batch[0])
             size = max(size, self.size_for(num))
-            answer = ask(*(filled(part, size) for part in batch))
+            answer = ask(*(self.network.divided(filled(part, size)) for part in batch))
             if pending:
                 yield fetched(*pending)
             pending = answer, num
@@ -246,12 +248,7 @@ def compile_network(
 
     def mapped(function, num_same, num_split):
         specs = (parallel.SAME,) * num_same + (parallel.SPLIT,) * num_split
-        compiled = parallel.pmapped(function, mesh, in_specs=specs, out_specs=parallel.SPLIT)
-
-        def on_devices(*args):
-            return compiled(*args[:num_same], *(parallel.divided(part, mesh) for part in args[num_same:]))
-
-        return on_devices
+        return parallel.pmapped(function, mesh, in_specs=specs, out_specs=parallel.SPLIT)
 
     compiled_encode = parallel.pmapped(encode, mesh, in_specs=parallel.SAME, out_specs=parallel.SAME)
     return Network(
@@ -259,6 +256,7 @@ def compile_network(
         poll=cache(lambda classes, temper: mapped(partial(poll_batch, classes, temper), 2, 1)),
         poll_pairs=cache(lambda classes: mapped(partial(poll_pairs, classes), 1, 2)),
         features=mapped(features, 2, 1),
+        divided=partial(parallel.divided, mesh=mesh),
     )
 
 
