@@ -203,6 +203,10 @@ def validate(config: Config) -> None:
     for key, value in given.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"config.{key} must be finite; got {value}")
+    if given["data.repeats"] > 1 and not given["data.streaming"]:
+        raise UserError(
+            f"config.data.repeats={given['data.repeats']} is for streams; give 1, or config.data.streaming=True"
+        )
     area = given["augmentation.resized_crop"]
     if area and not (len(area) == 2 and 0 < area[0] <= area[1] <= 1):
         raise UserError(

@@ -75,10 +75,10 @@ def succeeded(ended):
     return ended[0][1]
 
 
-def config_file(folder):
-    """The config of the fixture `tiny`, as a file."""
+def config_file(folder, config=None):
+    """A config as a file; that of the fixture `tiny` by default."""
     file = folder / "config.py"
-    values = tiny_config(folder).to_dict()
+    values = (config or tiny_config(folder)).to_dict()
     file.write_text(
         "from anchor_jax.config import base\n\n\ndef get_config():\n    config = base()\n"
         f"    config.update({values!r})\n    return config\n"
@@ -117,8 +117,12 @@ def assert_close(one, other):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), one, other)
 
 
+def without_wait(line):
+    return {key: value for key, value in line.items() if "wait" not in key}
+
+
 def assert_same_run(workdir, alone):
-    ours, theirs = records(workdir), records(alone)
+    ours, theirs = ([without_wait(line) for line in records(folder)] for folder in (workdir, alone))
     assert [line.keys() for line in ours] == [line.keys() for line in theirs]
     for a, b in zip(ours, theirs, strict=True):
         assert_close({k: v for k, v in a.items() if v is not None}, {k: v for k, v in b.items() if v is not None})
@@ -132,6 +136,24 @@ def test_two_processes_give_the_run_of_one(two, alone):
 def test_four_processes_give_the_run_of_one(folder, alone):
     succeeded(started(4, "train.py", "--config", config_file(folder), "--workdir", folder / "four"))
     assert_same_run(folder / "four", alone)
+
+
+def test_processes_divide_a_stream_and_the_state(folder, imagenet_like):
+    """Each decodes its own part of every batch, and holds its own part of the parameters."""
+    config = tiny_config(folder)
+    config.data.source, config.data.path, config.data.test_split = "folder", str(imagenet_like.folder), "val"
+    config.data.streaming, config.data.image_size, config.data.repeats = True, 16, 2
+    config.data.mean, config.data.std = (0.5,) * 3, (0.25,) * 3
+    config.augmentation.resized_crop, config.augmentation.mixup_alpha = (0.3, 1.0), 0.2
+    config.anchoring.references, config.model.options.hidden = "batch", (32, 32)
+    config.training.batch_size, config.training.total_epochs, config.training.ema_decay = 80, 4.0, 0.5
+    train(config, folder / "stream alone")
+    config.training.sharding = "fsdp"
+    (folder / "stream").mkdir()
+    succeeded(
+        started(2, "train.py", "--config", config_file(folder / "stream", config), "--workdir", folder / "stream 2")
+    )
+    assert_same_run(folder / "stream 2", folder / "stream alone")
 
 
 def test_only_the_first_process_writes(two, alone):

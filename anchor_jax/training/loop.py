@@ -102,7 +102,6 @@ def prepare(config: Config, workdir: Path) -> "Training":
     config = _with_normalization(config, training_set)
     bank = supply.bank_of(training_set, config)
     this_run = run.begin(workdir, config, training_set, bank)
-
     evaluation_set = _evaluation_set(this_run, held_out)
 
     model = model_of(this_run, axis_name=parallel.AXIS)
@@ -205,7 +204,8 @@ class Training:
     def evaluate(self, current: TrainState) -> dict[str, float]:
         """Scores of a state on the evaluation set, see `metrics.summary`; NaN where a prediction is no number."""
         config = self.run.config.evaluation
-        predictor = dataclasses.replace(self.predictor, variables=state.evaluated(current))
+        variables = parallel.replicated(state.evaluated(current), self.mesh)  # gathered, if they are divided
+        predictor = dataclasses.replace(self.predictor, variables=variables)
         batches = self.evaluation_set.batches(predictor.size_for(self.evaluation_set.num_examples))
         answers = predictor.stream(
             batches, config.num_references, then=lambda poll, labels: (poll.classification.probs, labels)
