@@ -62,6 +62,7 @@ def base() -> Config:
     config.anchoring = ConfigDict()
     config.anchoring.enabled = True  # False: standard training, the network sees x
     config.anchoring.references = "bank"  # drawn from the un-augmented training set, or the "batch"
+    config.anchoring.group_size = 0  # images in a row among which references="batch" draws; 0: all of the batch
     config.anchoring.bank_size = 0  # examples in the bank; 0: all of the training set
     config.anchoring.bank_per_class = False  # True: the same number of each class
     config.anchoring.mask_prob = 0.25  # the paper's α; 0: no masking
@@ -143,6 +144,7 @@ _RANGES = {
     "augmentation.erasing_prob": (0, 1),
     "augmentation.mixup_alpha": (0, None),
     "augmentation.cutmix_alpha": (0, None),
+    "anchoring.group_size": (0, None),
     "anchoring.bank_size": (0, None),
     "anchoring.mask_prob": (0, 1),
     "optimizer.learning_rate": (0, None),
@@ -203,6 +205,11 @@ def validate(config: Config) -> None:
     for key, value in given.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"config.{key} must be finite; got {value}")
+    group_size, batch_size = given["anchoring.group_size"], given["training.batch_size"]
+    if group_size and batch_size % group_size:
+        raise UserError(
+            f"config.anchoring.group_size must be 0, or divide the training.batch_size of {batch_size}; got {group_size}"
+        )
     if given["data.repeats"] > 1 and not given["data.streaming"]:
         raise UserError(
             f"config.data.repeats={given['data.repeats']} is for streams; give 1, or config.data.streaming=True"

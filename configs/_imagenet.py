@@ -1,9 +1,10 @@
 """What the experiments on ImageNet share; not one itself.
 
 The data set must be prepared by tensorflow-datasets (in TFDS_DATA_DIR or --config.data.path); it is decoded batch by
-batch (--config.data.workers). References are other images of the batch, masked with probability 0.2, as the released
-code has it (LLNL/anchoring c472301, ImageNet/run_train.sh and wrapper.py). What is masked is asked for a uniform
-prediction, as in the paper (arXiv 2406.00529); that code asks for the label, --config.anchoring.masked_target=label.
+batch (--config.data.workers). References are other images of the batch, out of the same 32, as on one GPU of the
+released code, and masked with probability 0.2, as there (LLNL/anchoring c472301, ImageNet/run_train.sh and wrapper.py).
+What is masked is asked for a uniform prediction, as in the paper (arXiv 2406.00529); that code asks for the label,
+--config.anchoring.masked_target=label.
 
 Where a recipe changes the learning rate every epoch, as torchvision's do, here it changes every step.
 """
@@ -26,6 +27,7 @@ def get_config() -> Config:
     config.augmentation.flip = True
     config.model.dtype = "bfloat16"
     config.anchoring.references = "batch"
+    config.anchoring.group_size = 32
     config.anchoring.mask_prob = 0.2
     config.evaluation.num_bins = 20
     config.logging.every_steps = 100

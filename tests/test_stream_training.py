@@ -41,7 +41,7 @@ def small(experiment, imagenet_like):
     given.data.image_size = 32
     family = next((family for family in SMALL if given.model.name.startswith(family)), "vit")
     given.model.options.update(SMALL[family])
-    given.training.batch_size, given.evaluation.batch_size = 48, 64
+    given.training.batch_size, given.evaluation.batch_size = 64, 64
     given.evaluation.num_references, given.evaluation.saved_references = 2, 4
     return given
 

@@ -15,7 +15,7 @@ from anchor_jax import UserError, backends, load_predictor, models, parallel
 from anchor_jax.data import Normalization
 from anchor_jax.training import optimizer, sharding, state
 from anchor_jax.training.loop import prepare, train
-from anchor_jax.training.step import Totals, TrainData, from_memory, make_train_step
+from anchor_jax.training.step import Totals, TrainData, draw_step, from_memory, make_train_step
 
 CLASSES = 3
 NORMALIZATION = Normalization((0.5,), (0.25,))
@@ -180,20 +180,25 @@ def test_arrays_are_divided_along_their_longest_axis_that_can_be():
     assert sharding.specs_of(first, 8, "replicated") is None
 
 
-def test_divided_parameters_are_gathered_for_both_passes_and_their_gradients_divided(small):
-    small.training.sharding = "fsdp"
-    model = models.create("mlp", CLASSES, **small.model.options)
+def lowered(config, num_devices):
+    """The program of one step."""
+    model = models.create("mlp", CLASSES, axis_name=parallel.AXIS, **config.model.options)
     transformation = optax.sgd(0.1)
     first = jax.eval_shape(lambda: state.create(model, transformation, jax.random.key(0), (1, 6, 6, 2)))
-    mesh = parallel.mesh(8)
-    specs = sharding.specs_of(first, 8, "fsdp")
-    step = from_memory(make_train_step(model, transformation, small, NORMALIZATION, specs), 16)
-    carry_specs = (specs, parallel.SAME)
-    mapped = parallel.pmapped(step, mesh, in_specs=(carry_specs, parallel.SAME, parallel.SAME), out_specs=carry_specs)
+    specs = sharding.specs_of(first, num_devices, config.training.sharding)
+    step = from_memory(make_train_step(model, transformation, config, NORMALIZATION, specs), 16)
+    carry_specs = (specs or parallel.SAME, parallel.SAME)
+    in_specs = (carry_specs, parallel.SAME, parallel.SAME)
+    mapped = parallel.pmapped(step, parallel.mesh(num_devices), in_specs=in_specs, out_specs=carry_specs)
     data = TrainData(np.zeros((48, 6, 6, 1), np.uint8), np.zeros(48, np.int32), np.arange(48, dtype=np.int32))
-    text = mapped.lower((first, Totals.zeros()), data, np.arange(48, dtype=np.int32)).as_text()
-    assert len(re.findall(r"stablehlo.all_gather", text)) == 3  # two kernels; the input has no gradient
-    assert len(re.findall(r"stablehlo.reduce_scatter", text)) == 2
+    return mapped.lower((first, Totals.zeros()), data, np.arange(48, dtype=np.int32)).as_text()
+
+
+def test_divided_parameters_are_gathered_for_both_passes_and_their_gradients_divided(small):
+    small.training.sharding = "fsdp"
+    program = lowered(small, num_devices=8)
+    assert len(re.findall("stablehlo.all_gather", program)) == 3  # two kernels; the input has no gradient
+    assert len(re.findall("stablehlo.reduce_scatter", program)) == 2
 
 
 @pytest.mark.parametrize("ways", [("replicated", "fsdp"), ("fsdp", "replicated")])
@@ -211,6 +216,30 @@ def test_a_run_may_go_on_divided_otherwise(tiny, tmp_path, monkeypatch, ways):
     assert shard.size == (64 * 64 // 8 if then == "fsdp" else 64 * 64)
     assert_close(jax.device_get(ended), jax.device_get(straight), atol=2e-5)
     assert_close(jax.device_get(load_predictor(tmp_path / "run").variables["params"]), jax.device_get(ended.params))
+
+
+# references out of the batch
+
+
+@pytest.mark.parametrize("group_size", [0, 4])
+def test_references_out_of_groups_are_the_same_on_any_number_of_devices(small, group_size):
+    small.anchoring.references, small.anchoring.group_size = "batch", group_size
+    expected, _, _ = stepped(small, 1)
+    for num_devices in (2, 8):  # with two images on a device, a group of four lies on two of them
+        assert_close(stepped(small, 1, num_devices)[0], expected)
+
+
+def test_a_reference_is_of_the_same_group(small):
+    small.anchoring.references, small.anchoring.group_size = "batch", 4
+    draws = [draw_step(jax.random.key(seed), 16, 5, small.anchoring).references for seed in range(8)]
+    assert all((rows // 4 == np.arange(16) // 4).all() for rows in draws)
+    assert {int(row) for rows in draws for row in rows} == set(range(16))
+
+
+def test_groups_that_lie_on_one_device_send_no_images(small):
+    small.anchoring.references, small.anchoring.group_size = "batch", 8
+    assert "all_gather" not in lowered(small, num_devices=2)
+    assert "all_gather" in lowered(small, num_devices=8)
 
 
 # mixed images

@@ -204,12 +204,19 @@ def _make_inputs(config, normalization, num_classes):
         if not config.anchoring.enabled:
             return Inputs(x, targets, draw.mask)
         if config.anchoring.references == "batch":
-            references = jax.lax.all_gather(x, AXIS, tiled=True)[draw.references]
+            references = _out_of_batch(x, draw.references, config.anchoring.group_size)
         else:
             references = normalize(data.images[data.bank[draw.references]], normalization)
         return Inputs(anchor(x, references, draw.mask), targets, draw.mask)
 
     return inputs_of
+
+
+def _out_of_batch(x, rows, group_size):
+    """References for this device's examples, out of the whole batch; groups that lie on one device send nothing."""
+    if group_size and len(x) % group_size == 0:
+        return x[rows - jax.lax.axis_index(AXIS) * len(x)]
+    return jax.lax.all_gather(x, AXIS, tiled=True)[rows]
 
 
 class SeedKeys(NamedTuple):
@@ -236,10 +243,15 @@ def draw_step(key: jax.Array, batch_size: int, bank_size: int, config: Config) -
     reference_key, mask_key, augment_key = jax.random.split(key, 3)
     augment_keys = jax.random.split(augment_key, batch_size)
     erase_keys = jax.random.split(jax.random.fold_in(augment_key, 0), batch_size)
-    rows = jnp.arange(batch_size if config.references == "batch" else bank_size)
+    if config.references == "batch":
+        group_size = config.group_size or batch_size
+        within = sample_references(reference_key, jnp.arange(group_size), batch_size)
+        references = jnp.arange(batch_size) // group_size * group_size + within
+    else:
+        references = sample_references(reference_key, jnp.arange(bank_size), batch_size)
     mask_prob = config.mask_prob if config.enabled else 0.0
     mask = sample_mask(mask_key, batch_size, mask_prob, per=config.mask_per)
-    return Draw(augment_keys, erase_keys, sample_references(reference_key, rows, batch_size), mask)
+    return Draw(augment_keys, erase_keys, references, mask)
 
 
 def _mix_key(key):
