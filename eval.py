@@ -70,4 +70,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, processes=True)
+    command.run(main, distributed=True)

@@ -20,4 +20,4 @@ PROFILE = flags.DEFINE_bool("profile", False, "Trace some steps into WORKDIR/pro
 flags.mark_flag_as_required("config")
 
 if __name__ == "__main__":
-    command.run(lambda: train(command.loaded(CONFIG), Path(WORKDIR.value), profile=PROFILE.value), processes=True)
+    command.run(lambda: train(command.loaded(CONFIG), Path(WORKDIR.value), profile=PROFILE.value), distributed=True)

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import jax
 from absl import app, flags, logging
 
-from anchor_jax import config, parallel
+from anchor_jax import config, processes
 from anchor_jax.compilation import forget_damaged, keep_compiled
 from anchor_jax.config import Config
 from anchor_jax.errors import UserError
@@ -27,33 +27,33 @@ _PROCESSES = {
 }
 
 
-def run(main: Callable[..., object], *, arguments: bool = False, processes: bool = False) -> None:
+def run(main: Callable[..., object], *, arguments: bool = False, distributed: bool = False) -> None:
     """Parse the flags, call `main` and exit: 0, 1 for a mistake in what was given, 2 for a wrong command line.
 
     With `arguments`, what stands beside the flags goes to `main`, one string each; without, there must be none.
-    With `processes`, it may be one of many that do the same together, see `parallel.start`; it has flags for that.
+    With `distributed`, it may be one of many that do the same together, see `processes.start`; it has flags for that.
     """
     logging.set_verbosity(logging.ERROR)  # orbax tells of every file it touches
     sys.unraisablehook = _unraisablehook
     warnings.showwarning = _showwarning
     keep_compiled()
-    if processes:
+    if distributed:
         _define_processes()
 
     def main_of_app(argv):
         if argv[1:] and not arguments:
             _exit(WRONG_COMMAND_LINE, f"unexpected argument '{argv[1]}'; flags are written --name=value")
-        given = _given_processes() if processes else {}
+        given = _given_processes() if distributed else {}
         try:
-            if processes:
-                parallel.start(**given)
+            if distributed:
+                processes.start(**given)
                 _quieten()
             main(*argv[1:])
-            parallel.finish()
+            processes.finish()
         except UserError as error:
             _fail(str(error))
         except Exception as error:
-            if not parallel.are_many():
+            if not processes.are_many():
                 raise
             _end_all(error)
 
@@ -91,7 +91,7 @@ def _define_processes():
 
 
 def _given_processes() -> dict[str, Any]:
-    """What was given of the processes, as `parallel.start` takes it: all or nothing."""
+    """What was given of the processes, as `processes.start` takes it: all or nothing."""
     given: dict[str, Any] = {flag: _flag_or_variable(flag, variable) for flag, variable in _PROCESSES.items()}
     missing = [f"--{flag} (or {_PROCESSES[flag]})" for flag, value in given.items() if value is None]
     if len(missing) == len(given):
@@ -114,16 +114,16 @@ def _flag_or_variable(flag, variable):
 
 
 def _quieten():
-    if parallel.are_many():
+    if processes.are_many():
         faulthandler.disable()  # JAX aborts where process 0 died, and says so: what each thread did adds nothing
 
 
 def _fail(message: str) -> NoReturn:
     """End with a mistake, which process 0 tells if all processes make it, and else the one that makes it."""
-    if not parallel.all_fail():
+    if not processes.all_fail():
         _tell(f"error of process {jax.process_index()} of {jax.process_count()}", message)
-        parallel.leave(FAILED)
-    if parallel.is_first():
+        processes.leave(FAILED)
+    if processes.is_first():
         _tell("error", message)
     sys.exit(FAILED)
 
@@ -131,14 +131,14 @@ def _fail(message: str) -> NoReturn:
 def _end_all(error: Exception) -> NoReturn:
     """End one of many processes after an error that no user made, without a wait for the others."""
     if isinstance(error, jax.errors.JaxRuntimeError) and re.search("gloo|nccl|coordination", str(error), re.IGNORECASE):
-        _tell("error", f"{parallel.LOST} ({str(error).splitlines()[0]})")
+        _tell("error", f"{processes.LOST} ({str(error).splitlines()[0]})")
     else:
         traceback.print_exception(error)
-    parallel.leave(FAILED)
+    processes.leave(FAILED)
 
 
 def _showwarning(message, *_):
-    if parallel.is_first():
+    if processes.is_first():
         _tell("warning", str(message))
     forget_damaged(str(message))
 

@@ -208,7 +208,7 @@ def validate(config: Config) -> None:
     group_size, batch_size = given["anchoring.group_size"], given["training.batch_size"]
     if group_size and batch_size % group_size:
         raise UserError(
-            f"config.anchoring.group_size must be 0, or divide the training.batch_size of {batch_size}; got {group_size}"
+            f"config.anchoring.group_size must be 0 or divide training.batch_size={batch_size}; got {group_size}"
         )
     if given["data.repeats"] > 1 and not given["data.streaming"]:
         raise UserError(

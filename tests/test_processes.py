@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import assert_same_bits, records, tiny_config
 
-from anchor_jax import UserError, parallel
+from anchor_jax import UserError, parallel, processes
 from anchor_jax.evaluation import evaluate
 from anchor_jax.training import run
 from anchor_jax.training.loop import train
@@ -263,8 +263,8 @@ def initialize(monkeypatch):
 def test_one_process_looks_for_no_others(initialize, monkeypatch, environment):
     for variable, value in environment.items():
         monkeypatch.setenv(variable, value)
-    parallel.start()
-    parallel.start("127.0.0.1:1", 1, 0)
+    processes.start()
+    processes.start("127.0.0.1:1", 1, 0)
     assert initialize == []
 
 
@@ -275,20 +275,20 @@ def test_processes_that_jax_cannot_join_are_told(initialize, monkeypatch, enviro
     for variable, value in environment.items():
         monkeypatch.setenv(variable, value)
     with pytest.raises(UserError, match=r"cannot join them .*; give --coordinator, --num_processes and --process_id"):
-        parallel.start()
+        processes.start()
     assert len(initialize) == 1
 
 
 def test_tpu_of_one_host_needs_no_others(initialize, monkeypatch):
     monkeypatch.setenv("TPU_ML_PLATFORM", "JAX")
-    parallel.start()
+    processes.start()
     assert len(initialize) == 1
 
 
 def test_process_0_that_nobody_started_is_told(initialize, monkeypatch):
-    monkeypatch.setattr(parallel, "_JOIN_SECONDS", 0)
+    monkeypatch.setattr(processes, "_JOIN_SECONDS", 0)
     with pytest.raises(UserError, match=r"cannot reach process 0 at 127.0.0.1:\d+ .*; start it too"):
-        parallel.start(f"127.0.0.1:{free_port()}", 2, 1)
+        processes.start(f"127.0.0.1:{free_port()}", 2, 1)
     assert initialize == []
 
 

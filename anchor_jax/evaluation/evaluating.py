@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from anchor_jax import config as configuration
-from anchor_jax import parallel
+from anchor_jax import processes
 from anchor_jax.errors import UserError, unknown
 from anchor_jax.evaluation import found as on_disk
 from anchor_jax.evaluation.found import TRANSDUCED, Found
@@ -80,7 +80,7 @@ def evaluate(
 
     subject = Subject(this_run, found_step, predictor, options, config.num_bins)
     folder = workdir / "eval" / f"step{found_step}-bins{config.num_bins}"
-    is_first = parallel.is_first()
+    is_first = processes.is_first()
     if is_first:
         _check_folder(folder)
     _check(subject, suites)
@@ -173,7 +173,7 @@ def _ask(subject: Subject, suite: str, num_references: tuple[int, ...], folder: 
         started = time.perf_counter()
         finding = SUITES[suite].measure(subject, num)
         findings[num] = finding
-        if not parallel.is_first():
+        if not processes.is_first():
             continue
         facts = finding.facts | _facts_of_measurement(subject, suite) | {"seconds": time.perf_counter() - started}
         moved = on_disk.write(folder, name, facts, {num: Found(finding.metrics, finding.arrays)})
@@ -238,7 +238,7 @@ def _write_metrics(folder: Path) -> None:
 
 def _trace(subject: Subject, num_references: int, folder: Path) -> None:
     images, _ = subject.test.first(TRACED_BATCHES * subject.predictor.batch_size)
-    with parallel.traced(folder):
+    with processes.traced(folder):
         subject.predictor(images, num_references)
-    if parallel.is_first():
+    if processes.is_first():
         _tell(f"profile: {folder}")

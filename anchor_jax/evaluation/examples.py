@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from anchor_jax import metrics, parallel
+from anchor_jax import metrics, processes
 from anchor_jax.data import Stream
 from anchor_jax.errors import UserError
 from anchor_jax.inference import Poll
@@ -82,7 +82,7 @@ def watched(stream: Stream, predictor: Predictor, title: str) -> Iterator[tuple[
             description=title,
             console=console,
             transient=True,
-            disable=not (console.is_terminal and parallel.is_first()),
+            disable=not (console.is_terminal and processes.is_first()),
         )
     )
 

@@ -10,7 +10,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from anchor_jax import parallel
+from anchor_jax import processes
 from anchor_jax.config import Config
 from anchor_jax.errors import UserError
 from anchor_jax.training.state import TrainState, variables
@@ -53,7 +53,7 @@ def restore(checkpoints: ocp.CheckpointManager, like: TrainState) -> TrainState 
     Raises:
       UserError: the newest checkpoint is damaged or does not fit.
     """
-    step = parallel.agreed(-1 if (newest := checkpoints.latest_step()) is None else newest)
+    step = processes.agreed(-1 if (newest := checkpoints.latest_step()) is None else newest)
     if step < 0:
         return None
     items = _restore(checkpoints, step, **_items(like))

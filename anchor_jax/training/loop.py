@@ -16,7 +16,7 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from anchor_jax import backends, metrics, parallel
+from anchor_jax import backends, metrics, parallel, processes
 from anchor_jax import config as configuration
 from anchor_jax.config import Config
 from anchor_jax.data import Normalization, Stream, load_test, open_test, stream_of
@@ -189,7 +189,7 @@ class Training:
         carry, traced = (current, parallel.replicated(Totals.zeros(), self.mesh)), 0
         if profile:
             traced = min(TRACED_STEPS, stop - done)
-            with parallel.traced(profile):
+            with processes.traced(profile):
                 carry = jax.block_until_ready(self.run_steps(carry, self.data, done, traced))
         current, totals = self.run_steps(carry, self.data, done + traced, stop - done - traced)
         numbers = _numbers(jax.device_get(totals))

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
 
-from anchor_jax import parallel
+from anchor_jax import processes
 from anchor_jax.errors import UserError
 from anchor_jax.files import replacing
 
@@ -106,7 +106,7 @@ class SilentReporter(Reporter):
 
 def reporter_of(workdir: Path, first_step: int, total_steps: int) -> Reporter:
     """The `Reporter` of process 0; the others are silent."""
-    return Reporter(workdir, first_step, total_steps) if parallel.is_first() else SilentReporter()
+    return Reporter(workdir, first_step, total_steps) if processes.is_first() else SilentReporter()
 
 
 def check_finite(step: int, numbers: Mapping[str, float | None], last_good: int | None, workdir: Path) -> None:

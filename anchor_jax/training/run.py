@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from anchor_jax import parallel
+from anchor_jax import processes
 from anchor_jax.config import MAY_CHANGE, Config, base, flatten
 from anchor_jax.errors import UserError
 from anchor_jax.files import replacing
@@ -98,7 +98,7 @@ def write(run: Run) -> None:
     Raises:
       UserError: the folder cannot be written to, or is not the same one for all processes.
     """
-    parallel.by_first(partial(_write, run), "run.json")
+    processes.by_first(partial(_write, run), "run.json")
     if not _appears(run.workdir / "run.json"):
         raise UserError(
             f"'{run.workdir}' is not the folder that process 0 writes to; give a --workdir on a disk that all share"
