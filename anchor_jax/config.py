@@ -37,7 +37,7 @@ def base() -> Config:
     config.data.label_noise = 0.0  # fraction of the training labels that are replaced by another class
     config.data.streaming = False  # True: decoded batch by batch, for sets too large for a device: "tfds", "folder"
     config.data.workers = 0  # processes that decode a stream; 0: threads of this one
-    config.data.repeats = 1  # times that each image of a stream comes in a row, each time augmented anew
+    config.data.repeats = 1  # times that a batch of a stream has each of its images, each time augmented anew
     config.data.max_damaged = 1e-3  # fraction of a stream's images that may be unreadable before the run ends
 
     config.augmentation = ConfigDict()

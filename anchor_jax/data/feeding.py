@@ -46,8 +46,10 @@ class Batch(NamedTuple):
 class Order(NamedTuple):
     """Which example comes where: an epoch is a permutation drawn from (seed, epoch), less what fills no batch.
 
-    With repeats, each example comes as many times in a row (Hoffer et al. 2020, as in DeiT), and an epoch has as many
-    batches as without: it ends after a part of the examples, another one every epoch.
+    With repeats, each example comes as many times in a batch, or in two after each other (Hoffer et al. 2020, as in
+    DeiT), and an epoch has as many batches as without: it ends after a part of the examples, another one every epoch.
+    A batch has the first copies of its examples, then the second ones, and so on, so that an image is not mixed with
+    another copy of itself, nor is its own reference; in DeiT they lie on different GPUs.
     """
 
     seed: int
@@ -59,6 +61,7 @@ class Order(NamedTuple):
         """int64 `[batch_size]`: the examples of a step's batch."""
         epoch, step_of_epoch = divmod(step, self.num_examples // self.batch_size)
         places = step_of_epoch * self.batch_size + np.arange(self.batch_size)
+        places = places[np.argsort(places % self.repeats, kind="stable")]
         return _permutation(self.seed, epoch, self.num_examples)[places // self.repeats]
 
 
