@@ -15,8 +15,8 @@ demo: $(VENV)/.installed  ## set up, train on digits with masking, evaluate, say
 	$(RUN) eval.py --workdir $(DEMO) --suites clean,ood --num_references 1,10
 
 test: lint $(VENV)-oldest/.installed  ## set up, then all that CI runs: linter, type checker, import layers, tests
-	$(RUN) -m pytest --numprocesses 2 --dist loadfile
-	$(VENV)-oldest/bin/python -m pytest --numprocesses 2 --dist loadfile $(OLDEST)
+	$(RUN) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(VENV)-oldest/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(OLDEST)
 
 bench: $(VENV)/.installed-bench  ## time everything beside PyTorch; OFFICIAL=a clone of LLNL/anchoring, the released code
 	$(RUN) benchmarks/train.py --json $(BENCHMARKS)/train.json $(if $(OFFICIAL),--official $(OFFICIAL))

@@ -17,6 +17,7 @@ besides, such as the block that `model.remat` computes again, is left out.
 """
 
 import importlib
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,9 @@ from anchor_jax.objective import anchored_cross_entropy
 from anchor_jax.training import optimizer, state
 
 NUM_IMAGES, NUM_CLASSES = 1_281_167, 1_000  # of ImageNet-1K's training set
+ROOT = Path(__file__).parents[1]
 EXPERIMENTS = sorted(
-    file.stem
-    for file in (Path(__file__).parents[1] / "configs").glob("*.py")
-    if file.stem.startswith(("imagenet_", "finetune"))
+    file.stem for file in (ROOT / "configs").glob("*.py") if file.stem.startswith(("imagenet_", "finetune"))
 )
 TRAINING = 3  # forward passes that the work of a training step is taken for
 MOVES = 4  # of each activation or its gradient to memory and back
@@ -53,6 +53,7 @@ FRACTION = flags.DEFINE_float("fraction", 0.4, "Of the peak, that training reach
 def main() -> None:
     """Print a table of all experiments, write the file."""
     results = []
+    sys.path.append(str(ROOT))  # for configs
     for name in CONFIGS.value:
         if name not in EXPERIMENTS:
             raise unknown("config", name, EXPERIMENTS)

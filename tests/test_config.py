@@ -5,11 +5,11 @@ import json
 from functools import partial
 from pathlib import Path
 
-import estimate
 import jax
 import numpy as np
 import optax
 import pytest
+from test_benchmarks_speed import benchmark, numbers_of
 from torchvision.models import ViT_B_16_Weights
 
 from anchor_jax import UserError, config, models
@@ -111,14 +111,14 @@ def test_estimates_stand_in_the_experiments(experiment):
     assert f"{numbers['memory']:.2g} GB on each of eight" in told
 
 
-def test_estimates_are_what_the_command_gives():
-    experiment, content = "imagenet_vit_b16", committed_estimates()
-    stated = content["environment"]["stated"]
-    rate = stated["peak"] * stated["fraction"]
-    results = estimate.estimated(experiment, config_of(experiment), stated["chips"], rate, stated["bandwidth"])
-    numbers = numbers_by_metric(result._asdict() | {"median": result.median} for result in results)
-    committed = numbers_by_metric(r for r in content["results"] if r["case"] == experiment)
-    assert numbers == pytest.approx(committed, rel=0.05)  # other versions of JAX count a little differently
+def test_estimates_are_what_the_command_gives(tmp_path):
+    file, committed = tmp_path / "estimates.json", committed_estimates()
+    content = numbers_of(benchmark("estimate", "--configs=imagenet_vit_b16", "--json", file), file)
+    assert content["environment"]["stated"] == committed["environment"]["stated"]
+    numbers, expected = (
+        numbers_by_metric(r for r in of["results"] if r["case"] == "imagenet_vit_b16") for of in (content, committed)
+    )
+    assert numbers == pytest.approx(expected, rel=0.05)  # other versions of JAX count a little differently
     # torchvision counts a product and a sum as one, and sees three channels
     assert numbers["forward_flop"] == pytest.approx(2 * ViT_B_16_Weights.IMAGENET1K_V1.meta["_ops"], rel=0.05)
     # parameters, gradients, two moments and the average

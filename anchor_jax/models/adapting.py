@@ -27,7 +27,7 @@ class Adapted(NamedTuple):
 
     def over(self, drawn: Mapping[str, Any]) -> dict[str, Any]:
         """The model's freshly drawn variables, with these in their places."""
-        flat: Any = flatten_dict(dict(drawn))
+        flat: Any = flatten_dict(dict(drawn), keep_empty_nodes=True)  # a model may have no statistics
         return unflatten_dict(flat | self.variables)
 
 
