@@ -15,7 +15,7 @@ from absl import app, flags, logging
 from anchor_jax import config, processes
 from anchor_jax.compilation import forget_damaged, keep_compiled
 from anchor_jax.config import Config
-from anchor_jax.errors import UserError
+from anchor_jax.errors import DamagedData, UserError
 
 FAILED, WRONG_COMMAND_LINE = 1, 2
 
@@ -137,8 +137,8 @@ def _end_all(error: Exception) -> NoReturn:
     processes.leave(FAILED)
 
 
-def _showwarning(message, *_):
-    if processes.is_first():
+def _showwarning(message, category, *_):
+    if processes.is_first() or issubclass(category, DamagedData):
         _tell("warning", str(message))
     forget_damaged(str(message))
 

@@ -11,6 +11,10 @@ class UserError(ValueError):
     """
 
 
+class DamagedData(UserWarning):
+    """Something in the data that cannot be read, and goes without; of several processes each tells its own."""
+
+
 def unknown(kind: str, name: object, allowed: Iterable[str]) -> UserError:
     """The error for a name that is not among those allowed; it names the nearest one that is."""
     allowed = sorted(allowed)

@@ -91,7 +91,10 @@ def test_boxes_lie_in_the_image(width, height, seed):
 # --- what is in it --------------------------------------------------------------------------------------
 
 
-def test_crops_of_all_kinds_are_those_of_torchvision(imagenet_like):
+@pytest.mark.parametrize("is_fast", [True, False])
+def test_crops_of_all_kinds_are_those_of_torchvision(imagenet_like, monkeypatch, is_fast):
+    if not is_fast:  # not installed
+        monkeypatch.setattr(cropping, "fast", None)
     functional = pytest.importorskip("torchvision.transforms.functional")
     for row, file in enumerate(imagenet_like.files("train")[:40]):
         image = Image.open(file)

@@ -10,6 +10,7 @@ from conftest import StopAfterSave, assert_same_bits, records, stop_after_saves
 from test_config import STREAMING
 
 from anchor_jax import UserError, load_predictor
+from anchor_jax.errors import DamagedData
 from anchor_jax.evaluation import evaluate
 from anchor_jax.training import supply
 from anchor_jax.training.loop import prepare, train
@@ -77,6 +78,22 @@ def test_a_run_on_a_stream_trains_evaluates_and_is_loaded(streamed, imagenet_lik
     assert predictor.references.shape == (12, 16, 16, 3)
 
 
+def test_damaged_images_are_named_and_counted_and_too_many_end_the_run(streamed, tmp_path, capsys):
+    streamed.data.train_split, streamed.data.max_damaged = "worn", 0.1  # 4 of 40
+    streamed.training.batch_size, streamed.training.total_epochs = 40, 3.0
+    with pytest.warns(DamagedData, match="another image stands in for a damaged one: .*JPEG") as told:
+        train(streamed, tmp_path / "run")
+    assert len({str(each.message) for each in told if each.category is DamagedData}) == 4
+    assert records(tmp_path / "run")[-2]["train/damaged_images"] == 4
+    assert "4 damaged images" in capsys.readouterr().out
+    streamed.data.max_damaged = 0.05
+    with (
+        pytest.warns(DamagedData),
+        pytest.raises(UserError, match=r"of the 40 images of .* cannot be read: .*at most 2"),
+    ):
+        train(streamed, tmp_path / "other")
+
+
 @pytest.mark.parametrize("references", ["bank", "batch"])
 def test_a_run_that_goes_on_ends_in_the_same_bits(streamed, tmp_path, monkeypatch, references):
     streamed.anchoring.references, streamed.data.repeats, streamed.data.label_noise = references, 2, 0.3
@@ -103,6 +120,12 @@ def test_a_divided_state_sees_the_same_stream(streamed, tmp_path):
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5), *jax.device_get((divided, replicated))
     )
+
+
+def test_a_standard_network_trains_on_a_stream(streamed, tmp_path):
+    streamed.anchoring.enabled, streamed.training.total_epochs = False, 0.5
+    trained = train(streamed, tmp_path / "run")
+    assert trained.params["Dense_0"]["kernel"].shape == (16 * 16 * 3, 16)
 
 
 def test_the_bank_lies_on_the_devices_as_central_crops(streamed, tmp_path):

@@ -15,7 +15,7 @@ from anchor_jax import UserError, backends, load_predictor, models, parallel
 from anchor_jax.data import Normalization
 from anchor_jax.training import optimizer, sharding, state
 from anchor_jax.training.loop import prepare, train
-from anchor_jax.training.step import Totals, TrainData, draw_step, from_memory, make_train_step
+from anchor_jax.training.step import Totals, TrainData, draw_step, from_memory, make_train_step, step_keys
 
 CLASSES = 3
 NORMALIZATION = Normalization((0.5,), (0.25,))
@@ -231,7 +231,7 @@ def test_references_out_of_groups_are_the_same_on_any_number_of_devices(small, g
 
 def test_a_reference_is_of_the_same_group(small):
     small.anchoring.references, small.anchoring.group_size = "batch", 4
-    draws = [draw_step(jax.random.key(seed), 16, 5, small.anchoring).references for seed in range(8)]
+    draws = [draw_step(step_keys(jax.random.key(seed)), 16, 5, small.anchoring).references for seed in range(8)]
     assert all((rows // 4 == np.arange(16) // 4).all() for rows in draws)
     assert {int(row) for rows in draws for row in rows} == set(range(16))
 

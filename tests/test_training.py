@@ -24,6 +24,7 @@ from anchor_jax.training.step import (
     from_memory,
     make_train_step,
     seed_keys,
+    step_keys,
 )
 
 
@@ -222,11 +223,18 @@ def test_options_given_as_a_list_are_the_same_when_the_run_goes_on(tiny, tmp_pat
 
 def test_draws_depend_on_seed_and_step_alone(tiny):
     step_key = seed_keys(3).step
-    draw = jax.jit(lambda step: draw_step(jax.random.fold_in(step_key, step), 16, 5, tiny.anchoring))
+    draw = jax.jit(lambda step: draw_step(step_keys(jax.random.fold_in(step_key, step)), 16, 5, tiny.anchoring))
     one, again, other = draw(4), draw(4), draw(5)
     assert_same_bits(one._replace(augment_keys=0, erase_keys=0), again._replace(augment_keys=0, erase_keys=0))
     assert (one.references != other.references).any()
     assert set(np.unique(one.references)) <= set(range(5))
+
+
+def test_no_key_of_a_step_is_used_twice(tiny):
+    keys = step_keys(jax.random.key(3))
+    draw = draw_step(keys, 16, 5, tiny.anchoring)
+    used = [draw.augment_keys, draw.erase_keys, jax.random.split(keys.references, 16), jnp.stack([keys.mask, keys.mix])]
+    assert len({tuple(data) for some in used for data in np.asarray(jax.random.key_data(some))}) == 3 * 16 + 2
 
 
 def test_an_epoch_shows_every_example_once_in_an_order_of_its_own():

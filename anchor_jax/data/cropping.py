@@ -2,7 +2,8 @@
 
 JPEG files are decoded by libjpeg-turbo, by way of simplejpeg, all others by Pillow. Where a crop is much larger than
 what it is resized to, its file is decoded at 1/2, 1/4 or 1/8 of its scale. What resizes is the Rust crate
-fast_image_resize, by way of cykooz_resizer: Pillow's algorithm in vector instructions.
+fast_image_resize, by way of cykooz_resizer: Pillow's algorithm in vector instructions; Pillow itself where that is not
+installed, as on Linux on ARM, for which it has no wheel.
 """
 
 import math
@@ -12,19 +13,21 @@ from typing import Any
 
 import numpy as np
 import simplejpeg
-from cykooz_resizer import CropBox, FilterType, ImageData, PixelType, ResizeAlg, ResizeOptions, Resizer
 from PIL import Image
 
 from anchor_jax.data.dataset import reading
 from anchor_jax.data.decoding import Example, converted, opened
 
+try:
+    import cykooz_resizer as fast
+except ImportError:
+    fast = None
+
 _ASPECT_RATIOS = (3 / 4, 4 / 3)  # torchvision's
 _TRIES = 10  # likewise
 
 _SCALES = (8, 4, 2)  # 1/8, 1/4 and 1/2, for which libjpeg-turbo has fast transforms
-_GAP = (
-    2  # times that a crop is still larger than its target where it is decoded at one of them, as in Pillow's thumbnails
-)
+_GAP = 2  # how much larger than its target a crop still is at one of them, as in Pillow's thumbnails
 
 _COLOURS = ("YCbCr", "Gray")  # of JPEG files, which simplejpeg converts to RGB as Pillow does
 
@@ -120,9 +123,16 @@ def _resized(pixels: np.ndarray, box: Sequence[float], image_size: int) -> np.nd
     left, top, right, bottom = box
     x, y = math.floor(left), math.floor(top)
     part = pixels[y : math.ceil(bottom), x : math.ceil(right)]
+    inner = left - x, top - y, right - x, bottom - y
+    if fast is None:
+        resized = Image.fromarray(part).resize((image_size, image_size), Image.Resampling.BILINEAR, box=inner)
+        return np.asarray(resized)
     height, width, _ = part.shape
-    source = ImageData(width, height, PixelType.U8x3, part.tobytes())
-    target = ImageData(image_size, image_size, PixelType.U8x3)
-    inner = CropBox(left - x, top - y, right - left, bottom - top)
-    Resizer().resize(source, target, ResizeOptions(ResizeAlg.convolution(FilterType.bilinear), crop_box=inner))
+    source = fast.ImageData(width, height, fast.PixelType.U8x3, part.tobytes())
+    target = fast.ImageData(image_size, image_size, fast.PixelType.U8x3)
+    options = fast.ResizeOptions(
+        fast.ResizeAlg.convolution(fast.FilterType.bilinear),
+        crop_box=fast.CropBox(inner[0], inner[1], right - left, bottom - top),
+    )
+    fast.Resizer().resize(source, target, options)
     return np.frombuffer(target.get_buffer(), np.uint8).reshape(image_size, image_size, 3)

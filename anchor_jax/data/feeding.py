@@ -28,7 +28,7 @@ from anchor_jax.data.dataset import first_of, validated_labels
 from anchor_jax.data.decoding import Encoded, Example, decoded
 from anchor_jax.data.loading import label_offsets
 from anchor_jax.data.sources import open_encoded
-from anchor_jax.errors import UserError
+from anchor_jax.errors import DamagedData, UserError
 
 _EXAMPLES_PER_TASK = 32
 _BATCHES_AHEAD = 2
@@ -257,7 +257,7 @@ class Feed:
         for each in damaged:
             if each.row not in self._damaged:
                 self._damaged[each.row] = each
-                warnings.warn(f"another image stands in for a damaged one: {each.reason}", stacklevel=3)
+                warnings.warn(f"another image stands in for a damaged one: {each.reason}", DamagedData, stacklevel=3)
         self._parts.examples.check(list(self._damaged.values()))
 
 

@@ -199,6 +199,7 @@ class Training:
         numbers["images_per_second"] = (stop - done) * self.run.config.training.batch_size / seconds
         if self.run.config.data.streaming:
             numbers["input_wait"] = (self.training_set.waited - waited) / seconds
+            numbers["damaged_images"] = self.training_set.num_damaged or None
         return current, numbers
 
     def evaluate(self, current: TrainState) -> dict[str, float]:

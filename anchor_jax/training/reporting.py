@@ -21,6 +21,7 @@ SHOWN = {
     "masked_entropy": "masked entropy {:.2f}",
     "images_per_second": "{:,.0f} images/s",
     "input_wait": "{:.0%} waiting for input",
+    "damaged_images": "{} damaged images",
 }
 
 

@@ -194,13 +194,14 @@ def _make_inputs(config, normalization, num_classes):
     alphas = {name: augmentation[name] for name in ("mixup_alpha", "cutmix_alpha")}
 
     def inputs_of(key, data, batch):
-        draw = own_part(draw_step(key, config.training.batch_size, len(data.bank), config.anchoring))
+        keys = step_keys(key)
+        draw = own_part(draw_step(keys, config.training.batch_size, len(data.bank), config.anchoring))
         images = augmented(draw.augment_keys, batch.images, augmentation, data.pictures)
         x, targets = normalize(images, normalization), batch.labels
         if augmentation.erasing_prob:
             x = erased(draw.erase_keys, x, augmentation.erasing_prob)
         if any(alphas.values()):
-            x, targets = mixed(_mix_key(key), x, jax.nn.one_hot(targets, num_classes), **alphas)
+            x, targets = mixed(keys.mix, x, jax.nn.one_hot(targets, num_classes), **alphas)
         if not config.anchoring.enabled:
             return Inputs(x, targets, draw.mask)
         if config.anchoring.references == "batch":
@@ -238,25 +239,37 @@ def epoch_order(key: jax.Array, epoch: jax.Array, num_examples: int) -> jax.Arra
     return jax.random.permutation(jax.random.fold_in(key, epoch), num_examples)
 
 
-def draw_step(key: jax.Array, batch_size: int, bank_size: int, config: Config) -> Draw:
-    """What chance decides for the whole batch, given `config.anchoring`."""
-    reference_key, mask_key, augment_key = jax.random.split(key, 3)
-    augment_keys = jax.random.split(augment_key, batch_size)
-    erase_keys = jax.random.split(jax.random.fold_in(augment_key, 0), batch_size)
-    if config.references == "batch":
+class StepKeys(NamedTuple):
+    """Keys of a step, for what chance decides in it."""
+
+    references: jax.Array
+    mask: jax.Array
+    augment: jax.Array
+    erase: jax.Array
+    mix: jax.Array  # once for the whole batch
+
+
+def step_keys(key: jax.Array) -> StepKeys:
+    """The keys of a step, from its one; none is another's child."""
+    return StepKeys(*jax.random.split(key, len(StepKeys._fields)))
+
+
+def draw_step(keys: StepKeys, batch_size: int, bank_size: int, config: Config) -> Draw:
+    """What chance decides for each example of the whole batch, given `config.anchoring`."""
+    if not config.enabled:  # nobody looks at them, and there may be no bank
+        references = jnp.arange(batch_size)
+    elif config.references == "batch":
         group_size = config.group_size or batch_size
-        within = sample_references(reference_key, jnp.arange(group_size), batch_size)
+        within = sample_references(keys.references, jnp.arange(group_size), batch_size)
         references = jnp.arange(batch_size) // group_size * group_size + within
     else:
-        references = sample_references(reference_key, jnp.arange(bank_size), batch_size)
-    mask_prob = config.mask_prob if config.enabled else 0.0
-    mask = sample_mask(mask_key, batch_size, mask_prob, per=config.mask_per)
-    return Draw(augment_keys, erase_keys, references, mask)
-
-
-def _mix_key(key):
-    """Of what is drawn once for the whole batch."""
-    return jax.random.fold_in(key, 0)
+        references = sample_references(keys.references, jnp.arange(bank_size), batch_size)
+    return Draw(
+        augment_keys=jax.random.split(keys.augment, batch_size),
+        erase_keys=jax.random.split(keys.erase, batch_size),
+        references=references,
+        mask=sample_mask(keys.mask, batch_size, config.mask_prob if config.enabled else 0.0, per=config.mask_per),
+    )
 
 
 def totals_of(losses: jax.Array, logits: jax.Array, shown: Inputs) -> Totals:

@@ -38,12 +38,18 @@ class Supply(Protocol):
       image_shape: H, W and C.
       num_examples: N.
       waited: seconds that the host has waited for batches up to now.
+      num_damaged: images that this process could not read up to now.
     """
 
     label_names: tuple[str, ...]
     image_shape: tuple[int, ...]
     num_examples: int
     waited: float
+
+    @property
+    def num_damaged(self) -> int:
+        """See above."""
+        ...
 
     def labels(self) -> np.ndarray:
         """int32 `[N]`."""
@@ -73,7 +79,7 @@ class Supply(Protocol):
 class InMemory:
     """A training set of which every device holds all, a `Supply`: the host says how many steps, and no more."""
 
-    waited = 0.0
+    waited, num_damaged = 0.0, 0
 
     def __init__(self, dataset: Dataset):
         self.label_names, self._dataset = dataset.label_names, dataset
@@ -118,6 +124,11 @@ class Streamed:
         self.labels, self.picked = feed.labels, feed.picked
         self.waited = 0.0
         self._feed, self._batches = feed, None
+
+    @property
+    def num_damaged(self) -> int:
+        """See `Supply`."""
+        return len(self._feed.damaged)
 
     def normalization(self) -> Normalization:
         """See `Supply`."""
