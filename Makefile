@@ -3,7 +3,12 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 DEMO ?= runs/demo
 BENCHMARKS ?= runs/benchmarks
-OLDEST := tests/test_backends.py tests/test_parallel.py tests/test_inference.py tests/test_training.py tests/test_sources.py tests/test_feeding.py
+OLDEST := tests/test_backends.py tests/test_parallel.py tests/test_inference.py tests/test_sources.py \
+	tests/test_training.py::test_one_two_and_eight_devices_give_the_same_losses_and_parameters \
+	tests/test_training.py::test_resumed_run_ends_in_the_same_bits \
+	tests/test_training.py::test_saved_state_is_that_of_its_step_although_training_goes_on \
+	tests/test_train_step.py::test_a_divided_state_makes_the_steps_of_a_replicated_one \
+	tests/test_feeding.py::test_batches_are_the_crops_of_their_rows
 
 .PHONY: demo test bench lint clean help
 

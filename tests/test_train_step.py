@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import torch
 from conftest import StopAfterSave, assert_same_bits, stop_after_saves
 
 from anchor_jax import UserError, backends, load_predictor, models, parallel
@@ -121,6 +120,7 @@ def test_the_average_is_what_is_evaluated_saved_and_gone_on_with(tiny, tmp_path)
 
 
 def test_gradients_are_clipped_as_those_of_pytorch(small):
+    torch = pytest.importorskip("torch")
     (before, free), totals, _ = stepped(small, 1)
     gradient = jax.tree.map(lambda old, new: (old - new) / 0.05, before.params, free.params)
     assert totals.steps == 1
