@@ -17,7 +17,7 @@ from anchor_jax.compilation import forget_damaged, keep_compiled
 from anchor_jax.config import Config
 from anchor_jax.errors import DamagedData, UserError
 
-FAILED, WRONG_COMMAND_LINE = 1, 2
+FAILED, WRONG_COMMAND_LINE = processes.FAILED, 2
 
 # flag -> the variable of the environment that gives it, too
 _PROCESSES = {

@@ -26,7 +26,7 @@ from anchor_jax.config import Config
 from anchor_jax.data.cropping import random_resized_crop
 from anchor_jax.data.dataset import first_of, validated_labels
 from anchor_jax.data.decoding import Encoded, Example, decoded
-from anchor_jax.data.loading import label_offsets
+from anchor_jax.data.loading import label_offsets, with_offsets
 from anchor_jax.data.sources import open_encoded
 from anchor_jax.errors import DamagedData, UserError
 
@@ -251,7 +251,8 @@ class Feed:
         """The labels that training sees of these examples, int32 `[n]`, from those that are stored."""
         num_classes = len(self.label_names)
         labels = validated_labels(labels, num_classes, self._encoded.title)
-        return labels if self._label_offsets is None else (labels + self._label_offsets[rows]) % num_classes
+        offsets = self._label_offsets
+        return labels if offsets is None else with_offsets(labels, offsets[rows], num_classes)
 
     def _report(self, damaged: Sequence[Damaged]) -> None:
         for each in damaged:

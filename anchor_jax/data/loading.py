@@ -39,7 +39,12 @@ def _with_noise(dataset, config, seed):
         return dataset
     num_classes = len(dataset.label_names)
     offsets = label_offsets(len(dataset.labels), num_classes, config.label_noise, seed)
-    return dataset._replace(labels=(dataset.labels + offsets) % num_classes)
+    return dataset._replace(labels=with_offsets(dataset.labels, offsets, num_classes))
+
+
+def with_offsets(labels: np.ndarray, offsets: np.ndarray, num_classes: int) -> np.ndarray:
+    """Labels int32 `[n]` with their label noise, of which `label_offsets` says what it adds to each."""
+    return (labels + offsets) % num_classes
 
 
 def label_offsets(num: int, num_classes: int, noise: float, seed: int) -> np.ndarray:

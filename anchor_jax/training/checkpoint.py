@@ -58,7 +58,7 @@ def restore(checkpoints: ocp.CheckpointManager, like: TrainState) -> TrainState 
         return None
     items = _restore(checkpoints, step, **_items(like))
     done = jax.make_array_from_callback((), like.step.sharding, lambda _: np.int32(step))
-    return TrainState(done, **items["variables"], opt_state=items["opt_state"], average=items.get(AVERAGE, {}))
+    return TrainState(done, **items[VARIABLES], opt_state=items["opt_state"], average=items.get(AVERAGE, {}))
 
 
 def _items(state: TrainState) -> dict[str, Any]:
