@@ -1,25 +1,16 @@
 """The command lines as a user meets them: exit status, one line for a mistake, nothing lost."""
 
 import json
-import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from commands import ROOT, command, quick_command
 
-ROOT = Path(__file__).parents[1]
 TRAIN = ("train.py", "--config", "configs/digits.py")
-
-
-def command(*arguments, **environment):
-    """A command in a process of its own, on one device; the environment is that of the test."""
-    settings = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"} | environment
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)], cwd=ROOT, env=settings, capture_output=True, text=True, timeout=300
-    )
 
 
 def mlp_config(folder, **changes):
@@ -68,7 +59,7 @@ def test_evaluation_needs_only_the_folder(finished):
 def test_finished_run_goes_on_to_nothing_more(finished):
     folder, config, _ = finished
     before = (folder / "run/metrics.jsonl").read_bytes()
-    done = command("train.py", "--config", config, "--workdir", folder / "run")
+    done = quick_command("train.py", "--config", config, "--workdir", folder / "run")
     assert done.returncode == 0
     assert "goes on after step 22" in done.stdout
     assert (folder / "run/metrics.jsonl").read_bytes() == before
@@ -147,27 +138,27 @@ def assert_told(done, status, message):
 @pytest.mark.parametrize("case", WRONG_COMMAND_LINES)
 def test_wrong_command_line_is_told_in_one_line_with_status_2(case):
     arguments, message = WRONG_COMMAND_LINES[case]
-    assert_told(command(*arguments), 2, message)
+    assert_told(quick_command(*arguments), 2, message)
 
 
 @pytest.mark.parametrize("case", MISTAKES)
 def test_mistake_is_told_in_one_line_with_status_1(case, tmp_path):
     arguments, message = MISTAKES[case]
     arguments = [f"--workdir={tmp_path / 'x'}" if argument == "--workdir=x" else argument for argument in arguments]
-    assert_told(command(*arguments), 1, message)
+    assert_told(quick_command(*arguments), 1, message)
     assert not list(tmp_path.rglob("*.npz"))
 
 
 def test_key_misspelt_in_a_config_file_is_told(tmp_path):
     config = mlp_config(tmp_path, **{"anchoring.mask_pro": 0.1})
-    done = command("train.py", "--config", config, "--workdir", tmp_path / "run")
+    done = quick_command("train.py", "--config", config, "--workdir", tmp_path / "run")
     assert_told(done, 1, 'Did you mean "mask_prob" instead of "mask_pro"?')
 
 
 def test_folder_of_another_run_is_refused_and_left_alone(finished):
     folder, config, _ = finished
     before = {file: file.read_bytes() for file in (folder / "run").rglob("*.json*")}
-    done = command("train.py", "--config", config, "--workdir", folder / "run", "--config.seed=1")
+    done = quick_command("train.py", "--config", config, "--workdir", folder / "run", "--config.seed=1")
     assert_told(done, 1, "holds another run: its config.seed is 0, given is 1")
     assert before == {file: file.read_bytes() for file in before}
 
@@ -181,12 +172,12 @@ def test_folder_of_another_run_is_refused_and_left_alone(finished):
     ],
 )
 def test_what_eval_cannot_do_is_told(finished, flag, message):
-    assert_told(command("eval.py", "--workdir", finished[0] / "run", flag), 1, message)
+    assert_told(quick_command("eval.py", "--workdir", finished[0] / "run", flag), 1, message)
 
 
 def test_diverging_loss_is_told(tmp_path):
     config = mlp_config(tmp_path, **{"optimizer.learning_rate": 1e30})
-    done = command("train.py", "--config", config, "--workdir", tmp_path / "run")
+    done = quick_command("train.py", "--config", config, "--workdir", tmp_path / "run")
     assert_told(done, 1, "lower config.optimizer.learning_rate")
 
 
@@ -196,22 +187,20 @@ def test_unreadable_image_is_told(tmp_path):
             (tmp_path / "images" / split / name).mkdir(parents=True)
             (tmp_path / "images" / split / name / "0.png").write_bytes(b"no image")
     config = mlp_config(tmp_path, **{"data.source": "folder", "data.path": str(tmp_path / "images")})
-    done = command("train.py", "--config", config, "--workdir", tmp_path / "run")
+    done = quick_command("train.py", "--config", config, "--workdir", tmp_path / "run")
     assert_told(done, 1, "cat/0.png")
 
 
 def test_damaged_checkpoint_is_told(finished, tmp_path):
-    import shutil
-
     shutil.copytree(finished[0] / "run", tmp_path / "run")
     for file in (tmp_path / "run/checkpoints/22/variables").rglob("manifest.ocdbt"):
         file.write_bytes(b"")
-    assert_told(command("eval.py", "--workdir", tmp_path / "run"), 1, "checkpoints/22' is damaged")
+    assert_told(quick_command("eval.py", "--workdir", tmp_path / "run"), 1, "checkpoints/22' is damaged")
 
 
 def test_folder_that_cannot_be_written_to_is_told(tmp_path):
     (tmp_path / "file").write_text("")
-    done = command(*TRAIN, "--workdir", tmp_path / "file/run")
+    done = quick_command(*TRAIN, "--workdir", tmp_path / "file/run")
     assert_told(done, 1, "cannot write to")
 
 

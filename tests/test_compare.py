@@ -2,13 +2,12 @@
 
 import csv
 import json
-import subprocess
-import sys
 import zlib
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from commands import quick_command
 from scipy import stats
 
 from anchor_jax import config as configuration
@@ -670,15 +669,13 @@ def test_methods_alone_are_shown_without_differences(tmp_path):
 
 # command line
 
-
-def command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "anchor_jax.compare", *map(str, arguments)], capture_output=True, text=True, timeout=300
-    )
+COMPARE = ("-m", "anchor_jax.compare")
 
 
 def test_command_takes_runs_beside_flags(pair, tmp_path):
-    done = command(pair[0], "--out", tmp_path / "out", pair[1], "--suites=clean", "--num_references=1")
+    done = quick_command(
+        "-m", "anchor_jax.compare", pair[0], "--out", tmp_path / "out", pair[1], "--suites=clean", "--num_references=1"
+    )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert "Clean test set, 1 reference" in done.stdout
@@ -693,7 +690,7 @@ def test_command_takes_runs_beside_flags(pair, tmp_path):
     ],
 )
 def test_mistake_is_told_in_one_line(arguments, status, message):
-    done = command(*arguments)
+    done = quick_command(*COMPARE, *arguments)
     assert (done.returncode, done.stderr.count("\n")) == (status, 1)
     assert done.stderr.startswith("error: ")
     assert message in done.stderr
