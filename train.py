@@ -17,7 +17,17 @@ CONFIG = config_flags.DEFINE_config_file(
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; a run that is there goes on.", required=True)
 PROFILE = flags.DEFINE_bool("profile", False, "Trace some steps into WORKDIR/profile, for TensorBoard or Perfetto.")
+ACCEPT_CHANGES = flags.DEFINE_list(
+    "accept_changes", [], "Keys in which a run that goes on may differ from how it began; 'data': the training set."
+)
 flags.mark_flag_as_required("config")
 
+
+def main() -> None:
+    """Flags to values, then one call."""
+    accept_changes = tuple(ACCEPT_CHANGES.value)
+    train(command.loaded(CONFIG), Path(WORKDIR.value), profile=PROFILE.value, accept_changes=accept_changes)
+
+
 if __name__ == "__main__":
-    command.run(lambda: train(command.loaded(CONFIG), Path(WORKDIR.value), profile=PROFILE.value), distributed=True)
+    command.run(main, distributed=True)

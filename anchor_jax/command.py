@@ -1,8 +1,10 @@
 """What the command lines share: flags in, one line and an exit status out."""
 
+import errno
 import faulthandler
 import os
 import re
+import signal
 import sys
 import traceback
 import warnings
@@ -15,9 +17,12 @@ from absl import app, flags, logging
 from anchor_jax import config, processes
 from anchor_jax.compilation import forget_damaged, keep_compiled
 from anchor_jax.config import Config
-from anchor_jax.errors import DamagedData, UserError
+from anchor_jax.errors import DamagedData, Stopped, UserError
 
 FAILED, WRONG_COMMAND_LINE = processes.FAILED, 2
+
+# what a disk says that is full, is not to be written to, or fails
+_OF_STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 # flag -> the variable of the environment that gives it, too
 _PROCESSES = {
@@ -30,10 +35,12 @@ _PROCESSES = {
 def run(main: Callable[..., object], *, arguments: bool = False, distributed: bool = False) -> None:
     """Parse the flags, call `main` and exit: 0, 1 for a mistake in what was given, 2 for a wrong command line.
 
+    Where it was asked to stop and did, the status is that of the signal, 143 (SIGTERM) or 130 (SIGINT).
+
     With `arguments`, what stands beside the flags goes to `main`, one string each; without, there must be none.
     With `distributed`, it may be one of many that do the same together, see `processes.start`; it has flags for that.
     """
-    logging.set_verbosity(logging.ERROR)  # orbax tells of every file it touches
+    logging.set_verbosity(logging.FATAL)  # orbax tells of every file it touches; what it cannot do it raises, too
     sys.unraisablehook = _unraisablehook
     warnings.showwarning = _showwarning
     keep_compiled()
@@ -52,6 +59,17 @@ def run(main: Callable[..., object], *, arguments: bool = False, distributed: bo
             processes.finish()
         except UserError as error:
             _fail(str(error))
+        except Stopped as stopped:
+            if processes.is_first():
+                _tell("stopped", str(stopped))
+            processes.finish()
+            sys.exit(stopped.status)
+        except KeyboardInterrupt:
+            _exit(Stopped.status_of(signal.SIGINT), "interrupted")
+        except OSError as error:
+            if error.errno not in _OF_STORAGE:
+                raise
+            _fail(f"{error.strerror}: '{error.filename}'; see to the disk, then start the same command again")
         except Exception as error:
             if not processes.are_many():
                 raise

@@ -94,6 +94,9 @@ def base() -> Config:
     config.training.accumulation_steps = 1  # parts in which a device computes the gradient of its batch, one by one
     config.training.ema_decay = 0.0  # of the average of parameters and statistics, evaluated in their place; 0: none
     config.training.ema_every_steps = 1
+    config.training.max_skipped = (
+        0  # updates in a row that are left out, if loss or gradient are not finite; then it ends
+    )
     config.training.sharding = "replicated"  # parameters and optimizer on every device, or "fsdp": divided among them
 
     config.evaluation = ConfigDict()
@@ -115,8 +118,16 @@ def base() -> Config:
     return config
 
 
-# What may change when a run continues: it does not touch the parameters.
-MAY_CHANGE = ("evaluation.", "checkpoint.", "logging.", "data.workers", "training.sharding")
+# What may change when a run goes on: it does not touch the parameters.
+MAY_CHANGE = (
+    "evaluation.",
+    "checkpoint.",
+    "logging.",
+    "data.path",  # of the same data
+    "data.workers",
+    "training.sharding",
+    "training.max_skipped",
+)
 
 _CHOICES = {
     "anchoring.references": ("bank", "batch"),
@@ -161,6 +172,7 @@ _RANGES = {
     "training.accumulation_steps": (1, None),
     "training.ema_decay": (0, 1),
     "training.ema_every_steps": (1, None),
+    "training.max_skipped": (0, None),
     "evaluation.batch_size": (1, None),
     "evaluation.num_references": (1, None),
     "evaluation.saved_references": (1, None),

@@ -1,4 +1,4 @@
-"""The one exception that says: this is a mistake a user can mend."""
+"""What a user is told in one line: a mistake that can be mended, damage, and that a run was stopped."""
 
 import difflib
 from collections.abc import Iterable
@@ -9,6 +9,23 @@ class UserError(ValueError):
 
     The command lines print its message without a traceback and exit with status 1.
     """
+
+
+class Stopped(Exception):  # noqa: N818  # it is none
+    """Somebody asked a run to stop, and it did so in good order.
+
+    Attributes:
+      status: the exit status that says so, that of a process which the signal ended.
+    """
+
+    def __init__(self, number: int, told: str):
+        super().__init__(told)
+        self.status = self.status_of(number)
+
+    @staticmethod
+    def status_of(number: int) -> int:
+        """The exit status of a process that stops by the signal of this number."""
+        return 128 + number
 
 
 class DamagedData(UserWarning):

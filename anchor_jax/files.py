@@ -6,6 +6,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
+from anchor_jax.errors import UserError
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -18,6 +22,26 @@ def replacing(path: Path) -> Iterator[Path]:
         with incomplete.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(incomplete, path)
+
+
+def claim(folder: Path) -> FileLock:
+    """Be the only process that writes to a folder, until what is returned is released or the process ends.
+
+    The file `lock` in it stays; left by a process that is dead, it is no obstacle.
+
+    Raises:
+      UserError: another process has claimed it.
+      OSError: it cannot be written to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(
+            f"another process writes to '{folder}'; wait for it, end it, or choose another folder"
+        ) from error
+    return lock
 
 
 def cache_folder() -> Path:

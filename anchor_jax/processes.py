@@ -7,7 +7,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -101,13 +101,18 @@ def by_first(action: Callable[[], object], name: str) -> None:
     together(f"after {name}")
 
 
-def agreed(number: int) -> int:
-    """The number that process 0 gives, on all of them."""
+def of_all(numbers: Sequence[int]) -> np.ndarray:
+    """The numbers that each process gives, int32 `[processes, n]`, on all of them."""
     if not are_many():
-        return number
+        return np.asarray([numbers], np.int32)
     from jax.experimental import multihost_utils
 
-    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+    return np.asarray(multihost_utils.process_allgather(np.asarray(numbers, np.int32)))
+
+
+def agreed(number: int) -> int:
+    """The number that process 0 gives, on all of them."""
+    return int(of_all([number])[0, 0])
 
 
 def all_fail() -> bool:

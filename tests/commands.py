@@ -4,6 +4,7 @@
 devices yet: seconds less for each of the many commands that end in a mistake.
 """
 
+import contextlib
 import multiprocessing
 import os
 import runpy
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,20 +46,48 @@ def command(*arguments: object, **environment: str) -> Done:
     return Done(done.returncode, done.stdout, done.stderr)
 
 
-def quick_command(*arguments: object, **environment: str) -> Done:
-    """Run a script, or "-m" and a module, on one device; what JAX reads when it is imported is as in the test."""
+class Running(NamedTuple):
+    """A command that goes on beside the test."""
+
+    process: multiprocessing.process.BaseProcess
+    out: Path
+    err: Path
+
+    def ended(self) -> Done:
+        """How it ended; waits for that."""
+        self.process.join(TIMEOUT_SECONDS)
+        if self.process.is_alive():
+            raise TimeoutError(f"a command took more than {TIMEOUT_SECONDS} s: {self.err.read_text()}")
+        assert self.process.exitcode is not None
+        return Done(self.process.exitcode, self.out.read_text(), self.err.read_text())
+
+    def send(self, number: int) -> None:
+        """Send it a signal."""
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
+
+
+@contextlib.contextmanager
+def running(*arguments: object, **environment: str) -> Iterator[Running]:
+    """Start what `quick_command` runs; it is killed in the end, if it still runs."""
     with tempfile.TemporaryDirectory() as scratch:
         out, err = (Path(scratch) / name for name in ("out", "err"))
+        out.touch()
+        err.touch()
         settings = environment_of_command(**environment)
         process = _warm.Process(target=_become, args=(tuple(map(str, arguments)), settings, str(out), str(err)))
         process.start()
-        process.join(TIMEOUT_SECONDS)
-        if process.is_alive():
+        try:
+            yield Running(process, out, err)
+        finally:
             process.kill()
             process.join()
-            raise TimeoutError(f"{arguments} took more than {TIMEOUT_SECONDS} s: {err.read_text()}")
-        assert process.exitcode is not None
-        return Done(process.exitcode, out.read_text(), err.read_text())
+
+
+def quick_command(*arguments: object, **environment: str) -> Done:
+    """Run a script, or "-m" and a module, on one device; what JAX reads when it is imported is as in the test."""
+    with running(*arguments, **environment) as process:
+        return process.ended()
 
 
 def _become(arguments, environment, out, err):

@@ -15,7 +15,8 @@ from ml_collections import ConfigDict
 from anchor_jax import config as configuration
 from anchor_jax.backends import compiler_options
 from anchor_jax.compilation import KEEPS_COMPILED
-from anchor_jax.training import checkpoint
+from anchor_jax.training import checkpoint, run
+from anchor_jax.training.loop import prepare
 
 
 def tiny_config(folder) -> ConfigDict:
@@ -66,6 +67,13 @@ def tiny(tmp_path) -> ConfigDict:
 @pytest.fixture(scope="session")
 def imagenet_like(tmp_path_factory) -> likeness.ImagenetLike:
     return likeness.write(tmp_path_factory.mktemp("imagenet_like"))
+
+
+def begun(config, workdir):
+    """A run of which the record is written, and no step is done."""
+    training = prepare(config, workdir)
+    with run.claimed(training.run):
+        return training
 
 
 def quickly(function, **options):

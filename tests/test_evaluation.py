@@ -5,7 +5,7 @@ import json
 import matplotlib.image
 import numpy as np
 import pytest
-from conftest import tiny_config
+from conftest import begun, tiny_config
 from sklearn.metrics import accuracy_score, log_loss
 from torchmetrics.classification import MulticlassCalibrationError
 
@@ -181,9 +181,7 @@ def test_what_cannot_be_evaluated_is_told(trained, arguments, message):
 def test_folder_without_a_run_or_without_a_checkpoint_is_told(tiny, tmp_path):
     with pytest.raises(UserError, match=r"no run in .*no run\.json"):
         evaluation.evaluate(tmp_path / "nothing")
-    from anchor_jax.training.loop import prepare
-
-    prepare(tiny, tmp_path / "begun")
+    begun(tiny, tmp_path / "begun")
     with pytest.raises(UserError, match=r"no checkpoint in .* train first"):
         evaluation.evaluate(tmp_path / "begun")
 

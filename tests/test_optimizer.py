@@ -17,6 +17,7 @@ from pytorch_networks import NETWORKS, NUM_CLASSES, REGNET, built
 from anchor_jax import UserError, backends, models, parallel
 from anchor_jax import config as configuration
 from anchor_jax.training import checkpoint, optimizer, state
+from anchor_jax.training.step import Totals
 
 # compiling is nearly all that these tests take
 compiled = partial(jax.jit, compiler_options=backends.compiler_options("cpu", runs_once=True))
@@ -321,13 +322,13 @@ def test_state_of_all_groups_is_saved_and_read_back(tmp_path, tiny, which, froze
     transformation = optimizer.create(config, lambda _: 0.1)
     params = jax.tree.map(jnp.asarray, normal_like(shapes_of("mlp", 4, hidden=(3,))))
     _, held = transformation.update(params, transformation.init(params), params)
-    current = state.TrainState(jnp.int32(1), params, {}, held, {})
-    with checkpoint.manager(tmp_path / "run", tiny) as checkpoints:
-        checkpoint.save(checkpoints, current, {"accuracy": 0.5})
+    carry = state.TrainState(jnp.int32(1), params, {}, held, {}, state.Skipped.none()), Totals.zeros()
+    with checkpoint.opened(tmp_path / "run", tiny) as checkpoints:
+        checkpoint.save(checkpoints, carry, {"accuracy": 0.5})
         checkpoints.wait_until_finished()
-        restored = checkpoint.restore(checkpoints, parallel.replicated_shapes(current, parallel.mesh(1)))
-    assert jax.tree.structure(restored) == jax.tree.structure(current)
-    assert_same_bits(restored, current)
+        restored = checkpoint.restore(checkpoints, parallel.replicated_shapes(carry, parallel.mesh(1)))
+    assert jax.tree.structure(restored) == jax.tree.structure(carry)
+    assert_same_bits(restored, carry)
 
 
 def test_parts_of_parameters_step_as_the_whole_does():

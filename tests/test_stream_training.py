@@ -6,7 +6,7 @@ import json
 import jax
 import numpy as np
 import pytest
-from conftest import StopAfterSave, assert_same_bits, records, stop_after_saves
+from conftest import StopAfterSave, assert_same_bits, begun, records, stop_after_saves
 from test_config import STREAMING
 
 from anchor_jax import UserError, load_predictor
@@ -51,9 +51,9 @@ def small(experiment, imagenet_like):
 def test_every_experiment_on_imagenet_takes_a_step(experiment, imagenet_like, tmp_path):
     given = small(experiment, imagenet_like)
     training = prepare(given, tmp_path / "run")
-    first = training.first_state()
-    before = jax.device_get(first.params)
-    current, numbers = training.advance(first, 1)
+    first = training.first_carry()
+    before = jax.device_get(first[0].params)
+    (current, _), numbers = training.advance(first, 1)
     training.training_set.close()
     assert int(current.step) == 1
     assert 0 < numbers["loss"] < 20
@@ -129,7 +129,7 @@ def test_a_standard_network_trains_on_a_stream(streamed, tmp_path):
 
 
 def test_the_bank_lies_on_the_devices_as_central_crops(streamed, tmp_path):
-    training = prepare(streamed, tmp_path / "run")
+    training = begun(streamed, tmp_path / "run")
     rows = supply.bank_of(training.training_set, streamed)
     np.testing.assert_array_equal(training.data.images, training.training_set.picked(rows))
     np.testing.assert_array_equal(training.data.bank, np.arange(12))

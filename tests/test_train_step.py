@@ -167,7 +167,7 @@ def test_a_divided_state_makes_the_steps_of_a_replicated_one(small, num_devices)
 def test_arrays_are_divided_along_their_longest_axis_that_can_be():
     shapes = {"a": (3, 3, 64, 128), "b": (512, 90), "c": (30, 50), "d": (64,), "e": (4096,), "f": ()}
     params = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
-    first = state.TrainState(params["f"], params, {"mean": params["e"]}, (), {})
+    first = state.TrainState(params["f"], params, {"mean": params["e"]}, (), {}, state.Skipped.none())
     specs = sharding.specs_of(first, 8, "fsdp")
     assert {name: tuple(spec) for name, spec in specs.params.items()} == {
         "a": (None, None, None, "data"),

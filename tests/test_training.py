@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import StopAfterSave, assert_same_bits, records, stop_after_saves
+from conftest import StopAfterSave, assert_same_bits, begun, records, stop_after_saves
 
 from anchor_jax import UserError, backends, parallel
 from anchor_jax.data import Normalization
@@ -95,22 +95,22 @@ def test_a_finished_run_is_left_as_it_is(tiny, tmp_path, capsys):
 
 def test_saved_state_is_that_of_its_step_although_training_goes_on(tiny, tmp_path):
     training = prepare(tiny, tmp_path / "run")
-    current, _ = training.advance(training.first_state(), 3)
-    expected = jax.tree.map(lambda a: np.array(a, copy=True), current)
-    with checkpoint.manager(tmp_path / "run", tiny) as checkpoints:
-        checkpoint.save(checkpoints, current, {"accuracy": 0.5})
-        training.advance(current, 6)
+    carry, _ = training.advance(training.first_carry(), 3)
+    expected = jax.tree.map(lambda a: np.array(a, copy=True), carry)
+    with checkpoint.opened(tmp_path / "run", tiny) as checkpoints:
+        checkpoint.save(checkpoints, carry, {"accuracy": 0.5})
+        training.advance(carry, 6)
         checkpoints.wait_until_finished()
-        assert_same_bits(expected, checkpoint.restore(checkpoints, training.state_shapes()))
+        assert_same_bits(expected, checkpoint.restore(checkpoints, training.carry_shapes()))
 
 
 def test_newest_and_best_checkpoints_are_kept(tiny, tmp_path):
     tiny.checkpoint.keep = 2
     training = prepare(tiny, tmp_path / "run")
-    current = training.first_state()
-    with checkpoint.manager(tmp_path / "run", tiny) as checkpoints:
+    current, totals = training.first_carry()
+    with checkpoint.opened(tmp_path / "run", tiny) as checkpoints:
         for step, accuracy in enumerate((0.1, 0.9, 0.3, 0.2, 0.5), start=1):
-            checkpoint.save(checkpoints, current._replace(step=jnp.int32(step)), {"accuracy": accuracy})
+            checkpoint.save(checkpoints, (current._replace(step=jnp.int32(step)), totals), {"accuracy": accuracy})
         checkpoints.wait_until_finished()
         assert list(checkpoints.all_steps()) == [2, 4, 5]
         assert checkpoints.best_step() == 2
@@ -162,7 +162,7 @@ def test_validation_is_held_out_of_the_training_set(tiny, tmp_path):
 
 def test_references_of_a_run_are_rows_of_its_bank(tiny, tmp_path):
     tiny.anchoring.bank_size = 12
-    training = prepare(tiny, tmp_path / "run")
+    training = begun(tiny, tmp_path / "run")
     record = json.loads((tmp_path / "run/run.json").read_text())
     bank = np.asarray(training.data.bank)
     assert set(record["references"]["rows"]) <= set(bank.tolist())
@@ -173,7 +173,9 @@ def test_references_of_a_run_are_rows_of_its_bank(tiny, tmp_path):
 
 def test_nan_loss_stops_the_run_with_step_and_cause(tiny, tmp_path):
     tiny.optimizer.learning_rate = 1e30
-    with pytest.raises(UserError, match=r"(loss|params_norm) is (nan|inf) at step 2 .*; no checkpoint.*learning rate"):
+    with pytest.raises(
+        UserError, match=r"the loss or its gradient is not finite at step 2 of .*; no checkpoint.*learning rate"
+    ):
         train(tiny, tmp_path / "run")
     assert not list((tmp_path / "run/checkpoints").glob("[0-9]*"))
 
@@ -204,7 +206,7 @@ def test_files_of_somebody_else_are_left_alone(tiny, tmp_path):
         prepare(tiny, tmp_path / "run")
     (tmp_path / "run/metrics.jsonl").rename(tmp_path / "run/references.npz")
     with pytest.raises(UserError, match=r"references\.npz' is missing or damaged"):
-        prepare(tiny, tmp_path / "run")
+        begun(tiny, tmp_path / "run")
     assert (tmp_path / "run/references.npz").read_text() == "mine"
 
 
@@ -217,7 +219,7 @@ def test_predictions_that_are_no_numbers_are_not_saved(tiny, tmp_path, monkeypat
 
 def test_options_given_as_a_list_are_the_same_when_the_run_goes_on(tiny, tmp_path):
     tiny.model.options.hidden = [16]
-    prepare(tiny, tmp_path / "run")
+    begun(tiny, tmp_path / "run")
     prepare(tiny, tmp_path / "run")
 
 
@@ -283,7 +285,7 @@ def test_cosine_schedule_warms_up_and_ends_at_zero(tiny):
 
 
 def test_another_run_in_the_folder_is_left_alone(tiny, tmp_path):
-    prepare(tiny, tmp_path / "run")
+    begun(tiny, tmp_path / "run")
     before = (tmp_path / "run/run.json").read_bytes()
     tiny.anchoring.mask_prob = 0.25
     with pytest.raises(UserError, match=r"holds another run: its config.anchoring.mask_prob is 0.5, given is 0.25"):
@@ -292,7 +294,7 @@ def test_another_run_in_the_folder_is_left_alone(tiny, tmp_path):
 
 
 def test_how_often_to_log_and_save_may_change(tiny, tmp_path):
-    prepare(tiny, tmp_path / "run")
+    begun(tiny, tmp_path / "run")
     tiny.logging.every_steps, tiny.checkpoint.keep = 5, 1
     assert prepare(tiny, tmp_path / "run").run.config.checkpoint.keep == 1
 
@@ -323,28 +325,6 @@ def test_what_does_not_fit_is_refused_before_any_step(tiny, tmp_path, change, me
         prepare(tiny, tmp_path / "run")
 
 
-def damage(workdir, how):
-    newest = max((workdir / "checkpoints").glob("[0-9]*"), key=lambda p: int(p.name))
-    files = [file for file in (newest / "variables").rglob("*") if file.is_file() and file.stat().st_size > 200]
-    for file in files:
-        if how == "missing":
-            file.unlink()
-        else:
-            content = file.read_bytes()
-            file.write_bytes(content[: len(content) // 2])
-
-
-# reads that come back to orbax after it has given up
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("how", ["missing", "truncated"])
-def test_damaged_checkpoint_is_named_and_nothing_is_lost(tiny, tmp_path, how):
-    train(tiny, tmp_path / "run")
-    damage(tmp_path / "run", how)
-    with pytest.raises(UserError, match=r"checkpoint '.*12' is damaged .*move it away.*there are: .*6, 9"):
-        train(tiny, tmp_path / "run")
-    assert (tmp_path / "run/checkpoints/9").is_dir()
-
-
 def test_lost_record_is_not_written_anew_over_checkpoints(tiny, tmp_path):
     train(tiny, tmp_path / "run")
     (tmp_path / "run/run.json").unlink()
@@ -360,7 +340,7 @@ def test_damaged_record_is_named(tmp_path, content):
 
 
 def test_damaged_references_are_named(tiny, tmp_path):
-    prepare(tiny, tmp_path / "run")
+    begun(tiny, tmp_path / "run")
     file = tmp_path / "run/references.npz"
     other = np.zeros_like(run.load(tmp_path / "run").references)
     np.savez(file, images=other)
@@ -374,14 +354,14 @@ def test_damaged_references_are_named(tiny, tmp_path):
 def test_nothing_is_compiled_after_the_first_steps(tiny, tmp_path, caplog):
     tiny.training.total_epochs = 4.0
     training = prepare(tiny, tmp_path / "run")
-    current = training.first_state()
+    carry = training.first_carry()
     for stop in (2, 3):
-        current, _ = training.advance(current, stop)
-    training.evaluate(current)
+        carry, _ = training.advance(carry, stop)
+    training.evaluate(carry[0])
     with jax.log_compiles(), caplog.at_level("WARNING"):
         for stop in (6, 9, 12, 18):
-            current, _ = training.advance(current, stop)
-            training.evaluate(current)
+            carry, _ = training.advance(carry, stop)
+            training.evaluate(carry[0])
     assert not [record.getMessage() for record in caplog.records if "Compiling" in record.getMessage()]
 
 
@@ -392,7 +372,7 @@ def test_gradients_of_all_parameters_are_reduced_in_one_message(tiny, tmp_path):
     step = make_train_step(training.model, transformation, config, Normalization((0.5,), (0.2,)))
     step = from_memory(step, config.training.batch_size)
     mapped = parallel.pmapped(step, training.mesh, in_specs=parallel.SAME, out_specs=parallel.SAME)
-    carry = training.first_state(), Totals.zeros()
+    carry = training.first_carry()
     order = np.arange(len(training.data.images), dtype=np.int32)
     compiled = mapped.lower(carry, training.data, order).compile().as_text()
     assert len(re.findall(r" all-reduce(?:-start)?\(", compiled)) == 1

@@ -5,6 +5,7 @@ sees what it would have seen uninterrupted, whatever the number of workers and o
 """
 
 import contextlib
+import hashlib
 import itertools
 import math
 import multiprocessing
@@ -253,6 +254,12 @@ class Feed:
         labels = validated_labels(labels, num_classes, self._encoded.title)
         offsets = self._label_offsets
         return labels if offsets is None else with_offsets(labels, offsets[rows], num_classes)
+
+    def identity(self) -> str:
+        """Tells this set from others: how many examples, and a hash of the names of their classes and files."""
+        names = [*self.label_names, *(os.path.join(file.parent.name, file.name) for file in self._encoded.files)]
+        digest = hashlib.sha256("\n".join(names).encode(errors="surrogateescape"))
+        return f"{self.num_examples} examples, sha256 of names {digest.hexdigest()}"
 
     def _report(self, damaged: Sequence[Damaged]) -> None:
         for each in damaged:

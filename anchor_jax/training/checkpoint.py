@@ -1,39 +1,71 @@
-"""Checkpoints of a run by orbax: asynchronous, atomic, the newest few and the best."""
+"""Checkpoints of a run by orbax: asynchronous, atomic, the newest few and the best; a damaged one is known as such.
+
+Beside the arrays each has a record: what the steps since the last report have summed up, and the fingerprint of every
+array, with which what is read is compared.
+"""
 
 import contextlib
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from anchor_jax import processes
+from anchor_jax import parallel, processes
 from anchor_jax.config import Config
-from anchor_jax.errors import UserError
-from anchor_jax.training.state import TrainState, variables
+from anchor_jax.errors import DamagedData, UserError
+from anchor_jax.training.fingerprint import all_finite, fingerprints
+from anchor_jax.training.reporting import diverged
+from anchor_jax.training.state import Skipped, TrainState, variables
+from anchor_jax.training.step import Carry, Totals
 
 METRIC = "accuracy"  # of the evaluation in training, by which the best is known
-VARIABLES, AVERAGE = "variables", "average"  # what is evaluated: the average, where the run keeps one
+VARIABLES, OPT_STATE, AVERAGE, RECORD = "variables", "opt_state", "average", "record"  # items of a checkpoint
+DAMAGED = "damaged"  # folder of a run to which checkpoints go that cannot be read
+_DELETED = "deleted"  # folder of old checkpoints on their way out: a half deleted one is never taken for a whole one
+
+Readable = TypeVar("Readable")
 
 
 def manager(workdir: Path, config: Config, *, read_only: bool = False) -> ocp.CheckpointManager:
-    """Keeps the newest `config.checkpoint.keep` checkpoints and the best one."""
+    """Keeps the newest `config.checkpoint.keep` checkpoints and the best one of those that were evaluated."""
 
     def score(metrics):
         return metrics[METRIC]
 
-    policy = AnyPreservationPolicy([LatestN(config.checkpoint.keep), BestN(get_metric_fn=score, n=1)])
+    best = BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False)
     options = ocp.CheckpointManagerOptions(
         best_fn=score,
-        preservation_policy=policy,
+        preservation_policy=AnyPreservationPolicy([LatestN(config.checkpoint.keep), best]),
         read_only=read_only,
         create=not read_only,
         cleanup_tmp_directories=not read_only,
+        todelete_subdir=None if read_only else _DELETED,
     )
     return ocp.CheckpointManager((workdir / "checkpoints").absolute(), options=options)
+
+
+@contextlib.contextmanager
+def opened(workdir: Path, config: Config) -> Iterator[ocp.CheckpointManager]:
+    """The checkpoints of a run that goes on; in the end all that were saved are on disk.
+
+    Raises:
+      UserError: one of them could not be saved.
+    """
+    with _writing(workdir):
+        checkpoints = manager(workdir, config)
+    try:
+        yield checkpoints
+    finally:
+        with _writing(workdir):
+            checkpoints.close()
+            _remove_deleted(checkpoints)
 
 
 def any_in(workdir: Path) -> bool:
@@ -41,47 +73,165 @@ def any_in(workdir: Path) -> bool:
     return any(folder.name.isdigit() for folder in (workdir / "checkpoints").glob("*"))
 
 
-def save(checkpoints: ocp.CheckpointManager, state: TrainState, metrics: dict[str, float]) -> None:
-    """Save the state under its step, in the background; what evaluation needs lies apart from the rest."""
-    items = {name: ocp.args.StandardSave(item) for name, item in _items(state).items()}
-    checkpoints.save(int(state.step), args=ocp.args.Composite(**items), metrics=metrics)
+def save(checkpoints: ocp.CheckpointManager, carry: Carry, metrics: dict[str, float] | None) -> None:
+    """Save what goes on from step to step, in the background; what evaluation needs lies apart from the rest.
 
-
-def restore(checkpoints: ocp.CheckpointManager, like: TrainState) -> TrainState | None:
-    """The newest state, of the shapes, dtypes and devices in `like`; None if there is none.
+    Args:
+      checkpoints: of the run.
+      carry: the state, and what the steps since the last report have summed up.
+      metrics: of the evaluation of the state; None where there was none: such a checkpoint cannot be the best.
 
     Raises:
-      UserError: the newest checkpoint is damaged or does not fit.
+      UserError: a number of the state is not finite, or the disk takes no more; checkpoints of before are kept.
     """
-    step = processes.agreed(-1 if (newest := checkpoints.latest_step()) is None else newest)
-    if step < 0:
+    state, totals = carry
+    items, step = _items(state), int(state.step)
+    if not all_finite(items):
+        what = f"a number of the state is not finite after step {step} of '{checkpoints.directory.parent}'"
+        raise diverged(what, checkpoints.latest_step())
+    record = {
+        "fingerprints": {name: fingerprints(item) for name, item in items.items()},
+        "totals": {name: float(total) for name, total in parallel.fetched(totals)._asdict().items()},
+        "skipped": {name: int(number) for name, number in parallel.fetched(state.skipped)._asdict().items()},
+    }
+    args: dict[str, Any] = {name: ocp.args.StandardSave(item) for name, item in items.items()}
+    args[RECORD] = ocp.args.JsonSave(record)
+    with _writing(checkpoints.directory.parent):
+        checkpoints.save(step, args=ocp.args.Composite(**args), metrics=metrics)
+        _remove_deleted(checkpoints)
+
+
+def _remove_deleted(checkpoints):
+    if processes.is_first():
+        shutil.rmtree(checkpoints.directory / _DELETED, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _writing(workdir):
+    """Tells what orbax could not write as a UserError."""
+    try:
+        yield
+    except Exception as error:  # orbax and tensorstore raise many kinds
+        raise UserError(
+            f"cannot write to '{workdir / 'checkpoints'}' ({_reason(error)}); checkpoints that are complete are kept; "
+            "see to the disk, then start the same command again"
+        ) from error
+
+
+def restore(checkpoints: ocp.CheckpointManager, like: Carry) -> Carry | None:
+    """The newest that was saved and can be read, with shapes, dtypes and devices as in `like`; None if there is none.
+
+    Newer ones that are damaged move to the run's folder `damaged/`, with a warning that says what is lost.
+
+    Raises:
+      UserError: there are checkpoints, and none can be read.
+    """
+    steps = _agreed_steps(checkpoints)
+    if not steps:
         return None
-    items = _restore(checkpoints, step, **_items(like))
-    done = jax.make_array_from_callback((), like.step.sharding, lambda _: np.int32(step))
-    return TrainState(done, **items[VARIABLES], opt_state=items["opt_state"], average=items.get(AVERAGE, {}))
+    step, carry, damaged = _newest_readable(steps, partial(_restore_carry, checkpoints, like))
+    _give_up(checkpoints, damaged, step)
+    return carry
+
+
+def _newest_readable(
+    steps: Sequence[int], read: Callable[[int], Readable]
+) -> tuple[int, Readable, dict[int, UserError]]:
+    """The first of these steps that all processes can read, what they read, and why those before it cannot be read."""
+    damaged: dict[int, UserError] = {}
+    for step in steps:
+        try:
+            return step, _agreed(partial(read, step)), damaged
+        except UserError as error:
+            damaged[step] = error
+    others = f"; nor can any other be read: {', '.join(map(str, steps[1:]))}" if len(steps) > 1 else ""
+    raise UserError(f"{damaged[steps[0]]}{others}")
+
+
+def _agreed_steps(checkpoints):
+    """All steps there are, the newest first, as process 0 sees them."""
+    steps = sorted(checkpoints.all_steps(), reverse=True)
+    number = processes.agreed(len(steps))
+    return [processes.agreed(steps[index] if index < len(steps) else -1) for index in range(number)]
+
+
+def _agreed(read: Callable[[], Readable]) -> Readable:
+    """What is read, if all processes can read it."""
+    try:
+        found = read()
+    except UserError:
+        processes.of_all([False])
+        raise
+    if not processes.of_all([True]).all():
+        raise UserError("another process cannot read the checkpoint")
+    return found
+
+
+def _give_up(checkpoints, damaged, step):
+    """Put checkpoints that are damaged out of the way, since a run goes on from an older one."""
+    workdir = checkpoints.directory.parent
+    for lost, error in damaged.items():
+        place = workdir / DAMAGED / f"{lost}"
+        processes.by_first(partial(_move, checkpoints.directory / str(lost), place), f"damaged {lost}")
+        warnings.warn(
+            f"{error}; it was moved to '{place}', and steps {step + 1} to {lost} are done again",
+            DamagedData,
+            stacklevel=3,
+        )
+    if damaged:
+        checkpoints.reload()
+
+
+def _move(folder, place):
+    number = 1
+    while place.exists():
+        number += 1
+        place = place.with_name(f"{folder.name}-{number}")
+    place.parent.mkdir(exist_ok=True)
+    folder.rename(place)
+
+
+def _restore_carry(checkpoints, like, step):
+    state, totals = like
+    record, items = _restore(checkpoints, _items(state), step)
+    mesh = state.step.sharding.mesh
+    done = parallel.replicated(np.int32(step), mesh)
+    skipped = parallel.replicated(_numbers(Skipped, record["skipped"], np.int32), mesh)
+    totals = parallel.replicated(_numbers(Totals, record["totals"], np.float32), mesh)
+    average = items.get(AVERAGE, {})
+    return TrainState(done, **items[VARIABLES], opt_state=items[OPT_STATE], average=average, skipped=skipped), totals
+
+
+def _numbers(kind, numbers, dtype):
+    return kind(**{name: dtype(numbers[name]) for name in kind._fields})
 
 
 def _items(state: TrainState) -> dict[str, Any]:
-    items = {VARIABLES: variables(state), "opt_state": state.opt_state}
+    items = {VARIABLES: variables(state), OPT_STATE: state.opt_state}
     return items | ({AVERAGE: state.average} if state.average else {})
 
 
 def restore_variables(workdir: Path, config: Config, like: Any, which: int | str) -> tuple[int, Any]:
     """Step and variables of a checkpoint, of the shapes and devices in `like`; `which` is a step, "latest" or "best".
 
+    "latest" is the newest that can be read; there is a warning for each that cannot.
+
     Raises:
       UserError: there is no such checkpoint, it is damaged, or it does not fit the model.
     """
     if not (workdir / "checkpoints").is_dir():
         raise UserError(f"no checkpoint in '{workdir}' yet; train first")
+    item = AVERAGE if config.training.ema_decay else VARIABLES
     with _quiet(), manager(workdir, config, read_only=True) as checkpoints:
-        steps = checkpoints.all_steps()
-        named: dict[int | str, int | None] = {"latest": checkpoints.latest_step(), "best": checkpoints.best_step()}
-        step = named.get(which, which)
-        if not isinstance(step, int) or step not in steps:
-            raise UserError(f"no checkpoint {which} in '{workdir}'; there are: {', '.join(map(str, steps)) or 'none'}")
-        item = AVERAGE if config.training.ema_decay else VARIABLES
-        return step, _restore(checkpoints, step, **{item: like})[item]
+        steps = _agreed_steps(checkpoints)
+        wanted = {"latest": steps, "best": [checkpoints.best_step()]}.get(str(which), [which])
+        if not set(wanted) & set(steps):
+            there_are = ", ".join(map(str, sorted(steps))) or "none"
+            raise UserError(f"no checkpoint {which} in '{workdir}'; there are: {there_are}")
+        step, (_, items), damaged = _newest_readable(wanted, partial(_restore, checkpoints, {item: like}))
+    for error in damaged.values():
+        warnings.warn(f"{error}; that of step {step} is taken", DamagedData, stacklevel=2)
+    return step, items[item]
 
 
 @contextlib.contextmanager
@@ -95,14 +245,26 @@ def _quiet():
         logging.set_verbosity(verbosity)
 
 
-def _restore(checkpoints, step, **like):
-    items = ocp.args.Composite(**{name: ocp.args.StandardRestore(shapes) for name, shapes in like.items()})
+def _restore(checkpoints, like, step):
+    """The record of a checkpoint, and those of its items that `like` has; compared with their fingerprints."""
+    args: dict[str, Any] = {name: ocp.args.StandardRestore(shapes) for name, shapes in like.items()}
+    args[RECORD] = ocp.args.JsonRestore()
     try:
-        return checkpoints.restore(step, args=items)
+        restored = checkpoints.restore(step, args=ocp.args.Composite(**args))
+        for name in like:
+            _compare(restored[RECORD]["fingerprints"][name], fingerprints(restored[name]))
     except Exception as error:  # orbax and tensorstore raise many kinds on damaged files
-        reason = str(error).splitlines()[0][:200]
-        others = [other for other in checkpoints.all_steps() if other != step]
         raise UserError(
-            f"checkpoint '{checkpoints.directory / str(step)}' is damaged or does not fit the model ({reason}); "
-            f"move it away to go on from another; there are: {', '.join(map(str, others)) or 'none'}"
+            f"checkpoint '{checkpoints.directory / str(step)}' is damaged or does not fit the model ({_reason(error)})"
         ) from error
+    return restored[RECORD], {name: restored[name] for name in like}
+
+
+def _compare(saved: dict[str, int], found: dict[str, int]) -> None:
+    differ = [name for name in found if saved.get(name) != found[name]]
+    if differ:
+        raise ValueError(f"{differ[0]} does not hold what was saved")
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

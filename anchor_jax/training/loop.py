@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -16,19 +17,20 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from anchor_jax import backends, metrics, parallel, processes
+from anchor_jax import backends, metrics, parallel, processes, stopping
 from anchor_jax import config as configuration
 from anchor_jax.config import Config
 from anchor_jax.data import Normalization, Stream, load_test, open_test, stream_of
-from anchor_jax.errors import UserError
+from anchor_jax.errors import Stopped, UserError
 from anchor_jax.models.adapting import Adapted
 from anchor_jax.predictor import Predictor, joined
 from anchor_jax.training import checkpoint, optimizer, run, sharding, state, supply, warm_start
+from anchor_jax.training.pace import Pace
 from anchor_jax.training.prediction import model_of, normalization_of, predictor_of
-from anchor_jax.training.reporting import check_finite, reporter_of
+from anchor_jax.training.reporting import check_finite, check_skipped, reporter_of
 from anchor_jax.training.run import Run
 from anchor_jax.training.state import TrainState
-from anchor_jax.training.step import Totals, TrainData, make_train_step, seed_keys
+from anchor_jax.training.step import Carry, Totals, TrainData, make_train_step, seed_keys
 from anchor_jax.training.supply import Supply
 
 TRACED_STEPS = 10
@@ -45,63 +47,98 @@ class Length(NamedTuple):
         return step == self.total_steps or step % max(round(every_epochs * self.steps_per_epoch), 1) == 0
 
     def stops(self, done: int, config: Config) -> Iterator[int]:
-        """The steps after which the host looks in: the ends of epochs among them."""
+        """The steps after which the host reports: the ends of epochs among them."""
+        return (step for step in range(done + 1, self.total_steps + 1) if self._reports(step, config))
+
+    def reported(self, done: int, config: Config) -> int:
+        """The last step of which there is a report, once so many are done; 0 if there is none."""
+        return next((step for step in range(done, 0, -1) if self._reports(step, config)), 0)
+
+    def _reports(self, step, config):
         every_steps = config.logging.every_steps or self.steps_per_epoch
-        for step in range(done + 1, self.total_steps + 1):
-            logs = step % self.steps_per_epoch % every_steps == 0
-            if logs or any(self.is_due(step, due.every_epochs) for due in (config.evaluation, config.checkpoint)):
-                yield step
+        logs = step % self.steps_per_epoch % every_steps == 0
+        return logs or any(self.is_due(step, due.every_epochs) for due in (config.evaluation, config.checkpoint))
 
 
-def train(config: Config, workdir: Path, *, profile: bool = False) -> TrainState:
+def train(config: Config, workdir: Path, *, profile: bool = False, accept_changes: tuple[str, ...] = ()) -> TrainState:
     """Train a network in a folder, from the beginning or from its newest checkpoint; the state at the end.
 
-    With `profile` some steps are traced into `<workdir>/profile/`, once all is compiled.
+    SIGTERM and SIGINT end it after the step that is being done, which is saved, see `stopping.listening`.
+
+    Args:
+      config: of the run.
+      workdir: its folder.
+      profile: trace some steps into `<workdir>/profile/`, once all is compiled.
+      accept_changes: keys of the config that may differ from those with which the run began, or "data": the images.
 
     Raises:
       UserError: a mistake in the configuration, the data or the folder; the loss became NaN or infinite.
+      Stopped: somebody asked for it.
     """
-    training = prepare(config, workdir)
+    training = prepare(config, workdir, accept_changes)
     config, length = training.run.config, training.length
-    with contextlib.closing(training.training_set), checkpoint.manager(workdir, config) as checkpoints:
-        current = checkpoint.restore(checkpoints, training.state_shapes()) or training.first_state()
-        done = int(current.step)
-        with reporter_of(workdir, done, length.total_steps) as reporter:
-            reporter.say(introduction(training, current))
-            if length.total_steps == 0 and checkpoints.latest_step() is None:
-                _evaluate(training, current, 0, reporter, checkpoints)
-            for look, stop in enumerate(length.stops(done, config)):
-                # up to the first look of the host much is compiled
-                traced = profile and (look == 1 or (look == 0 and stop == length.total_steps))
-                current, numbers = training.advance(current, stop, workdir / "profile" if traced else None)
-                if traced:
-                    reporter.say(f"profile   {workdir / 'profile'}")
-                check_finite(stop, numbers, checkpoints.latest_step(), workdir)
-                reporter.report(stop, "train", numbers)
-                if any(length.is_due(stop, due.every_epochs) for due in (config.evaluation, config.checkpoint)):
-                    _evaluate(training, current, stop, reporter, checkpoints)
-    return current
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.closing(training.training_set))
+        stack.enter_context(run.claimed(training.run))
+        checkpoints = stack.enter_context(checkpoint.opened(workdir, config))
+        carry = checkpoint.restore(checkpoints, training.carry_shapes()) or training.first_carry()
+        run.note_changes(training.run, checkpoints.latest_step())
+        done, is_new = int(carry[0].step), checkpoints.latest_step() is None
+        reported = -1 if is_new else length.reported(done, config)
+        reporter = stack.enter_context(reporter_of(workdir, reported, length.total_steps))
+        reporter.say(introduction(training, carry[0]))
+        pace = Pace(stack.enter_context(stopping.listening()))
+        if length.total_steps == 0 and is_new:
+            _evaluate(training, carry, reporter, checkpoints)
+        for look, stop in enumerate(length.stops(done, config)):
+            # up to the first look of the host much is compiled
+            traced = profile and (look == 1 or (look == 0 and stop == length.total_steps))
+            carry, numbers = training.advance(carry, stop, pace, workdir / "profile" if traced else None)
+            check_skipped(carry[0], config.training.max_skipped, checkpoints.latest_step(), workdir)
+            if int(carry[0].step) < stop:
+                _stop(carry, pace.signal, length, checkpoints)
+            if traced:
+                reporter.say(f"profile   {workdir / 'profile'}")
+            check_finite(stop, numbers, checkpoints.latest_step(), workdir)
+            reporter.report(stop, "train", numbers)
+            carry = carry[0], training.no_totals()
+            if any(length.is_due(stop, due.every_epochs) for due in (config.evaluation, config.checkpoint)):
+                _evaluate(training, carry, reporter, checkpoints)
+    return carry[0]
 
 
-def _evaluate(training, current, step, reporter, checkpoints):
+def _evaluate(training, carry, reporter, checkpoints):
     """Evaluate a state, and save it where that is due."""
-    scores = training.evaluate(current)
+    step = int(carry[0].step)
+    scores = training.evaluate(carry[0])
     check_finite(step, scores, checkpoints.latest_step(), training.run.workdir)
     reporter.report(step, training.evaluation_set.name, scores)
     if training.length.is_due(step, training.run.config.checkpoint.every_epochs):
         reporter.flush()
-        checkpoint.save(checkpoints, current, scores)
+        checkpoint.save(checkpoints, carry, scores)
 
 
-def prepare(config: Config, workdir: Path) -> "Training":
-    """All that a run needs before its first step; see `train`."""
+def _stop(carry, number, length, checkpoints):
+    """Save what is there, between two reports, and end."""
+    step = int(carry[0].step)
+    if step not in (0, checkpoints.latest_step()):
+        checkpoint.save(checkpoints, carry, None)
+    name = signal.Signals(number).name
+    raise Stopped(
+        number,
+        f"{name} after step {step:,} of {length.total_steps:,}, which is saved; the same command goes on from there",
+    )
+
+
+def prepare(config: Config, workdir: Path, accept_changes: tuple[str, ...] = ()) -> "Training":
+    """All that a run needs before its first step, of which nothing is written yet; see `train`."""
     configuration.validate(config)
     mesh = parallel.mesh()
     training_set, held_out = supply.open_supply(config)
     length = _length(config, training_set.num_examples, mesh)
     config = _with_normalization(config, training_set)
     bank = supply.bank_of(training_set, config)
-    this_run = run.begin(workdir, config, training_set, bank)
+    this_run = run.begin(workdir, config, training_set, bank, accept_changes)
     evaluation_set = _evaluation_set(this_run, held_out)
 
     model = model_of(this_run, axis_name=parallel.AXIS)
@@ -114,7 +151,6 @@ def prepare(config: Config, workdir: Path) -> "Training":
     data = parallel.replicated(training_set.on_devices(bank, config), mesh)
     begins_from_weights = config.model.weights and not checkpoint.any_in(workdir)
     weights = warm_start.read(this_run, model, state.variables(shapes)) if begins_from_weights else None
-    run.write(this_run)
     return Training(
         run=this_run,
         length=length,
@@ -164,43 +200,56 @@ class Training:
     predictor: Predictor
     weights: Adapted | None  # to begin from, if the run does not begin from drawn ones
 
-    def first_state(self) -> TrainState:
-        """The state before the first step, on the devices."""
+    def first_carry(self) -> Carry:
+        """The state before the first step, on the devices, and sums over no step."""
         first = self._once(self.create)()
         if self.weights:
             first = self._once(self.create)(self.weights.over(state.variables(first)))
-        return parallel.placed(first, self.specs, self.mesh)
+        return parallel.placed(first, self.specs, self.mesh), self.no_totals()
+
+    def no_totals(self) -> Totals:
+        """Sums over no step, on the devices."""
+        return parallel.replicated(Totals.zeros(), self.mesh)
 
     def _once(self, function):
         return jax.jit(
             function, compiler_options=backends.compiler_options(parallel.platform_of(self.mesh), runs_once=True)
         )
 
-    def state_shapes(self) -> TrainState:
-        """Shapes, dtypes and devices of the state."""
-        return parallel.placed_shapes(jax.eval_shape(self.create), self.specs, self.mesh)
+    def carry_shapes(self) -> Carry:
+        """Shapes, dtypes and devices of the state and the sums."""
+        shapes = parallel.placed_shapes(jax.eval_shape(self.create), self.specs, self.mesh)
+        return shapes, parallel.replicated_shapes(jax.eval_shape(Totals.zeros), self.mesh)
 
-    def advance(self, current: TrainState, stop: int, profile: Path | None = None) -> tuple[TrainState, dict[str, Any]]:
-        """Train up to step `stop`, within one epoch; `current` is donated. Also what was seen on the way.
+    def advance(
+        self, carry: Carry, stop: int, pace: Pace | None = None, profile: Path | None = None
+    ) -> tuple[Carry, dict[str, Any]]:
+        """Train up to step `stop`, within one epoch, or to a request to stop; also what was seen since the last report.
 
-        The first few steps are traced into the folder `profile`, if there is one.
+        `carry` is donated. The first few steps are traced into the folder `profile`, if there is one.
         """
-        started, waited, done = time.perf_counter(), self.training_set.waited, int(current.step)
-        carry, traced = (current, parallel.replicated(Totals.zeros(), self.mesh)), 0
+        pace = pace or Pace()
+        started, waited, first = time.perf_counter(), self.training_set.waited, int(carry[0].step)
         if profile:
-            traced = min(TRACED_STEPS, stop - done)
             with processes.traced(profile):
-                carry = jax.block_until_ready(self.run_steps(carry, self.data, done, traced))
-        current, totals = self.run_steps(carry, self.data, done + traced, stop - done - traced)
+                carry = self._run(carry, min(first + TRACED_STEPS, stop), pace)
+        carry = self._run(carry, stop, pace)
+        current, totals = carry
         numbers = _numbers(jax.device_get(totals))
         numbers["params_norm"] = float(_norm(current.params))
         numbers["learning_rate"] = float(jnp.asarray(self.schedule(stop - 1)))
+        numbers["skipped_updates"] = int(current.skipped.total) or None
         seconds = time.perf_counter() - started
-        numbers["images_per_second"] = (stop - done) * self.run.config.training.batch_size / seconds
+        numbers["images_per_second"] = (int(current.step) - first) * self.run.config.training.batch_size / seconds
         if self.run.config.data.streaming:
             numbers["input_wait"] = (self.training_set.waited - waited) / seconds
             numbers["damaged_images"] = self.training_set.num_damaged or None
-        return current, numbers
+        return carry, numbers
+
+    def _run(self, carry, stop, pace):
+        for done, num in pace.pieces(int(carry[0].step), stop):
+            carry = jax.block_until_ready(self.run_steps(carry, self.data, done, num))
+        return carry
 
     def evaluate(self, current: TrainState) -> dict[str, float]:
         """Scores of a state on the evaluation set, see `metrics.summary`; NaN where a prediction is no number."""

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -12,8 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tensorboardX import SummaryWriter
 
 from anchor_jax import processes
-from anchor_jax.errors import UserError
+from anchor_jax.errors import DamagedData, UserError
 from anchor_jax.files import replacing
+from anchor_jax.training.state import TrainState
 
 SHOWN = {
     "loss": "loss {:.3f}",
@@ -22,20 +24,21 @@ SHOWN = {
     "images_per_second": "{:,.0f} images/s",
     "input_wait": "{:.0%} waiting for input",
     "damaged_images": "{} damaged images",
+    "skipped_updates": "{} updates left out",
 }
 
 
 class Reporter:
-    """Writes numbers of a step everywhere, from the step on at which the run begins or goes on.
+    """Writes numbers of a step everywhere, after the last one that was reported of those that are done; -1: of none.
 
     A terminal gets a bar, anything else one line a report.
     """
 
-    def __init__(self, workdir: Path, first_step: int, total_steps: int):
+    def __init__(self, workdir: Path, reported: int, total_steps: int):
         self._file = workdir / "metrics.jsonl"
-        _forget_after(self._file, first_step)
+        _forget_after(self._file, reported)
         self._lines = self._file.open("a", buffering=1)
-        self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
+        self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=reported + 1)
         self._console = Console()
         self._total_steps = total_steps
         columns = (
@@ -48,7 +51,7 @@ class Reporter:
         self._bar = Progress(
             *columns, console=self._console, disable=not self._console.is_terminal, speed_estimate_period=3600
         )
-        self._task = self._bar.add_task("", total=total_steps, completed=first_step, text="compiling")
+        self._task = self._bar.add_task("", total=total_steps, completed=max(reported, 0), text="compiling")
 
     def __enter__(self) -> "Reporter":
         self._bar.start()
@@ -105,9 +108,9 @@ class SilentReporter(Reporter):
         """Nothing was."""
 
 
-def reporter_of(workdir: Path, first_step: int, total_steps: int) -> Reporter:
+def reporter_of(workdir: Path, reported: int, total_steps: int) -> Reporter:
     """The `Reporter` of process 0; the others are silent."""
-    return Reporter(workdir, first_step, total_steps) if processes.is_first() else SilentReporter()
+    return Reporter(workdir, reported, total_steps) if processes.is_first() else SilentReporter()
 
 
 def check_finite(step: int, numbers: Mapping[str, float | None], last_good: int | None, workdir: Path) -> None:
@@ -118,23 +121,45 @@ def check_finite(step: int, numbers: Mapping[str, float | None], last_good: int 
     """
     for name, value in numbers.items():
         if value is not None and not math.isfinite(value):
-            kept = f"the checkpoint of step {last_good} is good" if last_good else "no checkpoint was written"
-            raise UserError(
-                f"{name} is {value} at step {step} of '{workdir}'; {kept}; likely cause: too high a learning rate; "
-                "lower config.optimizer.learning_rate or raise config.optimizer.warmup_epochs, in a new run"
-            )
+            raise diverged(f"{name} is {value} at step {step} of '{workdir}'", last_good)
+
+
+def check_skipped(state: TrainState, allowed: int, last_good: int | None, workdir: Path) -> None:
+    """Stop a run of which more updates in a row were left out than are allowed.
+
+    Raises:
+      UserError: names the step, the last checkpoint and the likely cause.
+    """
+    _, in_a_row, longest, newest = map(int, state.skipped)
+    if longest > allowed:
+        first = newest - in_a_row + 1 if in_a_row else newest
+        steps = f"step {first}" if first == newest else f"steps {first} to {newest}"
+        raise diverged(f"the loss or its gradient is not finite at {steps} of '{workdir}'", last_good)
+
+
+def diverged(what: str, last_good: int | None) -> UserError:
+    """The error of a run that cannot go on, and whose last good checkpoint is that of a step."""
+    kept = f"the checkpoint of step {last_good} is good" if last_good is not None else "no checkpoint was written"
+    return UserError(
+        f"{what}; {kept}; likely cause: too high a learning rate; lower config.optimizer.learning_rate or raise "
+        "config.optimizer.warmup_epochs, in a new run"
+    )
 
 
 def _forget_after(file: Path, step: int) -> None:
     """Drop the lines of steps that a resumed run does again, and a line that was cut off."""
+    lines = file.read_text(errors="replace").splitlines() if file.exists() else []
+    kept = [line for line in lines if _step_of(line) <= step]
     if file.exists():
-        kept = [line for line in file.read_text().splitlines() if _step_of(line) <= step]
         with replacing(file) as new:
             new.write_text("".join(line + "\n" for line in kept))
+    last = max(map(_step_of, kept), default=0)
+    if last < step:
+        warnings.warn(f"'{file}' has lost what was told of steps {last + 1} to {step}", DamagedData, stacklevel=3)
 
 
 def _step_of(line: str) -> float:
     try:
-        return json.loads(line)["step"]
+        return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
         return math.inf

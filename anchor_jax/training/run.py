@@ -1,34 +1,50 @@
 """The folder of a run: its record and references, written once, and what evaluation needs to read it back.
 
-run.json         config, class names, image shape, which references, versions; there when the run has begun
+run.json         config, class names, image shape, what the data are, which references, versions, and what has
+                 changed since the run began; there when it has
 references.npz   pixels of the inference references
 checkpoints/     see `checkpoint`
 metrics.jsonl    one line a log point
 tensorboard/     the same for TensorBoard
 eval/            what `eval.py` writes
+damaged/         checkpoints that could not be read, if there are any
+lock             held by the process that trains
 """
 
+import contextlib
 import dataclasses
 import glob
 import hashlib
 import importlib.metadata
 import json
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from anchor_jax import config as configuration
 from anchor_jax import processes
 from anchor_jax.config import MAY_CHANGE, Config, base, flatten
 from anchor_jax.errors import UserError
-from anchor_jax.files import replacing
+from anchor_jax.files import claim, replacing
 from anchor_jax.models.pytorch.files import source_and_file
 from anchor_jax.training.supply import Supply
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+RECORD = "run.json"
+DATA = "data"  # stands for the images and labels of the training set among what may change
 _SHOWN_WITHIN_SECONDS = 60
+
+
+class Change(NamedTuple):
+    """What is no longer as it was when a run began."""
+
+    key: str  # of the config, or "data"
+    before: Any
+    now: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,16 +56,20 @@ class Run:
       config: complete, with the normalisation measured.
       label_names: one name a class.
       image_shape: H, W and C.
+      data: what tells the training set from others, see `Supply.identity`.
       reference_rows: int `[R]`, rows of the training set, drawn once from the bank; None for a standard network.
       references: uint8 `[R, H, W, C]`, their images, for inference.
+      changes: in what it now differs from its record.
     """
 
     workdir: Path
     config: Config
     label_names: tuple[str, ...]
     image_shape: tuple[int, ...]
+    data: str
     reference_rows: np.ndarray | None
     references: np.ndarray | None
+    changes: tuple[Change, ...] = ()
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -58,32 +78,37 @@ class Run:
         return (1, *size, channels * (2 if self.config.anchoring.enabled else 1))
 
 
-def begin(workdir: Path, config: Config, train: Supply, bank: np.ndarray) -> Run:
-    """The run of a folder, or a new one for it, of which nothing is written yet (see `write`).
+def begin(workdir: Path, config: Config, train: Supply, bank: np.ndarray, accept_changes: tuple[str, ...] = ()) -> Run:
+    """The run of a folder, or a new one for it, of which nothing is written yet (see `claimed`).
 
     Args:
       workdir: the folder, which need not be there.
       config: validated, with the normalisation measured.
       train: the training set.
       bank: int32 `[M]`, rows of the training set that serve as references.
+      accept_changes: keys of the config, or "data", that may differ from the record.
 
     Raises:
       UserError: the folder holds another run.
     """
+    for key in accept_changes:
+        if key != DATA and not configuration.is_known(key):
+            raise UserError(f"accept_changes takes keys of the config and '{DATA}'; {configuration.unknown_key(key)}")
     if glob.has_magic(str(workdir.absolute())):
         raise UserError(
             f"'{workdir}' has one of *, ? and [ in its path, which orbax cannot save to; choose another --workdir"
         )
-    if (workdir / "run.json").exists():
+    if (workdir / RECORD).exists():
         run = load(workdir)
-        _check_same(run, config, train)
-        run = dataclasses.replace(run, config=config)
+        changes = _changes(run, config, train)
+        _check(run, train, changes, accept_changes)
+        run = dataclasses.replace(run, config=config, data=train.identity(), changes=changes)
     elif left := [name for name in ("checkpoints", "metrics.jsonl") if (workdir / name).exists()]:
         raise UserError(f"'{workdir}' holds {left[0]} but no run.json; restore that file or choose another --workdir")
     else:
         rows = _reference_rows(config, bank) if config.anchoring.enabled else None
         references = train.picked(rows) if rows is not None else None
-        run = Run(workdir, config, train.label_names, train.image_shape, rows, references)
+        run = Run(workdir, config, train.label_names, train.image_shape, train.identity(), rows, references)
     if run.references is not None and config.evaluation.num_references > len(run.references):
         raise UserError(
             f"config.evaluation.num_references must be at most {len(run.references)}, the references saved with the "
@@ -92,17 +117,37 @@ def begin(workdir: Path, config: Config, train: Supply, bank: np.ndarray) -> Run
     return run
 
 
-def write(run: Run) -> None:
-    """Write the record of a run, if its folder has none; of several processes the first does.
+@contextlib.contextmanager
+def claimed(run: Run) -> Iterator[None]:
+    """Be the only one that trains in the folder of a run; its record is written, if there is none.
+
+    Of several processes the first claims and writes.
 
     Raises:
-      UserError: the folder cannot be written to, or is not the same one for all processes.
+      UserError: another process has claimed it, it cannot be written to, or is not the same one for all processes.
     """
-    processes.by_first(partial(_write, run), "run.json")
-    if not _appears(run.workdir / "run.json"):
-        raise UserError(
-            f"'{run.workdir}' is not the folder that process 0 writes to; give a --workdir on a disk that all share"
-        )
+    with contextlib.ExitStack() as stack:
+        processes.by_first(partial(_claim, run, stack), "run.json")
+        if not _appears(run.workdir / RECORD):
+            raise UserError(
+                f"'{run.workdir}' is not the folder that process 0 writes to; give a --workdir on a disk that all share"
+            )
+        yield
+
+
+def _claim(run, stack):
+    with _writing(run.workdir):
+        stack.callback(claim(run.workdir).release)
+        if not (run.workdir / RECORD).exists():
+            _write(run)
+
+
+@contextlib.contextmanager
+def _writing(workdir):
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write to '{workdir}' ({error.strerror}); choose another --workdir") from error
 
 
 def _appears(file):
@@ -114,31 +159,42 @@ def _appears(file):
 
 
 def _write(run):
-    if (run.workdir / "run.json").exists():
-        return
     record: dict[str, Any] = {
         "config": run.config.to_dict(),
         "label_names": run.label_names,
         "image_shape": run.image_shape,
+        "data": run.data,
         "versions": versions(),
     }
-    try:
-        if run.config.model.weights:
-            _, weights = source_and_file(run.config.model.weights)
-            with weights.open("rb") as file:
-                record["weights"] = {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-        if run.references is not None and run.reference_rows is not None:
-            rows, digest = run.reference_rows.tolist(), _digest(run.references)
-            record["references"] = {"seed": run.config.seed, "rows": rows, "sha256": digest}
-            references = run.workdir / "references.npz"
-            if references.exists():  # left by a run that was cut off here, or by somebody else
-                _load_references(references, digest)
-            with replacing(references) as file:
-                np.savez_compressed(file, images=run.references)
-        with replacing(run.workdir / "run.json") as file:
-            file.write_text(json.dumps(record, indent=2) + "\n")
-    except OSError as error:
-        raise UserError(f"cannot write to '{run.workdir}' ({error.strerror}); choose another --workdir") from error
+    if run.config.model.weights:
+        _, weights = source_and_file(run.config.model.weights)
+        with weights.open("rb") as file:
+            record["weights"] = {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    if run.references is not None and run.reference_rows is not None:
+        rows, digest = run.reference_rows.tolist(), _digest(run.references)
+        record["references"] = {"seed": run.config.seed, "rows": rows, "sha256": digest}
+        references = run.workdir / "references.npz"
+        if references.exists():  # left by a run that was cut off here, or by somebody else
+            _load_references(references, digest)
+        with replacing(references) as file:
+            np.savez_compressed(file, images=run.references)
+    _write_record(run.workdir, record)
+
+
+def note_changes(run: Run, step: int | None) -> None:
+    """Bring the record of a run up to date, once it goes on from the checkpoint of this step."""
+    if run.changes and processes.is_first():
+        record = json.loads((run.workdir / RECORD).read_text())
+        record |= {"config": run.config.to_dict(), "data": run.data}
+        since = {"after_step": step, "versions": versions()}
+        record["changes"] = [*record.get("changes", []), *(change._asdict() | since for change in run.changes)]
+        with _writing(run.workdir):
+            _write_record(run.workdir, record)
+
+
+def _write_record(workdir, record):
+    with replacing(workdir / RECORD) as file:
+        file.write_text(json.dumps(record, indent=2) + "\n")
 
 
 def load(workdir: Path) -> Run:
@@ -147,20 +203,21 @@ def load(workdir: Path) -> Run:
     Raises:
       UserError: there is no run in the folder, or its record is damaged.
     """
-    file = workdir / "run.json"
+    file = workdir / RECORD
     if not file.exists():
         raise UserError(f"no run in '{workdir}': it has no run.json; give the --workdir of train.py")
     try:
         record = json.loads(file.read_text())
         config = _config_of(record["config"])
         label_names, image_shape = tuple(record["label_names"]), tuple(record["image_shape"])
+        data = str(record["data"])
         if not config.anchoring.enabled:
-            return Run(workdir, config, label_names, image_shape, None, None)
+            return Run(workdir, config, label_names, image_shape, data, None, None)
         rows, digest = np.array(record["references"]["rows"]), record["references"]["sha256"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"'{file}' is damaged ({error}); restore it from a copy") from error
     references = _load_references(workdir / "references.npz", digest)
-    return Run(workdir, config, label_names, image_shape, rows, references)
+    return Run(workdir, config, label_names, image_shape, data, rows, references)
 
 
 def versions() -> dict[str, str]:
@@ -203,14 +260,20 @@ def _config_of(record: dict[str, Any]) -> Config:
     return config
 
 
-def _check_same(run, config, train):
+def _changes(run, config, train):
     recorded, given = flatten(run.config), flatten(_config_of(config.to_dict()))
-    for key in sorted(recorded.keys() | given.keys()):
-        before, now = recorded.get(key), given.get(key)
-        if before != now and not key.startswith(MAY_CHANGE):
+    recorded[DATA], given[DATA] = run.data, train.identity()
+    pairs = ((key, recorded.get(key), given.get(key)) for key in sorted(recorded.keys() | given.keys()))
+    return tuple(Change(key, before, now) for key, before, now in pairs if before != now)
+
+
+def _check(run, train, changes, accepted):
+    for key, before, now in changes:
+        if not key.startswith(MAY_CHANGE) and key not in accepted:
+            what = "its training set" if key == DATA else f"its config.{key}"
             raise UserError(
-                f"'{run.workdir}' holds another run: its config.{key} is {before!r}, given is {now!r}; "
-                "give the same value or another --workdir"
+                f"'{run.workdir}' holds another run: {what} is {before!r}, given is {now!r}; give the same, another "
+                f"--workdir, or, if it is to go on all the same, --accept_changes={key}"
             )
     if run.label_names != train.label_names or run.image_shape != train.image_shape:
         raise UserError(

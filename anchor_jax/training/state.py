@@ -8,14 +8,35 @@ import optax
 from flax import linen as nn
 
 
+class Skipped(NamedTuple):
+    """Updates that were left out, since the loss or a gradient was not finite; int32 []."""
+
+    total: jax.Array
+    in_a_row: jax.Array  # up to now
+    longest: jax.Array  # in a row
+    newest: jax.Array  # its step, counted from 1; 0 where there is none
+
+    @classmethod
+    def none(cls) -> "Skipped":
+        """Before the first step."""
+        return cls(*(jnp.int32(0) for _ in cls._fields))
+
+    def then(self, is_skipped: jax.Array, step: jax.Array) -> "Skipped":
+        """After one more step, of this number, of which bool `[]` says whether its update was left out."""
+        in_a_row = jnp.where(is_skipped, self.in_a_row + 1, 0)
+        newest = jnp.where(is_skipped, step, self.newest)
+        return Skipped(self.total + is_skipped, in_a_row, jnp.maximum(self.longest, in_a_row), newest)
+
+
 class TrainState(NamedTuple):
-    """Everything that a checkpoint holds; randomness follows from the seed and `step`."""
+    """Everything that goes on from step to step; randomness follows from the seed and `step`."""
 
     step: jax.Array  # int32 [], steps done
     params: Any  # float32
     batch_stats: Any  # float32, running statistics of BatchNorm; {} without it
     opt_state: optax.OptState
     average: Any  # float32, of both over the steps: {"params", "batch_stats"}; {} where none is kept
+    skipped: Skipped
 
 
 def create(model: nn.Module, optimizer: optax.GradientTransformation, key: jax.Array, input_shape) -> TrainState:
@@ -26,7 +47,8 @@ def create(model: nn.Module, optimizer: optax.GradientTransformation, key: jax.A
 def begin(variables: dict[str, Any], optimizer: optax.GradientTransformation, *, averages: bool) -> TrainState:
     """The state before the first step that begins from these variables; `averages` says whether it keeps any."""
     average = jax.tree.map(jnp.copy, variables) if averages else {}
-    return TrainState(jnp.int32(0), **variables, opt_state=optimizer.init(variables["params"]), average=average)
+    opt_state = optimizer.init(variables["params"])
+    return TrainState(jnp.int32(0), **variables, opt_state=opt_state, average=average, skipped=Skipped.none())
 
 
 def first_variables(model: nn.Module, key: jax.Array, input_shape) -> dict[str, Any]:

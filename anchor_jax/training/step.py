@@ -86,6 +86,8 @@ def make_train_step(
 ) -> TrainStep:
     """`train_step((state, totals), data, batch) -> (state, totals)`: one step, given this device's part of a batch.
 
+    Where the loss or the gradient is not finite, all stays as it was but for the step and what tells of it.
+
     `specs` says which part of the state a device holds, see `sharding.specs_of`.
     """
     keys = seed_keys(config.seed)
@@ -126,10 +128,15 @@ def make_train_step(
             grads = jax.tree.map(partial(jnp.multiply, _clipping(gradient_norm, config.optimizer.clip_norm)), grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        step_totals = step_totals._replace(steps=1.0, gradient_norm=gradient_norm)
         average = _averaged(state, {"params": params, "batch_stats": batch_stats}, config.training)
-        state = TrainState(state.step + 1, params, batch_stats, opt_state, average)
-        return state, jax.tree.map(jnp.add, totals, step_totals)
+        step_totals = step_totals._replace(steps=1.0, gradient_norm=gradient_norm)
+
+        is_finite = jnp.isfinite(step_totals.loss) & jnp.isfinite(gradient_norm)
+        skipped = state.skipped.then(~is_finite, state.step + 1)
+        updated = TrainState(state.step + 1, params, batch_stats, opt_state, average, skipped)
+        as_it_was = state._replace(step=state.step + 1, skipped=skipped)
+        updated_totals = jax.tree.map(jnp.add, totals, step_totals)
+        return jax.tree.map(partial(jnp.where, is_finite), (updated, updated_totals), (as_it_was, totals))
 
     return train_step
 

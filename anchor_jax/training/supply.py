@@ -1,8 +1,10 @@
 """Where a run has its batches from: a training set that lies on the devices, or a stream of decoded images."""
 
+import hashlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import cached_property, lru_cache
 from typing import Any, Protocol
 
 import jax
@@ -51,6 +53,10 @@ class Supply(Protocol):
         """See above."""
         ...
 
+    def identity(self) -> str:
+        """Tells this training set from others: how many examples, and a hash of them or of where they are."""
+        ...
+
     def labels(self) -> np.ndarray:
         """int32 `[N]`."""
         ...
@@ -85,6 +91,16 @@ class InMemory:
         self.label_names, self._dataset = dataset.label_names, dataset
         self.num_examples, self.image_shape = len(dataset.images), dataset.images.shape[1:]
 
+    def identity(self) -> str:
+        """See `Supply`; of pixels and labels."""
+        return self._identity
+
+    @cached_property
+    def _identity(self):
+        digest = hashlib.sha256(np.ascontiguousarray(self._dataset.images).data)
+        digest.update(np.ascontiguousarray(self._dataset.labels).data)
+        return f"{self.num_examples} examples, sha256 {digest.hexdigest()}"
+
     def labels(self) -> np.ndarray:
         """See `Supply`."""
         return self._dataset.labels
@@ -106,9 +122,12 @@ class InMemory:
         key, batch_size = seed_keys(config.seed).order, config.training.batch_size
         run_steps = parallel.repeated(from_memory(train_step, batch_size), mesh, specs)
 
+        @lru_cache(maxsize=1)
+        def order_of(epoch: int) -> jax.Array:
+            return parallel.replicated(_order_of(key, epoch, self.num_examples), mesh)
+
         def run(carry: Carry, data: TrainData, done: int, num: int) -> Carry:
-            order = _order_of(key, done // (self.num_examples // batch_size), self.num_examples)
-            return run_steps(carry, num, data, parallel.replicated(order, mesh))
+            return run_steps(carry, num, data, order_of(done // (self.num_examples // batch_size)))
 
         return run
 
@@ -121,7 +140,7 @@ class Streamed:
 
     def __init__(self, feed: Feed):
         self.label_names, self.image_shape, self.num_examples = feed.label_names, feed.image_shape, feed.num_examples
-        self.labels, self.picked = feed.labels, feed.picked
+        self.labels, self.picked, self.identity = feed.labels, feed.picked, feed.identity
         self.waited = 0.0
         self._feed, self._batches = feed, None
 

@@ -1,0 +1,152 @@
+"""A run that is asked to stop saves, ends in good order, and goes on to the same bits."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from commands import ROOT, environment_of_command, running
+from conftest import assert_same_bits, records, tiny_config
+
+from anchor_jax import command, stopping
+from anchor_jax.errors import Stopped
+from anchor_jax.training import pace
+from anchor_jax.training.loop import train
+
+
+def stop_after(monkeypatch, num_steps):
+    """Let a run be asked to stop once it has done so many steps."""
+
+    @contextlib.contextmanager
+    def listening():
+        asked = []
+        yield lambda: asked.append(1) or (signal.SIGTERM if len(asked) > num_steps else 0)
+
+    monkeypatch.setattr(stopping, "listening", listening)
+    monkeypatch.setattr(pace, "_SECONDS", 0.0)  # so that it looks after every step
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("straight")
+    config = averaging(tiny_config(folder))
+    return train(config, folder / "run"), folder / "run"
+
+
+def averaging(config):
+    config.training.ema_decay, config.logging.every_steps = 0.9, 4
+    return config
+
+
+@pytest.mark.parametrize("num_steps", [1, 5, 6])
+def test_stopped_run_goes_on_to_the_same_bits_and_lines(tiny, tmp_path, monkeypatch, straight, num_steps):
+    """Between two reports, at one, and after a checkpoint."""
+    averaging(tiny)
+    with monkeypatch.context() as patch:
+        stop_after(patch, num_steps)
+        with pytest.raises(Stopped, match=rf"SIGTERM after step {num_steps} of 12, which is saved") as stopped:
+            train(tiny, tmp_path / "run")
+    assert stopped.value.status == 143
+    assert (tmp_path / f"run/checkpoints/{num_steps}").is_dir()
+    assert_same_bits(train(tiny, tmp_path / "run"), straight[0])
+    assert records(tmp_path / "run") == records(straight[1])
+
+
+def test_a_run_that_is_stopped_again_and_again_ends(tiny, tmp_path, monkeypatch, straight):
+    averaging(tiny)
+    with monkeypatch.context() as patch:
+        for done in (5, 10, 12):
+            stop_after(patch, 5)
+            with pytest.raises(Stopped, match=f"after step {done} of") if done < 12 else contextlib.nullcontext():
+                last = train(tiny, tmp_path / "run")
+    assert_same_bits(last, straight[0])
+    assert records(tmp_path / "run") == records(straight[1])
+
+
+def test_stop_before_the_first_step_saves_nothing(tiny, tmp_path, monkeypatch):
+    stop_after(monkeypatch, 0)
+    with pytest.raises(Stopped, match="after step 0 of 12"):
+        train(tiny, tmp_path / "run")
+    assert not list((tmp_path / "run/checkpoints").glob("[0-9]*"))
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signal_ends_a_command_with_its_status(tmp_path, number, status):
+    """A run of hours, stopped in its first seconds."""
+    config = tmp_path / "config.py"
+    config.write_text(
+        "from anchor_jax.config import base\n\n\ndef get_config():\n    config = base()\n"
+        '    config.model.name = "mlp"\n    config.training.total_epochs = 1e6\n    return config\n'
+    )
+    with running("train.py", "--config", config, "--workdir", tmp_path / "run") as process:
+        lines = tmp_path / "run/metrics.jsonl"
+        deadline = time.monotonic() + 120
+        while not (lines.exists() and lines.stat().st_size):
+            assert time.monotonic() < deadline, process.err.read_text()
+            time.sleep(0.05)
+        process.send(number)
+        done = process.ended()
+    assert done.returncode == status
+    noted, told = done.stderr.splitlines()
+    name = signal.Signals(number).name
+    assert noted == f"{name}: stops after this step; once more: at once"
+    assert told.startswith(f"stopped: {name} after step ")
+    (saved,) = (folder.name for folder in (tmp_path / "run/checkpoints").glob("[0-9]*"))
+    assert f"after step {int(saved):,} of" in told
+
+
+DEAF = """
+import signal, time
+from anchor_jax import stopping
+with stopping.listening() as asked:
+    # as if the main thread waited for a compiler: it gets no signal
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    print("ready", flush=True)
+    while not asked():
+        time.sleep(0.01)
+    print("asked", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_second_signal_ends_at_once_whatever_the_main_thread_does():
+    line = [sys.executable, "-c", DEAF]
+    with subprocess.Popen(
+        line, cwd=ROOT, env=environment_of_command(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "asked\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+
+
+def test_handlers_are_given_back():
+    before = signal.getsignal(signal.SIGTERM)
+    with stopping.listening() as asked:
+        assert asked() == 0
+        os.kill(os.getpid(), signal.SIGTERM)
+        deadline = time.monotonic() + 10
+        while not asked():
+            assert time.monotonic() < deadline
+        assert asked() == signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_interrupted_command_ends_in_one_line(monkeypatch, capsys):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command.app, "run", lambda main, flags_parser: main(["eval.py"]))
+    for name in ("keep_compiled", "_quieten"):
+        monkeypatch.setattr(command, name, lambda: None)
+    monkeypatch.setattr(command.sys, "unraisablehook", sys.unraisablehook)
+    monkeypatch.setattr(command.warnings, "showwarning", command.warnings.showwarning)
+    with pytest.raises(SystemExit) as ended:
+        command.run(interrupt)
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "error: interrupted\n"

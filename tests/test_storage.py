@@ -1,0 +1,242 @@
+"""A run on a disk that fails: what can be recovered is, what cannot ends in one line, and nothing is lost."""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+
+import jax
+import numpy as np
+import pytest
+from commands import quick_command, running
+from conftest import assert_same_bits, config_file, records, tiny_config
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anchor_jax import UserError, load_predictor, parallel
+from anchor_jax.errors import DamagedData
+from anchor_jax.files import claim
+from anchor_jax.training import fingerprint
+from anchor_jax.training.loop import train
+
+# reads that come back to orbax after it has given up
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run that has ended, in a folder with its data, and its last state."""
+    folder = tmp_path_factory.mktemp("finished")
+    return folder, train(tiny_config(folder), folder / "run")
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A copy of it, to be damaged."""
+    shutil.copytree(finished[0] / "run", tmp_path / "run")
+    return tmp_path / "run"
+
+
+def files_of(workdir, step, item):
+    files = [file for file in (workdir / f"checkpoints/{step}/{item}").rglob("*") if file.is_file()]
+    return sorted(files, key=lambda file: file.stat().st_size)
+
+
+def flip(file, place):
+    content = bytearray(file.read_bytes())
+    content[place] ^= 0x10
+    file.write_bytes(content)
+
+
+def swap_record(workdir, step):
+    """Say of one array that another was saved, as if the disk had given back what it was not given."""
+    (file,) = (file for file in files_of(workdir, step, "record") if "metadata" in file.name)
+    record = json.loads(file.read_text())
+    record["fingerprints"]["opt_state" if "opt_state" in record["fingerprints"] else "variables"].popitem()
+    file.write_text(json.dumps(record))
+
+
+DAMAGE = {
+    "a file is missing": lambda workdir, step: files_of(workdir, step, "variables")[-1].unlink(),
+    "a file is cut off": lambda workdir, step: os.truncate(files_of(workdir, step, "opt_state")[-1], 100),
+    "all files are empty": lambda workdir, step: [os.truncate(f, 0) for f in files_of(workdir, step, "variables")],
+    "an item is missing": lambda workdir, step: shutil.rmtree(workdir / f"checkpoints/{step}/opt_state"),
+    "a bit of an array is flipped": lambda workdir, step: flip(files_of(workdir, step, "variables")[-1], -100),
+    "a bit of the record is flipped": lambda workdir, step: flip(files_of(workdir, step, "record")[-1], 30),
+    "another array is there": swap_record,
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(copied, finished, how):
+    DAMAGE[how](copied, 12)
+    with pytest.warns(DamagedData, match=r"checkpoint '.*/12' is damaged .*; it was moved to .*, and steps 10 to 12 are"):
+        again = train(tiny_config(finished[0]), copied)
+    assert_same_bits(again, finished[1])
+    assert records(copied) == records(finished[0] / "run")
+    assert (copied / "damaged/12").is_dir()
+    assert sorted(folder.name for folder in (copied / "checkpoints").iterdir()) == ["12", "6", "9"]
+
+
+def test_several_damaged_checkpoints_are_all_kept(copied, finished):
+    for step in (9, 12):
+        DAMAGE["all files are empty"](copied, step)
+    (copied / "damaged/12").mkdir(parents=True)
+    with pytest.warns(DamagedData, match=r"steps 7 to (9|12) are done again"):
+        assert_same_bits(train(tiny_config(finished[0]), copied), finished[1])
+    assert sorted(folder.name for folder in (copied / "damaged").iterdir()) == ["12", "12-2", "9"]
+
+
+def test_a_run_without_a_checkpoint_that_can_be_read_is_left_alone(copied, finished):
+    for step in (6, 9, 12):
+        DAMAGE["all files are empty"](copied, step)
+    before = sorted(copied.rglob("*"))
+    with pytest.raises(UserError, match=r"checkpoint '.*/12' is damaged .*; nor can any other be read: 9, 6"):
+        train(tiny_config(finished[0]), copied)
+    assert sorted(copied.rglob("*")) == before
+
+
+def test_evaluation_takes_the_newest_checkpoint_that_can_be_read(copied, finished):
+    DAMAGE["a bit of an array is flipped"](copied, 12)
+    with pytest.warns(DamagedData, match=r"checkpoint '.*/12' is damaged .*; that of step 9 is taken"):
+        predictor = load_predictor(copied)
+    assert_same_bits(predictor.variables, load_predictor(finished[0] / "run", step=9).variables)
+    with pytest.raises(UserError, match=r"checkpoint '.*/12' is damaged"):
+        load_predictor(copied, step=12)
+    assert (copied / "checkpoints/12").is_dir()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 31), st.integers(0, 23))
+def test_a_flipped_bit_changes_the_fingerprint(seed, bit, place):
+    numbers = np.random.default_rng(seed).integers(0, 2**32, (2, 3, 4), np.uint32).view(np.float32)
+    flipped = numbers.copy().view(np.uint32)
+    flipped.reshape(-1)[place] ^= np.uint32(1 << bit)
+    one, other = (fingerprint.fingerprints({"a": array}) for array in (numbers, flipped.view(np.float32)))
+    assert one.keys() == {"a"}
+    assert one != other
+
+
+def test_swapped_numbers_change_the_fingerprint():
+    numbers = np.arange(12, dtype=np.float32).reshape(3, 4)
+    assert len({fingerprint.fingerprints(array)[""] for array in (numbers, numbers[::-1], numbers[:, ::-1])}) == 3
+
+
+@pytest.mark.parametrize("num_devices", [1, 2, 8])
+def test_a_fingerprint_does_not_depend_on_devices(num_devices):
+    numbers = np.random.default_rng(0).normal(size=(16, 5)).astype(np.float32)
+    mesh = parallel.mesh(num_devices)
+    expected = fingerprint.fingerprints(numbers)
+    assert fingerprint.fingerprints(parallel.divided(numbers, mesh)) == expected
+    assert fingerprint.fingerprints(parallel.replicated(numbers, mesh)) == expected
+
+
+def test_lost_lines_are_told_and_all_others_go_on(copied, finished):
+    shutil.rmtree(copied / "checkpoints/12")
+    os.truncate(copied / "metrics.jsonl", 0)
+    with pytest.warns(DamagedData, match=r"metrics\.jsonl' has lost what was told of steps 1 to 9"):
+        assert_same_bits(train(tiny_config(finished[0]), copied), finished[1])
+    assert records(copied) == [line for line in records(finished[0] / "run") if line["step"] > 9]
+
+
+def test_a_clock_that_goes_backwards_changes_nothing(finished, tmp_path, monkeypatch):
+    now = time.time()
+    ticks = iter(range(10**9))
+    monkeypatch.setattr(time, "time", lambda: now - 3600.0 * next(ticks))
+    assert_same_bits(train(tiny_config(finished[0]), tmp_path / "run"), finished[1])
+    assert records(tmp_path / "run") == records(finished[0] / "run")
+
+
+def test_a_second_process_on_a_folder_is_refused_until_the_first_is_gone(finished, tmp_path):
+    config = config_file(tmp_path, tiny_config(finished[0]))
+    workdir = tmp_path / "run"
+    lock = claim(workdir)
+    done = quick_command("train.py", "--config", config, "--workdir", workdir)
+    assert done == (1, "", f"error: another process writes to '{workdir}'; wait for it, end it, or choose another folder\n")
+    assert [file.name for file in workdir.iterdir()] == ["lock"]
+    lock.release()
+    with running("train.py", "--config", config, "--workdir", workdir) as process:
+        deadline = time.monotonic() + 120
+        while not (workdir / "run.json").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send(9)
+        assert process.ended().returncode == -9
+    assert (workdir / "lock").exists()
+    done = quick_command("train.py", "--config", config, "--workdir", workdir)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of its own, of 320 KiB, which can be made larger or read-only."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=320k", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("needs the right to mount a disk")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def remount(folder, option):
+    subprocess.run(["mount", "-o", f"remount,{option}", folder], check=True)
+
+
+def test_a_full_disk_ends_a_run_in_one_line_and_it_goes_on_with_more_room(finished, small_disk, tmp_path):
+    config = tiny_config(finished[0])
+    config.checkpoint.keep = 100
+    arguments = ("train.py", "--config", config_file(tmp_path, config), "--workdir", small_disk / "run")
+    done = quick_command(*arguments)
+    assert done.returncode == 1, done
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "No space left on device" in done.stderr
+    remount(small_disk, "size=10m")
+    done = quick_command(*arguments)
+    assert done.returncode == 0, done.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        alone = parallel.mesh(1)
+        patch.setattr(parallel, "mesh", lambda: alone)
+        straight = train(config, tmp_path / "straight")
+        assert_same_bits(train(config, small_disk / "run"), straight)
+    assert records(small_disk / "run") == records(tmp_path / "straight")
+
+
+def test_a_disk_that_cannot_be_written_to_is_told_and_nothing_changes(finished, small_disk, tmp_path):
+    remount(small_disk, "size=10m")
+    workdir = small_disk / "run"
+    shutil.copytree(finished[0] / "run", workdir)
+    shutil.rmtree(workdir / "checkpoints/12")
+    before = {file: file.read_bytes() for file in workdir.rglob("*") if file.is_file()}
+    remount(small_disk, "ro")
+    arguments = ("train.py", "--config", config_file(tmp_path, tiny_config(finished[0])), "--workdir", workdir)
+    done = quick_command(*arguments)
+    assert done.returncode == 1, done
+    assert done.stderr.startswith(f"error: cannot write to '{workdir}' (Read-only file system)")
+    assert done.stderr.count("\n") == 1
+    assert before == {file: file.read_bytes() for file in workdir.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("sizes", [(8, 1, 4, 2), (2, 8, 1, 4)])
+def test_a_run_goes_on_on_any_number_of_devices(finished, tmp_path, monkeypatch, sizes):
+    """One checkpoint on each: the lines and the last state are those of eight, to rounding."""
+    from conftest import StopAfterSave, stop_after_saves
+
+    meshes = {size: parallel.mesh(size) for size in sizes}
+    for index, size in enumerate(sizes):
+        with monkeypatch.context() as patch:
+            patch.setattr(parallel, "mesh", lambda size=size: meshes[size])
+            if index < len(sizes) - 1:
+                stop_after_saves(patch, 1)
+                with pytest.raises(StopAfterSave):
+                    train(tiny_config(finished[0]), tmp_path / "run")
+            else:
+                last = train(tiny_config(finished[0]), tmp_path / "run")
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), last, finished[1])
+    ours, theirs = records(tmp_path / "run"), records(finished[0] / "run")
+    assert [line["step"] for line in ours] == [line["step"] for line in theirs]
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(
+            [a[key] for key in a if a[key] is not None], [b[key] for key in b if b[key] is not None], rtol=1e-3, atol=1e-4
+        )
