@@ -48,6 +48,17 @@ def tiny_config(folder) -> ConfigDict:
     return config
 
 
+def config_file(folder, config=None):
+    """A config as a file; that of the fixture `tiny` by default."""
+    file = folder / "config.py"
+    values = (config or tiny_config(folder)).to_dict()
+    file.write_text(
+        "from anchor_jax.config import base\n\n\ndef get_config():\n    config = base()\n"
+        f"    config.update({values!r})\n    return config\n"
+    )
+    return file
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
     """Keeps the tests, and the commands that they run, out of the user's own cache; what one compiles others load."""

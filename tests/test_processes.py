@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from conftest import assert_same_bits, records, tiny_config
+from conftest import assert_same_bits, config_file, records, tiny_config
 
 from anchor_jax import UserError, parallel, processes
 from anchor_jax.evaluation import evaluate
@@ -73,17 +73,6 @@ def succeeded(ended):
         assert errors == ""
     assert all(out == "" for _, out, _ in ended[1:])
     return ended[0][1]
-
-
-def config_file(folder, config=None):
-    """A config as a file; that of the fixture `tiny` by default."""
-    file = folder / "config.py"
-    values = (config or tiny_config(folder)).to_dict()
-    file.write_text(
-        "from anchor_jax.config import base\n\n\ndef get_config():\n    config = base()\n"
-        f"    config.update({values!r})\n    return config\n"
-    )
-    return file
 
 
 def final_variables(workdir):

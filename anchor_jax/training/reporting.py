@@ -3,14 +3,18 @@
 import json
 import math
 import os
+import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
 from anchor_jax import processes
 from anchor_jax.errors import DamagedData, UserError
@@ -38,7 +42,7 @@ class Reporter:
         self._file = workdir / "metrics.jsonl"
         _forget_after(self._file, reported)
         self._lines = self._file.open("a", buffering=1)
-        self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=reported + 1)
+        self._tensorboard = EventFile(workdir / "tensorboard", reported + 1)
         self._console = Console()
         self._total_steps = total_steps
         columns = (
@@ -70,9 +74,7 @@ class Reporter:
         """Numbers of a step under names such as "train/loss"; None where there was nothing to measure."""
         named = {f"{prefix}/{name}": value for name, value in numbers.items()}
         self._lines.write(json.dumps({"step": step, **named}) + "\n")
-        for name, value in named.items():
-            if value is not None:
-                self._tensorboard.add_scalar(name, value, step)
+        self._tensorboard.add(step, {name: value for name, value in named.items() if value is not None})
         shown = (text.format(numbers[name]) for name, text in SHOWN.items() if numbers.get(name) is not None)
         text = f"{prefix} {', '.join(shown)}"
         self._bar.update(self._task, completed=step, text=text)
@@ -84,6 +86,36 @@ class Reporter:
         self._tensorboard.flush()
         self._lines.flush()
         os.fsync(self._lines.fileno())
+
+
+class EventFile:
+    """A file for TensorBoard, in which a run goes on from a step; what earlier files say of it and later is void.
+
+    It is written at once, not by a thread as tensorboardX would do: one that a full disk or a clock that goes backwards
+    has ended makes a run wait for ever.
+    """
+
+    def __init__(self, folder: Path, first_step: int):
+        folder.mkdir(exist_ok=True)
+        suffix = f".{len(list(folder.iterdir()))}"  # its name has the time in seconds, which may come twice
+        self._events = EventsWriter(str(folder / "events"), suffix)
+        self._write(first_step, session_log=SessionLog(status=SessionLog.START))
+
+    def add(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Numbers of a step."""
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in numbers.items()]
+        self._write(step, summary=Summary(value=values))
+
+    def _write(self, step: int, **content: Any) -> None:
+        self._events.write_event(Event(wall_time=time.time(), step=step, **content))
+
+    def flush(self) -> None:
+        """All that was added is in the file."""
+        self._events.flush()
+
+    def close(self) -> None:
+        """Nothing more is added."""
+        self._events.close()
 
 
 class SilentReporter(Reporter):
