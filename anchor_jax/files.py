@@ -24,13 +24,14 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(incomplete, path)
 
 
-def claim(folder: Path) -> FileLock:
-    """Be the only process that writes to a folder, until what is returned is released or the process ends.
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Be the only process that writes to a folder.
 
     The file `lock` in it stays; left by a process that is dead, it is no obstacle.
 
     Raises:
-      UserError: another process has claimed it.
+      UserError: another process is in it.
       OSError: it cannot be written to.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -38,10 +39,12 @@ def claim(folder: Path) -> FileLock:
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise UserError(
-            f"another process writes to '{folder}'; wait for it, end it, or choose another folder"
-        ) from error
-    return lock
+        told = f"another process writes to '{folder}'; wait for it, end it, or choose another folder"
+        raise UserError(told) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def cache_folder() -> Path:

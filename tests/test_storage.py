@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from anchor_jax import UserError, load_predictor, parallel
 from anchor_jax.errors import DamagedData
-from anchor_jax.files import claim
+from anchor_jax.files import alone_in
 from anchor_jax.training import fingerprint
 from anchor_jax.training.loop import train
 
@@ -157,15 +157,14 @@ def test_a_clock_that_goes_backwards_changes_nothing(finished, tmp_path, monkeyp
 def test_a_second_process_on_a_folder_is_refused_until_the_first_is_gone(finished, tmp_path):
     config = config_file(tmp_path, tiny_config(finished[0]))
     workdir = tmp_path / "run"
-    lock = claim(workdir)
-    done = quick_command("train.py", "--config", config, "--workdir", workdir)
+    with alone_in(workdir):
+        done = quick_command("train.py", "--config", config, "--workdir", workdir)
     assert done == (
         1,
         "",
         f"error: another process writes to '{workdir}'; wait for it, end it, or choose another folder\n",
     )
     assert [file.name for file in workdir.iterdir()] == ["lock"]
-    lock.release()
     with running("train.py", "--config", config, "--workdir", workdir) as process:
         deadline = time.monotonic() + 120
         while not (workdir / "run.json").exists():

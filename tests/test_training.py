@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -288,15 +289,72 @@ def test_another_run_in_the_folder_is_left_alone(tiny, tmp_path):
     begun(tiny, tmp_path / "run")
     before = (tmp_path / "run/run.json").read_bytes()
     tiny.anchoring.mask_prob = 0.25
-    with pytest.raises(UserError, match=r"holds another run: its config.anchoring.mask_prob is 0.5, given is 0.25"):
+    message = r"holds another run: its config.anchoring.mask_prob is 0.5, given is 0.25; .*--accept_changes=anchoring"
+    with pytest.raises(UserError, match=message):
         prepare(tiny, tmp_path / "run")
     assert (tmp_path / "run/run.json").read_bytes() == before
 
 
-def test_how_often_to_log_and_save_may_change(tiny, tmp_path):
+def test_other_data_in_the_same_place_are_refused(tiny, tmp_path):
     begun(tiny, tmp_path / "run")
+    arrays = dict(np.load(tiny.data.path))
+    arrays["y_train"][0] = 1 - arrays["y_train"][0]
+    np.savez(tiny.data.path, **arrays)
+    message = r"holds another run: training set is '96 examples, sha256 (\w+)', given is '96 examples, sha256 (?!\1)"
+    with pytest.raises(UserError, match=message):
+        prepare(tiny, tmp_path / "run")
+    assert prepare(tiny, tmp_path / "run", ("data",)).run.changes[0].key == "data"
+
+
+def test_the_same_data_may_move(tiny, tmp_path):
+    begun(tiny, tmp_path / "run")
+    (tmp_path / "elsewhere").mkdir()
+    tiny.data.path = str(Path(tiny.data.path).rename(tmp_path / "elsewhere/tiny.npz"))
+    prepare(tiny, tmp_path / "run")
+
+
+def changes_of(workdir):
+    record = json.loads((workdir / "run.json").read_text())
+    return [(change["key"], change["before"], change["now"], change["after_step"]) for change in record["changes"]]
+
+
+def test_what_may_change_is_recorded_once_the_run_goes_on(tiny, tmp_path):
+    train(tiny, tmp_path / "run")
     tiny.logging.every_steps, tiny.checkpoint.keep = 5, 1
-    assert prepare(tiny, tmp_path / "run").run.config.checkpoint.keep == 1
+    train(tiny, tmp_path / "run")
+    expected = [("checkpoint.keep", 3, 1, 12), ("logging.every_steps", 2, 5, 12)]
+    assert changes_of(tmp_path / "run") == expected
+    assert run.load(tmp_path / "run").config.checkpoint.keep == 1
+    train(tiny, tmp_path / "run")
+    assert changes_of(tmp_path / "run") == expected
+
+
+def test_accepted_changes_go_on_and_are_recorded(tiny, tmp_path):
+    train(tiny, tmp_path / "run")
+    tiny.training.total_epochs, tiny.optimizer.learning_rate = 3.0, 0.01
+    with pytest.raises(UserError, match=r"optimizer.learning_rate is 0.05, given is 0.01"):
+        train(tiny, tmp_path / "run", accept_changes=("training.total_epochs",))
+    last = train(tiny, tmp_path / "run", accept_changes=("training.total_epochs", "optimizer.learning_rate"))
+    assert int(last.step) == 18
+    assert [change[:3] for change in changes_of(tmp_path / "run")] == [
+        ("optimizer.learning_rate", 0.05, 0.01),
+        ("training.total_epochs", 2.0, 3.0),
+    ]
+
+
+def test_accepted_changes_that_no_checkpoint_fits_change_nothing(tiny, tmp_path):
+    train(tiny, tmp_path / "run")
+    before = (tmp_path / "run/run.json").read_bytes()
+    tiny.model.options.hidden = (8,)
+    with pytest.raises(UserError, match=r"checkpoint '.*/12' is damaged or does not fit the model"):
+        train(tiny, tmp_path / "run", accept_changes=("model.options.hidden",))
+    assert (tmp_path / "run/run.json").read_bytes() == before
+    assert not (tmp_path / "run/damaged").exists()
+
+
+def test_unknown_key_of_accepted_changes_is_told(tiny, tmp_path):
+    with pytest.raises(UserError, match=r"accept_changes .* 'learning_rate'; did you mean 'optimizer.learning_rate'"):
+        prepare(tiny, tmp_path / "run", ("learning_rate",))
 
 
 @pytest.mark.parametrize(

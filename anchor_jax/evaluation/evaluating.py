@@ -24,7 +24,7 @@ from anchor_jax.evaluation.report import SECTIONS, write_report
 from anchor_jax.evaluation.subject import Finding, Options, Subject
 from anchor_jax.evaluation.suites import SUITES
 from anchor_jax.evaluation.temperature import held_out_of
-from anchor_jax.files import replacing
+from anchor_jax.files import alone_in, replacing
 from anchor_jax.predictor import Predictor
 from anchor_jax.training import run
 from anchor_jax.training.prediction import load_checkpoint
@@ -106,16 +106,18 @@ def _check_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _reporting(subject: Subject, folder: Path) -> Iterator[None]:
-    """Report in the end what was found, also before a failure or an interruption."""
-    with on_disk.writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    finally:
-        if on_disk.read(folder):
-            report = write_report(folder, _facts_of_run(subject.run))
-            _write_metrics(folder)
-            _tell(f"numbers: {folder.parent / 'metrics.json'}", f"report:  {report}")
+    """Report in the end what was found, also before a failure or an interruption; nobody else evaluates here."""
+    with contextlib.ExitStack() as stack:
+        with on_disk.writing(folder):
+            stack.enter_context(alone_in(folder.parent))
+            folder.mkdir(parents=True, exist_ok=True)
+        try:
+            yield
+        finally:
+            if on_disk.read(folder):
+                report = write_report(folder, _facts_of_run(subject.run))
+                _write_metrics(folder)
+                _tell(f"numbers: {folder.parent / 'metrics.json'}", f"report:  {report}")
 
 
 def _tell(*lines: str) -> None:

@@ -267,4 +267,4 @@ def _compare(saved: dict[str, int], found: dict[str, int]) -> None:
 
 
 def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return (str(error).splitlines() or [type(error).__name__])[0][:500]

@@ -29,7 +29,7 @@ from anchor_jax import config as configuration
 from anchor_jax import processes
 from anchor_jax.config import MAY_CHANGE, Config, base, flatten
 from anchor_jax.errors import UserError
-from anchor_jax.files import claim, replacing
+from anchor_jax.files import alone_in, replacing
 from anchor_jax.models.pytorch.files import source_and_file
 from anchor_jax.training.supply import Supply
 
@@ -137,7 +137,7 @@ def claimed(run: Run) -> Iterator[None]:
 
 def _claim(run, stack):
     with _writing(run.workdir):
-        stack.callback(claim(run.workdir).release)
+        stack.enter_context(alone_in(run.workdir))
         if not (run.workdir / RECORD).exists():
             _write(run)
 

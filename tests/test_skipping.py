@@ -1,0 +1,117 @@
+"""Updates whose loss or gradient is not finite: left out, counted, and too many in a row end a run."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import records
+
+from anchor_jax import UserError
+from anchor_jax.training import checkpoint, loop, step
+from anchor_jax.training.loop import prepare, train
+from anchor_jax.training.state import Skipped
+
+
+@pytest.fixture
+def poisoned(tiny, monkeypatch):
+    """One white image among 96, of which the network sees NaN; it comes once an epoch of six steps."""
+    arrays = dict(np.load(tiny.data.path))
+    arrays["x_train"][40] = 255
+    np.savez(tiny.data.path, **arrays)
+    tiny.anchoring.enabled, tiny.training.ema_decay = False, 0.5
+    tiny.augmentation.crop_padding, tiny.logging.every_steps = 0, 1
+    tiny.data.mean, tiny.data.std = (0.5,), (0.25,)
+    normalize = step.normalize
+
+    def poison(images, normalization):
+        is_white = jnp.all(images == 255, axis=(1, 2, 3), keepdims=True)
+        return jnp.where(is_white, jnp.nan, normalize(images, normalization))
+
+    monkeypatch.setattr(step, "normalize", poison)
+    return tiny
+
+
+def test_an_update_that_is_not_finite_changes_nothing_but_the_step(poisoned, tmp_path):
+    training = prepare(poisoned, tmp_path / "run")
+    carry, skipped_steps = training.first_carry(), []
+    for number in range(1, 13):
+        before = jax.device_get(carry)
+        carry, numbers = training.advance((carry[0], training.no_totals()), number)
+        after = jax.device_get(carry)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after))
+        same = jax.tree.map(np.array_equal, before[0]._replace(step=0, skipped=0), after[0]._replace(step=0, skipped=0))
+        if all(jax.tree.leaves(same)):
+            skipped_steps.append(number)
+            assert numbers["loss"] is None
+            assert after[0].skipped.newest == number
+            assert after[0].skipped.in_a_row == 1
+        else:
+            assert not any(jax.tree.leaves((same.params, same.average["params"])))
+            assert after[0].skipped.in_a_row == 0
+    assert len(skipped_steps) == 2
+    assert [number > 6 for number in skipped_steps] == [False, True]
+    assert carry[0].skipped == (2, 0, 1, skipped_steps[1])
+
+
+def test_a_run_that_may_skip_goes_to_its_end_and_tells_how_many(poisoned, tmp_path, capsys):
+    poisoned.training.max_skipped = 1
+    last = train(poisoned, tmp_path / "run")
+    assert last.skipped.total == 2
+    told = [line["train/skipped_updates"] for line in records(tmp_path / "run") if "train/loss" in line]
+    assert told[0] in (None, 1)
+    assert told[-1] == 2
+    assert "2 updates left out" in capsys.readouterr().out
+    assert train(poisoned, tmp_path / "run").skipped == last.skipped  # as it was saved
+
+
+def test_a_run_that_may_not_skip_ends_with_the_step(poisoned, tmp_path):
+    poisoned.logging.every_steps, poisoned.evaluation.every_epochs = 6, 1.0
+    poisoned.checkpoint.every_epochs = 1.0
+    message = r"the loss or its gradient is not finite at step \d+ of .*; no checkpoint was written"
+    with pytest.raises(UserError, match=message) as ended:
+        train(poisoned, tmp_path / "run")
+    number = int(str(ended.value).split("at step ")[1].split()[0])
+    training = prepare(poisoned, tmp_path / "again")
+    (state, _), _ = training.advance(training.first_carry(), 6)
+    assert state.skipped.newest == number
+
+
+@pytest.mark.parametrize(
+    ("finite", "expected"),
+    [
+        ([1, 1, 1], (0, 0, 0, 0)),
+        ([1, 0, 0, 1, 0], (3, 1, 2, 5)),
+        ([0, 0, 0], (3, 3, 3, 3)),
+        ([0, 0, 1, 1], (2, 0, 2, 2)),
+    ],
+)
+def test_rows_of_skipped_updates_are_counted(finite, expected):
+    skipped = Skipped.none()
+    for number, is_finite in enumerate(finite, start=1):
+        skipped = skipped.then(jnp.bool_(not is_finite), jnp.int32(number))
+    assert skipped == expected
+
+
+@pytest.mark.parametrize("part", ["params", "opt_state", "average"])
+def test_a_state_that_is_not_finite_is_not_saved(tiny, tmp_path, part):
+    tiny.training.ema_decay = 0.5
+    training = prepare(tiny, tmp_path / "run")
+    current, totals = training.first_carry()
+    leaves, structure = jax.tree.flatten(getattr(current, part))
+    broken = jax.tree.unflatten(structure, [leaf + np.inf for leaf in leaves])
+    with checkpoint.opened(tmp_path / "run", tiny) as checkpoints:
+        checkpoint.save(checkpoints, (current._replace(step=jnp.int32(3)), totals), {"accuracy": 0.5})
+        carry = current._replace(step=jnp.int32(4), **{part: broken}), totals
+        with pytest.raises(UserError, match=r"not finite after step 4 of .*; the checkpoint of step 3 is good"):
+            checkpoint.save(checkpoints, carry, {"accuracy": 0.5})
+    assert [folder.name for folder in (tmp_path / "run/checkpoints").glob("[0-9]*")] == ["3"]
+
+
+def test_scores_that_are_not_finite_are_not_saved(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop.Training, "evaluate", lambda *_: {"accuracy": float("inf")})
+    with pytest.raises(UserError, match=r"accuracy is inf at step 3"):
+        train(tiny, tmp_path / "run")
+    for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=pytest.fail)
