@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -188,6 +189,31 @@ def test_a_process_that_dies_ends_the_others_and_the_run_goes_on_to_the_same_bit
     assert "goes on after step 3" in out
     assert_same_bits(final_variables(folder / "killed"), final_variables(two))
     assert records(folder / "killed") == records(two)
+
+
+# is asked to stop at the first checkpoint, which is there before anything is asked of it
+ASKED = """
+import os, runpy, signal, sys
+from anchor_jax.training import checkpoint
+save = checkpoint.save
+def save_and_ask(*args):
+    save(*args)
+    os.kill(os.getpid(), signal.SIGTERM)
+checkpoint.save = save_and_ask
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_a_process_that_is_asked_to_stop_stops_all_at_the_same_step(two, folder):
+    arguments = ("train.py", "--config", config_file(folder), "--workdir", folder / "stopped")
+    (status, _, errors), (other, _, noted) = started(2, *arguments, only={1: ("-c", ASKED)})
+    assert (status, other) == (143, 143)
+    assert re.fullmatch(r"stopped: SIGTERM after step \d of 12, which is saved; .*\n", errors)
+    assert noted == "SIGTERM: stops after this step; once more: at once\n"
+    succeeded(started(2, *arguments))
+    assert_same_bits(final_variables(folder / "stopped"), final_variables(two))
+    assert records(folder / "stopped") == records(two)
 
 
 def test_mistake_of_all_processes_is_told_once(folder):
