@@ -11,6 +11,10 @@ class UserError(ValueError):
     """
 
 
+class UserTypeError(UserError, TypeError):
+    """A mistake in the type or dtype of what a user gave: a `UserError` that is a `TypeError` too."""
+
+
 class DamagedData(UserWarning):
     """Something in the data that cannot be read, and goes without; of several processes each tells its own."""
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 
+from anchor_jax import checks
 from anchor_jax.errors import UserError, unknown
 from anchor_jax.models.layers import Classifier
 from anchor_jax.models.mlp import MLP
@@ -67,14 +68,13 @@ def create(
       **options: of the family, its attributes: such as `width` and `stem` of "resnet18" or `hidden` of "mlp".
 
     Raises:
-      UserError: the name, the dtype or an option is unknown or of the wrong kind, or `num_classes` is below 2.
+      UserTypeError: the name or the dtype is no string, `num_classes` no integer, or `remat` not bool.
+      UserError: the name, the dtype or an option is unknown, an option is of the wrong kind, or `num_classes` below 2.
     """
-    if name not in MODELS:
-        raise unknown("model", name, MODELS)
-    if dtype not in DTYPES:
-        raise unknown("dtype", dtype, DTYPES)
-    if num_classes < 2:
-        raise UserError(f"num_classes must be at least 2, got {num_classes}")
+    checks.known("model", name, MODELS)
+    checks.known("dtype", dtype, DTYPES)
+    num_classes = checks.count("num_classes", num_classes, least=2)
+    checks.instance("remat", remat, bool, "True or False")
     family, differing = MODELS[name]
     fields = {field.name: field for field in dataclasses.fields(family) if field.name not in _NO_OPTIONS}
     for option, value in options.items():

@@ -10,7 +10,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from anchor_jax import processes
+from anchor_jax import checks, processes
 from anchor_jax.config import Config
 from anchor_jax.errors import UserError
 from anchor_jax.training.state import TrainState, variables
@@ -70,8 +70,11 @@ def restore_variables(workdir: Path, config: Config, like: Any, which: int | str
     """Step and variables of a checkpoint, of the shapes and devices in `like`; `which` is a step, "latest" or "best".
 
     Raises:
+      UserTypeError: `which` is neither an integer nor a string.
       UserError: there is no such checkpoint, it is damaged, or it does not fit the model.
     """
+    if not isinstance(which, str):
+        which = checks.integer("step", which)
     if not (workdir / "checkpoints").is_dir():
         raise UserError(f"no checkpoint in '{workdir}' yet; train first")
     with _quiet(), manager(workdir, config, read_only=True) as checkpoints:
