@@ -6,8 +6,8 @@ arrays of NumPy: those of a JAX array would have to be fetched from its device, 
 What is of the wrong type or dtype is a `UserTypeError`, everything else a `UserError`.
 """
 
+import os
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -34,7 +34,7 @@ def array(name: str, value: Any, kind: str, shape: str, mend: str = "") -> None:
     if isinstance(value, bool | int | float | complex):
         value = np.asarray(value)
     if not (isinstance(value, jax.Array | np.ndarray | np.generic) or hasattr(value, "__jax_array__")):
-        raise UserTypeError(f"{name} must be an array of JAX or NumPy, {shape}; got {_type(value)}")
+        raise UserTypeError(f"{name} must be an array of JAX or NumPy, {shape}; got {described(value)}")
     if not _is(value.dtype, _KINDS[kind]):
         raise UserTypeError(f"{name} must be {kind}, got {value.dtype}{mend}")
     axes = shape.strip("[]").split(", ")
@@ -45,12 +45,15 @@ def array(name: str, value: Any, kind: str, shape: str, mend: str = "") -> None:
         raise UserError(f"{name} must not be empty, {shape}; got shape {value.shape}")
 
 
-def numbers(name: str, value: Any) -> jax.Array:
-    """Anything that NumPy makes an array of numbers of, lists too, as a JAX array."""
+def numbers(name: str, value: Any) -> jax.Array | np.ndarray:
+    """An array of real numbers: what is none of JAX, such as a list, as one of NumPy, still on the host."""
     try:
-        return jnp.asarray(value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise UserTypeError(f"{name} must be an array of numbers, got {_type(value)}") from error
+        array = value if isinstance(value, jax.Array) else np.asarray(value)
+    except ValueError as error:  # lists of unequal length
+        raise UserTypeError(f"{name} must be an array of numbers, got {described(value)}") from error
+    if not _is(array.dtype, _REAL):
+        raise UserTypeError(f"{name} must be an array of real numbers, got {array.dtype}")
+    return array
 
 
 def within(name: str, values: Any, low: float, high: float) -> None:
@@ -67,7 +70,7 @@ def number(name: str, value: Any, low: float = 0, high: float = 1) -> None:
     given = np.asarray(value) if isinstance(value, int | float) else value
     is_one = isinstance(given, jax.Array | np.ndarray | np.generic) and not given.shape
     if not is_one or not _is(given.dtype, (jnp.floating, jnp.integer)):
-        raise UserTypeError(f"{name} must be a number in [{low}, {high}], got {_described(value)}")
+        raise UserTypeError(f"{name} must be a number in [{low}, {high}], got {described(value)}")
     if not isinstance(value, jax.Array) and not low <= value <= high:
         raise UserError(f"{name} must lie in [{low}, {high}], got {value}")
 
@@ -75,7 +78,7 @@ def number(name: str, value: Any, low: float = 0, high: float = 1) -> None:
 def integer(name: str, value: Any) -> int:
     """A whole number of Python or NumPy, as an `int`; under `jit` it is static."""
     if not isinstance(value, int | np.integer) or isinstance(value, bool):
-        raise UserTypeError(f"{name} must be an integer, static under jit; got {_type(value)}")
+        raise UserTypeError(f"{name} must be an integer, static under jit; got {described(value)}")
     return int(value)
 
 
@@ -92,7 +95,7 @@ def count(name: str, value: Any, least: int = 1, most: int | None = None) -> int
 def key(name: str, value: Any) -> None:
     """Refuses what is no key of `jax.random`, typed or raw, and more than one."""
     if (shape := _shape_of_keys(value)) is None:
-        raise UserTypeError(f"{name} must be a key, such as jax.random.key(0); got {_described(value)}")
+        raise UserTypeError(f"{name} must be a key, such as jax.random.key(0); got {described(value)}")
     if shape:
         raise UserError(f"{name} must be one key, got keys of shape {shape}: take one of them, or use jax.vmap")
 
@@ -100,7 +103,7 @@ def key(name: str, value: Any) -> None:
 def keys(name: str, value: Any, num: int) -> None:
     """Refuses what is no array of that many keys of `jax.random`, typed or raw."""
     if (shape := _shape_of_keys(value)) is None:
-        raise UserTypeError(f"{name} must be keys, such as jax.random.split(key, {num}); got {_described(value)}")
+        raise UserTypeError(f"{name} must be keys, such as jax.random.split(key, {num}); got {described(value)}")
     if shape != (num,):
         raise UserError(f"{name} must be {num} keys, one for each image; got shape {shape}")
 
@@ -108,43 +111,61 @@ def keys(name: str, value: Any, num: int) -> None:
 def function(name: str, value: Any) -> None:
     """Refuses what cannot be called, and modules of which only a method can be."""
     if hasattr(value, "init") and hasattr(value, "apply"):
-        raise UserTypeError(f"{name} must be a function, got a {_type(value)}: give its method apply")
+        raise UserTypeError(f"{name} must be a function, got a {type(value).__name__}: give its method apply")
     if not callable(value):
-        raise UserTypeError(f"{name} must be a function, got {_type(value)}")
+        raise UserTypeError(f"{name} must be a function, got {described(value)}")
 
 
 def instance(name: str, value: Any, kind: type, maker: str) -> None:
     """Refuses what is not of a class; `maker` says what makes one."""
     if not isinstance(value, kind):
-        raise UserTypeError(f"{name} must be {kind.__name__}, as {maker} gives it; got {_type(value)}")
+        raise UserTypeError(f"{name} must be {kind.__name__}, as {maker} gives it; got {described(value)}")
 
 
 def several(name: str, value: Any) -> None:
     """Refuses what is no tuple or list, such as a name that stands alone."""
     if not isinstance(value, tuple | list):
-        raise UserTypeError(f"{name} must be a tuple, got {_described(value)}: give ({value!r},)")
+        raise UserTypeError(f"{name} must be a tuple, got {described(value)}: give ({value!r},)")
 
 
 def choice(name: str, value: Any, allowed: tuple[str | None, ...]) -> None:
     """Refuses what is none of a few words."""
     if not isinstance(value, str | None) or value not in allowed:
-        raise UserError(f"{name} must be {' or '.join(map(repr, allowed))}, got {value!r}")
+        raise UserError(f"{name} must be {' or '.join(map(repr, allowed))}, got {described(value)}")
 
 
 def known(kind: str, name: Any, allowed: Collection[str]) -> None:
     """Refuses a name of this kind of thing that is not among those allowed; see `unknown`."""
     if not isinstance(name, str):
-        raise UserTypeError(f"{kind} must be a name, one of {', '.join(sorted(allowed))}; got {_described(name)}")
+        raise UserTypeError(f"{kind} must be a name, one of {', '.join(sorted(allowed))}; got {described(name)}")
     if name not in allowed:
         raise unknown(kind, name, allowed)
 
 
-def path(name: str, value: Any) -> Path:
-    """The place that a string or a path names."""
-    try:
-        return Path(value)
-    except TypeError as error:
-        raise UserTypeError(f"{name} must be a path, got {_described(value)}") from error
+def text(name: str, value: Any) -> None:
+    """Refuses what is no string."""
+    if not isinstance(value, str):
+        raise UserTypeError(f"{name} must be a string, got {described(value)}")
+
+
+def path(name: str, value: Any) -> None:
+    """Refuses what names no place, as a string and a path do."""
+    if not isinstance(value, str | os.PathLike):
+        raise UserTypeError(f"{name} must be a path, got {described(value)}")
+
+
+def image_shape(name: str, value: Any) -> None:
+    """Refuses what is not H, W and C of an image."""
+    several(name, value)
+    if len(value) != 3 or not all(isinstance(side, int | np.integer) and side > 0 for side in value):
+        raise UserError(f"{name} must be H, W and C, whole numbers above 0; got {value}")
+
+
+def described(value: Any) -> str:
+    """An argument in a few words."""
+    if isinstance(value, jax.Array | np.ndarray):
+        return f"{value.dtype} of shape {value.shape}"
+    return repr(value) if isinstance(value, bool | int | float | str | None) else type(value).__name__
 
 
 def _shape_of_keys(value):
@@ -159,14 +180,3 @@ def _shape_of_keys(value):
 
 def _is(dtype, kinds):
     return any(jnp.issubdtype(dtype, kind) for kind in kinds)
-
-
-def _type(value):
-    return type(value).__name__
-
-
-def _described(value):
-    """An argument in a few words."""
-    if isinstance(value, jax.Array | np.ndarray):
-        return f"{value.dtype} of shape {value.shape}"
-    return f"{_type(value)} {value!r}" if isinstance(value, bool | int | float | str) else _type(value)

@@ -176,7 +176,7 @@ def poll(
     def outputs(reference):
         logits = logits_of(reference)
         if logits.ndim != 2:
-            raise UserError(f"apply_fn must give logits [B, C], got shape {logits.shape}")
+            raise UserError(f"what apply_fn gives must be logits [B, C], got shape {logits.shape}")
         probs = jax.nn.softmax(logits)
         vote = jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1])
         values = {"logits": logits, "probs": probs, "entropy": predictive_entropy(probs), "vote": vote}
@@ -212,7 +212,8 @@ def transductive_references(x: jax.Array, bank: jax.Array, residuals: jax.Array)
       UserTypeError: one of the arrays is not floating.
       UserError: one is empty, or their examples differ in shape.
     """
-    return jnp.asarray(bank)[transductive_rows(x, bank, residuals)]
+    rows = transductive_rows(x, bank, residuals)
+    return jnp.asarray(bank)[rows]
 
 
 def transductive_rows(x: jax.Array, bank: jax.Array, residuals: jax.Array) -> jax.Array:

@@ -67,12 +67,14 @@ def evaluate(
       UserTypeError: an argument is of the wrong type.
       UserError: no such run, checkpoint, suite or number of references, or the data do not fit the run.
     """
-    workdir = checks.path("workdir", workdir)
+    checks.path("workdir", workdir)
+    workdir = Path(workdir)
     checks.several("suites", suites)
     checks.several("num_references", num_references)
     if not suites or not num_references:
         raise UserError("suites and num_references must each name at least one; got none")
     options = options or Options()
+    checks.instance("options", options, Options, "evaluation.Options()")
     _check_names(suites, options)
     this_run = run.load(workdir)
     config = this_run.config.evaluation

@@ -2,11 +2,14 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from anchor_jax import checks
 from anchor_jax.errors import UserError, UserTypeError
+
+Column = jax.Array | np.ndarray
 
 
 def predictions(
@@ -24,7 +27,7 @@ def predictions(
         raise UserError(f"labels must be [B], {scores.shape[:1]} for this {name}; got shape {labels.shape}")
     _check_values(name, scores, low, high)
     _check_values("labels", labels, 0, scores.shape[1] - 1)
-    return scores.astype(jnp.float32), labels.astype(jnp.int32)
+    return jnp.asarray(scores, jnp.float32), jnp.asarray(labels, jnp.int32)
 
 
 def judged(confidence: ArrayLike, correct: ArrayLike, low: float = 0, high: float = 1) -> tuple[jax.Array, jax.Array]:
@@ -43,28 +46,27 @@ def numbers(name: str, values: ArrayLike, shape: tuple[int, ...], low: float, hi
         raise UserTypeError(f"{name} must be floating, got {values.dtype}")
     _check_shape(name, values, shape)
     _check_values(name, values, low, high)
-    return values.astype(jnp.float32)
+    return jnp.asarray(values, jnp.float32)
 
 
 def flags(name: str, values: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
     """A column of yes and no beside the confidences as bool `[B]`."""
     values = checks.numbers(name, values)
     _check_shape(name, values, shape)
-    flags = values.astype(jnp.bool_)
     if not isinstance(values, Tracer):
         with jax.ensure_compile_time_eval():
-            is_same = bool(jnp.all(flags.astype(values.dtype) == values))
-        if not is_same:
+            is_binary = bool((values.astype(bool).astype(values.dtype) == values).all())
+        if not is_binary:
             raise UserError(f"{name} must be bool or hold 0 and 1 alone, got other values")
-    return flags
+    return jnp.asarray(values, jnp.bool_)
 
 
-def _check_shape(name: str, values: jax.Array, shape: tuple[int, ...]) -> None:
+def _check_shape(name: str, values: Column, shape: tuple[int, ...]) -> None:
     if values.shape != shape:
         raise UserError(f"{name} must be [B], {shape} as confidence; got shape {values.shape}")
 
 
-def _check_values(name: str, values: jax.Array, low: float, high: float) -> None:
+def _check_values(name: str, values: Column, low: float, high: float) -> None:
     """Refuses NaN and values outside [low, high], where they can be seen: the values under `jit` cannot."""
     if not isinstance(values, Tracer):
         with jax.ensure_compile_time_eval():  # what a traced function takes from outside has values, too

@@ -16,10 +16,9 @@ from anchor_jax.metrics.calibration import (
     reliability_bins,
     smooth_ece,
 )
+from anchor_jax.metrics.columns import Column
 from anchor_jax.metrics.scores import in_top, log_losses, squared_distances, top_class
 from anchor_jax.metrics.selective import aurc
-
-Column = jax.Array | np.ndarray
 
 
 class Outcomes(NamedTuple):

@@ -81,8 +81,10 @@ def create(
         if option not in fields:
             raise unknown(f"option of model '{name}'", option, fields)
         kind = _unmet(fields[option].type, value)
-        if kind and value != fields[option].default:
-            raise UserError(f"option '{option}' of model '{name}' must be {kind}; got {value!r}")
+        default = fields[option].default
+        told = checks.described(value) if hasattr(value, "shape") else repr(value)
+        if kind and not (type(value) is type(default) and value == default):
+            raise UserError(f"option '{option}' of model '{name}' must be {kind}; got {told}")
     return family(num_classes, DTYPES[dtype], axis_name, remat, **differing | options)
 
 
@@ -90,7 +92,7 @@ def _unmet(kind: Any, value: Any) -> str | None:
     """What a value of this type would have to be, if it is not."""
     if typing.get_origin(kind) is Literal:
         choices = typing.get_args(kind)
-        return None if value in choices else f"one of {', '.join(choices)}"
+        return None if isinstance(value, str) and value in choices else f"one of {', '.join(choices)}"
     if kind is bool:
         return None if isinstance(value, bool) else "True or False"
     if kind is float:

@@ -1,6 +1,7 @@
 """From a run to its model and its predictor."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -27,7 +28,8 @@ def load_predictor(workdir: str | os.PathLike[str], step: int | str | None = Non
       UserTypeError: `workdir` is no path, or `step` neither an integer nor a string.
       UserError: there is no run or no such checkpoint, or it is damaged.
     """
-    _, predictor = load_checkpoint(run.load(checks.path("workdir", workdir)), step)
+    checks.path("workdir", workdir)
+    _, predictor = load_checkpoint(run.load(Path(workdir)), step)
     return predictor
 
 

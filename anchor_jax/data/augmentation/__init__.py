@@ -43,7 +43,8 @@ def augmented(keys: jax.Array, images: jax.Array, config: Config, pictures: jax.
 
     Raises:
       UserTypeError: `keys` are no keys, or the images are not uint8.
-      UserError: there are not as many keys as images, images of another shape, a policy for images of another number of channels, "pixmix" without pictures that fit the images.
+      UserError: there are not as many keys as images; a policy for images of another number of channels, "pixmix"
+        without pictures that fit the images.
     """
     checks.array("images", images, "uint8", "[B, H, W, C]")
     checks.keys("keys", keys, len(images))

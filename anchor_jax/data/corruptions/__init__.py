@@ -123,8 +123,8 @@ def corrupt(key: jax.Array, images: jax.Array | np.ndarray, name: str, severity:
       UserError: there are many keys, an unknown name, another severity, or images of another shape.
     """
     checks.key("key", key)
-    checks.array("images", images, "uint8", "[B, H, W, C]")
-    return corrupt_each(jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(len(images))), images, name, severity)
+    _check(images, name, severity)
+    return _corrupted(jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(len(images))), images, name, severity)
 
 
 def is_small(shape: tuple[int, ...]) -> bool:
@@ -134,14 +134,22 @@ def is_small(shape: tuple[int, ...]) -> bool:
 
 def corrupt_each(keys: jax.Array, images: jax.Array | np.ndarray, name: str, severity: int) -> jax.Array:
     """`corrupt` with a key `[B]` for every image, for those who number images themselves, as in a stream."""
-    checks.known("corruption", name, _CORRUPTIONS)
-    severity = checks.count("severity", severity, SEVERITIES[0], SEVERITIES[-1])
-    checks.array("images", images, "uint8", "[B, H, W, C]")
+    _check(images, name, severity)
     checks.keys("keys", keys, len(images))
+    return _corrupted(keys, images, name, severity)
+
+
+def _check(images, name, severity):
+    checks.known("corruption", name, _CORRUPTIONS)
+    checks.count("severity", severity, SEVERITIES[0], SEVERITIES[-1])
+    checks.array("images", images, "uint8", "[B, H, W, C]")
     if images.shape[3] not in (1, 3):
         raise UserError(f"images must have 1 or 3 channels, [B, H, W, C]; got shape {images.shape}")
     if min(images.shape[1:3]) < _LEAST:
         raise UserError(f"images must have at least {_LEAST} x {_LEAST} pixels; got {list(images.shape[1:3])}")
+
+
+def _corrupted(keys, images, name, severity):
     return _corrupt(_CORRUPTIONS[name].apply, keys, images, _prepared(name, severity, images.shape[1:3]))
 
 

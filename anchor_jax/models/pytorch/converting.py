@@ -141,15 +141,16 @@ def _tables(name: str, source: str) -> tuple[Names, ...]:
 
 def _array(key: Any, tensor: Any) -> np.ndarray:
     """A tensor of PyTorch or an array as an array, float32 where it is not of whole numbers; `key` is its name."""
-    if not isinstance(key, str) or not hasattr(tensor, "shape"):
+    if not isinstance(key, str) or not hasattr(tensor, "dtype"):
         raise UserTypeError(
-            f"weights must be tensors or arrays by their names, got {type(tensor).__name__} as {key!r}; of a checkpoint "
-            "that holds more, give the state dictionary alone"
+            f"weights must be tensors or arrays by their names, got {type(tensor).__name__} as {key!r}; of a "
+            "checkpoint that holds more, give the state dictionary alone"
         )
     if hasattr(tensor, "detach"):
         tensor = tensor.detach().cpu()
         tensor = (tensor.float() if tensor.is_floating_point() else tensor).numpy()  # NumPy has no bfloat16
     array = np.asarray(tensor)
+    checks.array(f"tensor '{key}'", array, "real", "[...]")
     return array if np.issubdtype(array.dtype, np.integer) else array.astype(np.float32)
 
 
@@ -171,7 +172,9 @@ def _shape_of(path: Path, tables: Iterable[Names], tensors: Tensors, *, default:
 def _shapes(model: Classifier) -> dict[Path, Shape]:
     """The shapes of all variables of a model, for some number of channels and positions."""
     side = 2 * getattr(model, "patch_size", 16)
-    variables: Any = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, side, side, 3)))
+    variables: Any = jax.eval_shape(
+        model.init, jax.eval_shape(jax.random.key, 0), jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    )
     flat: Any = flatten_dict(variables)
     return {path: leaf.shape for path, leaf in flat.items()}
 
