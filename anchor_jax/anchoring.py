@@ -95,6 +95,7 @@ def sample_mask(
     batch_size = checks.count("batch_size", batch_size)
     checks.number("prob", prob)
     checks.choice("per", per, ("batch", "example"))
+    prob = 1.0 * prob  # 0 and 1 are probabilities, too
     if per == "batch":
         return jnp.broadcast_to(jax.random.bernoulli(key, prob), (batch_size,))
     return jax.vmap(lambda key: jax.random.bernoulli(key, prob))(jax.random.split(key, batch_size))

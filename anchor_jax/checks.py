@@ -37,6 +37,7 @@ def array(name: str, value: Any, kind: str, shape: str, mend: str = "") -> None:
         raise UserTypeError(f"{name} must be an array of JAX or NumPy, {shape}; got {described(value)}")
     if not _is(value.dtype, _KINDS[kind]):
         raise UserTypeError(f"{name} must be {kind}, got {value.dtype}{mend}")
+    _check_byte_order(name, value)
     axes = shape.strip("[]").split(", ")
     least = len(axes) - axes.count("...")
     if value.ndim < least or (value.ndim > least and "..." not in axes):
@@ -53,6 +54,7 @@ def numbers(name: str, value: Any) -> jax.Array | np.ndarray:
         raise UserTypeError(f"{name} must be an array of numbers, got {described(value)}") from error
     if not _is(array.dtype, _REAL):
         raise UserTypeError(f"{name} must be an array of real numbers, got {array.dtype}")
+    _check_byte_order(name, array)
     return array
 
 
@@ -166,6 +168,14 @@ def described(value: Any) -> str:
     if isinstance(value, jax.Array | np.ndarray):
         return f"{value.dtype} of shape {value.shape}"
     return repr(value) if isinstance(value, bool | int | float | str | None) else type(value).__name__
+
+
+def _check_byte_order(name, array):
+    if isinstance(array, np.ndarray) and not array.dtype.isnative:
+        raise UserTypeError(
+            f"{name} must be in the byte order of this machine, got {array.dtype}: use "
+            f"astype({array.dtype.type.__name__})"
+        )
 
 
 def _shape_of_keys(value):

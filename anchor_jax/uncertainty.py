@@ -22,7 +22,8 @@ def predictive_entropy(probs: jax.Array) -> jax.Array:
       UserError: they are empty, or of NumPy and hold NaN or a value outside [0, 1].
     """
     _check("probs", probs, "[..., C]")
-    return jnp.sum(entr(probs), axis=-1)
+    is_none = probs == 0  # whose gradient is infinite, and NaN behind a softmax that has none
+    return jnp.sum(jnp.where(is_none, 0.0, entr(jnp.where(is_none, 1.0, probs))), axis=-1)
 
 
 def expected_entropy(probs: jax.Array) -> jax.Array:

@@ -2,18 +2,24 @@
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, scalar_dtypes
+from jax.sharding import PartitionSpec
 
 import anchor_jax as aj
 from anchor_jax import config as configuration
 from anchor_jax import data, evaluation, metrics, models, parallel, uncertainty
 from anchor_jax.errors import UserTypeError
 from anchor_jax.predictor import Network, Predictor
+from anchor_jax.training import run
 
 cross_entropy = aj.anchored_cross_entropy
 KEY = jax.random.key(0)
@@ -269,6 +275,10 @@ METRICS = [
     kind(lambda: metrics.brier(PROBS[0], None), "labels must be an array of real numbers, got object"),
     kind(lambda: metrics.brier(PROBS[0], LABELS.astype(object)), "labels must be an array of real numbers, got object"),
     kind(lambda: metrics.summary(PROBS[0], ["a", "b"]), "labels must be an array of real numbers, got <U1"),
+    kind(
+        lambda: metrics.nll(PROBS[0].astype(">f4"), LABELS),
+        r"probs must be in the byte order of this machine, got >f4: use astype\(float32\)",
+    ),
     kind(lambda: metrics.top_k_accuracy(PROBS[0], LABELS, True), "k must be an integer, static under jit; got True"),
     kind(lambda: metrics.reliability(PROBS[0], LABELS, "15"), "num_bins must be an integer, .* got '15'"),
     kind(lambda: metrics.smooth_ece(None, CORRECT), "confidence must be an array of real numbers, got object"),
@@ -445,3 +455,112 @@ def test_a_wrong_argument_is_told_before_anything_is_compiled(mistake, caplog):
 @each_of(OUTPUTS)
 def test_wrong_outputs_of_a_function_are_told(mistake):
     check(mistake)
+
+
+# under transformations of JAX, where there are shapes and dtypes alone
+
+
+def sharded(function):
+    spec = PartitionSpec(parallel.AXIS)
+    return jax.jit(jax.shard_map(function, mesh=parallel.mesh(2), in_specs=spec, out_specs=spec))
+
+
+# how a function is transformed, and what its arguments become: such as two in the place of one
+TRANSFORMS = {
+    "jit": (jax.jit, lambda array: array),
+    "grad": (lambda function: jax.grad(lambda *arrays: jnp.sum(function(*arrays))), lambda array: array),
+    "vmap": (jax.vmap, lambda array: np.stack([array] * 2)),
+    "shard_map": (sharded, lambda array: np.concatenate([array] * 2)),
+}
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize(
+    ("function", "arrays", "message"),
+    [
+        (aj.anchor, (X, X.astype(np.uint8)), "references must be floating, got uint8"),
+        (aj.anchor, (X, X[:, :4]), r"references must have the shape of x, \(4, 5\), .* got \(4, 4\)"),
+        (aj.anchor, (X, X, LABELS), "mask must be bool, got int"),
+        (cross_entropy, (LOGITS, LABELS * 1.0), r"labels must be integers \[B\] or floating \[B, C\], got float"),
+        (cross_entropy, (LOGITS, LABELS, MASK[:2]), r"mask must be \(4,\), got shape \(2,\)"),
+        (partial(aj.predict, network, None), (X, BANK[:, :4]), r"references \(6, 4\) do not fit inputs \(4, 5\)"),
+        (partial(aj.classify, network, None), (X, BANK > 0), "references must be floating, got bool"),
+        (aj.transductive_references, (X, BANK, BANK[:, :4]), r"x, bank and residuals must agree .* \(6, 4\)"),
+        (uncertainty.information_gain, (CONFIDENCE, CONFIDENCE[:1]), "predictive and expected must have one shape"),
+    ],
+)
+def test_shapes_and_dtypes_are_told_under_transformations(transform, function, arrays, message):
+    transformed, repeated = TRANSFORMS[transform]
+    with pytest.raises(aj.UserError, match=rf"\A{message}"):
+        transformed(function)(*map(repeated, arrays))
+
+
+# whatever is given
+
+
+def answer_or_name(names, call, *args):
+    """The answer, or None where the call is refused with the name of one of its arguments."""
+    try:
+        return call(*args)
+    except aj.UserError as error:
+        told = str(error)
+    assert told.startswith(names)
+    return None
+
+
+shapes = array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=2)
+
+
+@settings(deadline=None, max_examples=200)
+@given(shapes, shapes, st.none() | shapes)
+def test_of_any_shapes_anchor_makes_an_anchored_input_or_names_an_argument(x, references, mask):
+    def shaped(shape, dtype):
+        return None if shape is None else jax.ShapeDtypeStruct(shape, dtype)
+
+    arrays = shaped(x, jnp.float32), shaped(references, jnp.float32), shaped(mask, jnp.bool_)
+    made = answer_or_name(("x", "references", "mask"), jax.eval_shape, aj.anchor, *arrays)
+    fits = x == references and len(x) > 0 and 0 not in x and mask in (None, (), x[:1][: len(x) - 1])
+    assert (made.shape if made else None) == ((*x[:-1], 2 * x[-1]) if fits else None)
+
+
+@settings(deadline=None, max_examples=100)
+@given(scalar_dtypes())
+def test_of_any_dtype_anchor_takes_floats_alone(dtype):
+    made = answer_or_name(
+        ("x must be floating", "x must be in the byte order"), aj.anchor, *[np.zeros((1, 1), dtype)] * 2
+    )
+    assert (made is not None) == (np.issubdtype(dtype, np.floating) and dtype.isnative)
+
+
+@settings(deadline=None, max_examples=50)
+@given(shapes, shapes, st.none() | st.integers(-1, 3))
+def test_of_any_shapes_predict_gives_an_output_for_each_input_or_names_an_argument(x, references, chunk_size):
+    def outputs(params, inputs):
+        return inputs.sum(axis=tuple(range(1, inputs.ndim)))
+
+    def predicted(*arrays):
+        return aj.predict(outputs, None, *arrays, chunk_size=chunk_size)
+
+    arrays = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (x, references))
+    made = answer_or_name(("x", "references", "chunk_size"), jax.eval_shape, predicted, *arrays)
+    fits = len(x) > 1 and x[1:] == references[1:] and 0 not in x + references and (chunk_size is None or chunk_size > 0)
+    assert (made is not None) == (fits and len(references) > 1)
+    assert made is None or made.mean.shape == x[:1]
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.floats() | st.integers(-1, 2) | st.none() | st.booleans() | st.text() | st.complex_numbers())
+def test_of_anything_only_a_number_in_0_to_1_is_a_probability(prob):
+    drawn = answer_or_name("prob must", aj.sample_mask, KEY, 2, prob)
+    is_number = isinstance(prob, int | float) and not isinstance(prob, bool)
+    assert (drawn is not None) == (is_number and 0 <= prob <= 1)
+
+
+def test_a_step_that_is_none_is_told(tmp_path):
+    config = configuration.base()
+    config.model.name, config.anchoring.enabled = "mlp", False
+    config.data.mean, config.data.std = (0.5,), (0.2,)
+    run.write(run.Run(tmp_path, config, ("a", "b"), (6, 6, 1), None, None))
+    for step in (3.0, True, [3]):
+        with pytest.raises(UserTypeError, match=r"\Astep must be an integer, static under jit; got"):
+            aj.load_predictor(tmp_path, step)
