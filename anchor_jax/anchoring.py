@@ -40,10 +40,8 @@ def anchor(x: jax.Array, references: jax.Array, mask: jax.Array | None = None) -
     check_floating("references", references, "[..., C]")
     if x.shape != references.shape:
         raise UserError(f"references must have the shape of x, {x.shape}, one for each input; got {references.shape}")
-    residuals = x - references
-    if mask is not None:
-        references = jnp.where(_over_features(mask, x), jnp.zeros_like(references), references)
-    return jnp.concatenate([references, residuals], axis=-1)
+    shown = references if mask is None else jnp.where(_over_features(mask, x), 0, references)
+    return jnp.concatenate([shown, x - references], axis=-1)
 
 
 def sample_references(key: jax.Array, bank: jax.Array, num: int) -> jax.Array:
@@ -51,7 +49,7 @@ def sample_references(key: jax.Array, bank: jax.Array, num: int) -> jax.Array:
 
     Args:
       key: a JAX random key.
-      bank: `[M, ..., C]`, any dtype.
+      bank: `[M, ..., C]`, real numbers of any dtype.
       num: how many to draw, at least 1.
 
     Returns:
@@ -79,7 +77,7 @@ def sample_mask(
     Args:
       key: a JAX random key.
       batch_size: B, at least 1.
-      prob: probability of a mask, α in the paper, in [0, 1].
+      prob: probability of a mask, α in the paper, in [0, 1]; one in a JAX array is not looked at.
       per: "batch" draws one Bernoulli for all of the batch, as the paper and its released code do;
         "example" draws one for each example.
 
@@ -88,8 +86,7 @@ def sample_mask(
 
     Raises:
       UserTypeError: `key` is no key, `batch_size` no integer, or `prob` no number.
-      UserError: there are many keys, `batch_size` is below 1, `prob` outside [0, 1] (a JAX array is not looked
-        into) or `per` unknown.
+      UserError: there are many keys, `batch_size` is below 1, `prob` outside [0, 1], or `per` unknown.
     """
     checks.key("key", key)
     batch_size = checks.count("batch_size", batch_size)

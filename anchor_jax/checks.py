@@ -37,7 +37,7 @@ def array(name: str, value: Any, kind: str, shape: str, mend: str = "") -> None:
         raise UserTypeError(f"{name} must be an array of JAX or NumPy, {shape}; got {described(value)}")
     if not _is(value.dtype, _KINDS[kind]):
         raise UserTypeError(f"{name} must be {kind}, got {value.dtype}{mend}")
-    _check_byte_order(name, value)
+    _check_plain(name, value)
     axes = shape.strip("[]").split(", ")
     least = len(axes) - axes.count("...")
     if value.ndim < least or (value.ndim > least and "..." not in axes):
@@ -48,13 +48,13 @@ def array(name: str, value: Any, kind: str, shape: str, mend: str = "") -> None:
 
 def numbers(name: str, value: Any) -> jax.Array | np.ndarray:
     """An array of real numbers: what is none of JAX, such as a list, as one of NumPy, still on the host."""
+    _check_plain(name, value)
     try:
         array = value if isinstance(value, jax.Array) else np.asarray(value)
     except ValueError as error:  # lists of unequal length
         raise UserTypeError(f"{name} must be an array of numbers, got {described(value)}") from error
     if not _is(array.dtype, _REAL):
         raise UserTypeError(f"{name} must be an array of real numbers, got {array.dtype}")
-    _check_byte_order(name, array)
     return array
 
 
@@ -127,7 +127,8 @@ def instance(name: str, value: Any, kind: type, maker: str) -> None:
 def several(name: str, value: Any) -> None:
     """Refuses what is no tuple or list, such as a name that stands alone."""
     if not isinstance(value, tuple | list):
-        raise UserTypeError(f"{name} must be a tuple, got {described(value)}: give ({value!r},)")
+        mend = f": give ({value!r},)" if isinstance(value, int | str) else ""
+        raise UserTypeError(f"{name} must be a tuple, got {described(value)}{mend}")
 
 
 def choice(name: str, value: Any, allowed: tuple[str | None, ...]) -> None:
@@ -170,7 +171,10 @@ def described(value: Any) -> str:
     return repr(value) if isinstance(value, bool | int | float | str | None) else type(value).__name__
 
 
-def _check_byte_order(name, array):
+def _check_plain(name, array):
+    """Refuses arrays of NumPy that JAX does not take."""
+    if isinstance(array, np.ma.MaskedArray):
+        raise UserTypeError(f"{name} must be an array without a mask of its own, got MaskedArray: use filled()")
     if isinstance(array, np.ndarray) and not array.dtype.isnative:
         raise UserTypeError(
             f"{name} must be in the byte order of this machine, got {array.dtype}: use "

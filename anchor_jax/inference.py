@@ -287,13 +287,13 @@ def _by_reference(apply_fn, params, x, references):
     """The model's output on `x` as a function of what it has to know of one reference, and that for all K."""
     if isinstance(references, EncodedReferences):
         return _split(apply_fn, params, x, references)
-    references = references.astype(x.dtype)
+    references = references.astype(jnp.result_type(x))  # NumPy's float64 is float32 to JAX
     if isinstance(apply_fn, SplitModel):
         return _split(apply_fn, params, x, encode_references(apply_fn, params, references))
 
     def output(reference):
         outputs = apply_fn(params, anchor(x, jnp.broadcast_to(reference, x.shape)))
-        return _outputs("apply_fn", outputs, len(x))
+        return _outputs("apply_fn", outputs, x.shape[0])
 
     return output, references
 
@@ -305,24 +305,24 @@ def _split(model, params, x, encoded):
             f"encoded references {encoded.features.shape} do not fit the inputs' features {features.shape}: "
             "all but the first axis must agree"
         )
-    return lambda part: _outputs("rest", model.rest(params, features + part[None]), len(x)), encoded.features
+    return lambda part: _outputs("rest", model.rest(params, features + part[None]), x.shape[0]), encoded.features
 
 
 def _first_layer(model, params, inputs):
     features = model.first_layer(params, inputs)
-    _check_rows("first_layer", features, len(inputs))
+    _check_rows("first_layer", features, inputs.shape[0])
     return features
 
 
 def _outputs(name, outputs, num):
-    """What a function gave for so many inputs, in float32."""
+    """What a function gave for so many inputs, in float32; the number is symbolic where a batch is exported so."""
     _check_rows(name, outputs, num)
     return outputs.astype(jnp.float32)
 
 
 def _check_rows(name, rows, num):
     checks.array(f"what {name} gives", rows, "real", "[B, ...]")
-    if len(rows) != num:
+    if rows.shape[0] != num:
         raise UserError(f"what {name} gives must have a row for each of {num} inputs, got shape {rows.shape}")
 
 

@@ -77,6 +77,7 @@ ANCHORING = [
     kind(lambda: aj.anchor(X + 1j, X), "x must be floating, got complex64"),
     kind(lambda: aj.anchor(X.astype(object), X), "x must be floating, got object"),
     kind(lambda: aj.anchor(X.astype(str), X), "x must be floating, got <U"),
+    kind(lambda: aj.anchor(X, np.ma.array(X)), r"references must be an array without a mask of its own, .* filled\(\)"),
     kind(lambda: aj.anchor("x", X), r"x must be an array of JAX or NumPy, \[..., C\]; got 'x'"),
     kind(lambda: aj.anchor(X, None), r"references must be an array of JAX or NumPy, \[..., C\]; got None"),
     kind(lambda: aj.anchor(RAGGED, RAGGED), "x must be an array of JAX or NumPy, .* got list"),
@@ -275,6 +276,7 @@ METRICS = [
     kind(lambda: metrics.brier(PROBS[0], None), "labels must be an array of real numbers, got object"),
     kind(lambda: metrics.brier(PROBS[0], LABELS.astype(object)), "labels must be an array of real numbers, got object"),
     kind(lambda: metrics.summary(PROBS[0], ["a", "b"]), "labels must be an array of real numbers, got <U1"),
+    kind(lambda: metrics.nll(np.ma.array(PROBS[0]), LABELS), "probs must be an array without a mask of its own"),
     kind(
         lambda: metrics.nll(PROBS[0].astype(">f4"), LABELS),
         r"probs must be in the byte order of this machine, got >f4: use astype\(float32\)",
@@ -300,7 +302,7 @@ MODELS = [
     kind(lambda: models.create("mlp", 10.0), "num_classes must be an integer, .* got 10.0"),
     kind(lambda: models.create("mlp", True), "num_classes must be an integer, .* got True"),
     kind(lambda: models.create("mlp", 10, dtype=jnp.float32), "dtype must be a name, one of bfloat16, float32; got"),
-    kind(lambda: models.create("mlp", 10, remat="yes"), "remat must be bool, as True or False gives it; got 'yes'"),
+    kind(lambda: models.create("mlp", 10, remat="yes"), "remat must be True or False, got 'yes'"),
     value(
         lambda: models.create("mlp", 10, hidden=np.array([3, 4])), "option 'hidden' of model 'mlp' must be whole num"
     ),

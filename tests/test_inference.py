@@ -3,6 +3,7 @@
 from functools import partial
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import jax.test_util
 import numpy as np
@@ -349,6 +350,19 @@ def test_results_are_float32_in_64_bit_mode(function):
         prediction = function(mlp, PARAMS, *double, chunk_size=5)
     assert {field.dtype for field in prediction} == {jnp.dtype(jnp.float32)}
     assert_close(prediction, expected)
+
+
+def test_float64_of_numpy_meets_references_of_jax():
+    prediction = aj.predict(mlp, PARAMS, X.astype(np.float64), jnp.asarray(REFERENCES))
+    assert_close(prediction, predict(mlp, PARAMS, X, REFERENCES))
+
+
+def test_a_batch_of_any_size_can_be_exported():
+    (size,) = jax.export.symbolic_shape("size")
+    exported = jax.export.export(jax.jit(lambda x: classify(mlp, PARAMS, x, REFERENCES).probs))(
+        jax.ShapeDtypeStruct((size, H), jnp.float32)
+    )
+    assert_close(exported.call(X), classify(mlp, PARAMS, X, REFERENCES).probs)
 
 
 @FUNCTIONS

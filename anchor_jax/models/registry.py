@@ -8,7 +8,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 
 from anchor_jax import checks
-from anchor_jax.errors import UserError, unknown
+from anchor_jax.errors import UserError, UserTypeError, unknown
 from anchor_jax.models.layers import Classifier
 from anchor_jax.models.mlp import MLP
 from anchor_jax.models.regnet import RegNetY
@@ -74,7 +74,8 @@ def create(
     checks.known("model", name, MODELS)
     checks.known("dtype", dtype, DTYPES)
     num_classes = checks.count("num_classes", num_classes, least=2)
-    checks.instance("remat", remat, bool, "True or False")
+    if not isinstance(remat, bool):
+        raise UserTypeError(f"remat must be True or False, got {checks.described(remat)}")
     family, differing = MODELS[name]
     fields = {field.name: field for field in dataclasses.fields(family) if field.name not in _NO_OPTIONS}
     for option, value in options.items():
