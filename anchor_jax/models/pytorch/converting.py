@@ -94,11 +94,12 @@ def to_torch(name: str, variables: Mapping[str, Any], source: str, **options: An
       UserError: the model, the source or an option is unknown, the variables are of another model, or PyTorch is not
         installed.
     """
+    arrays = to_arrays(name, variables, source, **options)
     try:
         import torch
     except ImportError as error:
         raise UserError("to_torch needs PyTorch, which is not installed: pip install torch") from error
-    return {key: torch.tensor(array) for key, array in to_arrays(name, variables, source, **options).items()}
+    return {key: torch.tensor(array) for key, array in arrays.items()}
 
 
 def to_arrays(name: str, variables: Mapping[str, Any], source: str, **options: Any) -> Tensors:
