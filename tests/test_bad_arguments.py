@@ -58,7 +58,7 @@ SIX = np.zeros((2, 6, 6, 1), np.uint8)
 
 class Mistake(NamedTuple):
     call: Callable[[], object]
-    message: str  # pattern of the whole beginning
+    message: str  # pattern of how it begins
     of_type: bool = False  # whether a type or dtype is wrong
 
 
