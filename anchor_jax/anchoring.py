@@ -11,7 +11,9 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
+
+from anchor_jax import checks
+from anchor_jax.errors import UserError
 
 
 def anchor(x: jax.Array, references: jax.Array, mask: jax.Array | None = None) -> jax.Array:
@@ -30,20 +32,16 @@ def anchor(x: jax.Array, references: jax.Array, mask: jax.Array | None = None) -
       Anchored inputs `[B, ..., 2C]`: channels of the reference first, of the residual after.
 
     Raises:
-      TypeError: `x` or `references` is not floating (integer images wrap around in `x - r`), or `mask`
+      UserTypeError: `x` or `references` is not floating (integer images wrap around in `x - r`), or `mask`
         is not bool.
-      ValueError: the shapes do not fit.
+      UserError: the shapes do not fit, or are empty.
     """
-    check_floating("x", x)
-    check_floating("references", references)
-    if jnp.shape(x) != jnp.shape(references):
-        raise ValueError(
-            f"references must have the shape of x, {jnp.shape(x)}, one for each input; got {jnp.shape(references)}"
-        )
-    residuals = x - references
-    if mask is not None:
-        references = jnp.where(_over_features(mask, x), jnp.zeros_like(references), references)
-    return jnp.concatenate([references, residuals], axis=-1)
+    check_floating("x", x, "[..., C]")
+    check_floating("references", references, "[..., C]")
+    if x.shape != references.shape:
+        raise UserError(f"references must have the shape of x, {x.shape}, one for each input; got {references.shape}")
+    shown = references if mask is None else jnp.where(_over_features(mask, x), 0, references)
+    return jnp.concatenate([shown, x - references], axis=-1)
 
 
 def sample_references(key: jax.Array, bank: jax.Array, num: int) -> jax.Array:
@@ -51,19 +49,19 @@ def sample_references(key: jax.Array, bank: jax.Array, num: int) -> jax.Array:
 
     Args:
       key: a JAX random key.
-      bank: `[M, ..., C]`, any dtype.
+      bank: `[M, ..., C]`, real numbers of any dtype.
       num: how many to draw, at least 1.
 
     Returns:
       References `[num, ..., C]`.
 
     Raises:
-      ValueError: the bank is empty or `num` is below 1.
+      UserTypeError: `key` is no key, `bank` no array of numbers, or `num` no integer.
+      UserError: there are many keys, the bank is empty, or `num` is below 1.
     """
-    if jnp.ndim(bank) < 1 or len(bank) < 1:
-        raise ValueError(f"bank must hold at least one reference, [M, ..., C] with M >= 1; got shape {jnp.shape(bank)}")
-    if num < 1:
-        raise ValueError(f"num must be at least 1, got {num}")
+    checks.key("key", key)
+    checks.array("bank", bank, "real", "[M, ...]")
+    num = checks.count("num", num)
 
     def draw(key):
         return jnp.asarray(bank)[jax.random.randint(key, (), 0, len(bank))]
@@ -79,7 +77,7 @@ def sample_mask(
     Args:
       key: a JAX random key.
       batch_size: B, at least 1.
-      prob: probability of a mask, α in the paper, in [0, 1].
+      prob: probability of a mask, α in the paper, in [0, 1]; one in a JAX array is not looked at.
       per: "batch" draws one Bernoulli for all of the batch, as the paper and its released code do;
         "example" draws one for each example.
 
@@ -87,14 +85,14 @@ def sample_mask(
       bool `[B]`, true where masked.
 
     Raises:
-      ValueError: `prob` is outside [0, 1], `batch_size` below 1 or `per` unknown.
+      UserTypeError: `key` is no key, `batch_size` no integer, or `prob` no number.
+      UserError: there are many keys, `batch_size` is below 1, `prob` outside [0, 1], or `per` unknown.
     """
-    if per not in ("batch", "example"):
-        raise ValueError(f"per must be 'batch' or 'example', got {per!r}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    if not isinstance(prob, Tracer) and not 0 <= prob <= 1:
-        raise ValueError(f"prob must lie in [0, 1], got {prob}")
+    checks.key("key", key)
+    batch_size = checks.count("batch_size", batch_size)
+    checks.number("prob", prob)
+    checks.choice("per", per, ("batch", "example"))
+    prob = 1.0 * prob  # 0 and 1 are probabilities, too
     if per == "batch":
         return jnp.broadcast_to(jax.random.bernoulli(key, prob), (batch_size,))
     return jax.vmap(lambda key: jax.random.bernoulli(key, prob))(jax.random.split(key, batch_size))
@@ -105,7 +103,11 @@ def anchored(apply_fn: Callable[..., Any]) -> Callable[..., Any]:
 
     `f` is any function of parameters and anchored inputs `[B, ..., 2C]`: a bound `apply` of Flax or Haiku,
     or a plain function. `g` takes `x` and `references` as `anchor` does.
+
+    Raises:
+      UserTypeError: `f` is no function.
     """
+    checks.function("apply_fn", apply_fn)
 
     def apply_anchored(params, x, references, *args, mask=None, **kwargs):
         return apply_fn(params, anchor(x, references, mask), *args, **kwargs)
@@ -113,17 +115,15 @@ def anchored(apply_fn: Callable[..., Any]) -> Callable[..., Any]:
     return apply_anchored
 
 
-def check_floating(name: str, array: jax.Array) -> None:
-    """Refuse integer images, which wrap around in `x - r`."""
-    if not jnp.issubdtype(jnp.result_type(array), jnp.floating):
-        raise TypeError(f"{name} must be floating, got {jnp.result_type(array)}: normalise images before anchoring")
+def check_floating(name: str, value: jax.Array, shape: str) -> None:
+    """Refuses what is not floating of this shape: integer images wrap around in `x - r`."""
+    checks.array(name, value, "floating", shape, mend=": normalise images before anchoring")
 
 
 def _over_features(mask: jax.Array, x: jax.Array) -> jax.Array:
     """The mask `[B]` with an axis of length 1 for each axis of a single example."""
-    if jnp.result_type(mask) != jnp.bool_:
-        raise TypeError(f"mask must be bool, got {jnp.result_type(mask)}")
+    checks.array("mask", mask, "bool", "[...]")
     leading = jnp.ndim(mask)
-    if leading > 1 or leading >= jnp.ndim(x) or jnp.shape(mask) != jnp.shape(x)[:leading]:
-        raise ValueError(f"mask must be [B] for x of shape {jnp.shape(x)}, got shape {jnp.shape(mask)}")
-    return jnp.reshape(mask, jnp.shape(mask) + (1,) * (jnp.ndim(x) - leading))
+    if leading > 1 or leading >= x.ndim or jnp.shape(mask) != x.shape[:leading]:
+        raise UserError(f"mask must be [B] for x of shape {x.shape}, got shape {jnp.shape(mask)}")
+    return jnp.reshape(mask, jnp.shape(mask) + (1,) * (x.ndim - leading))

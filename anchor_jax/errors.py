@@ -11,6 +11,10 @@ class UserError(ValueError):
     """
 
 
+class UserTypeError(UserError, TypeError):
+    """A mistake in the type or dtype of what a user gave: a `UserError` that is a `TypeError` too."""
+
+
 class Stopped(Exception):  # noqa: N818  # it is none
     """Somebody asked a run to stop, and it did so in good order.
 

@@ -11,10 +11,14 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from anchor_jax import checks
 from anchor_jax.anchoring import anchor, check_floating
-from anchor_jax.uncertainty import information_gain, predictive_entropy
+from anchor_jax.errors import UserError, UserTypeError
+from anchor_jax.uncertainty import deviation, information_gain, predictive_entropy
 
 Apply = Callable[[Any, jax.Array], jax.Array]
+
+TEMPERS = (None, "duq")
 
 _RESIDUALS_AT_ONCE = 16  # in the search of BLT
 
@@ -29,6 +33,10 @@ class SplitModel:
 
     first_layer: Apply  # (params, anchored inputs [B, ..., 2C]) -> features [B, ...]; linear but for a constant (bias)
     rest: Apply  # (params, features [B, ...]) -> outputs [B, ...]
+
+    def __post_init__(self):
+        checks.function("first_layer", self.first_layer)
+        checks.function("rest", self.rest)
 
     def __call__(self, params: Any, inputs: jax.Array) -> jax.Array:
         """The whole model on anchored inputs."""
@@ -80,13 +88,14 @@ def encode_references(model: SplitModel, params: Any, references: jax.Array) -> 
       references: floating `[K, ..., C]`, K at least 1.
 
     Raises:
-      TypeError: the references are not floating.
-      ValueError: K is below 1.
+      UserTypeError: `model` is no `SplitModel`, or the references are not floating.
+      UserError: K is below 1, or the first layer gives something else than features `[K, ...]`.
     """
-    _check_references(references)
+    checks.instance("model", model, SplitModel, "anchor_jax.SplitModel(first_layer, rest)")
+    check_floating("references", references, "[K, ..., C]")
     anchored = anchor(jnp.zeros_like(references), references)
-    constant = model.first_layer(params, jnp.zeros_like(anchored[:1]))
-    return EncodedReferences(model.first_layer(params, anchored) - constant)
+    constant = _first_layer(model, params, jnp.zeros_like(anchored[:1]))
+    return EncodedReferences(_first_layer(model, params, anchored) - constant)
 
 
 def predict(
@@ -110,8 +119,11 @@ def predict(
         references, encoded by a `SplitModel`, are held.
 
     Raises:
-      ValueError: K or `chunk_size` is below 1, or the references do not fit the inputs.
+      UserTypeError: `apply_fn` is no function, or gives no array; `x` or the references are not floating, or
+        `chunk_size` is no integer.
+      UserError: K or `chunk_size` is below 1, the references do not fit the inputs, or the outputs are not `[B, ...]`.
     """
+    _check(apply_fn, x, references, chunk_size)
     outputs, references = _by_reference(apply_fn, params, x, references)
     return Prediction(*_over_references(outputs, references, chunk_size))
 
@@ -141,7 +153,8 @@ def classify(
         no spread and is not tempered.
 
     Raises:
-      ValueError: K or `chunk_size` is below 1, the references do not fit the inputs, or `temper` is unknown.
+      UserTypeError: as `predict`.
+      UserError: as `predict`, the outputs are not logits `[B, C]`, or `temper` is unknown.
     """
     return poll(apply_fn, params, x, references, chunk_size=chunk_size, temper=temper).classification
 
@@ -156,12 +169,14 @@ def poll(
     temper: Literal["duq"] | None = None,
 ) -> Poll:
     """As `classify`, and how far the references agree on a class, in the same pass."""
-    if temper not in (None, "duq"):
-        raise ValueError(f"temper must be None or 'duq', got {temper!r}")
+    _check(apply_fn, x, references, chunk_size)
+    checks.choice("temper", temper, TEMPERS)
     logits_of, references = _by_reference(apply_fn, params, x, references)
 
     def outputs(reference):
         logits = logits_of(reference)
+        if logits.ndim != 2:
+            raise UserError(f"what apply_fn gives must be logits [B, C], got shape {logits.shape}")
         probs = jax.nn.softmax(logits)
         vote = jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1])
         values = {"logits": logits, "probs": probs, "entropy": predictive_entropy(probs), "vote": vote}
@@ -192,20 +207,23 @@ def transductive_references(x: jax.Array, bank: jax.Array, residuals: jax.Array)
 
     Returns:
       References `[B, ..., C]`, rows of the bank.
+
+    Raises:
+      UserTypeError: one of the arrays is not floating.
+      UserError: one is empty, or their examples differ in shape.
     """
-    return bank[transductive_rows(x, bank, residuals)]
+    rows = transductive_rows(x, bank, residuals)
+    return jnp.asarray(bank)[rows]
 
 
 def transductive_rows(x: jax.Array, bank: jax.Array, residuals: jax.Array) -> jax.Array:
     """As `transductive_references`, the rows of the bank instead of their images: int32 `[B]`."""
     for name, rows, letter in (("x", x, "B"), ("bank", bank, "M"), ("residuals", residuals, "D")):
-        check_floating(name, rows)
-        if len(rows) < 1:
-            raise ValueError(f"{name} must hold at least 1, [{letter}, ..., C]; got shape {jnp.shape(rows)}")
-    if not (jnp.shape(x)[1:] == jnp.shape(bank)[1:] == jnp.shape(residuals)[1:]):
-        raise ValueError(
-            "x, bank and residuals must agree in all but the first axis, got shapes "
-            f"{jnp.shape(x)}, {jnp.shape(bank)} and {jnp.shape(residuals)}"
+        check_floating(name, rows, f"[{letter}, ...]")
+    if not (x.shape[1:] == bank.shape[1:] == residuals.shape[1:]):
+        raise UserError(
+            f"x, bank and residuals must agree in all but the first axis, got shapes {x.shape}, {bank.shape} and "
+            f"{residuals.shape}"
         )
     inputs, references, seen = (a.reshape(len(a), -1).astype(jnp.float32) for a in (x, bank, residuals))
 
@@ -246,51 +264,72 @@ def _min_plus(from_residual, cross):
     return jax.lax.fori_loop(0, len(cross) // _RESIDUALS_AT_ONCE, closer, first)
 
 
-def _by_reference(apply_fn, params, x, references):
-    """The model's output on `x` as a function of what it has to know of one reference, and that for all K."""
-    check_floating("x", x)
+def _check(apply_fn, x, references, chunk_size):
+    checks.function("apply_fn", apply_fn)
+    check_floating("x", x, "[B, ..., C]")
+    if chunk_size is not None:
+        checks.count("chunk_size", chunk_size)
     if isinstance(references, EncodedReferences):
         if not isinstance(apply_fn, SplitModel):
-            raise TypeError("encoded references serve the SplitModel that they were encoded for; got a plain function")
+            raise UserTypeError(
+                "encoded references serve the SplitModel that they were encoded for; got a plain function as apply_fn"
+            )
+        checks.array("references.features", references.features, "floating", "[K, ...]")
+    else:
+        check_floating("references", references, "[K, ...]")
+        if references.shape[1:] != x.shape[1:]:
+            raise UserError(
+                f"references {references.shape} do not fit inputs {x.shape}: all but the first axis must agree"
+            )
+
+
+def _by_reference(apply_fn, params, x, references):
+    """The model's output on `x` as a function of what it has to know of one reference, and that for all K."""
+    if isinstance(references, EncodedReferences):
         return _split(apply_fn, params, x, references)
-    _check_references(references)
-    if references.shape[1:] != x.shape[1:]:
-        raise ValueError(
-            f"references {references.shape} do not fit inputs {x.shape}: all but the first axis must agree"
-        )
-    references = references.astype(x.dtype)
+    references = references.astype(jnp.result_type(x))  # NumPy's float64 is float32 to JAX
     if isinstance(apply_fn, SplitModel):
         return _split(apply_fn, params, x, encode_references(apply_fn, params, references))
 
     def output(reference):
-        return apply_fn(params, anchor(x, jnp.broadcast_to(reference, x.shape))).astype(jnp.float32)
+        outputs = apply_fn(params, anchor(x, jnp.broadcast_to(reference, x.shape)))
+        return _outputs("apply_fn", outputs, x.shape[0])
 
     return output, references
 
 
 def _split(model, params, x, encoded):
-    features = model.first_layer(params, anchor(x, jnp.zeros_like(x)))
+    features = _first_layer(model, params, anchor(x, jnp.zeros_like(x)))
     if encoded.features.shape[1:] != features.shape[1:]:
-        raise ValueError(
+        raise UserError(
             f"encoded references {encoded.features.shape} do not fit the inputs' features {features.shape}: "
             "all but the first axis must agree"
         )
-    return lambda part: model.rest(params, features + part[None]).astype(jnp.float32), encoded.features
+    return lambda part: _outputs("rest", model.rest(params, features + part[None]), x.shape[0]), encoded.features
 
 
-def _check_references(references):
-    check_floating("references", references)
-    if len(references) < 1:
-        raise ValueError("references must hold at least 1, [K, ..., C]; got K = 0")
+def _first_layer(model, params, inputs):
+    features = model.first_layer(params, inputs)
+    _check_rows("first_layer", features, inputs.shape[0])
+    return features
+
+
+def _outputs(name, outputs, num):
+    """What a function gave for so many inputs, in float32; the number is symbolic where a batch is exported so."""
+    _check_rows(name, outputs, num)
+    return outputs.astype(jnp.float32)
+
+
+def _check_rows(name, rows, num):
+    checks.array(f"what {name} gives", rows, "real", "[B, ...]")
+    if rows.shape[0] != num:
+        raise UserError(f"what {name} gives must have a row for each of {num} inputs, got shape {rows.shape}")
 
 
 def _over_references(outputs, references, chunk_size):
     """Mean and unbiased spread of `outputs(reference)`: a loop over chunks of references, `vmap` inside."""
     num = len(references)
     chunk_size = num if chunk_size is None else min(chunk_size, num)
-    if chunk_size < 1:
-        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
-
     num_first = num % chunk_size or chunk_size  # what does not fill a chunk comes first, all others are full
 
     def chunk_moments(chunk):
@@ -304,7 +343,7 @@ def _over_references(outputs, references, chunk_size):
     moments = chunk_moments(references[:num_first])
     if num > num_first:
         moments = jax.lax.fori_loop(0, (num - num_first) // chunk_size, add_chunk, moments)
-    std = jax.tree.map(lambda s: jnp.sqrt(s / (num - 1)), moments.squares) if num > 1 else None
+    std = jax.tree.map(lambda s: deviation(s / (num - 1)), moments.squares) if num > 1 else None
     return moments.mean, std
 
 

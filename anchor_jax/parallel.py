@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from anchor_jax import backends
+from anchor_jax import backends, checks
 from anchor_jax.errors import UserError
 
 AXIS = "data"  # the name a step gives to `lax.pmean` and its like
@@ -21,7 +21,7 @@ Tree = TypeVar("Tree")
 def mesh(num_devices: int | None = None) -> Mesh:
     """One axis over the first `num_devices` devices, over all by default; those of one process side by side."""
     devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
-    if num_devices is not None and not 1 <= num_devices <= len(devices):
+    if num_devices is not None and not 1 <= checks.integer("num_devices", num_devices) <= len(devices):
         raise UserError(f"num_devices must lie in 1..{len(devices)}, the devices that JAX sees; got {num_devices}")
     return Mesh(np.array(devices[:num_devices]), (AXIS,))
 

@@ -12,11 +12,12 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from anchor_jax import parallel
+from anchor_jax import checks, parallel
 from anchor_jax.anchoring import anchor
 from anchor_jax.data.augmentation import Normalization, normalize
 from anchor_jax.errors import UserError
 from anchor_jax.inference import (
+    TEMPERS,
     Apply,
     Classification,
     EncodedReferences,
@@ -85,7 +86,8 @@ class Predictor:
           `Classification` of NumPy arrays, B rows each.
 
         Raises:
-          UserError: the images are not uint8 `[B, H, W, C]` of the run's shape, or K is out of range.
+          UserTypeError: the images are not uint8, or K is no integer.
+          UserError: the images are not `[B, H, W, C]` of the run's shape, K is out of range, or `temper` unknown.
         """
         self._check(images)
         size = self.size_for(len(images))
@@ -119,6 +121,7 @@ class Predictor:
         Raises:
           UserError: as a call does.
         """
+        checks.choice("temper", temper, TEMPERS)
         references = self.network.encode(self.variables, self.first_references(num_references))
         ask = self.network.poll(classes, temper)
         return self._in_turn(batches, lambda images, *rest: then(ask(self.variables, references, images), *rest))
@@ -143,6 +146,7 @@ class Predictor:
 
     def first_references(self, num_references: int) -> np.ndarray | None:
         """The first K references of the run, uint8 `[K, H, W, C]`; None for a standard network."""
+        checks.integer("num_references", num_references)
         if self.references is None:
             return None
         if not 1 <= num_references <= len(self.references):
@@ -177,13 +181,12 @@ class Predictor:
             yield fetched(*pending)
 
     def _check(self, images):
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != self.image_shape:
+        checks.array("images", images, "uint8", "[B, H, W, C]", mend=": give them as they are stored, not normalised")
+        if images.shape[1:] != self.image_shape:
             raise UserError(
-                f"images must be uint8 [B, {', '.join(map(str, self.image_shape))}], as the run was trained on; "
-                f"got {images.dtype} {list(images.shape)}"
+                f"images must be [B, {', '.join(map(str, self.image_shape))}], as the run was trained on; "
+                f"got {list(images.shape)}"
             )
-        if not len(images):
-            raise UserError("images must hold at least one; got none")
 
 
 def joined(parts: Iterable[Any]) -> Any:

@@ -89,22 +89,6 @@ def test_checkpoint_is_the_newest_the_best_or_a_step(trained):
     assert assert_scored["test/accuracy"] == pytest.approx(accuracy)
 
 
-@pytest.mark.parametrize(
-    ("images", "num_references", "message"),
-    [
-        (np.zeros((2, 6, 6, 1), np.float32), 1, r"images must be uint8 \[B, 6, 6, 1\].*got float32"),
-        (np.zeros((2, 6, 6, 3), np.uint8), 1, r"got uint8 \[2, 6, 6, 3\]"),
-        (np.zeros((6, 6, 1), np.uint8), 1, r"got uint8 \[6, 6, 1\]"),
-        (np.zeros((0, 6, 6, 1), np.uint8), 1, r"at least one; got none"),
-        (np.zeros((2, 6, 6, 1), np.uint8), 0, r"num_references must lie in 1..12.*got 0"),
-        (np.zeros((2, 6, 6, 1), np.uint8), 13, r"num_references must lie in 1..12.*got 13"),
-    ],
-)
-def test_predictor_refuses_what_it_cannot_answer(trained, images, num_references, message):
-    with pytest.raises(UserError, match=message):
-        aj.load_predictor(trained[0])(images, num_references)
-
-
 def test_numbers_are_those_of_scikit_learn_and_torchmetrics(trained, capsys):
     import torch
 

@@ -358,7 +358,7 @@ def test_accuracies_name_their_own_argument():
     [
         (0, ValueError, "k must be at least 1, got 0"),
         (4, ValueError, "k must be at most 3, the number of classes; got 4"),
-        (1.0, TypeError, "k must be an integer, static under jit; got float"),
+        (1.0, TypeError, "k must be an integer, static under jit; got 1.0"),
     ],
 )
 def test_bad_k_is_refused(k, error, message):
@@ -371,11 +371,25 @@ def test_shapes_are_refused_under_jit_too():
         jax.jit(metrics.summary)(PROBS, LABELS[:3])
 
 
+@pytest.mark.parametrize("kind", [np.asarray, jnp.asarray])
+def test_values_from_outside_a_compiled_function_are_seen_in_it(kind):
+    labels, wrong = kind(LABELS), kind(LABELS + 3)
+    of_probs = jax.jit(lambda probs: metrics.nll(probs, labels))
+    np.testing.assert_allclose(of_probs(PROBS), metrics.nll(PROBS, LABELS), rtol=1e-6)
+    with pytest.raises(ValueError, match=r"labels must lie in \[0, 2\], got values from 3"):
+        jax.jit(lambda probs: metrics.nll(probs, wrong))(PROBS)
+
+
+def test_labels_too_large_for_32_bits_do_not_wrap_around():
+    with pytest.raises(ValueError, match=r"labels must lie in \[0, 2\], got values from"):
+        metrics.accuracy(PROBS, LABELS.astype(np.int64) + 2**32)
+
+
 @pytest.mark.parametrize("function", [metrics.reliability, metrics.summary])
 def test_bad_num_bins_is_refused(function):
     with pytest.raises(ValueError, match="num_bins must be at least 1, got 0"):
         function(PROBS, LABELS, num_bins=0)
-    with pytest.raises(TypeError, match="num_bins must be an integer, static under jit; got float"):
+    with pytest.raises(TypeError, match=r"num_bins must be an integer, static under jit; got 15\.0"):
         function(PROBS, LABELS, num_bins=15.0)
     with pytest.raises(TypeError, match="num_bins must be an integer, static under jit"):
         jax.jit(function)(PROBS, LABELS, num_bins=15)

@@ -179,7 +179,7 @@ def test_results_are_float32(function, dtype):
     ("confidence", "correct", "error", "message"),
     [
         (CONFIDENCE[:0], CORRECT[:0], ValueError, r"confidence must be \[B\], B at least 1; got shape \(0,\)"),
-        (CORRECT, CORRECT, TypeError, "confidence must be floating, got int32"),
+        (CORRECT, CORRECT, TypeError, "confidence must be floating, got int64"),
         (CONFIDENCE, CORRECT[:3], ValueError, r"correct must be \[B\], \(4,\) as confidence; got shape \(3,\)"),
         (CONFIDENCE * np.nan, CORRECT, ValueError, "confidence must not hold NaN, got 4 of it in 4 values"),
         (CONFIDENCE, np.array([0, 1, 2, 1]), ValueError, "correct must be bool or hold 0 and 1 alone"),

@@ -133,11 +133,11 @@ def test_gradients_equal_finite_differences(function):
     jax.test_util.check_grads(function, (distributions(5, scale=0.5),), order=1, modes=("rev",), rtol=2e-2)
 
 
-@pytest.mark.parametrize("num_references", [0, 1])
-def test_a_spread_needs_two_references(num_references):
-    probs = distributions(6)[:num_references]
-    with pytest.raises(ValueError, match=rf"probs must hold at least 2 references.*\({num_references}, 4, 3\)"):
-        uncertainty.probability_spread(probs)
+def test_gradients_are_finite_where_nothing_deviates_and_probabilities_are_zero():
+    probs = jnp.repeat(jnp.array([[[1.0, 0.0, 0.0], [0.5, 0.25, 0.25]]]), 3, axis=0)
+    np.testing.assert_array_equal(jax.grad(lambda p: jnp.sum(probability_spread(p)))(probs), np.zeros(probs.shape))
+    saturated = jax.grad(lambda logits: jnp.sum(predictive_entropy(jax.nn.softmax(logits))))(jnp.array([200.0, 0, 0]))
+    np.testing.assert_array_equal(saturated, np.zeros(3))
 
 
 def test_energy_is_that_of_scipy_and_grows_with_strangeness():

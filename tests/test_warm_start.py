@@ -178,8 +178,11 @@ def test_half_precision_is_read_without_pytorch(tmp_path, monkeypatch):
     (tmp_path / "x.pth").write_bytes(b"")
     with pytest.raises(UserError, match=r"x\.pth' is a file of PyTorch, which is not installed: pip install torch"):
         read_state_dict(tmp_path / "x.pth")
+    options = {"width": 4, "stage_sizes": (1,)}
+    shapes = jax.eval_shape(models.create("resnet18", 2, **options).init, jax.random.key(0), np.zeros((1, 8, 8, 3)))
+    variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
     with pytest.raises(UserError, match="to_torch needs PyTorch, which is not installed"):
-        models.to_torch("resnet18", {}, "torchvision")
+        models.to_torch("resnet18", variables, "torchvision", **options)
 
 
 class Code:

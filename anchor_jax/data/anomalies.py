@@ -3,6 +3,7 @@
 import numpy as np
 from PIL import Image
 
+from anchor_jax import checks
 from anchor_jax.data.dataset import Dataset
 from anchor_jax.data.streaming import MODES
 from anchor_jax.errors import UserError
@@ -21,8 +22,11 @@ def photographs(image_shape: tuple[int, ...], num: int = 360) -> Dataset:
       `Dataset` of the classes "china" and "flower", in turn.
 
     Raises:
-      UserError: C is neither 1 nor 3.
+      UserTypeError: `image_shape` is no tuple, or `num` no integer.
+      UserError: `image_shape` is not H, W and C, C is neither 1 nor 3, or `num` is below 2.
     """
+    checks.image_shape("image_shape", image_shape)
+    num = checks.count("num", num, least=2)
     from sklearn.datasets import load_sample_images  # takes a second to import
 
     height, width, channels = image_shape

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.lib.format import open_memmap, read_array
 
+from anchor_jax import checks
 from anchor_jax.data.corruptions import SEVERITIES
 from anchor_jax.data.dataset import Dataset, reading, validated
 from anchor_jax.data.sources import is_image, numbered_classes, open_stream, subfolders, tfds_data_dir
@@ -83,9 +84,13 @@ def open_corrupted(
       tfds_dir: see `open_spec`.
 
     Raises:
+      UserTypeError: an argument is of the wrong type.
       UserError: a malformed spec, files that cannot be read, a missing severity, other numbers of examples in some
         severities, classes or images that are not the run's, missing or wrong labels.
     """
+    checks.text("spec", spec)
+    checks.image_shape("image_shape", image_shape)
+    checks.several("label_names", label_names)
     match = re.fullmatch(r"tfds:([^@:/]+)(?:@(.+))?|(npy|folder):(.+)", spec)
     if not match:
         allowed = f"tfds:NAME[@SPLIT] ({', '.join(CORRUPTED_TFDS)}), npy:PATH, folder:PATH"

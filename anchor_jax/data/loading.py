@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from anchor_jax import checks
 from anchor_jax.config import Config
 from anchor_jax.data.dataset import Dataset, first_of
 from anchor_jax.data.sources import load, open_stream
@@ -106,8 +107,12 @@ def select_rows(labels: np.ndarray, size: int, *, per_class: bool = False, seed:
       int32 [size] (or [N]): distinct rows in ascending order.
 
     Raises:
+      UserTypeError: `labels` are no array, or `size` or `seed` no integer.
       UserError: `size` is negative, above N, or below the number of classes when `per_class` is set.
     """
+    checks.array("labels", labels, "real", "[N]")
+    checks.integer("size", size)
+    checks.count("seed", seed, least=0)
     num_rows = len(labels)
     if not 0 <= size <= num_rows:
         raise UserError(f"anchoring.bank_size={size}; allowed: 0 (all) to {num_rows}, the size of the data")

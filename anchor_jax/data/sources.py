@@ -1,6 +1,7 @@
 """Labelled images, whole or as a stream: scikit-learn's digits, TFDS, a folder of images or an .npz file."""
 
 import difflib
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from anchor_jax import errors
+from anchor_jax import checks, errors
 from anchor_jax.data.cache import cached
 from anchor_jax.data.dataset import Dataset, check_classes, opened_npz, reading, validated
 from anchor_jax.data.decoding import Encoded, Example, decode_all, mode_of
@@ -28,6 +29,14 @@ class _Request(NamedTuple):
     path: str
     image_size: int
     crop_fraction: float
+
+
+def _request(split: str, name: str, path: str | os.PathLike[str], image_size: int, crop_fraction: float) -> _Request:
+    checks.text("split", split)
+    checks.text("name", name)
+    checks.path("path", path)
+    checks.number("crop_fraction", crop_fraction, high=math.inf)
+    return _Request(split, name, os.fspath(path), checks.integer("image_size", image_size), crop_fraction)
 
 
 def load(
@@ -61,9 +70,10 @@ def load(
       `Dataset` with images uint8 [N, H, W, C] and labels int32 [N].
 
     Raises:
+      UserTypeError: an argument is of the wrong type.
       UserError: an unknown source, data set or split, a data set that is not prepared, or unusable files.
     """
-    found, where = _opened(source, _Request(split, name, os.fspath(path), image_size, crop_fraction))
+    found, where = _opened(source, _request(split, name, path, image_size, crop_fraction))
     if isinstance(found, Encoded):
         found = cached(found, decode_all, os.fspath(cache_dir or ""))
     return _sized(validated(found, where), source, image_size)
@@ -98,7 +108,7 @@ def open_stream(
     Raises:
       UserError: as `load` does; for damaged images, sizes and labels when their batch is asked for.
     """
-    found, where = _opened(source, _Request(split, name, os.fspath(path), image_size, crop_fraction))
+    found, where = _opened(source, _request(split, name, path, image_size, crop_fraction))
     if isinstance(found, Dataset):
         return stream_of(_sized(validated(found, where), source, image_size), title or where)
     check_classes(found.label_names, found.title)
@@ -119,12 +129,13 @@ def open_encoded(
     Raises:
       UserError: another source, fewer than two classes, or as `load` does.
     """
-    if source in _SOURCES and source not in _ENCODED:
+    checks.known("data source", source, _SOURCES)
+    if source not in _ENCODED:
         raise UserError(
             f"source '{source}' is no stream of encoded images; allowed: {', '.join(_ENCODED)}; for a set that fits "
             "into memory set config.data.streaming=False"
         )
-    found, _ = _opened(source, _Request(split, name, os.fspath(path), image_size, crop_fraction))
+    found, _ = _opened(source, _request(split, name, path, image_size, crop_fraction))
     assert isinstance(found, Encoded)
     check_classes(found.label_names, found.title)
     return found
@@ -163,8 +174,7 @@ def _hidden(path: Path) -> bool:
 
 def _opened(source: str, request: _Request) -> tuple[Dataset | Encoded, str]:
     """What a source has, and what a message calls it."""
-    if source not in _SOURCES:
-        raise errors.unknown("data source", source, _SOURCES)
+    checks.known("data source", source, _SOURCES)
     size, fraction = request.image_size, request.crop_fraction
     if size < 0:
         raise UserError(f"data.image_size={size}; allowed: 0 (the stored size) or a number of pixels")

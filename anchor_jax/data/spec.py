@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from anchor_jax import checks
 from anchor_jax.data.anomalies import photographs
 from anchor_jax.data.sources import open_images, open_stream
 from anchor_jax.data.streaming import MODES, Stream, fitted, of_classes_that_occur, stream_of, with_classes
@@ -59,8 +60,13 @@ def open_spec(
       `Stream` named after the data set, and after the split if it is given.
 
     Raises:
+      UserTypeError: an argument is of the wrong type.
       UserError: a malformed spec, a set that `open_stream` refuses, images of another shape, other classes.
     """
+    checks.text("spec", spec)
+    checks.image_shape("image_shape", image_shape)
+    if label_names is not None:
+        checks.several("label_names", label_names)
     stream = fitted(_opened(spec, image_shape, default_split, tfds_dir, crop_fraction), image_shape)
     return with_classes(stream, label_names) if label_names else stream
 

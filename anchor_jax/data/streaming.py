@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
+from anchor_jax import checks
 from anchor_jax.data.dataset import Dataset, first_of, validated_labels
 from anchor_jax.data.decoding import Encoded, decode_batches, shape_of
 from anchor_jax.errors import UserError
@@ -78,7 +79,13 @@ class Stream:
 
 
 def stream_of(dataset: Dataset, name: str) -> Stream:
-    """A data set in memory as a stream of views of its arrays."""
+    """A data set in memory as a stream of views of its arrays.
+
+    Raises:
+      UserTypeError: `dataset` is none, or `name` no string.
+    """
+    checks.instance("dataset", dataset, Dataset, "data.load")
+    checks.text("name", name)
     images, labels, label_names = dataset
     return stream_of_rows(images.__getitem__, labels, label_names, images.shape[1:], name)
 
@@ -156,8 +163,11 @@ def class_rows(
       int32 `[classes of the set]`, to which the logits are restricted; None if the classes are the same.
 
     Raises:
+      UserTypeError: the names are no tuples.
       UserError: a class of the set is none of the run's.
     """
+    checks.several("label_names", label_names)
+    checks.several("run_label_names", run_label_names)
     if label_names == run_label_names:
         return None
     numbers = [str(number) for number in range(len(run_label_names))]

@@ -15,9 +15,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from anchor_jax import checks, processes
 from anchor_jax import config as configuration
-from anchor_jax import processes
-from anchor_jax.errors import UserError, unknown
+from anchor_jax.errors import UserError
 from anchor_jax.evaluation import found as on_disk
 from anchor_jax.evaluation.found import TRANSDUCED, Found
 from anchor_jax.evaluation.report import SECTIONS, write_report
@@ -34,7 +34,7 @@ _FEW = 4  # names that are told one by one
 
 
 def evaluate(
-    workdir: Path,
+    workdir: str | os.PathLike[str],
     suites: tuple[str, ...] = ("clean",),
     num_references: tuple[int, ...] = (1, 10),
     step: int | str = "latest",
@@ -64,11 +64,17 @@ def evaluate(
       found before on the same checkpoint.
 
     Raises:
+      UserTypeError: an argument is of the wrong type.
       UserError: no such run, checkpoint, suite or number of references, or the data do not fit the run.
     """
+    checks.path("workdir", workdir)
+    workdir = Path(workdir)
+    checks.several("suites", suites)
+    checks.several("num_references", num_references)
     if not suites or not num_references:
         raise UserError("suites and num_references must each name at least one; got none")
     options = options or Options()
+    checks.instance("options", options, Options, "evaluation.Options()")
     _check_names(suites, options)
     this_run = run.load(workdir)
     config = this_run.config.evaluation
@@ -133,8 +139,7 @@ def _show(folder: Path, name: str, num_references: tuple[int, ...]) -> None:
 
 def _check_names(suites: tuple[str, ...], options: Options) -> None:
     for suite in suites:
-        if suite not in SUITES:
-            raise unknown("suite", suite, SUITES)
+        checks.known("suite", suite, SUITES)
     transducible = [name for name, suite in SUITES.items() if suite.by_any_protocol]
     if options.protocol == "blt" and (others := [suite for suite in suites if suite not in transducible]):
         raise UserError(f"suite '{others[0]}' has no protocol 'blt'; those that have it: {', '.join(transducible)}")

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from anchor_jax import checks
 from anchor_jax.data import Dataset, Stream, load_test, open_spec, open_test, stream_of
-from anchor_jax.errors import UserError, unknown
+from anchor_jax.errors import UserError
 from anchor_jax.evaluation.examples import Examples, examine, examine_pairs
 from anchor_jax.evaluation.temperature import fit_temperature, held_out_of
 from anchor_jax.evaluation.transduction import Transduction, transduction_of
@@ -52,11 +53,11 @@ class Options:
     seed: int = 0
 
     def __post_init__(self):
-        if self.protocol not in PROTOCOLS:
-            raise unknown("protocol", self.protocol, PROTOCOLS)
+        checks.known("protocol", self.protocol, PROTOCOLS)
+        for name in ("corruptions", "shift", "ood", "probe"):
+            checks.several(name, getattr(self, name))
         for name, least in (("blt_references", 0), ("draws", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"{name} must be at least {least}; got {getattr(self, name)}")
+            checks.count(name, getattr(self, name), least)
 
 
 class Finding(NamedTuple):

@@ -5,8 +5,9 @@ in float32. B is the number of examples in the whole set and C the number of cla
 areas are not averages over examples, so none of these may be averaged over batches: reduce each batch with
 `outcomes`, join the columns, and ask `summary_of` once.
 
-What is wrong with a shape or a dtype is refused always; NaN and values out of range are refused wherever
-the values can be seen, that is outside `jit`. Under `jit` such values give numbers without meaning.
+A wrong dtype is refused always, as a `UserTypeError`, and so is a wrong shape, as a `UserError`; NaN and values out
+of range are refused, as a `UserError`, wherever the values can be seen: those that are traced under `jit` cannot, and
+give numbers without meaning.
 """
 
 from anchor_jax.metrics.calibration import (

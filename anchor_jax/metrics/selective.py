@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from anchor_jax.metrics import checks
+from anchor_jax.metrics import columns
 from anchor_jax.metrics.ranking import ranked
 
 
@@ -33,10 +33,10 @@ def risk_coverage(confidence: ArrayLike, correct: ArrayLike) -> RiskCoverage:
       `RiskCoverage`, from the most confident example alone to all of them.
 
     Raises:
-      ValueError: `confidence` holds NaN, `correct` something else than 0 and 1, or a shape does not fit.
-      TypeError: `confidence` is not floating.
+      UserError: `confidence` holds NaN, `correct` something else than 0 and 1, or a shape does not fit.
+      UserTypeError: `confidence` is not floating.
     """
-    confidence, correct = checks.judged(confidence, correct, -np.inf, np.inf)
+    confidence, correct = columns.judged(confidence, correct, -np.inf, np.inf)
     _, right = ranked(confidence, correct)
     accepted = jnp.arange(1, len(right), dtype=jnp.float32)
     return RiskCoverage(accepted / len(confidence), (accepted - right[1:]) / accepted)
@@ -71,5 +71,5 @@ def excess_aurc(confidence: ArrayLike, correct: ArrayLike) -> jax.Array:
     Returns:
       float32 `[]` in [0, 1), 0 but for rounding where the ranking is the best; higher is worse.
     """
-    confidence, correct = checks.judged(confidence, correct, -np.inf, np.inf)
+    confidence, correct = columns.judged(confidence, correct, -np.inf, np.inf)
     return aurc(confidence, correct) - aurc(correct.astype(jnp.float32), correct)

@@ -8,17 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from anchor_jax.metrics import checks
+from anchor_jax import checks
+from anchor_jax.metrics import columns
 from anchor_jax.metrics.calibration import (
     adaptive_calibration_error,
     calibration_error,
     reliability_bins,
     smooth_ece,
 )
+from anchor_jax.metrics.columns import Column
 from anchor_jax.metrics.scores import in_top, log_losses, squared_distances, top_class
 from anchor_jax.metrics.selective import aurc
-
-Column = jax.Array | np.ndarray
 
 
 class Outcomes(NamedTuple):
@@ -49,11 +49,11 @@ def outcomes(probs: ArrayLike, labels: ArrayLike) -> Outcomes:
       `Outcomes` of B rows; `in_top5` is None where C is below 6.
 
     Raises:
-      ValueError: `probs` holds NaN or a value outside [0, 1], `labels` one outside [0, C), or a shape does
+      UserError: `probs` holds NaN or a value outside [0, 1], `labels` one outside [0, C), or a shape does
         not fit.
-      TypeError: `probs` is not floating, or `labels` not integer.
+      UserTypeError: `probs` is not floating, or `labels` not integer.
     """
-    return _outcomes(*checks.predictions("probs", probs, labels))
+    return _outcomes(*columns.predictions("probs", probs, labels))
 
 
 def summary_of(outcomes: Outcomes, num_bins: int = 15) -> dict[str, jax.Array]:
@@ -70,9 +70,10 @@ def summary_of(outcomes: Outcomes, num_bins: int = 15) -> dict[str, jax.Array]:
       the accuracies alone.
 
     Raises:
-      ValueError: a column holds NaN or a value out of its range, or its shape is not that of `confidence`.
-      TypeError: a column of numbers is not floating, or `num_bins` is not an integer.
+      UserError: a column holds NaN or a value out of its range, or its shape is not that of `confidence`.
+      UserTypeError: `outcomes` are no `Outcomes`, a column of numbers is not floating, or `num_bins` no integer.
     """
+    checks.instance("outcomes", outcomes, Outcomes, "metrics.outcomes")
     return _summary_of(_checked(outcomes), checks.count("num_bins", num_bins))
 
 
@@ -88,8 +89,8 @@ def summary(probs: ArrayLike, labels: ArrayLike, num_bins: int = 15) -> dict[str
       As `summary_of`; `top5_accuracy` is there from 6 classes on.
 
     Raises:
-      ValueError: as `outcomes`, or `num_bins` is below 1.
-      TypeError: as `outcomes`, or `num_bins` is not an integer.
+      UserError: as `outcomes`, or `num_bins` is below 1.
+      UserTypeError: as `outcomes`, or `num_bins` is not an integer.
     """
     num_bins = checks.count("num_bins", num_bins)
     return _summary_of(outcomes(probs, labels), num_bins)
@@ -121,12 +122,12 @@ def _summary_of(outcomes: Outcomes, num_bins: int) -> dict[str, jax.Array]:
 
 
 def _checked(outcomes: Outcomes) -> Outcomes:
-    confidence, correct = checks.judged(outcomes.confidence, outcomes.correct)
+    confidence, correct = columns.judged(outcomes.confidence, outcomes.correct)
     shape = confidence.shape
     return Outcomes(
         confidence,
         correct,
-        None if outcomes.in_top5 is None else checks.flags("in_top5", outcomes.in_top5, shape),
-        checks.numbers("nll", outcomes.nll, shape, 0, np.inf),
-        checks.numbers("brier", outcomes.brier, shape, 0, np.inf),
+        None if outcomes.in_top5 is None else columns.flags("in_top5", outcomes.in_top5, shape),
+        columns.numbers("nll", outcomes.nll, shape, 0, np.inf),
+        columns.numbers("brier", outcomes.brier, shape, 0, np.inf),
     )

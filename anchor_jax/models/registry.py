@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 
-from anchor_jax.errors import UserError, unknown
+from anchor_jax import checks
+from anchor_jax.errors import UserError, UserTypeError, unknown
 from anchor_jax.models.layers import Classifier
 from anchor_jax.models.mlp import MLP
 from anchor_jax.models.regnet import RegNetY
@@ -67,22 +68,24 @@ def create(
       **options: of the family, its attributes: such as `width` and `stem` of "resnet18" or `hidden` of "mlp".
 
     Raises:
-      UserError: the name, the dtype or an option is unknown or of the wrong kind, or `num_classes` is below 2.
+      UserTypeError: the name or the dtype is no string, `num_classes` no integer, or `remat` not bool.
+      UserError: the name, the dtype or an option is unknown, an option is of the wrong kind, or `num_classes` below 2.
     """
-    if name not in MODELS:
-        raise unknown("model", name, MODELS)
-    if dtype not in DTYPES:
-        raise unknown("dtype", dtype, DTYPES)
-    if num_classes < 2:
-        raise UserError(f"num_classes must be at least 2, got {num_classes}")
+    checks.known("model", name, MODELS)
+    checks.known("dtype", dtype, DTYPES)
+    num_classes = checks.count("num_classes", num_classes, least=2)
+    if not isinstance(remat, bool):
+        raise UserTypeError(f"remat must be True or False, got {checks.described(remat)}")
     family, differing = MODELS[name]
     fields = {field.name: field for field in dataclasses.fields(family) if field.name not in _NO_OPTIONS}
     for option, value in options.items():
         if option not in fields:
             raise unknown(f"option of model '{name}'", option, fields)
         kind = _unmet(fields[option].type, value)
-        if kind and value != fields[option].default:
-            raise UserError(f"option '{option}' of model '{name}' must be {kind}; got {value!r}")
+        default = fields[option].default
+        told = checks.described(value) if hasattr(value, "shape") else repr(value)
+        if kind and not (type(value) is type(default) and value == default):
+            raise UserError(f"option '{option}' of model '{name}' must be {kind}; got {told}")
     return family(num_classes, DTYPES[dtype], axis_name, remat, **differing | options)
 
 
@@ -90,7 +93,7 @@ def _unmet(kind: Any, value: Any) -> str | None:
     """What a value of this type would have to be, if it is not."""
     if typing.get_origin(kind) is Literal:
         choices = typing.get_args(kind)
-        return None if value in choices else f"one of {', '.join(choices)}"
+        return None if isinstance(value, str) and value in choices else f"one of {', '.join(choices)}"
     if kind is bool:
         return None if isinstance(value, bool) else "True or False"
     if kind is float:

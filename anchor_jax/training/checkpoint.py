@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from anchor_jax import parallel, processes
+from anchor_jax import checks, parallel, processes
 from anchor_jax.config import Config
 from anchor_jax.errors import DamagedData, UserError
 from anchor_jax.training.fingerprint import all_finite, fingerprints
@@ -217,8 +217,11 @@ def restore_variables(workdir: Path, config: Config, like: Any, which: int | str
     "latest" is the newest that can be read; there is a warning for each that cannot.
 
     Raises:
+      UserTypeError: `which` is neither an integer nor a string.
       UserError: there is no such checkpoint, it is damaged, or it does not fit the model.
     """
+    if not isinstance(which, str):
+        which = checks.integer("step", which)
     if not (workdir / "checkpoints").is_dir():
         raise UserError(f"no checkpoint in '{workdir}' yet; train first")
     item = AVERAGE if config.training.ema_decay else VARIABLES

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from anchor_jax import models, parallel
+from anchor_jax import checks, models, parallel
 from anchor_jax.data import Normalization
 from anchor_jax.models.layers import Classifier
 from anchor_jax.predictor import Predictor, compile_network
@@ -25,8 +25,10 @@ def load_predictor(workdir: str | os.PathLike[str], step: int | str | None = Non
         training set out.
 
     Raises:
+      UserTypeError: `workdir` is no path, or `step` neither an integer nor a string.
       UserError: there is no run or no such checkpoint, or it is damaged.
     """
+    checks.path("workdir", workdir)
     _, predictor = load_checkpoint(run.load(Path(workdir)), step)
     return predictor
 

@@ -4,6 +4,7 @@ from functools import partial
 
 import jax
 
+from anchor_jax import checks
 from anchor_jax.config import Config
 from anchor_jax.data.augmentation.crops import mirror, padded_crop, resized_crop
 from anchor_jax.data.augmentation.erasing import erased
@@ -41,8 +42,12 @@ def augmented(keys: jax.Array, images: jax.Array, config: Config, pictures: jax.
       uint8 `[B, H, W, C]`.
 
     Raises:
-      UserError: a policy for images of another number of channels, "pixmix" without pictures that fit the images.
+      UserTypeError: `keys` are no keys, or the images are not uint8.
+      UserError: there are not as many keys as images; a policy for images of another number of channels, "pixmix"
+        without pictures that fit the images.
     """
+    checks.array("images", images, "uint8", "[B, H, W, C]")
+    checks.keys("keys", keys, len(images))
     policy = _policy(config, images.shape[1:], pictures)
 
     def one(key, image):

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from anchor_jax import checks
 from anchor_jax.data.augmentation.boxes import NUM_NUMBERS, inside, random_box
 
 _AREAS = (0.02, 0.33)  # of that of the image
@@ -19,7 +20,14 @@ def erased(keys: jax.Array, x: jax.Array, prob: float) -> jax.Array:
 
     Returns:
       float32 `[B, H, W, C]`; an image of which no rectangle of ten fits, as where it is tiny, stays whole.
+
+    Raises:
+      UserTypeError: `keys` are no keys, `x` is not floating, or `prob` no number.
+      UserError: there are not as many keys as images, `x` is of another shape, or `prob` outside [0, 1].
     """
+    checks.array("x", x, "floating", "[B, H, W, C]")
+    checks.keys("keys", keys, len(x))
+    checks.number("prob", prob)
 
     def one(key, image):
         numbers = jax.random.uniform(key, (NUM_NUMBERS + 1,))

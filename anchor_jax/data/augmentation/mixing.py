@@ -1,8 +1,11 @@
 """Mixup (Zhang et al., ICLR 2018, arXiv 1710.09412) and CutMix (Yun et al., ICCV 2019, arXiv 1905.04899)."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
+from anchor_jax import checks
 from anchor_jax.data.augmentation.boxes import Box, inside
 from anchor_jax.data.augmentation.draws import whole
 from anchor_jax.errors import UserError
@@ -30,8 +33,16 @@ def mixed(
       Both mixed: λ of each example's own and 1 - λ of its partner's; λ of CutMix is what the box leaves of the image.
 
     Raises:
-      UserError: B is odd.
+      UserTypeError: `key` is no key, `x` or `targets` are not floating, or an α is no number.
+      UserError: B is odd, the shapes do not fit, or an α is below 0.
     """
+    checks.key("key", key)
+    checks.array("x", x, "floating", "[B, H, W, C]")
+    checks.array("targets", targets, "floating", "[B, classes]")
+    if len(targets) != len(x):
+        raise UserError(f"targets must have a row for each of {len(x)} examples, got shape {targets.shape}")
+    checks.number("mixup_alpha", mixup_alpha, high=math.inf)
+    checks.number("cutmix_alpha", cutmix_alpha, high=math.inf)
     if not (mixup_alpha or cutmix_alpha):
         return x, targets
     if len(x) % 2:

@@ -6,6 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from anchor_jax import checks
+from anchor_jax.errors import UserError
+
 
 class Normalization(NamedTuple):
     """Mean and standard deviation of each channel, for pixels in [0, 1]."""
@@ -15,7 +18,13 @@ class Normalization(NamedTuple):
 
 
 def measure_normalization(images: np.ndarray) -> Normalization:
-    """Mean and standard deviation of each channel over uint8 images `[N, H, W, C]`."""
+    """Mean and standard deviation of each channel over uint8 images `[N, H, W, C]`.
+
+    Raises:
+      UserTypeError: the images are not uint8.
+      UserError: they are empty or of another shape.
+    """
+    checks.array("images", images, "uint8", "[N, H, W, C]")
     values = np.arange(256) / 255
     counts = [np.bincount(images[..., c].ravel(), minlength=256) for c in range(images.shape[-1])]
     mean = [np.average(values, weights=count) for count in counts]
@@ -25,7 +34,21 @@ def measure_normalization(images: np.ndarray) -> Normalization:
 
 
 def normalize(images: jax.Array, normalization: Normalization) -> jax.Array:
-    """uint8 `[..., C]` -> float32 `[..., C]`: `(pixel / 255 - mean) / std`."""
+    """uint8 `[..., C]` -> float32 `[..., C]`: `(pixel / 255 - mean) / std`.
+
+    Raises:
+      UserTypeError: the images are not uint8, or `normalization` is none.
+      UserError: its channels are not those of the images, or a standard deviation is not above 0.
+    """
+    checks.array("images", images, "uint8", "[..., C]")
+    checks.instance("normalization", normalization, Normalization, "measure_normalization")
+    if not len(normalization.mean) == len(normalization.std) == images.shape[-1]:
+        raise UserError(
+            f"normalization must have a mean and a std for each of {images.shape[-1]} channels, got "
+            f"{len(normalization.mean)} and {len(normalization.std)}"
+        )
+    if not all(std > 0 for std in normalization.std):
+        raise UserError(f"normalization must have every std above 0, got {normalization.std}")
     mean = jnp.array(normalization.mean, jnp.float32)
     std = jnp.array(normalization.std, jnp.float32)
     return (images.astype(jnp.float32) / 255 - mean) / std

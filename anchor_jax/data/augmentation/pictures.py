@@ -5,6 +5,7 @@ import os
 import numpy as np
 from PIL import Image
 
+from anchor_jax import checks
 from anchor_jax.data.augmentation.fractals import fractals
 from anchor_jax.data.sources import open_images
 from anchor_jax.data.streaming import MODES
@@ -31,9 +32,12 @@ def mixing_pictures(folder: str | os.PathLike[str], size: int, channels: int) ->
       many evenly spaced among the sorted files.
 
     Raises:
-      UserError: another number of channels, no such folder, or no images in it, or damaged ones.
+      UserTypeError: `folder` is no path, or `size` or `channels` no integer.
+      UserError: `size` is below 1, another number of channels, no such folder, or no images in it, or damaged ones.
     """
-    if channels not in MODES:
+    checks.path("folder", folder)
+    checks.count("size", size)
+    if checks.integer("channels", channels) not in MODES:
         raise UserError(f"'pixmix' takes images of 1 or 3 channels, but those of the run have {channels}")
     size += size // 8
     most = max(MOST_BYTES // (size * size * channels), 1)

@@ -23,9 +23,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from anchor_jax import checks
 from anchor_jax.data.corruptions import blur, c_bar, digital, noise, weather
 from anchor_jax.data.corruptions.common import Corruption, luma
-from anchor_jax.errors import UserError, unknown
+from anchor_jax.errors import UserError
 
 __all__ = [
     "APPROXIMATIONS",
@@ -118,9 +119,12 @@ def corrupt(key: jax.Array, images: jax.Array | np.ndarray, name: str, severity:
       uint8 `[B, H, W, C]`.
 
     Raises:
-      UserError: an unknown name, another severity, or images of another shape or dtype.
+      UserTypeError: `key` is no key, the images are not uint8, `name` is no string or `severity` no integer.
+      UserError: there are many keys, an unknown name, another severity, or images of another shape.
     """
-    return corrupt_each(jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(len(images))), images, name, severity)
+    checks.key("key", key)
+    _check(images, name, severity)
+    return _corrupted(jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(len(images))), images, name, severity)
 
 
 def is_small(shape: tuple[int, ...]) -> bool:
@@ -130,14 +134,22 @@ def is_small(shape: tuple[int, ...]) -> bool:
 
 def corrupt_each(keys: jax.Array, images: jax.Array | np.ndarray, name: str, severity: int) -> jax.Array:
     """`corrupt` with a key `[B]` for every image, for those who number images themselves, as in a stream."""
-    if name not in _CORRUPTIONS:
-        raise unknown("corruption", name, _CORRUPTIONS)
-    if not isinstance(severity, int | np.integer) or severity not in SEVERITIES:
-        raise UserError(f"severity must be a whole number from 1 to 5; got {severity!r}")
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
-        raise UserError(f"images must be uint8 [B, H, W, 1 or 3]; got {images.dtype} {list(images.shape)}")
+    _check(images, name, severity)
+    checks.keys("keys", keys, len(images))
+    return _corrupted(keys, images, name, severity)
+
+
+def _check(images, name, severity):
+    checks.known("corruption", name, _CORRUPTIONS)
+    checks.count("severity", severity, SEVERITIES[0], SEVERITIES[-1])
+    checks.array("images", images, "uint8", "[B, H, W, C]")
+    if images.shape[3] not in (1, 3):
+        raise UserError(f"images must have 1 or 3 channels, [B, H, W, C]; got shape {images.shape}")
     if min(images.shape[1:3]) < _LEAST:
         raise UserError(f"images must have at least {_LEAST} x {_LEAST} pixels; got {list(images.shape[1:3])}")
+
+
+def _corrupted(keys, images, name, severity):
     return _corrupt(_CORRUPTIONS[name].apply, keys, images, _prepared(name, severity, images.shape[1:3]))
 
 

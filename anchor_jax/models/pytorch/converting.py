@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from anchor_jax.errors import UserError, unknown
+from anchor_jax import checks
+from anchor_jax.errors import UserError, UserTypeError
 from anchor_jax.models.layers import Classifier
 from anchor_jax.models.pytorch.names import NAMES, SOURCES, Names, Third
 from anchor_jax.models.registry import MODELS, create
@@ -54,10 +55,13 @@ def from_torch(
       as many input channels as the network's, and there are as many positions.
 
     Raises:
+      UserTypeError: `name` or `source` is no string, `state_dict` no mapping of names to tensors, or `num_classes` no
+        integer.
       UserError: the model, the source or an option is unknown, or a tensor is missing, left over or of another shape.
     """
     tables = _tables(name, source)
-    tensors = _unwrapped({key: _array(tensor) for key, tensor in state_dict.items()})
+    checks.instance("state_dict", state_dict, Mapping, "torch.nn.Module.state_dict()")
+    tensors = _unwrapped({key: _array(key, tensor) for key, tensor in state_dict.items()})
     if num_classes is None:
         num_classes = _shape_of(("head", "bias"), tables, tensors, default=(2,))[0]
     stem: dict[str, Any] = {}
@@ -86,20 +90,25 @@ def to_torch(name: str, variables: Mapping[str, Any], source: str, **options: An
       Name -> `torch.Tensor`.
 
     Raises:
+      UserTypeError: `name` or `source` is no string, or `variables` no mapping of mappings of arrays.
       UserError: the model, the source or an option is unknown, the variables are of another model, or PyTorch is not
         installed.
     """
+    arrays = to_arrays(name, variables, source, **options)
     try:
         import torch
     except ImportError as error:
         raise UserError("to_torch needs PyTorch, which is not installed: pip install torch") from error
-    return {key: torch.tensor(array) for key, array in to_arrays(name, variables, source, **options).items()}
+    return {key: torch.tensor(array) for key, array in arrays.items()}
 
 
 def to_arrays(name: str, variables: Mapping[str, Any], source: str, **options: Any) -> Tensors:
     """As `to_torch`, with arrays in place of tensors; PyTorch is not needed."""
     tables = _tables(name, source)
-    ours = {path: np.asarray(variable) for path, variable in flatten_dict(dict(variables)).items()}
+    checks.instance("variables", variables, Mapping, "model.init")
+    ours = {
+        path: _array("/".join(map(str, path)), variable) for path, variable in flatten_dict(dict(variables)).items()
+    }
     try:
         num_classes = len(ours["params", "head", "bias"])
         side = len(ours["params", "stem_conv", "kernel"]) if MODELS[name][0] is ResNet else 3
@@ -123,22 +132,26 @@ def to_arrays(name: str, variables: Mapping[str, Any], source: str, **options: A
 
 def _tables(name: str, source: str) -> tuple[Names, ...]:
     """The tables of a model's family and a source."""
-    if name not in MODELS:
-        raise unknown("model", name, MODELS)
-    if source not in SOURCES:
-        raise unknown("source", source, SOURCES)
+    checks.known("model", name, MODELS)
+    checks.known("source", source, SOURCES)
     sources = NAMES.get(MODELS[name][0], {})
     if source not in sources:
         raise UserError(f"{source} has no '{name}'; allowed sources: {', '.join(sources) or 'none'}")
     return sources[source]
 
 
-def _array(tensor: Any) -> np.ndarray:
-    """A tensor of PyTorch or an array as an array, float32 where it is not of whole numbers."""
+def _array(key: Any, tensor: Any) -> np.ndarray:
+    """A tensor of PyTorch or an array as an array, float32 where it is not of whole numbers; `key` is its name."""
+    if not isinstance(key, str) or not hasattr(tensor, "dtype"):
+        raise UserTypeError(
+            f"weights must be tensors or arrays by their names, got {type(tensor).__name__} as {key!r}; of a "
+            "checkpoint that holds more, give the state dictionary alone"
+        )
     if hasattr(tensor, "detach"):
         tensor = tensor.detach().cpu()
         tensor = (tensor.float() if tensor.is_floating_point() else tensor).numpy()  # NumPy has no bfloat16
     array = np.asarray(tensor)
+    checks.array(f"tensor '{key}'", array, "real", "[...]")
     return array if np.issubdtype(array.dtype, np.integer) else array.astype(np.float32)
 
 
@@ -160,7 +173,9 @@ def _shape_of(path: Path, tables: Iterable[Names], tensors: Tensors, *, default:
 def _shapes(model: Classifier) -> dict[Path, Shape]:
     """The shapes of all variables of a model, for some number of channels and positions."""
     side = 2 * getattr(model, "patch_size", 16)
-    variables: Any = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, side, side, 3)))
+    variables: Any = jax.eval_shape(
+        model.init, jax.eval_shape(jax.random.key, 0), jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    )
     flat: Any = flatten_dict(variables)
     return {path: leaf.shape for path, leaf in flat.items()}
 
