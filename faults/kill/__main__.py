@@ -3,10 +3,10 @@
     python -m faults.kill --json kill.json
 
 A run is trained and evaluated once undisturbed. Then the same run is killed, in turn, at moments of every kind: while
-it starts, steps, evaluates, writes a checkpoint or deletes one, while eval.py works, and amid the write of a file. After
-each kill the same command is given again. In the end both must be the same: arrays of all checkpoints bit by bit, lines
-of metrics.jsonl, what TensorBoard shows, results of eval.py, names of all files. What the kills have left in the cache
-must serve one more run, which is to be the same, too. The exit status is 0 only if all of that holds.
+it starts, steps, evaluates, writes a checkpoint or deletes one, while eval.py works, and amid the write of a file.
+After each kill the same command is given again. In the end both must be the same: arrays of all checkpoints bit by bit,
+lines of metrics.jsonl, what TensorBoard shows, results of eval.py, names of all files. What the kills have left in the
+cache must serve one more run, which is to be the same, too. The exit status is 0 only if all of that holds.
 """
 
 import collections

@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 from anchor_jax.errors import UserError
 from faults import forked
 
-CONFIG = "faults/kill/small_run.py"
+CONFIG = "faults/small_run.py"
 TEST_EVERY = 5  # one image of so many is for testing
 
 
@@ -54,9 +54,14 @@ class Victim:
     @cached_property
     def commands(self) -> dict[str, tuple[object, ...]]:
         """The command lines; one that was killed is started again just so."""
-        train = ("train.py", f"--config={CONFIG}:{self.model}", f"--config.data.path={self.folder / 'digits'}")
+        changes = {
+            "data.source": "folder",
+            "data.path": self.folder / "digits",
+            "training.total_epochs": self.epochs,
+        }
+        changed = (f"--config.{key}={value}" for key, value in changes.items())
         return {
-            "train.py": (*train, f"--config.training.total_epochs={self.epochs}", f"--workdir={self.workdir}"),
+            "train.py": ("train.py", f"--config={CONFIG}:{self.model}", *changed, f"--workdir={self.workdir}"),
             "eval.py": ("eval.py", f"--workdir={self.workdir}", "--num_references=1,10"),
         }
 

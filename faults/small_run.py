@@ -1,7 +1,4 @@
-"""The run that is killed: handwritten digits, with everything on that a checkpoint may hold; `:mlp` is a smaller one.
-
-Its data are the folder that `victim.write_digits` writes: give it as --config.data.path.
-"""
+"""The run that is hurt: handwritten digits, with everything on that a checkpoint may hold; `:mlp` is a smaller one."""
 
 from anchor_jax.config import Config, base
 
@@ -9,7 +6,7 @@ from anchor_jax.config import Config, base
 def get_config(model: str = "resnet18") -> Config:
     """Of a ResNet of one block, which has batch statistics, or of an "mlp"."""
     config = base()
-    config.data.source = "folder"
+    config.data.source = "digits"
     config.augmentation.crop_padding = 1
     config.model.name = model
     config.model.options = {"hidden": (16,)} if model == "mlp" else {"stage_sizes": (1,), "width": 8}
