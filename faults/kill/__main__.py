@@ -36,6 +36,8 @@ SEED = flags.DEFINE_integer("seed", 0, "Of the order of the kills and their mome
 MODEL = flags.DEFINE_enum("model", "resnet18", ["resnet18", "mlp"], "What is trained.")
 AIMS = flags.DEFINE_list("aims", [], "Kinds of moments, of training first; all in turn by default.")
 
+TRIES = 10  # of one kill
+
 
 def main() -> None:
     """Train and evaluate undisturbed, then disturbed, then with the cache that is left; compare."""
@@ -91,24 +93,27 @@ def _in_turn(named: dict[str, Aim], rng: np.random.Generator) -> Iterator[tuple[
 
 
 def _one_kill(victim, evaluated, named, rng) -> dict[str, Any]:
-    """Kill a command once.
+    """Kill a command once; one that ends before that is started anew.
 
     Raises:
-      UserError: it ended before it could be killed, or failed.
+      UserError: it failed, or nothing is left for it to do.
     """
     name, aim = named
-    attempt = Attempt(victim, time.time(), evaluated)
-    code, seconds = strike(attempt, aim, rng)
-    if code >= 0:
-        raise UserError(f"{aim.command} ended with {code} before it was killed ({name}): {victim.said()[-1000:]}")
-    return {
-        "aim": name,
-        "found": found(attempt, aim.command),
-        "file_cut_off": attempt.is_replacing(),
-        "signal": signal.Signals(-code).name,
-        "seconds": round(seconds, 3),
-        "step": attempt.newest_checkpoint(),
-    }
+    for _ in range(TRIES):
+        attempt = Attempt(victim, evaluated)
+        code, seconds = strike(attempt, aim, rng)
+        if code < 0:
+            return {
+                "aim": name,
+                "found": found(attempt, aim.command),
+                "file_cut_off": attempt.is_replacing(),
+                "signal": signal.Signals(-code).name,
+                "seconds": round(seconds, 3),
+                "step": attempt.newest_checkpoint(),
+            }
+        if code > 0:
+            raise UserError(f"{aim.command} failed with {code}, started for a kill ({name}): {victim.said()[-1000:]}")
+    raise UserError(f"{aim.command} came to its end {TRIES} times before it could be killed ({name}); try another seed")
 
 
 def _debris(cache: Path) -> list[str]:

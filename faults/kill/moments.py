@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,15 +13,20 @@ from faults.kill.victim import Victim
 
 POLL_SECONDS = 0.001
 _TEMPORARY = ".orbax-checkpoint-tmp"
-_PARTS = ("_CHECKPOINT_METADATA", "average", "metrics", "opt_state", "variables")  # of a whole checkpoint
+_PARTS = {"_CHECKPOINT_METADATA", "average", "metrics", "opt_state", "variables"}  # of a whole checkpoint
 
 
-class Attempt(NamedTuple):
-    """A command under way."""
+class Attempt:
+    """A command that is about to start, on what may have been left by one that was killed.
 
-    victim: Victim
-    started: float  # of `time.time`
-    evaluated: Set[int]  # steps at which the run evaluates
+    Args:
+      victim: the run.
+      evaluated: the steps at which it evaluates.
+    """
+
+    def __init__(self, victim: Victim, evaluated: Set[int]):
+        self.victim, self.started, self._evaluated = victim, time.time(), evaluated
+        self._left = {*self._being_replaced(), *self._being_deleted()}
 
     def is_stepping(self) -> bool:
         """Whether train.py has told of a step."""
@@ -30,32 +35,38 @@ class Attempt(NamedTuple):
     def is_evaluating(self) -> bool:
         """Whether train.py is on its way from the last step before an evaluation to its result."""
         last = _last_line(self.victim.workdir / "metrics.jsonl")
-        return "train/loss" in last and last["step"] in self.evaluated
+        return "train/loss" in last and last["step"] in self._evaluated
 
     def is_saving(self) -> bool:
         """Whether a checkpoint is being written."""
-        return any(_TEMPORARY in folder.name for folder in _folders(self.victim))
+        return any(_TEMPORARY in folder.name for folder in self._checkpoints())
 
     def is_deleting(self) -> bool:
         """Whether a part of a checkpoint is gone already."""
-        return any(
-            _TEMPORARY not in folder.name and not set(_PARTS) <= {part.name for part in _entries(folder)}
-            for folder in _folders(self.victim)
-        )
+        return not self._left.issuperset(self._being_deleted())
 
     def is_replacing(self) -> bool:
         """Whether a file is being written that will replace another."""
-        places = (self.victim.workdir, self.victim.cache)
-        return any(is_incomplete(file) for place in places for file in place.rglob("incomplete-*"))
+        return not self._left.issuperset(self._being_replaced())
 
     def is_reporting(self) -> bool:
         """Whether eval.py has begun to write."""
-        results = (self.victim.workdir / "eval").rglob("*.*")
-        return any(_changed(file) > self.started for file in results)
+        return any(_changed(file) > self.started for file in (self.victim.workdir / "eval").rglob("*.*"))
 
     def newest_checkpoint(self) -> int | None:
         """Its step; None where there is none yet."""
-        return max((int(folder.name) for folder in _folders(self.victim) if folder.name.isdigit()), default=None)
+        return max((int(folder.name) for folder in self._checkpoints() if folder.name.isdigit()), default=None)
+
+    def _checkpoints(self) -> list[Path]:
+        return _entries(self.victim.workdir / "checkpoints")
+
+    def _being_deleted(self) -> list[Path]:
+        complete = [folder for folder in self._checkpoints() if _TEMPORARY not in folder.name]
+        return [folder for folder in complete if not _PARTS.issubset(part.name for part in _entries(folder))]
+
+    def _being_replaced(self) -> list[Path]:
+        places = (self.victim.workdir, self.victim.cache)
+        return [file for place in places for file in place.rglob("*") if is_incomplete(file)]
 
 
 class Aim(NamedTuple):
@@ -72,7 +83,7 @@ def aims(command: str, seconds: float) -> dict[str, Aim]:
     """By name, those at a command that takes so many seconds undisturbed."""
     if command == "eval.py":
         return {
-            "eval start": Aim(command, within=seconds),
+            "eval start": Aim(command, within=seconds / 2),
             "eval results": Aim(command, Attempt.is_reporting, within=seconds / 4),
             "eval file": Aim(command, most_bytes=2**14),
         }
@@ -108,26 +119,23 @@ def strike(attempt: Attempt, aim: Aim, rng: np.random.Generator) -> tuple[int, f
     fatal_byte = round(2 ** rng.uniform(9, np.log2(aim.most_bytes))) if aim.most_bytes else None
     delay = rng.uniform(0, aim.within)
     process = attempt.victim.start(aim.command, fatal_byte)
-    while process.is_alive() and (fatal_byte or not aim.begun(attempt)):
-        time.sleep(POLL_SECONDS)
-    if not fatal_byte:
-        process.join(delay)
+    try:
+        while process.is_alive() and (fatal_byte or not aim.begun(attempt)):
+            time.sleep(POLL_SECONDS)
+        process.join(None if fatal_byte else delay)
+    finally:
         process.kill()
     process.join()
     assert process.exitcode is not None
     return process.exitcode, time.time() - attempt.started
 
 
-def _folders(victim: Victim) -> Iterator[Path]:
-    return _entries(victim.workdir / "checkpoints")
-
-
-def _entries(folder: Path) -> Iterator[Path]:
+def _entries(folder: Path) -> list[Path]:
     """What is in a folder, which may be gone by now."""
     try:
-        yield from list(folder.iterdir())
+        return list(folder.iterdir())
     except FileNotFoundError:
-        return
+        return []
 
 
 def _changed(file: Path) -> float:

@@ -9,10 +9,11 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto import event_pb2
 
 _OF_TIME = ("images_per_second", "input_wait", "seconds")  # what no two runs share
 _MOST_TOLD = 5
+_PROTOCOL: Any = event_pb2  # whose classes are made when it is imported
 
 
 def differences(clean: Path, hurt: Path) -> dict[str, list[str]]:
@@ -60,7 +61,7 @@ def _events(workdir: Path) -> dict[str, list[float]]:
     shown: list[tuple[str, int, float]] = []
     for file in sorted((workdir / "tensorboard").glob("events.*")):
         for event in _events_of(file):
-            if event.session_log.status == SessionLog.START:
+            if event.session_log.status == _PROTOCOL.SessionLog.START:
                 shown = [each for each in shown if each[1] < event.step]
             shown += [(value.tag, event.step, value.simple_value) for value in event.summary.value]
     values: dict[str, list[float]] = {}
@@ -77,7 +78,7 @@ def _events_of(file: Path) -> Iterator[Any]:
         record = content[place + 12 : place + 12 + length]
         if len(record) < length:
             return
-        yield Event.FromString(record)
+        yield _PROTOCOL.Event.FromString(record)
         place += 12 + length + 4
 
 

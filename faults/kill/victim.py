@@ -6,6 +6,7 @@ import shutil
 from functools import cached_property
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -20,7 +21,7 @@ TEST_EVERY = 5  # one image of so many is for testing
 
 def write_digits(folder: Path) -> None:
     """The digits of scikit-learn as images of a folder, so that they are decoded, and then kept in the cache."""
-    digits = load_digits()
+    digits: Any = load_digits()
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
     for row, (image, label) in enumerate(zip(images, digits.target, strict=True)):
         file = folder / ("train" if row % TEST_EVERY else "test") / str(label) / f"{row}.png"
