@@ -37,16 +37,20 @@ def _unlike(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[str]:
             yield f"{kind}: {len(names) - _MOST_TOLD} more"
 
 
-def _checkpoints(workdir: Path) -> dict[str, tuple[Any, ...]]:
-    """Shape, dtype and bytes of every array of every checkpoint."""
-    arrays = {}
+def _checkpoints(workdir: Path) -> dict[str, Any]:
+    """Shape, dtype and bytes of every array of every checkpoint; what is wrong with one that cannot be read."""
+    arrays: dict[str, Any] = {}
     with ocp.PyTreeCheckpointer() as checkpointer:
         for item in (workdir / "checkpoints").glob("[0-9]*/*/_METADATA"):
-            restored = checkpointer.restore(item.parent.absolute())
+            item_name = str(item.parent.relative_to(workdir / "checkpoints"))
+            try:
+                restored = checkpointer.restore(item.parent.absolute())
+            except ValueError as error:  # of one that is there in part
+                arrays[item_name] = str(error)
+                continue
             for place, leaf in jax.tree_util.tree_leaves_with_path(restored):
-                name = f"{item.parent.relative_to(workdir / 'checkpoints')}{jax.tree_util.keystr(place)}"
                 array = np.asarray(leaf)
-                arrays[name] = array.shape, array.dtype, array.tobytes()
+                arrays[f"{item_name}{jax.tree_util.keystr(place)}"] = array.shape, array.dtype, array.tobytes()
     return arrays
 
 
