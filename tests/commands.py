@@ -4,23 +4,17 @@
 devices yet: seconds less for each of the many commands that end in a mistake.
 """
 
-import multiprocessing
 import os
-import runpy
-import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).parents[1]
-TIMEOUT_SECONDS = 300
+from faults import forked
+from faults.forked import ROOT as ROOT
 
-_warm = multiprocessing.get_context("forkserver")
-_warm.set_forkserver_preload(
-    ["anchor_jax.command", "anchor_jax.comparison", "anchor_jax.evaluation", "anchor_jax.training.loop"]
-)
+TIMEOUT_SECONDS = 300
 
 
 class Done(NamedTuple):
@@ -49,8 +43,7 @@ def quick_command(*arguments: object, **environment: str) -> Done:
     with tempfile.TemporaryDirectory() as scratch:
         out, err = (Path(scratch) / name for name in ("out", "err"))
         settings = environment_of_command(**environment)
-        process = _warm.Process(target=_become, args=(tuple(map(str, arguments)), settings, str(out), str(err)))
-        process.start()
+        process = forked.started(arguments, settings, out, err)
         process.join(TIMEOUT_SECONDS)
         if process.is_alive():
             process.kill()
@@ -58,22 +51,3 @@ def quick_command(*arguments: object, **environment: str) -> Done:
             raise TimeoutError(f"{arguments} took more than {TIMEOUT_SECONDS} s: {err.read_text()}")
         assert process.exitcode is not None
         return Done(process.exitcode, out.read_text(), err.read_text())
-
-
-def _become(arguments, environment, out, err):
-    """Inside a forked process: be the command."""
-    for descriptor, file in ((1, out), (2, err)):
-        opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(opened, descriptor)
-    sys.stdout, sys.stderr = (os.fdopen(descriptor, "w", buffering=1) for descriptor in (1, 2))
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # which the server of forks ignores
-    os.chdir(ROOT)
-    os.environ.clear()
-    os.environ.update(environment)
-    if arguments[0] == "-m":
-        sys.argv = list(arguments[1:])
-        runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
-    else:
-        sys.argv = list(arguments)
-        sys.path[0] = str(ROOT)
-        runpy.run_path(arguments[0], run_name="__main__")

@@ -2,6 +2,7 @@
 
 import json
 import struct
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,8 @@ def _unlike(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[str]:
 def _checkpoints(workdir: Path) -> dict[str, Any]:
     """Shape, dtype and bytes of every array of every checkpoint; what is wrong with one that cannot be read."""
     arrays: dict[str, Any] = {}
-    with ocp.PyTreeCheckpointer() as checkpointer:
+    with ocp.PyTreeCheckpointer() as checkpointer, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sharding info not provided")  # that which was saved is what is asked for
         for item in (workdir / "checkpoints").glob("[0-9]*/*/_METADATA"):
             item_name = str(item.parent.relative_to(workdir / "checkpoints"))
             try:

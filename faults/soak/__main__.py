@@ -9,49 +9,24 @@ in 1,000 steps, by the slope of a straight line, and the others not at all: thei
 above that in the second. The exit status is 0 only if all of that holds.
 """
 
-import gc
-import os
-import statistics
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
-from unittest import mock
 
-import jax
-import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
 from anchor_jax import command
 from anchor_jax.data import load_train
 from anchor_jax.errors import UserError
-from anchor_jax.training import checkpoint
 from anchor_jax.training.loop import train
 from benchmarks.measuring import Result, report
-
-MIB = 2**20
+from faults.soak.holding import UNITS, Sample, grown, growth, sampled
 
 CONFIG = config_flags.DEFINE_config_file("config", "faults/small_run.py:mlp", "What is trained.")
 JSON = flags.DEFINE_string("json", None, "The result file.")
 STEPS = flags.DEFINE_integer("steps", 20_000, "Of training.", lower_bound=1)
 LOOKS = flags.DEFINE_integer("looks", 50, "Checkpoints, evaluations and samples.", lower_bound=20)
 MOST_GROWTH = flags.DEFINE_float("most_growth", 0.5, "Of memory, in MiB in 1,000 steps.", lower_bound=0)
-
-
-class Sample(NamedTuple):
-    """What the process held after a step."""
-
-    step: int
-    memory: float  # MiB, resident, that no file backs
-    arrays: int  # of JAX, alive
-    array_memory: float  # MiB
-    descriptors: int  # open
-    threads: int  # but for those of tensorstore, whose number comes and goes
-
-
-UNITS = {"memory": "MiB", "arrays": "1", "array_memory": "MiB", "descriptors": "1", "threads": "1"}
 
 
 def main() -> None:
@@ -64,58 +39,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as workdir, sampled() as samples:
         train(config, Path(workdir))
     _judge(samples)
-
-
-@contextmanager
-def sampled() -> Iterator[list[Sample]]:
-    """What this process holds before each checkpoint that it saves, once the one before is on disk."""
-    samples: list[Sample] = []
-    save = checkpoint.save
-
-    def look_and_save(checkpoints, state, *rest):
-        checkpoints.wait_until_finished()
-        samples.append(_sample(int(state.step)))
-        save(checkpoints, state, *rest)
-
-    with mock.patch.object(checkpoint, "save", look_and_save):
-        yield samples
-
-
-def _sample(step: int) -> Sample:
-    gc.collect()
-    arrays = jax.live_arrays()
-    return Sample(
-        step,
-        memory=_memory(),
-        arrays=len(arrays),
-        array_memory=sum(array.nbytes for array in arrays) / MIB,
-        descriptors=len(os.listdir("/proc/self/fd")),
-        threads=sum(file.read_text() != "ts_pool_worker\n" for file in Path("/proc/self/task").glob("*/comm")),
-    )
-
-
-def _memory() -> float:
-    """MiB of this process that no file backs, since pages of files come and go as the system likes."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("RssAnon:")[1].split()[0]) / 1024
-
-
-def growth(samples: list[Sample]) -> float:
-    """Of memory over all but the first tenth, by a straight line: MiB in 1,000 steps."""
-    steps, memory = zip(*((1e-3 * it.step, it.memory) for it in samples[len(samples) // 10 :]), strict=True)
-    return float(np.polyfit(steps, memory, 1)[0])
-
-
-def grown(samples: list[Sample]) -> list[str]:
-    """What else is more in the last tenth than in the second, by the median."""
-    tenth = len(samples) // 10
-    before, after = samples[tenth : 2 * tenth], samples[-tenth:]
-    return [
-        name
-        for name in UNITS
-        if name != "memory"
-        and statistics.median(getattr(it, name) for it in after) > statistics.median(getattr(it, name) for it in before)
-    ]
 
 
 def _judge(samples: list[Sample]) -> None:
