@@ -109,7 +109,8 @@ def _one_kill(victim, evaluated, named, rng) -> dict[str, Any]:
                 "file_cut_off": attempt.is_replacing(),
                 "signal": signal.Signals(-code).name,
                 "seconds": round(seconds, 3),
-                "step": attempt.newest_checkpoint(),
+                "newest_checkpoint": attempt.newest_checkpoint(),
+                "warnings": [line for line in victim.said().splitlines() if line.startswith("warning: ")],
             }
         if code > 0:
             raise UserError(f"{aim.command} failed with {code}, started for a kill ({name}): {victim.said()[-1000:]}")
