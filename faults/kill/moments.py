@@ -32,6 +32,11 @@ class Attempt:
         """Whether train.py has told of a step."""
         return "\nstep " in self.victim.said()
 
+    def is_only_stepping(self) -> bool:
+        """Whether train.py makes steps, with all compiled, and does nothing else."""
+        is_warm = "test accuracy" in self.victim.said()
+        return is_warm and not (self.is_evaluating() or self.is_saving() or self.is_deleting())
+
     def is_evaluating(self) -> bool:
         """Whether train.py is on its way from the last step before an evaluation to its result."""
         last = _last_line(self.victim.workdir / "metrics.jsonl")
@@ -91,7 +96,7 @@ def aims(command: str, seconds: float) -> dict[str, Aim]:
         "cache file": Aim(command, most_bytes=2**16, with_empty_cache=True),
         "cold start": Aim(command, within=seconds / 4, with_empty_cache=True),
         "start": Aim(command, within=seconds / 8),
-        "steps": Aim(command, Attempt.is_stepping, within=0.5),
+        "steps": Aim(command, Attempt.is_only_stepping),
         "evaluation": Aim(command, lambda it: it.is_stepping() and it.is_evaluating(), within=0.02),
         "checkpoint": Aim(command, lambda it: it.is_stepping() and it.is_saving(), within=0.2),
         "deletion": Aim(command, lambda it: it.is_stepping() and it.is_deleting()),
