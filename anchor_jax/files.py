@@ -1,8 +1,9 @@
 """Files that are either there whole or not at all, and those that can be made again."""
 
 import contextlib
+import fcntl
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,18 +11,51 @@ from filelock import FileLock, Timeout
 
 from anchor_jax.errors import UserError
 
+_INCOMPLETE = "incomplete-"
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to; it takes the place of `path` once all is written, in one step, or never."""
+    """A path to write to; it takes the place of `path` once all is written, in one step, or never.
+
+    It is beside `path` and ends in the same name. What a process left there that was killed while it wrote is removed;
+    what another one is writing is left alone.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # a folder beside the final place: on the same disk, so that the move is atomic, and gone after any failure
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix="incomplete-") as scratch:
-        incomplete = Path(scratch) / path.name
+    _remove_abandoned(path.parent)
+    incomplete, held = _begun(path)
+    try:
         yield incomplete
         with incomplete.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(incomplete, path)
+    finally:
+        incomplete.unlink(missing_ok=True)
+        os.close(held)
+
+
+def is_incomplete(file: Path) -> bool:
+    """Whether a file is being written by `replacing`, or was when its process was killed."""
+    return file.name.startswith(_INCOMPLETE)
+
+
+def _begun(path: Path) -> tuple[Path, int]:
+    """A new file, and the descriptor by which it is locked until that is closed or this process is no more."""
+    while True:
+        incomplete = path.with_name(f"{_INCOMPLETE}{secrets.token_hex(4)}-{path.name}")
+        held = os.open(incomplete, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        with contextlib.suppress(OSError):  # some disks of a network know no locks: there nothing is ever removed
+            fcntl.flock(held, fcntl.LOCK_EX)
+        if incomplete.exists():  # nobody took it for abandoned before it was locked
+            return incomplete, held
+        os.close(held)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    for file in folder.glob(f"{_INCOMPLETE}*"):
+        with contextlib.suppress(OSError), file.open("r+b") as opened:  # it may be gone, or belong to somebody else
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.unlink()
 
 
 @contextlib.contextmanager

@@ -5,24 +5,19 @@ devices yet: seconds less for each of the many commands that end in a mistake.
 """
 
 import contextlib
-import multiprocessing
 import os
-import runpy
-import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).parents[1]
-TIMEOUT_SECONDS = 300
+from faults import forked
+from faults.forked import ROOT as ROOT
 
-_warm = multiprocessing.get_context("forkserver")
-_warm.set_forkserver_preload(
-    ["anchor_jax.command", "anchor_jax.comparison", "anchor_jax.evaluation", "anchor_jax.training.loop"]
-)
+TIMEOUT_SECONDS = 300
 
 
 class Done(NamedTuple):
@@ -49,7 +44,7 @@ def command(*arguments: object, **environment: str) -> Done:
 class Running(NamedTuple):
     """A command that goes on beside the test."""
 
-    process: multiprocessing.process.BaseProcess
+    process: BaseProcess
     out: Path
     err: Path
 
@@ -75,8 +70,7 @@ def running(*arguments: object, **environment: str) -> Iterator[Running]:
         out.touch()
         err.touch()
         settings = environment_of_command(**environment)
-        process = _warm.Process(target=_become, args=(tuple(map(str, arguments)), settings, str(out), str(err)))
-        process.start()
+        process = forked.started(arguments, settings, out, err)
         try:
             yield Running(process, out, err)
         finally:
@@ -88,22 +82,3 @@ def quick_command(*arguments: object, **environment: str) -> Done:
     """Run a script, or "-m" and a module, on one device; what JAX reads when it is imported is as in the test."""
     with running(*arguments, **environment) as process:
         return process.ended()
-
-
-def _become(arguments, environment, out, err):
-    """Inside a forked process: be the command."""
-    for descriptor, file in ((1, out), (2, err)):
-        opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(opened, descriptor)
-    sys.stdout, sys.stderr = (os.fdopen(descriptor, "w", buffering=1) for descriptor in (1, 2))
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # which the server of forks ignores
-    os.chdir(ROOT)
-    os.environ.clear()
-    os.environ.update(environment)
-    if arguments[0] == "-m":
-        sys.argv = list(arguments[1:])
-        runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
-    else:
-        sys.argv = list(arguments)
-        sys.path[0] = str(ROOT)
-        runpy.run_path(arguments[0], run_name="__main__")

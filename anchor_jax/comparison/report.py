@@ -20,7 +20,7 @@ from anchor_jax.comparison.wording import suite_title, title
 from anchor_jax.errors import UserError
 from anchor_jax.evaluation import found
 from anchor_jax.evaluation.report.page import embedded, metric_of, section_of
-from anchor_jax.files import replacing
+from anchor_jax.files import is_incomplete, replacing
 
 KIND = "anchor_jax comparison"  # how a comparison's JSON is known again
 JSON, CSV, HTML = "compare.json", "compare.csv", "compare.html"
@@ -49,7 +49,7 @@ def check_folder(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise UserError(f"--out '{folder}' is a file; give a folder")
-    if any(folder.iterdir()) and not _holds_comparison(folder):
+    if not all(map(is_incomplete, folder.iterdir())) and not _holds_comparison(folder):
         raise UserError(f"--out '{folder}' holds other things than a comparison; give a folder that is new or empty")
 
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from anchor_jax.errors import UserError
-from anchor_jax.files import replacing
+from anchor_jax.files import is_incomplete, replacing
 
 REPORT = "report.json"  # lies beside the suites' files
 ASKED = "asked"  # the fact that holds the options which make numbers answers to one question
@@ -107,7 +107,7 @@ def read(folder: Path) -> dict[str, SuiteResult]:
     Raises:
       UserError: a file is damaged; also from `Found.arrays`, for what only shows when an array is read.
     """
-    suites = sorted(file.stem for file in folder.glob("*.json") if file.name != REPORT)
+    suites = sorted(file.stem for file in folder.glob("*.json") if file.name != REPORT and not is_incomplete(file))
     return {suite: _read_suite(folder, suite) for suite in suites}
 
 
