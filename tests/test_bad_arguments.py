@@ -430,7 +430,6 @@ RUNS = [
     kind(lambda: evaluation.evaluate("nowhere", options={"draws": 3}), "options must be Options, .* got dict"),
     kind(lambda: evaluation.Options(ood="photographs"), "ood must be a tuple, got 'photographs'"),
     kind(lambda: evaluation.Options(draws="3"), "draws must be an integer, .* got '3'"),
-    value(lambda: evaluation.Options(draws=0), "draws must be at least 1, got 0"),
     kind(lambda: parallel.mesh("2"), "num_devices must be an integer, .* got '2'"),
 ]
 
