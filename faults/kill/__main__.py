@@ -45,8 +45,8 @@ def main() -> None:
         folder = Path(scratch)
         write_digits(folder / "digits")
         clean, hurt, after = (
-            Victim(folder, name, folder / cache, MODEL.value, 2 + KILLS.value)
-            for name, cache in (("clean", "clean cache"), ("hurt", "cache"), ("after", "cache"))
+            Victim(folder, name, folder / "cache", MODEL.value, epochs=2 + KILLS.value // 4)
+            for name in ("clean", "hurt", "after")
         )
         seconds = {name: _undisturbed(clean, name) for name in clean.commands}
         kills = _kill(hurt, _evaluated(clean), seconds)
