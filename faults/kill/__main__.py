@@ -13,6 +13,7 @@ import collections
 import itertools
 import json
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -135,7 +136,7 @@ def _report(kills: list[dict[str, Any]], verdicts: dict[str, list[str]]) -> None
         print(f"{name}: {'; '.join(told) or 'the same'}")
     if JSON.value:
         content = {
-            "environment": environment(),
+            "environment": environment() | {"command": " ".join(["python -m faults.kill", *sys.argv[1:]])},
             "seed": SEED.value,
             "model": MODEL.value,
             "kills_by_moment": counts,
