@@ -13,6 +13,7 @@ import collections
 import itertools
 import json
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -45,8 +46,8 @@ def main() -> None:
         folder = Path(scratch)
         write_digits(folder / "digits")
         clean, hurt, after = (
-            Victim(folder, name, folder / cache, MODEL.value, 2 + KILLS.value)
-            for name, cache in (("clean", "clean cache"), ("hurt", "cache"), ("after", "cache"))
+            Victim(folder, name, folder / "cache", MODEL.value, epochs=2 + KILLS.value // 4)
+            for name in ("clean", "hurt", "after")
         )
         seconds = {name: _undisturbed(clean, name) for name in clean.commands}
         kills = _kill(hurt, _evaluated(clean), seconds)
@@ -135,7 +136,7 @@ def _report(kills: list[dict[str, Any]], verdicts: dict[str, list[str]]) -> None
         print(f"{name}: {'; '.join(told) or 'the same'}")
     if JSON.value:
         content = {
-            "environment": environment(),
+            "environment": environment() | {"command": " ".join(["python -m faults.kill", *sys.argv[1:]])},
             "seed": SEED.value,
             "model": MODEL.value,
             "kills_by_moment": counts,

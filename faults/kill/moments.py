@@ -11,7 +11,7 @@ import numpy as np
 from anchor_jax.files import is_incomplete
 from faults.kill.victim import Victim
 
-POLL_SECONDS = 0.001
+POLL_SECONDS = 0.003
 _TEMPORARY = ".orbax-checkpoint-tmp"
 _PARTS = {"_CHECKPOINT_METADATA", "average", "metrics", "opt_state", "record", "variables"}  # of a whole checkpoint
 

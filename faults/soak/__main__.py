@@ -9,6 +9,7 @@ in 1,000 steps, by the slope of a straight line, and the others not at all: thei
 above that in the second. The exit status is 0 only if all of that holds.
 """
 
+import sys
 import tempfile
 from pathlib import Path
 
@@ -53,7 +54,12 @@ def _judge(samples: list[Sample]) -> None:
         Result(case, "anchor_jax", name, unit, [getattr(it, name) for it in samples]) for name, unit in UNITS.items()
     ]
     results.append(Result(case, "anchor_jax", "growth_of_memory", "MiB/1,000 steps", [slope]))
-    facts = {"config": config_flags.get_config_filename(flags.FLAGS["config"]), "most_growth": MOST_GROWTH.value}
+    facts = {
+        "command": " ".join(["python -m faults.soak", *sys.argv[1:]]),
+        "config": config_flags.get_config_filename(flags.FLAGS["config"]),
+        "seed": command.loaded(CONFIG).seed,
+        "most_growth": MOST_GROWTH.value,
+    }
     report("A long run in one process", facts, results, JSON.value)
     if slope > MOST_GROWTH.value:
         more.append(f"memory by {slope:.3g} MiB in 1,000 steps (at most {MOST_GROWTH.value:g} are allowed)")
