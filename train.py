@@ -1,7 +1,5 @@
 """Train a network: python train.py --config configs/digits.py --workdir runs/digits."""
 
-from pathlib import Path
-
 from absl import flags
 from ml_collections import config_flags
 
@@ -17,7 +15,12 @@ CONFIG = config_flags.DEFINE_config_file(
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; a run that is there goes on.", required=True)
 PROFILE = flags.DEFINE_bool("profile", False, "Trace some steps into WORKDIR/profile, for TensorBoard or Perfetto.")
-flags.mark_flag_as_required("config")
+
+
+def main() -> None:
+    """Flags to values, then one call."""
+    train(command.loaded(CONFIG), command.folder("workdir", WORKDIR.value), profile=PROFILE.value)
+
 
 if __name__ == "__main__":
-    command.run(lambda: train(command.loaded(CONFIG), Path(WORKDIR.value), profile=PROFILE.value), distributed=True)
+    command.run(main, distributed=True)

@@ -19,7 +19,7 @@ CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "A step, 'latest' or 'b
 
 def main() -> None:
     """Flags to values, then one call."""
-    this_run = run.load(Path(WORKDIR.value))
+    this_run = run.load(command.folder("workdir", WORKDIR.value))
     step, predictor = load_checkpoint(this_run, command.step("checkpoint", CHECKPOINT.value))
     config = this_run.config.model
     tensors = to_arrays(config.name, predictor.variables, SOURCE.value, **config.options)
