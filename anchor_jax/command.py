@@ -207,4 +207,8 @@ def _exit(status: int, message: str) -> NoReturn:
 
 
 def _tell(kind, message):
-    print(f"{kind}: {' '.join(message.split())}", file=sys.stderr)
+    # names in data may hold what a terminal obeys, or cannot print
+    line = "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in " ".join(message.split())
+    )
+    print(f"{kind}: {line}", file=sys.stderr)

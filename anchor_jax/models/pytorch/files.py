@@ -22,8 +22,8 @@ def source_and_file(weights: str) -> tuple[str, Path]:
     Raises:
       UserError: it is of another form, or the source is unknown.
     """
-    source, colon, file = weights.partition(":")
-    if not colon or source not in SOURCES:
+    source, _, file = weights.partition(":")
+    if not file or source not in SOURCES:
         raise UserError(f"config.model.weights must be SOURCE:FILE, SOURCE of {', '.join(SOURCES)}; got '{weights}'")
     return source, Path(file)
 
@@ -76,8 +76,8 @@ def write_state_dict(file: Path, tensors: Mapping[str, np.ndarray]) -> None:
 def _load_safetensors(file):
     try:
         return safetensors.numpy.load_file(file)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise UserError(f"cannot read '{file}' ({error})") from error
+    except Exception as error:  # of many kinds on damaged files, and on types that NumPy lacks
+        raise UserError(f"cannot read '{file}' ({_reason(error)}); give an undamaged file of .safetensors") from error
 
 
 def _load_pytorch(file):
@@ -87,11 +87,14 @@ def _load_pytorch(file):
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(file, weights_only=True, map_location="cpu")
     except Exception as error:  # of many kinds on damaged files
-        reason = str(error).partition("\n")[0][:200]
         raise UserError(
-            f"cannot read '{file}' ({reason}): it is damaged, or holds more than weights, which is not run; "
+            f"cannot read '{file}' ({_reason(error)}): it is damaged, or holds more than weights, which is not run; "
             "save its state dictionary alone"
         ) from error
+
+
+def _reason(error):
+    return str(error).partition("\n")[0][:200]
 
 
 def _pytorch(file):
