@@ -56,7 +56,7 @@ def main() -> None:
         seed=SEED.value,
     )
     evaluate(
-        command.folder("workdir", WORKDIR.value),
+        command.path("workdir", WORKDIR.value),
         tuple(SUITES_ASKED.value),
         num_references,
         step,

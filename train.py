@@ -19,7 +19,7 @@ PROFILE = flags.DEFINE_bool("profile", False, "Trace some steps into WORKDIR/pro
 
 def main() -> None:
     """Flags to values, then one call."""
-    train(command.loaded(CONFIG), command.folder("workdir", WORKDIR.value), profile=PROFILE.value)
+    train(command.loaded(CONFIG), command.path("workdir", WORKDIR.value), profile=PROFILE.value)
 
 
 if __name__ == "__main__":

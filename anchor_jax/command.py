@@ -76,10 +76,10 @@ def step(flag: str, value: str) -> int | str:
     return value if value in ("latest", "best") else integer(flag, value)
 
 
-def folder(flag: str, value: str) -> Path:
-    """The folder that a flag was given."""
+def path(flag: str, value: str, what: str = "a folder") -> Path:
+    """The path that a flag was given."""
     if not value:
-        _exit(WRONG_COMMAND_LINE, f"--{flag} takes the path of a folder; got ''")
+        _exit(WRONG_COMMAND_LINE, f"--{flag} takes the path of {what}; got ''")
     return Path(value)
 
 

@@ -33,9 +33,9 @@ class Done(NamedTuple):
 
 def assert_told(done: Done, status: int, message: str) -> None:
     """A command ended in a mistake, which it told in one line that holds the message."""
-    assert message in done.stderr
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
+    assert message in done.stderr, done.stderr
+    assert done.stderr.startswith("error: "), done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
     assert done.returncode == status
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.lib.format import open_memmap, read_array
 
 from anchor_jax.data.corruptions import SEVERITIES
-from anchor_jax.data.dataset import Dataset, absolute, opened_file, reading, validated
+from anchor_jax.data.dataset import Dataset, absolute, check_regular, opened_file, reading, validated
 from anchor_jax.data.sources import is_image, numbered_classes, open_stream, subfolders, tfds_data_dir
 from anchor_jax.data.spec import CORRUPTED_TFDS, like_images_of
 from anchor_jax.data.streaming import Stream, check_same_classes, fitted, stream_of_rows, with_classes
@@ -199,6 +199,7 @@ def _npy_severities(
 
 def _mapped(file: Path) -> np.ndarray:
     with reading(f"'{file}'", _NPY_LAYOUT):
+        check_regular(file)
         return open_memmap(file, mode="r")
 
 
