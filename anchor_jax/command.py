@@ -173,7 +173,7 @@ def _parse(argv):
 def _error_in_config_file(error: flags.Error) -> BaseException | None:
     """What a config file raised, of which ml_collections makes an error of the flag with a traceback in its text."""
     wrapped = error.__context__
-    return wrapped.__context__ if str(wrapped).startswith("Error whilst parsing config file") else None
+    return wrapped.__context__ if wrapped and str(wrapped).startswith("Error whilst parsing config file") else None
 
 
 def _out_of_memory(error: Exception) -> str:
@@ -207,8 +207,6 @@ def _exit(status: int, message: str) -> NoReturn:
 
 
 def _tell(kind, message):
-    # names in data may hold what a terminal obeys, or cannot print
-    line = "".join(
-        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in " ".join(message.split())
-    )
-    print(f"{kind}: {line}", file=sys.stderr)
+    # names in data may hold what a terminal obeys, or what cannot be printed
+    told = "".join(letter if letter.isprintable() else "?" for letter in " ".join(message.split()))
+    print(f"{kind}: {told}", file=sys.stderr)
