@@ -1,7 +1,5 @@
 """Evaluate a trained run: python eval.py --workdir runs/digits --suites clean,corruptions,ood --num_references 1,10."""
 
-from pathlib import Path
-
 from absl import flags
 
 from anchor_jax import command
@@ -58,7 +56,7 @@ def main() -> None:
         seed=SEED.value,
     )
     evaluate(
-        Path(WORKDIR.value),
+        command.path("workdir", WORKDIR.value),
         tuple(SUITES_ASKED.value),
         num_references,
         step,

@@ -1,7 +1,5 @@
 """Train a network: python train.py --config configs/digits.py --workdir runs/digits."""
 
-from pathlib import Path
-
 from absl import flags
 from ml_collections import config_flags
 
@@ -20,13 +18,17 @@ PROFILE = flags.DEFINE_bool("profile", False, "Trace some steps into WORKDIR/pro
 ACCEPT_CHANGES = flags.DEFINE_list(
     "accept_changes", [], "Keys in which a run that goes on may differ from how it began; 'data': the training set."
 )
-flags.mark_flag_as_required("config")
 
 
 def main() -> None:
     """Flags to values, then one call."""
     accept_changes = tuple(ACCEPT_CHANGES.value)
-    train(command.loaded(CONFIG), Path(WORKDIR.value), profile=PROFILE.value, accept_changes=accept_changes)
+    train(
+        command.loaded(CONFIG),
+        command.path("workdir", WORKDIR.value),
+        profile=PROFILE.value,
+        accept_changes=accept_changes,
+    )
 
 
 if __name__ == "__main__":

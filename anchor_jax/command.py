@@ -9,6 +9,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
@@ -71,6 +72,8 @@ def run(main: Callable[..., object], *, arguments: bool = False, distributed: bo
                 raise
             _fail(f"{error.strerror}: '{error.filename}'; see to the disk, then start the same command again")
         except Exception as error:
+            if out_of_memory := _out_of_memory(error):
+                _fail(out_of_memory)
             if not processes.are_many():
                 raise
             _end_all(error)
@@ -91,10 +94,19 @@ def step(flag: str, value: str) -> int | str:
     return value if value in ("latest", "best") else integer(flag, value)
 
 
+def path(flag: str, value: str, what: str = "a folder") -> Path:
+    """The path that a flag was given."""
+    if not value:
+        _exit(WRONG_COMMAND_LINE, f"--{flag} takes the path of {what}; got ''")
+    return Path(value)
+
+
 def loaded(flag: flags.FlagHolder[Config]) -> Config:
     """The config of a config-file flag; the file is read when it is first looked at."""
+    if not flag.present:
+        _exit(WRONG_COMMAND_LINE, f"--{flag.name} must have a value, a file of configs/; see --help")
     try:
-        flag.value.items()
+        config.flatten(flag.value)
     except Exception as error:  # the file is code, which may fail in any way
         _cannot_load(error.__cause__ or error)
     return flag.value
@@ -163,21 +175,42 @@ def _showwarning(message, category, *_):
 
 def _parse(argv):
     for argument in argv[1:]:
-        override = re.match(r"--?config\.([^=]+)", argument)
+        override = re.match(r"--?config\.([^=]*)", argument)
         if override and not config.is_known(override[1]):
             _exit(WRONG_COMMAND_LINE, config.unknown_key(override[1]))
     try:
         return flags.FLAGS(argv)
     except flags.Error as error:
+        if in_config_file := _error_in_config_file(error):
+            _cannot_load(in_config_file)
         _exit(WRONG_COMMAND_LINE, f"{error}; see --help")
-    except Exception as error:  # the config file is code, which may fail in any way
+    except (Exception, SystemExit) as error:  # the config file is code, which may end in any way
         _cannot_load(error)
 
 
+def _error_in_config_file(error: flags.Error) -> BaseException | None:
+    """What a config file raised, of which ml_collections makes an error of the flag with a traceback in its text."""
+    wrapped = error.__context__
+    return wrapped.__context__ if wrapped and str(wrapped).startswith("Error whilst parsing config file") else None
+
+
+def _out_of_memory(error: Exception) -> str:
+    """What to say of an error that tells of too little memory, of the device or the host; "" of any other."""
+    of_device = isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+    if not of_device and not isinstance(error, MemoryError):
+        return ""
+    return (
+        f"out of memory ({(str(error).splitlines() or ['none left'])[0]}); take a smaller batch or model, more "
+        "config.training.accumulation_steps, or for large sets config.data.streaming"
+    )
+
+
 def _cannot_load(error):
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     # a locked ConfigDict tells of all fields there are, and then of the nearest
-    reason = re.sub(r"Other fields present:.*\n", "", str(error).strip("'").replace("\\n", "\n"))
-    _exit(FAILED, f"cannot load the config file ({type(error).__name__}): {reason}")
+    reason = re.sub(r"Other fields present:.*\n", "", text.strip('"').replace("\\n", "\n"))
+    mend = "its get_config() must return base() of anchor_jax.config, with what differs"
+    _exit(FAILED, f"cannot load the config file ({type(error).__name__}: {reason}); {mend}")
 
 
 def _unraisablehook(unraisable):
@@ -192,4 +225,6 @@ def _exit(status: int, message: str) -> NoReturn:
 
 
 def _tell(kind, message):
-    print(f"{kind}: {' '.join(message.split())}", file=sys.stderr)
+    # names in data may hold what a terminal obeys, or what cannot be printed
+    told = "".join(letter if letter.isprintable() else "?" for letter in " ".join(message.split()))
+    print(f"{kind}: {told}", file=sys.stderr)

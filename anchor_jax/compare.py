@@ -16,7 +16,7 @@ NUM_REFERENCES = flags.DEFINE_integer(
 
 def main(*runs: str) -> None:
     """Flags to values, then one call."""
-    compare(tuple(map(Path, runs)), Path(OUT.value), tuple(SUITES.value), NUM_REFERENCES.value)
+    compare(tuple(map(Path, runs)), command.path("out", OUT.value), tuple(SUITES.value), NUM_REFERENCES.value)
 
 
 if __name__ == "__main__":

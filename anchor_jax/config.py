@@ -4,7 +4,9 @@ An experiment in `configs/` starts from `base()` and changes what differs. Keys 
 """
 
 import difflib
-import math
+import re
+import reprlib
+from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -139,6 +141,11 @@ _CHOICES = {
     "training.sharding": ("replicated", "fsdp"),
 }
 
+_MAX_EPOCHS = 1_000_000  # so that steps can be counted
+_MAX_INTEGER, _MAX_FLOAT = 2**31 - 1, 3.4e38  # of int32 and float32
+
+_TEXTS = ("optimizer.frozen",)  # tuples of strings; all others are of numbers
+
 # key -> least and greatest value; None: no bound
 _RANGES = {
     "seed": (0, 2**32 - 1),
@@ -146,11 +153,11 @@ _RANGES = {
     "data.image_size": (0, None),
     "data.crop_fraction": (0.05, 1),
     "data.label_noise": (0, 1),
-    "data.workers": (0, None),
+    "data.workers": (0, 1_000),
     "data.repeats": (1, None),
     "data.max_damaged": (0, 1),
     "augmentation.crop_padding": (0, None),
-    "augmentation.num_operations": (1, None),
+    "augmentation.num_operations": (1, 100),
     "augmentation.magnitude": (0, 30),
     "augmentation.erasing_prob": (0, 1),
     "augmentation.mixup_alpha": (0, None),
@@ -161,13 +168,14 @@ _RANGES = {
     "optimizer.learning_rate": (0, None),
     "optimizer.momentum": (0, 1),
     "optimizer.weight_decay": (0, None),
-    "optimizer.warmup_epochs": (0, None),
+    "optimizer.warmup_epochs": (0, _MAX_EPOCHS),
     "optimizer.final_learning_rate": (0, None),
     "optimizer.warmup_from": (0, 1),
     "optimizer.decay_factor": (0, 1),
     "optimizer.clip_norm": (0, None),
     "optimizer.layer_decay": (0, 1),
     "training.batch_size": (1, None),
+    "training.total_epochs": (0, _MAX_EPOCHS),
     "training.label_smoothing": (0, 1),
     "training.accumulation_steps": (1, None),
     "training.ema_decay": (0, 1),
@@ -177,7 +185,7 @@ _RANGES = {
     "evaluation.num_references": (1, None),
     "evaluation.saved_references": (1, None),
     "evaluation.chunk_size": (0, None),
-    "evaluation.num_bins": (1, None),
+    "evaluation.num_bins": (1, 10_000),
     "checkpoint.keep": (1, None),
     "logging.every_steps": (0, None),
 }
@@ -198,6 +206,8 @@ def validate(config: Config) -> None:
     for key in known:
         if key not in given:
             raise UserError(f"config.{key} is missing; start the config from anchor_jax.config.base()")
+    for key, value in given.items():
+        _check_type(key, value)
     for key, choices in _CHOICES.items():
         if given[key] not in choices:
             raise UserError(f"config.{key} must be one of {', '.join(choices)}; got {given[key]!r}")
@@ -209,14 +219,14 @@ def validate(config: Config) -> None:
     for key in _ABOVE_ZERO:
         if not given[key] > 0:
             raise UserError(f"config.{key} must be above 0; got {given[key]}")
-    if not (given["training.total_epochs"] > 0 or (given["training.total_epochs"] == 0 and given["model.weights"])):
+    if not given["training.total_epochs"] and not given["model.weights"]:
         raise UserError(
             "config.training.total_epochs must be above 0, or 0 with config.model.weights; got "
             f"{given['training.total_epochs']}"
         )
     for key, value in given.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"config.{key} must be finite; got {value}")
+        if any(isinstance(number, float) and not abs(number) <= _MAX_FLOAT for number in _numbers(value)):
+            raise UserError(f"config.{key} must be finite, and no larger than float32 holds; got {value}")
     group_size, batch_size = given["anchoring.group_size"], given["training.batch_size"]
     if group_size and batch_size % group_size:
         raise UserError(
@@ -234,16 +244,68 @@ def validate(config: Config) -> None:
         )
     if any(not s > 0 for s in given["data.std"]):
         raise UserError(f"config.data.std must be above 0; got {given['data.std']}")
+    milestones = given["optimizer.milestones_epochs"]
+    if any(not 0 <= epoch <= _MAX_EPOCHS for epoch in milestones):
+        raise UserError(f"config.optimizer.milestones_epochs must be in [0, {_MAX_EPOCHS}]; got {milestones}")
+
+
+def _check_type(key: str, value: Any) -> None:
+    """Refuse a value of another type than the default of its key; a whole number serves as a float."""
+    if key in _defaults():
+        expected, fits = _type_of(key, value)
+    else:
+        expected, fits = "a number, a string, True, False or a tuple of such", _is_plain(value)
+    if not fits:
+        raise UserError(f"config.{key} must be {expected}; got {reprlib.repr(value)} ({type(value).__name__})")
+    if key != "seed" and any(abs(number) > _MAX_INTEGER for number in _numbers(value) if isinstance(number, int)):
+        raise UserError(f"config.{key} must be no larger than {_MAX_INTEGER}; got {reprlib.repr(value)}")
+
+
+def _type_of(key: str, value: Any) -> tuple[str, bool]:
+    """What a value must be, and whether it is that."""
+    match _defaults()[key]:
+        case bool():
+            return "True or False", isinstance(value, bool)
+        case int():
+            return "a whole number", isinstance(value, int) and not isinstance(value, bool)
+        case float():
+            return "a number", _is_number(value)
+        case str():
+            return "a string", isinstance(value, str)
+        case _ if key in _TEXTS:
+            return "a tuple of strings", isinstance(value, tuple) and all(isinstance(part, str) for part in value)
+        case _:
+            return "a tuple of numbers", isinstance(value, tuple) and all(map(_is_number, value))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value comes back from JSON as it was, but for lists in the place of tuples."""
+    return isinstance(value, str | int | float) or (isinstance(value, tuple) and all(map(_is_plain, value)))
+
+
+def _numbers(value: Any) -> Iterator[int | float]:
+    """The numbers in a value, which may be one, or a tuple of them."""
+    for part in value if isinstance(value, tuple) else (value,):
+        if isinstance(part, tuple):
+            yield from _numbers(part)
+        elif _is_number(part):
+            yield part
 
 
 def is_known(key: str) -> bool:
     """Whether `base()` has a key, such as "anchoring.mask_prob"; the options of a model are its own affair."""
-    return key in _defaults() or key.startswith("model.options.")
+    return key in _defaults() or re.fullmatch(r"model\.options\.\w+", key) is not None
 
 
 def unknown_key(key: str) -> str:
     """What to say of a key that `base()` does not have: the nearest valid one."""
     known = _defaults()
+    if inner := [name for name in known if name.startswith(f"{key}.")]:
+        return f"config key '{key}' is a group of keys; give one of them, such as '{inner[0]}'"
     nearest = difflib.get_close_matches(key, known, n=1, cutoff=0)[0]
     return f"unknown config key '{key}'; did you mean '{nearest}' (default {known[nearest]!r})?"
 

@@ -1,7 +1,5 @@
 """Weights of a run for PyTorch: python -m anchor_jax.to_torch --workdir runs/c10 --out c10.safetensors."""
 
-from pathlib import Path
-
 from absl import flags
 
 from anchor_jax import command
@@ -19,12 +17,13 @@ CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "A step, 'latest' or 'b
 
 def main() -> None:
     """Flags to values, then one call."""
-    this_run = run.load(Path(WORKDIR.value))
+    out = command.path("out", OUT.value, "a new file")
+    this_run = run.load(command.path("workdir", WORKDIR.value))
     step, predictor = load_checkpoint(this_run, command.step("checkpoint", CHECKPOINT.value))
     config = this_run.config.model
     tensors = to_arrays(config.name, predictor.variables, SOURCE.value, **config.options)
-    write_state_dict(Path(OUT.value), tensors)
-    print(f"{len(tensors):,} tensors of step {step} in {OUT.value}")
+    write_state_dict(out, tensors)
+    print(f"{len(tensors):,} tensors of step {step} in {out}")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,14 @@ class Done(NamedTuple):
     stderr: str
 
 
+def assert_told(done: Done, status: int, message: str) -> None:
+    """A command ended in a mistake, which it told in one line that holds the message."""
+    assert message in done.stderr, done.stderr
+    assert done.stderr.startswith("error: "), done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.returncode == status
+
+
 def environment_of_command(**changes: str) -> dict[str, str]:
     """That of the test, but for the flags which give it eight devices."""
     return {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"} | changes

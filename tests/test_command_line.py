@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from commands import ROOT, command, quick_command
+from commands import ROOT, assert_told, command, quick_command
 
 TRAIN = ("train.py", "--config", "configs/digits.py")
 
@@ -126,13 +126,6 @@ MISTAKES = {
     "K": ((*TRAIN, "--workdir=x", "--config.evaluation.num_references=0"), "num_references must be at least 1; got 0"),
     "no run": (("eval.py", "--workdir=nowhere"), "no run in 'nowhere'"),
 }
-
-
-def assert_told(done, status, message):
-    assert done.returncode == status
-    assert message in done.stderr
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("case", WRONG_COMMAND_LINES)

@@ -159,10 +159,10 @@ def test_cifar_experiments_are_the_protocol_of_the_paper():
         ("training.total_epochs", 0.0, r"total_epochs must be above 0, or 0 with config.model.weights; got 0.0"),
         ("training.label_smoothing", 2.0, r"label_smoothing must be in \[0, 1\]; got 2.0"),
         ("evaluation.num_references", 0, r"num_references must be at least 1; got 0"),
-        ("evaluation.num_bins", 0, r"num_bins must be at least 1; got 0"),
+        ("evaluation.num_bins", 0, r"num_bins must be in \[1, 10000\]; got 0"),
         ("checkpoint.keep", 0, r"keep must be at least 1; got 0"),
         ("data.std", (0.5, 0.0, 0.5), r"data.std must be above 0"),
-        ("training.total_epochs", float("inf"), r"config.training.total_epochs must be finite; got inf"),
+        ("training.total_epochs", float("inf"), r"config.training.total_epochs must be in \[0, 1000000\]; got inf"),
         ("data.validation_fraction", 1.0, r"validation_fraction must be in \[0, 0.9\]; got 1.0"),
     ],
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from anchor_jax.data.dataset import Dataset, opened_npz, reading, validated
+from anchor_jax.data.dataset import Dataset, absolute, opened_npz, reading, validated
 from anchor_jax.data.decoding import Encoded
 from anchor_jax.errors import UserError
 from anchor_jax.files import cache_folder, replacing
@@ -36,7 +36,7 @@ def cached(encoded: Encoded, decode: Callable[[Encoded], tuple[np.ndarray, np.nd
 
 
 def _cache_file(encoded: Encoded, cache_dir: str) -> Path:
-    folder = Path(cache_dir).expanduser() if cache_dir else cache_folder()
+    folder = absolute(cache_dir) if cache_dir else cache_folder()
     title, image_size = encoded.title, encoded.image_size
     digest = hashlib.sha256(repr((_FORMAT, title, image_size, encoded.crop_fraction)).encode())
     for file in encoded.files:

@@ -14,7 +14,7 @@ from numpy.lib.format import open_memmap, read_array
 
 from anchor_jax import checks
 from anchor_jax.data.corruptions import SEVERITIES
-from anchor_jax.data.dataset import Dataset, reading, validated
+from anchor_jax.data.dataset import Dataset, absolute, check_regular, opened_file, reading, validated
 from anchor_jax.data.sources import is_image, numbered_classes, open_stream, subfolders, tfds_data_dir
 from anchor_jax.data.spec import CORRUPTED_TFDS, like_images_of
 from anchor_jax.data.streaming import Stream, check_same_classes, fitted, stream_of_rows, with_classes
@@ -112,7 +112,7 @@ def _found(spec: re.Match[str], tfds_dir: Path, image_shape: tuple[int, ...]) ->
     tfds_name, split, kind, path = spec.groups()
     if tfds_name:
         return tfds_name, _tfds_parts(tfds_name, split, tfds_dir, image_shape)
-    root = Path(os.path.abspath(Path(path).expanduser()))
+    root = absolute(path)
     return root.name, (_npy_parts if kind == "npy" else _folder_parts)(root, image_shape)
 
 
@@ -175,7 +175,7 @@ def _npy_parts(root: Path, image_shape: tuple[int, ...]) -> _Parts:
 
 
 def _npy_labels(file: Path) -> np.ndarray:
-    with reading(f"'{file}'", _NPY_LAYOUT), file.open("rb") as opened:
+    with reading(f"'{file}'", _NPY_LAYOUT), opened_file(file) as opened:
         labels = read_array(opened, allow_pickle=False)
     if labels.dtype.kind not in "iu" or labels.ndim != 1 or not len(labels) or len(labels) % len(SEVERITIES):
         raise UserError(f"'{file}': integers [5N] expected, got {labels.dtype} {list(labels.shape)}")
@@ -204,6 +204,7 @@ def _npy_severities(
 
 def _mapped(file: Path) -> np.ndarray:
     with reading(f"'{file}'", _NPY_LAYOUT):
+        check_regular(file)
         return open_memmap(file, mode="r")
 
 

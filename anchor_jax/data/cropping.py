@@ -15,7 +15,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from anchor_jax.data.dataset import reading
+from anchor_jax.data.dataset import opened_file, reading
 from anchor_jax.data.decoding import Example, converted, opened
 
 try:
@@ -85,8 +85,8 @@ def _central_box(width: int, height: int) -> Box:
 
 def _content(example: Example) -> bytes:
     if isinstance(example.file, Path):
-        with reading(f"image {example.where}", "replace or remove it"):
-            return example.file.read_bytes()
+        with reading(f"image {example.where}", "replace or remove it"), opened_file(example.file) as file:
+            return file.read()
     return example.file
 
 

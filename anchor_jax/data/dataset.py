@@ -1,9 +1,11 @@
 """What every source of data gives, and the reading of files that may be damaged."""
 
 import contextlib
+import os
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -34,9 +36,12 @@ def validated(dataset: Dataset, where: str) -> Dataset:
 
 
 def check_classes(label_names: tuple[str, ...], where: str) -> None:
-    """Refuse names of fewer than two classes."""
+    """Refuse names of fewer than two classes, and names that are not of one class alone."""
     if len(label_names) < 2:
         raise UserError(f"{where} has {len(label_names)} class; at least 2 are needed")
+    if len(set(label_names)) < len(label_names):
+        twice = next(name for row, name in enumerate(label_names) if name in label_names[:row])
+        raise UserError(f"two classes of {where} are called '{twice}'; give each a name of its own")
 
 
 def validated_labels(labels: np.ndarray, num_classes: int, where: str) -> np.ndarray:
@@ -63,9 +68,33 @@ def reading(what: str, mend: str) -> Iterator[None]:
         raise UserError(f"cannot read {what} ({type(error).__name__}: {reason}); {mend}") from error
 
 
+def check_regular(path: Path) -> None:
+    """Refuse a pipe or a device, whose bytes may never come or never end."""
+    if not path.is_dir() and not stat.S_ISREG(path.stat().st_mode):
+        raise OSError("it is no regular file")
+
+
+def opened_file(path: Path) -> BinaryIO:
+    """A regular file, open to be read."""
+    check_regular(path)
+    return path.open("rb")
+
+
+def absolute(path: str | os.PathLike[str]) -> Path:
+    """A path that a user gave, with "~" and ".." resolved, and links as they are.
+
+    Raises:
+      UserError: it begins with "~" and a name that is no user's.
+    """
+    try:
+        return Path(os.path.abspath(Path(path).expanduser()))
+    except RuntimeError as error:
+        raise UserError(f"there is no home folder for '{path}'; write the path in full") from error
+
+
 @contextlib.contextmanager
 def opened_npz(path: Path, mend: str) -> Iterator[Any]:
     """The arrays of an .npz file; see `reading`. No file can run code: objects are refused."""
     # np.load leaves a damaged file open if it opened it itself
-    with reading(f"'{path}'", mend), path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+    with reading(f"'{path}'", mend), opened_file(path) as file, np.load(file, allow_pickle=False) as arrays:
         yield arrays

@@ -5,6 +5,7 @@ import io
 import itertools
 import math
 import os
+import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,8 +16,14 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from anchor_jax.data.dataset import reading
+from anchor_jax.data.dataset import check_regular, reading
 from anchor_jax.errors import UserError
+
+# whatever a file is called: those that Pillow reads by itself; for others, such as EPS, it runs programs
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+
+# Pillow warns of an image that may be a decompression bomb, at 89 million pixels; here it is refused
+warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 _ROWS_PER_TASK = 64
 _BATCHES_AHEAD = 2
@@ -139,6 +146,9 @@ def mode_of(example: Example) -> str:
 @contextlib.contextmanager
 def opened(example: Example) -> Iterator[Image.Image]:
     """An image of which Pillow has read the header; every failure to read it is told as one UserError."""
-    file = io.BytesIO(example.file) if isinstance(example.file, bytes) else example.file
-    with reading(f"image {example.where}", "replace or remove it"), Image.open(file) as image:
-        yield image
+    with reading(f"image {example.where}", "replace or remove it"):
+        if isinstance(example.file, Path):
+            check_regular(example.file)
+        file = io.BytesIO(example.file) if isinstance(example.file, bytes) else example.file
+        with Image.open(file, formats=_FORMATS) as image:
+            yield image

@@ -13,7 +13,7 @@ import numpy as np
 
 from anchor_jax import checks, errors
 from anchor_jax.data.cache import cached
-from anchor_jax.data.dataset import Dataset, check_classes, opened_npz, reading, validated
+from anchor_jax.data.dataset import Dataset, absolute, check_classes, opened_npz, reading, validated
 from anchor_jax.data.decoding import Encoded, Example, decode_all, mode_of
 from anchor_jax.data.streaming import Stream, stream_of, stream_of_encoded
 from anchor_jax.errors import UserError
@@ -156,7 +156,7 @@ def open_images(
     Raises:
       UserError: no folder, or no images in it; for damaged images and sizes when their batch is asked for.
     """
-    root = Path(path).expanduser().absolute()
+    root = absolute(path)
     with reading(f"folder '{root}'", "give a folder of images"):
         os.listdir(root)  # rglob finds nothing in what is no folder
         files = sorted(file for file in root.rglob("*") if is_image(file.name) and not _hidden(file.relative_to(root)))
@@ -202,7 +202,7 @@ def _sized(dataset: Dataset, source: str, image_size: int) -> Dataset:
 def _given_path(request: _Request, expected: str) -> Path:
     if not request.path:
         raise UserError(f"data.path is empty; {expected}")
-    return Path(request.path).expanduser().absolute()
+    return absolute(request.path)
 
 
 # --- digits ---------------------------------------------------------------------------------------------
@@ -257,7 +257,7 @@ class _RecordExamples(NamedTuple):
 def tfds_data_dir(path: str) -> Path:
     """Where prepared sets are: `path`, then $TFDS_DATA_DIR, then ~/tensorflow_datasets."""
     default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return Path(path or default).expanduser().absolute()
+    return absolute(path or default)
 
 
 def _tfds_builder(name: str, data_dir: Path) -> Any:

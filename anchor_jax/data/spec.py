@@ -7,6 +7,7 @@ from typing import Any
 
 from anchor_jax import checks
 from anchor_jax.data.anomalies import photographs
+from anchor_jax.data.dataset import absolute
 from anchor_jax.data.sources import open_images, open_stream
 from anchor_jax.data.streaming import MODES, Stream, fitted, of_classes_that_occur, stream_of, with_classes
 from anchor_jax.errors import UserError
@@ -86,7 +87,7 @@ def _opened(
         stream = open_stream("tfds", split, name=what, path=tfds_dir, title=title, **like)
         return of_classes_that_occur(stream) if re.split("[/:]", what)[0] in _SUBSETS else stream
     if kind == "folder":
-        folder, split = (_absolute(what), split) if given_split else _folder_and_split(what, split)
+        folder, split = (absolute(what), split) if given_split else _folder_and_split(what, split)
         return open_stream("folder", split, path=folder, title=title, **like)
     if kind == "images":
         return open_images(what, title=title, **like)
@@ -131,9 +132,5 @@ def _check_configuration(name: str) -> None:
 
 def _folder_and_split(path: str, default_split: str) -> tuple[Path, str]:
     """The folder of splits and the split; without that split in it, a folder of classes is itself one."""
-    folder = _absolute(path)
+    folder = absolute(path)
     return (folder, default_split) if (folder / default_split).is_dir() else (folder.parent, folder.name)
-
-
-def _absolute(path: str) -> Path:
-    return Path(os.path.abspath(Path(path).expanduser()))

@@ -1,6 +1,7 @@
 """State dictionaries in files: .safetensors, and what PyTorch saves (.pth, .pt, .bin)."""
 
 import argparse
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,8 @@ def source_and_file(weights: str) -> tuple[str, Path]:
     Raises:
       UserError: it is of another form, or the source is unknown.
     """
-    source, colon, file = weights.partition(":")
-    if not colon or source not in SOURCES:
+    source, _, file = weights.partition(":")
+    if not file or source not in SOURCES:
         raise UserError(f"config.model.weights must be SOURCE:FILE, SOURCE of {', '.join(SOURCES)}; got '{weights}'")
     return source, Path(file)
 
@@ -76,21 +77,22 @@ def write_state_dict(file: Path, tensors: Mapping[str, np.ndarray]) -> None:
 def _load_safetensors(file):
     try:
         return safetensors.numpy.load_file(file)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise UserError(f"cannot read '{file}' ({error})") from error
+    except Exception as error:  # of many kinds on damaged files, and on types that NumPy lacks
+        reason = str(error).partition("\n")[0][:200]
+        raise UserError(f"cannot read '{file}' ({reason}); give an undamaged .safetensors file") from error
 
 
 def _load_pytorch(file):
     torch = _pytorch(file)
     try:
         # the arguments of the command that trained, which checkpoints hold beside weights, are plain values
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles that are not its own, which then fail
             return torch.load(file, weights_only=True, map_location="cpu")
-    except Exception as error:  # of many kinds on damaged files
-        reason = str(error).partition("\n")[0][:200]
+    except Exception as error:  # of many kinds on damaged files; some texts advise to run what is in the file
         raise UserError(
-            f"cannot read '{file}' ({reason}): it is damaged, or holds more than weights, which is not run; "
-            "save its state dictionary alone"
+            f"cannot read '{file}' ({type(error).__name__}): it is damaged, or holds more than weights, which is not "
+            "run; save its state dictionary alone"
         ) from error
 
 

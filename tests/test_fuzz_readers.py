@@ -1,0 +1,229 @@
+"""Readers and the config on input that nobody thought of: it loads, or a `UserError` says what is wrong.
+
+The examples are the same every time; `ANCHOR_JAX_FUZZ=10000` tries as many others.
+"""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from hostile import image, npz, prepared_set
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from ml_collections import ConfigDict
+
+from anchor_jax import config as configuration
+from anchor_jax.data import load
+from anchor_jax.data.decoding import Example, decoded
+from anchor_jax.errors import UserError
+from anchor_jax.evaluation import found
+from anchor_jax.models.pytorch.files import read_state_dict
+
+_MORE = int(os.environ.get("ANCHOR_JAX_FUZZ", "0"))
+
+
+def fuzzed(num_examples: int):
+    """Settings of a test that tries so many examples, always the same, or more where that is asked for."""
+    return settings(
+        max_examples=_MORE or num_examples,
+        derandomize=not _MORE,
+        deadline=None,
+        database=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture],
+    )
+
+
+def _done(action) -> bool:
+    """Whether something was done; if it was not, one line says why."""
+    try:
+        action()
+    except UserError as error:
+        message = str(error)
+    else:
+        return True
+    assert len(message.splitlines()) == 1
+    return False
+
+
+# --- the config -----------------------------------------------------------------------------------------
+
+_KEYS = sorted(configuration.flatten(configuration.base()))
+
+_SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.sampled_from([0, 1, -1, 10**30, 10**400]),
+    st.floats(),
+    st.text(max_size=8),
+    st.binary(max_size=3),
+    st.sampled_from(["sgd", "bank", "uniform", np.float32(0.5), np.int64(1), np.float64(1), np.array(1)]),
+)
+_VALUES = st.recursive(
+    _SCALARS,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.lists(inner, max_size=3).map(tuple),
+        st.dictionaries(st.sampled_from(["a", "seed", "width"]), inner, max_size=2),
+    ),
+    max_leaves=4,
+)
+
+
+def _with_values(values):
+    """A config with other values, whatever their types."""
+    content = configuration.base().to_dict()
+    for key, value in values.items():
+        *groups, last = key.split(".")
+        inner = content
+        for group in groups:
+            inner = inner[group] if isinstance(inner.get(group), dict) else inner.setdefault(f"{group}_", {})
+        inner[last] = value
+    return ConfigDict(content)
+
+
+@fuzzed(300)
+@given(st.dictionaries(st.sampled_from([*_KEYS, "model.options.width", "data", "training", "x"]), _VALUES, max_size=3))
+@example({"model.options.width": (1, ("a", (True,)))})
+@example({"data.mean": (10**400,)})
+@example({"data.std": (np.float64(0.5),)})
+@example({"optimizer.frozen": ("stem", 3)})
+def test_a_config_is_refused_or_comes_back_from_json(values):
+    given_config = _with_values(values)
+    if not _done(lambda: configuration.validate(given_config)):
+        return
+
+    def restored(value):
+        if isinstance(value, dict):
+            return {key: restored(inner) for key, inner in value.items()}
+        return tuple(map(restored, value)) if isinstance(value, list) else value
+
+    read = configuration.base()
+    read.update(restored(json.loads(json.dumps(given_config.to_dict(), allow_nan=False))))
+    assert configuration.flatten(read) == configuration.flatten(given_config)
+
+
+# --- files ----------------------------------------------------------------------------------------------
+
+
+@st.composite
+def _damages(draw):
+    """What happens to the bytes of a file: some are flipped, and it is cut, or something is put in."""
+    flips = draw(st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), max_size=4))
+    start, end = draw(st.floats(0, 1)), draw(st.floats(0, 1))
+    inserted = draw(st.one_of(st.just(b""), st.binary(max_size=8)))
+
+    def damage(content: bytes) -> bytes:
+        damaged = bytearray(content)
+        for place, mask in flips:
+            damaged[int(place * len(damaged))] ^= mask
+        low, high = sorted((int(start * len(damaged)), int(end * len(damaged))))
+        kept = damaged if not inserted and high - low > len(damaged) // 2 else damaged[:low] + inserted + damaged[high:]
+        return bytes(kept)
+
+    return damage
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("fuzz")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_cache(place):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ANCHOR_JAX_CACHE", str(place / "cache"))
+        yield
+
+
+def _reads(read):
+    """What is read, or None with one line that says why not."""
+    found_things = []
+    return found_things[0] if _done(lambda: found_things.append(read())) else None
+
+
+@fuzzed(100)
+@given(st.sampled_from(["png", "jpeg", "bmp", "gif", "tiff", "webp", "ppm"]), _damages())
+def test_damaged_images(kind, damage):
+    content = damage(image(kind, 12))
+    for size in (0, 4):
+        pixels = _reads(lambda size=size: decoded(Example(content, 0, "x"), mode="RGB", image_size=size))
+        assert pixels is None or (pixels.dtype == np.uint8 and pixels.shape[2:] == (3,))
+
+
+@fuzzed(60)
+@given(_damages())
+def test_damaged_npz(place, damage):
+    arrays = {"x_train": np.zeros((4, 3, 2), np.uint8), "y_train": np.array([0, 1, 0, 1]), "label_names": ["a", "b"]}
+    (place / "data.npz").write_bytes(damage(npz(**arrays)))
+    dataset = _reads(lambda: load("npz", "train", path=place / "data.npz"))
+    assert dataset is None or len(dataset.images) == len(dataset.labels)
+
+
+@pytest.fixture(scope="module")
+def prepared(place):
+    folder = prepared_set(place / "tfds")
+    return folder, {file: file.read_bytes() for file in folder.iterdir()}
+
+
+@fuzzed(60)
+@given(st.sampled_from(["features.json", "dataset_info.json", "tiny-train.array_record-00000-of-00001"]), _damages())
+def test_damaged_prepared_sets(prepared, name, damage):
+    folder, files = prepared
+    (folder / name).write_bytes(damage(files[folder / name]))
+    try:
+        dataset = _reads(lambda: load("tfds", "train", name="tiny", path=folder.parents[1]))
+        assert dataset is None or len(dataset.images) == len(dataset.labels)
+    finally:
+        (folder / name).write_bytes(files[folder / name])
+
+
+@fuzzed(60)
+@given(_damages())
+def test_damaged_safetensors(place, damage):
+    file = place / "w.safetensors"
+    file.write_bytes(damage(safetensors.numpy.save({"a": np.ones((2, 3), np.float32), "b": np.zeros(2, np.int64)})))
+    tensors = _reads(lambda: read_state_dict(file))
+    assert tensors is None or all(hasattr(tensor, "shape") for tensor in tensors.values())
+
+
+_JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=4), st.just(10**400)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=2), st.dictionaries(st.sampled_from(["1", "accuracy", "x"]), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+
+
+@fuzzed(60)
+@given(st.dictionaries(st.sampled_from(["suite", "facts", "results", "facts_of"]), _JSON, max_size=4), _damages())
+@example({"results": {"1": {"accuracy": 10**400}}}, lambda content: content)
+@example({"results": {"1": {"accuracy": float("inf")}}}, lambda content: content)
+@example({}, lambda content: b"[" * 100_000)
+def test_damaged_results_of_an_evaluation(place, changes, damage):
+    folder = place / "eval"
+    folder.mkdir(exist_ok=True)
+    content = {"suite": "clean", "facts": {"step": 1}, "results": {"1": {"accuracy": 0.5}}, "facts_of": {"1": {}}}
+    for text in (json.dumps(content | changes).encode(), damage(json.dumps(content).encode())):
+        (folder / "clean.json").write_bytes(text)
+        suites = _reads(lambda: found.read(folder))
+        assert suites is None or all(
+            np.isfinite(list(of_num.metrics.values())).all()
+            for suite in suites.values()
+            for of_num in suite.results.values()
+        )
+
+
+@fuzzed(40)
+@given(_damages())
+def test_damaged_arrays_of_an_evaluation(place, damage):
+    folder = place / "arrays"
+    shutil.rmtree(folder, ignore_errors=True)
+    found.write(folder, "clean", {}, {1: found.Found({"accuracy": 0.5}, {"correct": np.zeros(3)})})
+    file = folder / "clean-references1.npz"
+    file.write_bytes(damage(file.read_bytes()))
+    _reads(lambda: dict(found.read(folder)["clean"].results[1].arrays))
