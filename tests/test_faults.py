@@ -14,7 +14,7 @@ from faults.soak.holding import UNITS, Sample, grown, growth
 
 
 def test_a_run_that_is_killed_goes_on_as_if_nothing_had_happened(tmp_path):
-    aims = ("file", "evaluation", "checkpoint", "eval results")
+    aims = ("deletion", "evaluation", "checkpoint", "eval results")
     done = quick_command(
         "-m", "faults.kill", "--model=mlp", "--kills=4", f"--aims={','.join(aims)}", f"--json={tmp_path / 'kill.json'}"
     )

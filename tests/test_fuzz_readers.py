@@ -21,6 +21,7 @@ from anchor_jax.data.decoding import Example, decoded
 from anchor_jax.errors import UserError
 from anchor_jax.evaluation import found
 from anchor_jax.models.pytorch.files import read_state_dict
+from anchor_jax.training import run
 
 _MORE = int(os.environ.get("ANCHOR_JAX_FUZZ", "0"))
 
@@ -216,6 +217,29 @@ def test_damaged_results_of_an_evaluation(place, changes, damage):
             for suite in suites.values()
             for of_num in suite.results.values()
         )
+
+
+_OF_RECORD = ["config", "label_names", "image_shape", "data", "references"]
+
+
+@fuzzed(60)
+@given(st.dictionaries(st.sampled_from(_OF_RECORD), _JSON, max_size=2), _damages())
+@example({"label_names": ["a"]}, lambda content: content)
+@example({"label_names": "ab", "image_shape": [1, 2]}, lambda content: content)
+@example({"config": {"optimizer": {"learning_rate": 10**400}}}, lambda content: content)
+@example({"references": {"rows": [[]], "sha256": 1}}, lambda content: content)
+@example({}, lambda content: b"[" * 100_000)
+def test_damaged_records_of_runs(place, changes, damage):
+    config = configuration.base()
+    images = np.zeros((3, 4, 4, 1), np.uint8)
+    fresh = run.Run(place / "run", config, ("a", "b"), (4, 4, 1), "3 examples", np.arange(3), images)
+    shutil.rmtree(place / "run", ignore_errors=True)
+    with run.claimed(fresh):
+        content = (place / "run/run.json").read_bytes()
+    for text in (json.dumps(json.loads(content) | changes).encode(), damage(content)):
+        (place / "run/run.json").write_bytes(text)
+        loaded = _reads(lambda: run.load(place / "run"))
+        assert loaded is None or len(loaded.image_shape) == 3
 
 
 @fuzzed(40)

@@ -62,10 +62,19 @@ def opened(workdir: Path, config: Config) -> Iterator[ocp.CheckpointManager]:
         checkpoints = manager(workdir, config)
     try:
         yield checkpoints
+        with _writing(workdir):
+            checkpoints.wait_until_finished()
+            _delete_old(checkpoints, config.checkpoint.keep)
     finally:
         with _writing(workdir):
             checkpoints.close()
             _remove_deleted(checkpoints)
+
+
+def _delete_old(checkpoints, keep):
+    """Delete what one that was killed between a checkpoint and the deletions that follow has left."""
+    for step in set(sorted(checkpoints.all_steps())[:-keep]) - {checkpoints.best_step()}:
+        checkpoints.delete(step)
 
 
 def any_in(workdir: Path) -> bool:

@@ -34,6 +34,7 @@ from anchor_jax.training.step import Carry, Totals, TrainData, make_train_step, 
 from anchor_jax.training.supply import Supply
 
 TRACED_STEPS = 10
+_MOST_STEPS = 2**31 - 1  # of int32
 
 
 class Length(NamedTuple):
@@ -323,6 +324,11 @@ def _length(config, num_examples, mesh):
     total_steps = round(config.training.total_epochs * steps_per_epoch)
     if config.training.total_epochs and total_steps < 1:
         raise UserError(f"config.training.total_epochs={config.training.total_epochs} is less than one step; raise it")
+    if total_steps > _MOST_STEPS:
+        raise UserError(
+            f"config.training.total_epochs={config.training.total_epochs} are {total_steps:,} steps; at most "
+            f"{_MOST_STEPS:,} can be counted"
+        )
     return Length(steps_per_epoch, total_steps)
 
 

@@ -17,6 +17,7 @@ import glob
 import hashlib
 import importlib.metadata
 import json
+import reprlib
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -25,8 +26,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from anchor_jax import checks, processes
 from anchor_jax import config as configuration
-from anchor_jax import processes
 from anchor_jax.config import MAY_CHANGE, Config, base, flatten
 from anchor_jax.errors import UserError
 from anchor_jax.files import alone_in, replacing
@@ -209,15 +210,27 @@ def load(workdir: Path) -> Run:
     try:
         record = json.loads(file.read_text())
         config = _config_of(record["config"])
-        label_names, image_shape = tuple(record["label_names"]), tuple(record["image_shape"])
+        configuration.validate(config)
+        label_names, image_shape = _names(record["label_names"]), _image_shape(record["image_shape"])
         data = str(record["data"])
         if not config.anchoring.enabled:
             return Run(workdir, config, label_names, image_shape, data, None, None)
         rows, digest = np.array(record["references"]["rows"]), record["references"]["sha256"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise UserError(f"'{file}' is damaged ({error}); restore it from a copy") from error
     references = _load_references(workdir / "references.npz", digest)
     return Run(workdir, config, label_names, image_shape, data, rows, references)
+
+
+def _names(names):
+    if not isinstance(names, list) or len(names) < 2 or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"label_names must be names of at least two classes, got {reprlib.repr(names)}")
+    return tuple(names)
+
+
+def _image_shape(shape):
+    checks.image_shape("image_shape", tuple(shape))
+    return tuple(shape)
 
 
 def versions() -> dict[str, str]:

@@ -13,7 +13,14 @@ from faults.kill.victim import Victim
 
 POLL_SECONDS = 0.003
 _TEMPORARY = ".orbax-checkpoint-tmp"
-_PARTS = {"_CHECKPOINT_METADATA", "average", "metrics", "opt_state", "record", "variables"}  # of a whole checkpoint
+_PARTS = (
+    "_CHECKPOINT_METADATA",
+    "average/_METADATA",
+    "metrics/metrics",
+    "opt_state/_METADATA",
+    "record/metadata",
+    "variables/_METADATA",
+)  # of a whole checkpoint
 
 
 class Attempt:
@@ -67,7 +74,7 @@ class Attempt:
 
     def _being_deleted(self) -> list[Path]:
         complete = [folder for folder in self._checkpoints() if _TEMPORARY not in folder.name]
-        return [folder for folder in complete if not _PARTS.issubset(part.name for part in _entries(folder))]
+        return [folder for folder in complete if not all((folder / part).exists() for part in _PARTS)]
 
     def _being_replaced(self) -> list[Path]:
         places = (self.victim.workdir, self.victim.cache)
