@@ -209,7 +209,7 @@ def test_a_process_that_is_asked_to_stop_stops_all_at_the_same_step(two, folder)
     arguments = ("train.py", "--config", config_file(folder), "--workdir", folder / "stopped")
     (status, _, errors), (other, _, noted) = started(2, *arguments, only={1: ("-c", ASKED)})
     assert (status, other) == (143, 143)
-    assert re.fullmatch(r"stopped: SIGTERM after step \d of 12, which is saved; .*\n", errors)
+    assert re.fullmatch(r"stopped: SIGTERM: \d of 12 steps are done and saved; .*\n", errors)
     assert noted == "SIGTERM: stops after this step; once more: at once\n"
     succeeded(started(2, *arguments))
     assert_same_bits(final_variables(folder / "stopped"), final_variables(two))

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 from flax import linen as nn
 from jax.sharding import Mesh
 
@@ -27,7 +28,7 @@ from anchor_jax.predictor import Predictor, joined
 from anchor_jax.training import checkpoint, optimizer, run, sharding, state, supply, warm_start
 from anchor_jax.training.pace import Pace
 from anchor_jax.training.prediction import model_of, normalization_of, predictor_of
-from anchor_jax.training.reporting import check_finite, check_skipped, reporter_of
+from anchor_jax.training.reporting import Reporter, check_finite, check_skipped, reporter_of
 from anchor_jax.training.run import Run
 from anchor_jax.training.state import TrainState
 from anchor_jax.training.step import Carry, Totals, TrainData, make_train_step, seed_keys
@@ -82,53 +83,71 @@ def train(config: Config, workdir: Path, *, profile: bool = False, accept_change
         stack.enter_context(contextlib.closing(training.training_set))
         stack.enter_context(run.claimed(training.run))
         checkpoints = stack.enter_context(checkpoint.opened(workdir, config))
-        carry = checkpoint.restore(checkpoints, training.carry_shapes()) or training.first_carry()
+        saved = checkpoint.restore(checkpoints, training.carry_shapes())
+        carry = saved or training.first_carry()
         run.note_changes(training.run, checkpoints.latest_step())
-        done, is_new = int(carry[0].step), checkpoints.latest_step() is None
-        reported = -1 if is_new else length.reported(done, config)
+        reported = length.reported(int(carry[0].step), config) if saved else -1
         reporter = stack.enter_context(reporter_of(workdir, reported, length.total_steps))
         reporter.say(introduction(training, carry[0]))
-        pace = Pace(stack.enter_context(stopping.listening()))
-        if length.total_steps == 0 and is_new:
-            _evaluate(training, carry, reporter, checkpoints)
-        for look, stop in enumerate(length.stops(done, config)):
-            # up to the first look of the host much is compiled
-            traced = profile and (look == 1 or (look == 0 and stop == length.total_steps))
-            carry, numbers = training.advance(carry, stop, pace, workdir / "profile" if traced else None)
-            check_skipped(carry[0], config.training.max_skipped, checkpoints.latest_step(), workdir)
-            if int(carry[0].step) < stop:
-                _stop(carry, pace.signal, length, checkpoints)
-            if traced:
-                reporter.say(f"profile   {workdir / 'profile'}")
-            check_finite(stop, numbers, checkpoints.latest_step(), workdir)
-            reporter.report(stop, "train", numbers)
-            carry = carry[0], training.no_totals()
-            if any(length.is_due(stop, due.every_epochs) for due in (config.evaluation, config.checkpoint)):
-                _evaluate(training, carry, reporter, checkpoints)
+        session = Session(checkpoints, reporter, Pace(stack.enter_context(stopping.listening())))
+        if length.total_steps == 0 and not saved:
+            _evaluate(training, carry, session)
+        return _go_on(training, carry, session, profile)
+
+
+class Session(NamedTuple):
+    """What one process that trains writes to, and how far it goes at once."""
+
+    checkpoints: ocp.CheckpointManager
+    reporter: Reporter
+    pace: Pace
+
+    @property
+    def last_good(self) -> int | None:
+        """The step of the newest checkpoint."""
+        return self.checkpoints.latest_step()
+
+
+def _go_on(training, carry, session, profile):
+    """Step, report, evaluate and save, up to the last step; the state then."""
+    config, length, workdir = training.run.config, training.length, training.run.workdir
+    for look, stop in enumerate(length.stops(int(carry[0].step), config)):
+        # up to the first look of the host much is compiled
+        traced = profile and (look == 1 or (look == 0 and stop == length.total_steps))
+        carry, numbers = training.advance(carry, stop, session.pace, workdir / "profile" if traced else None)
+        check_skipped(carry[0], config.training.max_skipped, session.last_good, workdir)
+        if int(carry[0].step) < stop:
+            _stop(carry, length, session)
+        if traced:
+            session.reporter.say(f"profile   {workdir / 'profile'}")
+        check_finite(stop, numbers, session.last_good, workdir)
+        session.reporter.report(stop, "train", numbers)
+        carry = carry[0], training.no_totals()
+        if any(length.is_due(stop, due.every_epochs) for due in (config.evaluation, config.checkpoint)):
+            _evaluate(training, carry, session)
     return carry[0]
 
 
-def _evaluate(training, carry, reporter, checkpoints):
+def _evaluate(training, carry, session):
     """Evaluate a state, and save it where that is due."""
     step = int(carry[0].step)
     scores = training.evaluate(carry[0])
-    check_finite(step, scores, checkpoints.latest_step(), training.run.workdir)
-    reporter.report(step, training.evaluation_set.name, scores)
+    check_finite(step, scores, session.last_good, training.run.workdir)
+    session.reporter.report(step, training.evaluation_set.name, scores)
     if training.length.is_due(step, training.run.config.checkpoint.every_epochs):
-        reporter.flush()
-        checkpoint.save(checkpoints, carry, scores)
+        session.reporter.flush()
+        checkpoint.save(session.checkpoints, carry, scores)
 
 
-def _stop(carry, number, length, checkpoints):
+def _stop(carry, length, session):
     """Save what is there, between two reports, and end."""
-    step = int(carry[0].step)
-    if step not in (0, checkpoints.latest_step()):
-        checkpoint.save(checkpoints, carry, None)
+    step, number = int(carry[0].step), session.pace.signal
+    if step not in (0, session.last_good):
+        session.reporter.flush()
+        checkpoint.save(session.checkpoints, carry, None)
     name = signal.Signals(number).name
-    raise Stopped(
-        number,
-        f"{name} after step {step:,} of {length.total_steps:,}, which is saved; the same command goes on from there",
-    )
+    told = f"{name}: {step:,} of {length.total_steps:,} steps are done and saved; the same command goes on from there"
+    raise Stopped(number, told)
 
 
 def prepare(config: Config, workdir: Path, accept_changes: tuple[str, ...] = ()) -> "Training":
