@@ -300,7 +300,7 @@ def test_other_data_in_the_same_place_are_refused(tiny, tmp_path):
     arrays = dict(np.load(tiny.data.path))
     arrays["y_train"][0] = 1 - arrays["y_train"][0]
     np.savez(tiny.data.path, **arrays)
-    message = r"holds another run: training set is '96 examples, sha256 (\w+)', given is '96 examples, sha256 (?!\1)"
+    message = r"its training set is '96 examples, sha256 (\w+)', given is '96 examples, sha256 (?!\1)"
     with pytest.raises(UserError, match=message):
         prepare(tiny, tmp_path / "run")
     assert prepare(tiny, tmp_path / "run", ("data",)).run.changes[0].key == "data"

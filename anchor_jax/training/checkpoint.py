@@ -182,11 +182,9 @@ def _give_up(checkpoints, damaged, step):
     for lost, error in damaged.items():
         place = workdir / DAMAGED / f"{lost}"
         processes.by_first(partial(_move, checkpoints.directory / str(lost), place), f"damaged {lost}")
-        warnings.warn(
-            f"{error}; it was moved to '{place}', and steps {step + 1} to {lost} are done again",
-            DamagedData,
-            stacklevel=3,
-        )
+        if processes.is_first():
+            told = f"{error}; it was moved to '{place}', and steps {step + 1} to {lost} are done again"
+            warnings.warn(told, DamagedData, stacklevel=3)
     if damaged:
         checkpoints.reload()
 
@@ -241,7 +239,7 @@ def restore_variables(workdir: Path, config: Config, like: Any, which: int | str
             there_are = ", ".join(map(str, sorted(steps))) or "none"
             raise UserError(f"no checkpoint {which} in '{workdir}'; there are: {there_are}")
         step, (_, items), damaged = _newest_readable(wanted, partial(_restore, checkpoints, {item: like}))
-    for error in damaged.values():
+    for error in damaged.values() if processes.is_first() else ():
         warnings.warn(f"{error}; that of step {step} is taken", DamagedData, stacklevel=2)
     return step, items[item]
 
