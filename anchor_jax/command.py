@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import jax
 from absl import app, flags, logging
+from ml_collections import config_flags
 
 from anchor_jax import config, processes
 from anchor_jax.compilation import forget_damaged, keep_compiled
@@ -101,9 +102,22 @@ def path(flag: str, value: str, what: str = "a folder") -> Path:
     return Path(value)
 
 
+def define_config(description: str) -> flags.FlagHolder[Config]:
+    """The flag `--config`, of a config file; see `loaded`."""
+    try:
+        # any option of a model may be given, whether or not the file has it; all else is checked
+        flag = config_flags.DEFINE_config_file(
+            "config", None, description, lock_config=False, accept_new_attributes=True
+        )
+    except flags.Error as error:  # a --flagfile is read now
+        _exit(WRONG_COMMAND_LINE, str(error).removeprefix("ERROR:: "))
+    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS["config"])  # told by --help
+    return flag
+
+
 def loaded(flag: flags.FlagHolder[Config]) -> Config:
     """The config of a config-file flag; the file is read when it is first looked at."""
-    if not flag.present:
+    if flag.default is None and not flag.present:
         _exit(WRONG_COMMAND_LINE, f"--{flag.name} must have a value, a file of configs/; see --help")
     try:
         config.flatten(flag.value)
@@ -185,6 +199,8 @@ def _parse(argv):
             _cannot_load(in_config_file)
         _exit(WRONG_COMMAND_LINE, f"{error}; see --help")
     except (Exception, SystemExit) as error:  # the config file is code, which may end in any way
+        if any(re.match("--?help", argument) for argument in argv[1:]):
+            raise
         _cannot_load(error)
 
 

@@ -75,6 +75,7 @@ WRONG_COMMAND_LINES = {
     "a tuple is half": (["--config.data.std=(0.5,"], "Error while parsing string: (0.5, as tuple"),
     "the second of two is wrong": (["--config.seed=1", "--config.seed=two"], "--config.seed=two: invalid literal"),
     "a flag is no bool": (["--profile=maybe"], "--profile=maybe: ('Non-boolean argument to boolean flag'"),
+    "a flag file is missing": (["--flagfile=/nowhere"], "Unable to open flagfile: [Errno 2] No such file"),
     "a flag is empty": (["--workdir="], "--workdir takes the path of a folder; got ''"),
     "a flag of processes": (["--num_processes=0"], "--num_processes=0: 0 is not a positive integer"),
     "part of the processes": (["--process_id=0"], "--coordinator, --num_processes and --process_id go together"),
