@@ -1,10 +1,11 @@
 """What a process that trains holds, checkpoint after checkpoint."""
 
+import contextlib
+import ctypes
 import gc
 import os
 import statistics
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
@@ -31,7 +32,7 @@ class Sample(NamedTuple):
 UNITS = {"memory": "MiB", "arrays": "1", "array_memory": "MiB", "descriptors": "1", "threads": "1"}
 
 
-@contextmanager
+@contextlib.contextmanager
 def sampled() -> Iterator[list[Sample]]:
     """What this process holds before each checkpoint that it saves, once the one before is on disk."""
     samples: list[Sample] = []
@@ -48,6 +49,7 @@ def sampled() -> Iterator[list[Sample]]:
 
 def _sample(step: int) -> Sample:
     gc.collect()
+    _give_back_freed()
     arrays = jax.live_arrays()
     return Sample(
         step,
@@ -57,6 +59,12 @@ def _sample(step: int) -> Sample:
         descriptors=len(os.listdir("/proc/self/fd")),
         threads=sum(file.read_text() != "ts_pool_worker\n" for file in Path("/proc/self/task").glob("*/comm")),
     )
+
+
+def _give_back_freed() -> None:
+    """Let glibc give back to the system what is free, which it does at a time of its own; others do as they do."""
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _memory() -> float:
