@@ -45,6 +45,7 @@ def run(main: Callable[..., object], *, arguments: bool = False, distributed: bo
     logging.set_verbosity(logging.FATAL)  # orbax tells of every file it touches; what it cannot do it raises, too
     sys.unraisablehook = _unraisablehook
     warnings.showwarning = _showwarning
+    warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # by Pillow; we refuse the image, and say so
     keep_compiled()
     if distributed:
         _define_processes()

@@ -6,10 +6,12 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 from anchor_jax.errors import Stopped
 
+_SAME_SECONDS = 1.0  # in which what asks once may send several signals, to a process and to its group
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -17,9 +19,9 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 def listening() -> Iterator[Callable[[], int]]:
     """Note the first signal that asks to stop; what is yielded tells its number, 0 if there was none.
 
-    It is noted, and a second one ends the process, at once: also while the main thread waits for a compiler or a
-    device, when Python itself would run no handler. Signals can be listened to from the main thread of a program
-    alone; in another nobody ever asks.
+    It is noted, and a second one, a second later or more, ends the process, at once: also while the main thread waits
+    for a compiler or a device, when Python itself would run no handler. Signals can be listened to from the main thread
+    of a program alone; in another nobody ever asks.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: 0
@@ -44,12 +46,16 @@ def listening() -> Iterator[Callable[[], int]]:
 
 def _listen(ours, received):
     """Each signal arrives as one byte, its number."""
+    noted = 0.0
     while number := ours.recv(1):
         if number[0] not in _SIGNALS:
             continue
-        if received:
+        if received and time.monotonic() - noted > _SAME_SECONDS:
             os._exit(Stopped.status_of(number[0]))
+        if received:
+            continue
         received.append(number[0])
+        noted = time.monotonic()
         print(f"{signal.Signals(number[0]).name}: stops after this step; once more: at once", file=sys.stderr)
 
 

@@ -561,7 +561,8 @@ def test_a_step_that_is_none_is_told(tmp_path):
     config = configuration.base()
     config.model.name, config.anchoring.enabled = "mlp", False
     config.data.mean, config.data.std = (0.5,), (0.2,)
-    run.write(run.Run(tmp_path, config, ("a", "b"), (6, 6, 1), None, None))
+    with run.claimed(run.Run(tmp_path, config, ("a", "b"), (6, 6, 1), "2 examples", None, None)):
+        pass
     for step in (3.0, True, [3]):
         with pytest.raises(UserTypeError, match=r"\Astep must be an integer, static under jit; got"):
             aj.load_predictor(tmp_path, step)

@@ -18,7 +18,7 @@ from anchor_jax.comparison.table import tabulated
 from anchor_jax.errors import UserError
 from anchor_jax.evaluation import found
 from anchor_jax.evaluation.found import Found
-from anchor_jax.training.run import Run, write
+from anchor_jax.training.run import Run, claimed
 from configs import cifar10, cifar100
 
 CORRUPTIONS = [f"corruption_{letter}" for letter in "abcdefghijklmnopqrs"]  # 19, as in the paper
@@ -44,7 +44,8 @@ def begun(folder, config, label_names=tuple("0123456789")):
     anchored = config.anchoring.enabled
     references = np.zeros((3, 2, 2, 1), np.uint8) if anchored else None
     rows = np.arange(3) if anchored else None
-    write(Run(folder, config, tuple(label_names), (2, 2, 1), rows, references))
+    with claimed(Run(folder, config, tuple(label_names), (2, 2, 1), "60 examples", rows, references)):
+        pass
     return folder
 
 

@@ -324,9 +324,10 @@ def test_state_of_all_groups_is_saved_and_read_back(tmp_path, tiny, which, froze
     _, held = transformation.update(params, transformation.init(params), params)
     carry = state.TrainState(jnp.int32(1), params, {}, held, {}, state.Skipped.none()), Totals.zeros()
     with checkpoint.opened(tmp_path / "run", tiny) as checkpoints:
-        checkpoint.save(checkpoints, carry, {"accuracy": 0.5})
+        checkpoint.save(checkpoints, checkpoint.Saved(carry, 1), {"accuracy": 0.5})
         checkpoints.wait_until_finished()
-        restored = checkpoint.restore(checkpoints, parallel.replicated_shapes(carry, parallel.mesh(1)))
+        restored, reported = checkpoint.restore(checkpoints, parallel.replicated_shapes(carry, parallel.mesh(1)))
+    assert reported == 1
     assert jax.tree.structure(restored) == jax.tree.structure(carry)
     assert_same_bits(restored, carry)
 

@@ -14,7 +14,7 @@ from conftest import assert_same_bits, records, tiny_config
 from anchor_jax import command, stopping
 from anchor_jax.errors import Stopped
 from anchor_jax.training import pace
-from anchor_jax.training.loop import train
+from anchor_jax.training.loop import Training, train
 
 
 def stop_after(monkeypatch, num_steps):
@@ -67,9 +67,48 @@ def test_a_run_that_is_stopped_again_and_again_ends(tiny, tmp_path, monkeypatch,
     assert records(tmp_path / "run") == records(straight[1])
 
 
+def test_stop_in_the_middle_keeps_what_was_reported_and_summed_up(tiny, tmp_path, monkeypatch):
+    """Although it reports otherwise when it goes on."""
+    tiny.training.total_epochs = 1.0
+    with monkeypatch.context() as patch:
+        stop_after(patch, 5)
+        with pytest.raises(Stopped):
+            train(tiny, tmp_path / "run")
+    before = records(tmp_path / "run")
+    assert [line["step"] for line in before] == [2, 3, 3, 4]
+    tiny.logging.every_steps, tiny.checkpoint.every_epochs = 0, 1.0
+    train(tiny, tmp_path / "run")
+    straight = train_to(tiny, tmp_path / "straight", every_steps=2)
+    assert records(tmp_path / "run")[:4] == before
+    assert records(tmp_path / "run")[4:] == straight[-2:]  # means of steps 5 and 6
+
+
+def train_to(config, workdir, every_steps):
+    config.logging.every_steps = every_steps
+    train(config, workdir)
+    return records(workdir)
+
+
+def test_a_stop_asked_for_in_the_last_evaluation_is_told_in_the_end(tiny, tmp_path, monkeypatch):
+    asked = []
+
+    @contextlib.contextmanager
+    def listening():
+        yield lambda: signal.SIGINT if asked else 0
+
+    evaluate = Training.evaluate
+    monkeypatch.setattr(Training, "evaluate", lambda *args: asked.append(1) or evaluate(*args))
+    monkeypatch.setattr(stopping, "listening", listening)
+    tiny.evaluation.every_epochs = tiny.checkpoint.every_epochs = 2.0
+    with pytest.raises(Stopped, match="SIGINT: the run has come to its end") as stopped:
+        train(tiny, tmp_path / "run")
+    assert stopped.value.status == 130
+    assert (tmp_path / "run/checkpoints/12").is_dir()
+
+
 def test_stop_before_the_first_step_saves_nothing(tiny, tmp_path, monkeypatch):
     stop_after(monkeypatch, 0)
-    with pytest.raises(Stopped, match="0 of 12 steps are done"):
+    with pytest.raises(Stopped, match="nothing is done yet; the same command begins anew"):
         train(tiny, tmp_path / "run")
     assert not list((tmp_path / "run/checkpoints").glob("[0-9]*"))
 
@@ -122,6 +161,9 @@ def test_second_signal_ends_at_once_whatever_the_main_thread_does():
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGTERM)
         assert process.stdout.readline() == "asked\n"
+        process.send_signal(signal.SIGTERM)  # as it comes to a process and its group: the same request
+        time.sleep(1.5)
+        assert process.poll() is None
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
 

@@ -8,6 +8,7 @@ import time
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from commands import quick_command, running
 from conftest import StopAfterSave, assert_same_bits, config_file, records, stop_after_saves, tiny_config
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from anchor_jax import UserError, load_predictor, parallel
 from anchor_jax.errors import DamagedData
 from anchor_jax.files import alone_in
-from anchor_jax.training import fingerprint
+from anchor_jax.training import checkpoint, fingerprint
 from anchor_jax.training.loop import train
 
 # reads that come back to orbax after it has given up
@@ -58,7 +59,16 @@ def swap_record(workdir, step):
     """Say of one array that another was saved, as if the disk had given back what it was not given."""
     (file,) = (file for file in files_of(workdir, step, "record") if "metadata" in file.name)
     record = json.loads(file.read_text())
-    record["fingerprints"]["opt_state" if "opt_state" in record["fingerprints"] else "variables"].popitem()
+    record["fingerprints"]["variables"]["params/Dense_0/kernel"] ^= 1
+    del record["sha256"]
+    file.write_text(json.dumps(record | {"sha256": checkpoint._digest(record)}))
+
+
+def change_record(workdir, step):
+    """A number of the record is another one, and still one."""
+    (file,) = (file for file in files_of(workdir, step, "record") if "metadata" in file.name)
+    record = json.loads(file.read_text())
+    record["skipped"]["total"] = 7
     file.write_text(json.dumps(record))
 
 
@@ -70,6 +80,7 @@ DAMAGE = {
     "a bit of an array is flipped": lambda workdir, step: flip(files_of(workdir, step, "variables")[-1], -100),
     "a bit of the record is flipped": lambda workdir, step: flip(files_of(workdir, step, "record")[-1], 30),
     "another array is there": swap_record,
+    "a number of the record is another": change_record,
 }
 
 
@@ -113,6 +124,34 @@ def test_evaluation_takes_the_newest_checkpoint_that_can_be_read(copied, finishe
     assert (copied / "checkpoints/12").is_dir()
 
 
+@pytest.mark.parametrize("content", ['{"accu', "", "[]", '{"accuracy": null}'])
+def test_damaged_scores_leave_the_checkpoint_as_it_is(copied, finished, content):
+    (copied / "checkpoints/12/metrics/metrics").write_text(content)
+    load_predictor(copied)
+    with pytest.raises(UserError, match=r"cannot read the scores in .*; give a step"):
+        load_predictor(copied, step="best")
+    with pytest.warns(DamagedData, match=r"the scores of checkpoint '.*/12' are damaged; they were moved to"):
+        assert_same_bits(train(tiny_config(finished[0]), copied), finished[1])
+    assert checkpoints_of(copied) == ["12", "3", "6", "9"]
+    assert (copied / "damaged/12-metrics").read_text() == content
+
+
+@pytest.mark.parametrize(
+    "error",
+    [PermissionError(13, "Permission denied"), OSError(24, "Too many open files"), ValueError("UNAVAILABLE: x")],
+)
+def test_a_machine_that_fails_is_no_damage(copied, finished, monkeypatch, error):
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(ocp.CheckpointManager, "restore", fail)
+    with pytest.raises(
+        UserError, match=r"cannot read '.*/12' now .*; nothing was changed: start the same command again"
+    ):
+        train(tiny_config(finished[0]), copied)
+    assert not (copied / "damaged").exists()
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 31), st.integers(0, 23))
 def test_a_flipped_bit_changes_the_fingerprint(seed, bit, place):
@@ -124,9 +163,11 @@ def test_a_flipped_bit_changes_the_fingerprint(seed, bit, place):
     assert one != other
 
 
-def test_swapped_numbers_change_the_fingerprint():
-    numbers = np.arange(12, dtype=np.float32).reshape(3, 4)
-    assert len({fingerprint.fingerprints(array)[""] for array in (numbers, numbers[::-1], numbers[:, ::-1])}) == 3
+def test_many_wrong_numbers_change_the_fingerprint():
+    numbers = np.arange(1, 13, dtype=np.float32).reshape(3, 4)
+    two_signs = numbers * np.where(np.arange(12).reshape(3, 4) < 2, -1, 1).astype(np.float32)
+    others = (numbers[::-1], numbers[:, ::-1], -numbers, two_signs, 2 * numbers, 0 * numbers)
+    assert len({fingerprint.fingerprints(array)[""] for array in (numbers, *others)}) == 7
 
 
 @pytest.mark.parametrize("num_devices", [1, 2, 8])

@@ -99,10 +99,12 @@ def test_saved_state_is_that_of_its_step_although_training_goes_on(tiny, tmp_pat
     carry, _ = training.advance(training.first_carry(), 3)
     expected = jax.tree.map(lambda a: np.array(a, copy=True), carry)
     with checkpoint.opened(tmp_path / "run", tiny) as checkpoints:
-        checkpoint.save(checkpoints, carry, {"accuracy": 0.5})
+        checkpoint.save(checkpoints, checkpoint.Saved(carry, 2), {"accuracy": 0.5})
         training.advance(carry, 6)
         checkpoints.wait_until_finished()
-        assert_same_bits(expected, checkpoint.restore(checkpoints, training.carry_shapes()))
+        restored, reported = checkpoint.restore(checkpoints, training.carry_shapes())
+        assert reported == 2
+        assert_same_bits(expected, restored)
 
 
 def test_newest_and_best_checkpoints_are_kept(tiny, tmp_path):
@@ -111,7 +113,8 @@ def test_newest_and_best_checkpoints_are_kept(tiny, tmp_path):
     current, totals = training.first_carry()
     with checkpoint.opened(tmp_path / "run", tiny) as checkpoints:
         for step, accuracy in enumerate((0.1, 0.9, 0.3, 0.2, 0.5), start=1):
-            checkpoint.save(checkpoints, (current._replace(step=jnp.int32(step)), totals), {"accuracy": accuracy})
+            saved = checkpoint.Saved((current._replace(step=jnp.int32(step)), totals), step)
+            checkpoint.save(checkpoints, saved, {"accuracy": accuracy})
         checkpoints.wait_until_finished()
         assert list(checkpoints.all_steps()) == [2, 4, 5]
         assert checkpoints.best_step() == 2
@@ -350,6 +353,36 @@ def test_accepted_changes_that_no_checkpoint_fits_change_nothing(tiny, tmp_path)
         train(tiny, tmp_path / "run", accept_changes=("model.options.hidden",))
     assert (tmp_path / "run/run.json").read_bytes() == before
     assert not (tmp_path / "run/damaged").exists()
+
+
+def test_a_standard_network_never_becomes_an_anchored_one(tiny, tmp_path):
+    tiny.anchoring.enabled = False
+    begun(tiny, tmp_path / "run")
+    before = (tmp_path / "run/run.json").read_bytes()
+    tiny.anchoring.enabled = True
+    with pytest.raises(UserError, match=r"its config.anchoring.enabled is False, which cannot change"):
+        train(tiny, tmp_path / "run", accept_changes=("anchoring.enabled",))
+    assert (tmp_path / "run/run.json").read_bytes() == before
+
+
+def test_a_run_that_another_process_has_begun_meanwhile_is_left_alone(tiny, tmp_path):
+    training = prepare(tiny, tmp_path / "run")
+    tiny.seed = 1
+    begun(tiny, tmp_path / "run")
+    with pytest.raises(UserError, match=r"another process has begun to train in"), run.claimed(training.run):
+        pass
+
+
+def test_what_was_reported_stays_whatever_is_reported_from_then_on(tiny, tmp_path):
+    """Lines of a longer run, and of one that reports otherwise, go on after those that are there."""
+    tiny.training.total_epochs = 1.5
+    train(tiny, tmp_path / "run")
+    lines = records(tmp_path / "run")
+    tiny.training.total_epochs, tiny.logging.every_steps = 2.0, 0
+    tiny.evaluation.every_epochs = tiny.checkpoint.every_epochs = 1.0
+    train(tiny, tmp_path / "run", accept_changes=("training.total_epochs",))
+    assert records(tmp_path / "run")[: len(lines)] == lines
+    assert {line["step"] for line in records(tmp_path / "run")[len(lines) :]} == {12}
 
 
 def test_unknown_key_of_accepted_changes_is_told(tiny, tmp_path):

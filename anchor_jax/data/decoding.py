@@ -5,7 +5,6 @@ import io
 import itertools
 import math
 import os
-import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,9 +20,6 @@ from anchor_jax.errors import UserError
 
 # whatever a file is called: those that Pillow reads by itself; for others, such as EPS, it runs programs
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-
-# Pillow warns of an image that may be a decompression bomb, at 89 million pixels; here it is refused
-warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 _ROWS_PER_TASK = 64
 _BATCHES_AHEAD = 2
@@ -151,4 +147,7 @@ def opened(example: Example) -> Iterator[Image.Image]:
             check_regular(example.file)
         file = io.BytesIO(example.file) if isinstance(example.file, bytes) else example.file
         with Image.open(file, formats=_FORMATS) as image:
+            limit = Image.MAX_IMAGE_PIXELS or math.inf
+            if image.width * image.height > limit:  # of which Pillow only warns, up to twice as many
+                raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels are more than {limit}")
             yield image

@@ -346,7 +346,8 @@ def _joined(parts: Sequence[_Part]) -> _Part:
 
 def _begin_worker(*_: int) -> None:
     """Make a process of one that ends with its parent, and holds no accelerator."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent has it, too, and ends its workers
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the parent has it, too, and ends its workers when it has saved
     jax.config.update("jax_platforms", "cpu")
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

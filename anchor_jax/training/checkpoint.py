@@ -1,16 +1,20 @@
 """Checkpoints of a run by orbax: asynchronous, atomic, the newest few and the best; a damaged one is known as such.
 
 Beside the arrays each has a record: what the steps since the last report have summed up, and the fingerprint of every
-array, with which what is read is compared.
+array and of the record itself, with which what is read is compared.
 """
 
 import contextlib
+import errno
+import hashlib
+import json
+import re
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import orbax.checkpoint as ocp
@@ -30,10 +34,24 @@ VARIABLES, OPT_STATE, AVERAGE, RECORD = "variables", "opt_state", "average", "re
 DAMAGED = "damaged"  # folder of a run to which checkpoints go that cannot be read
 _DELETED = "deleted"  # folder of old checkpoints on their way out: a half deleted one is never taken for a whole one
 
-Readable = TypeVar("Readable")
+# what tensorstore says where the machine fails
+_OF_MACHINE = re.compile("PERMISSION_DENIED|RESOURCE_EXHAUSTED|UNAVAILABLE|DEADLINE_EXCEEDED|CANCELLED")
+
+Result = TypeVar("Result")
 
 
-def manager(workdir: Path, config: Config, *, read_only: bool = False) -> ocp.CheckpointManager:
+class Saved(NamedTuple):
+    """What goes on from step to step, and up to which of them it was reported."""
+
+    carry: Carry
+    reported: int  # the last step of a report; -1 where there was none
+
+
+class _Damaged(UserError):  # noqa: N818
+    """A checkpoint does not hold what was saved, or what is asked for."""
+
+
+def _manager(workdir: Path, config: Config, *, read_only: bool = False, scored: bool = True) -> ocp.CheckpointManager:
     """Keeps the newest `config.checkpoint.keep` checkpoints and the best one of those that were evaluated."""
 
     def score(metrics):
@@ -41,7 +59,7 @@ def manager(workdir: Path, config: Config, *, read_only: bool = False) -> ocp.Ch
 
     best = BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False)
     options = ocp.CheckpointManagerOptions(
-        best_fn=score,
+        best_fn=score if scored else None,
         preservation_policy=AnyPreservationPolicy([LatestN(config.checkpoint.keep), best]),
         read_only=read_only,
         create=not read_only,
@@ -58,8 +76,9 @@ def opened(workdir: Path, config: Config) -> Iterator[ocp.CheckpointManager]:
     Raises:
       UserError: one of them could not be saved.
     """
+    processes.by_first(partial(_put_damaged_scores_away, workdir), "scores")
     with _writing(workdir):
-        checkpoints = manager(workdir, config)
+        checkpoints = _manager(workdir, config)
     try:
         yield checkpoints
         with _writing(workdir):
@@ -69,6 +88,20 @@ def opened(workdir: Path, config: Config) -> Iterator[ocp.CheckpointManager]:
         with _writing(workdir):
             checkpoints.close()
             _remove_deleted(checkpoints)
+
+
+def _put_damaged_scores_away(workdir):
+    """Orbax reads all scores before anything else; a checkpoint without one is as good as any but for the best."""
+    for file in (workdir / "checkpoints").glob("*/metrics/metrics"):
+        try:
+            float(json.loads(file.read_text())[METRIC])
+        except (ValueError, KeyError, TypeError):
+            place = _moved(file, workdir / DAMAGED / f"{file.parts[-3]}-metrics")
+            warnings.warn(
+                f"the scores of checkpoint '{file.parents[1]}' are damaged; they were moved to '{place}'",
+                DamagedData,
+                stacklevel=2,
+            )
 
 
 def _delete_old(checkpoints, keep):
@@ -82,18 +115,18 @@ def any_in(workdir: Path) -> bool:
     return any(folder.name.isdigit() for folder in (workdir / "checkpoints").glob("*"))
 
 
-def save(checkpoints: ocp.CheckpointManager, carry: Carry, metrics: dict[str, float] | None) -> None:
+def save(checkpoints: ocp.CheckpointManager, saved: Saved, metrics: dict[str, float] | None) -> None:
     """Save what goes on from step to step, in the background; what evaluation needs lies apart from the rest.
 
     Args:
       checkpoints: of the run.
-      carry: the state, and what the steps since the last report have summed up.
+      saved: the state, what the steps since the last report have summed up, and which that was.
       metrics: of the evaluation of the state; None where there was none: such a checkpoint cannot be the best.
 
     Raises:
       UserError: a number of the state is not finite, or the disk takes no more; checkpoints of before are kept.
     """
-    state, totals = carry
+    (state, totals), reported = saved
     items, step = _items(state), int(state.step)
     if not all_finite(items):
         what = f"a number of the state is not finite after step {step} of '{checkpoints.directory.parent}'"
@@ -102,7 +135,9 @@ def save(checkpoints: ocp.CheckpointManager, carry: Carry, metrics: dict[str, fl
         "fingerprints": {name: fingerprints(item) for name, item in items.items()},
         "totals": {name: float(total) for name, total in parallel.fetched(totals)._asdict().items()},
         "skipped": {name: int(number) for name, number in parallel.fetched(state.skipped)._asdict().items()},
+        "reported": reported,
     }
+    record["sha256"] = _digest(record)
     args: dict[str, Any] = {name: ocp.args.StandardSave(item) for name, item in items.items()}
     args[RECORD] = ocp.args.JsonSave(record)
     with _writing(checkpoints.directory.parent):
@@ -127,7 +162,7 @@ def _writing(workdir):
         ) from error
 
 
-def restore(checkpoints: ocp.CheckpointManager, like: Carry) -> Carry | None:
+def restore(checkpoints: ocp.CheckpointManager, like: Carry) -> Saved | None:
     """The newest that was saved and can be read, with shapes, dtypes and devices as in `like`; None if there is none.
 
     Newer ones that are damaged move to the run's folder `damaged/`, with a warning that says what is lost.
@@ -138,21 +173,22 @@ def restore(checkpoints: ocp.CheckpointManager, like: Carry) -> Carry | None:
     steps = _agreed_steps(checkpoints)
     if not steps:
         return None
-    step, carry, damaged = _newest_readable(steps, partial(_restore_carry, checkpoints, like))
+    step, record, items, damaged = _newest_readable(checkpoints, steps, _items(like[0]))
     _give_up(checkpoints, damaged, step)
-    return carry
+    return _saved(step, record, items, like)
 
 
-def _newest_readable(
-    steps: Sequence[int], read: Callable[[int], Readable]
-) -> tuple[int, Readable, dict[int, UserError]]:
-    """The first of these steps that all processes can read, what they read, and why those before it cannot be read."""
+def _newest_readable(checkpoints, steps, like):
+    """The first of these steps that all processes can read, its record and items, and why those before it cannot be."""
     damaged: dict[int, UserError] = {}
     for step in steps:
         try:
-            return step, _agreed(partial(read, step)), damaged
-        except UserError as error:
+            record, items = _agreed(partial(_read, checkpoints, like, step))
+            _agreed(partial(_compare, record, items, checkpoints.directory / str(step)))  # takes all processes
+        except _Damaged as error:
             damaged[step] = error
+        else:
+            return step, record, items, damaged
     others = f"; nor can any other be read: {', '.join(map(str, steps[1:]))}" if len(steps) > 1 else ""
     raise UserError(f"{damaged[steps[0]]}{others}")
 
@@ -164,16 +200,20 @@ def _agreed_steps(checkpoints):
     return [processes.agreed(steps[index] if index < len(steps) else -1) for index in range(number)]
 
 
-def _agreed(read: Callable[[], Readable]) -> Readable:
-    """What is read, if all processes can read it."""
+def _agreed(action: Callable[[], Result]) -> Result:
+    """What an action gives, if all processes can do it; else it fails for all of them, and in the same way."""
+    result, failure = None, None
     try:
-        found = read()
-    except UserError:
-        processes.of_all([False])
-        raise
-    if not processes.of_all([True]).all():
-        raise UserError("another process cannot read the checkpoint")
-    return found
+        result = action()
+    except UserError as error:
+        failure = error
+    flags = processes.of_all([isinstance(failure, _Damaged), failure is not None])
+    is_damaged, is_failed = flags[:, 0].any(), flags[:, 1].any()
+    if failure and (isinstance(failure, _Damaged) or not is_damaged):
+        raise failure
+    if is_failed:
+        raise (_Damaged if is_damaged else UserError)("another process cannot read the checkpoint")
+    return cast(Result, result)
 
 
 def _give_up(checkpoints, damaged, step):
@@ -181,7 +221,7 @@ def _give_up(checkpoints, damaged, step):
     workdir = checkpoints.directory.parent
     for lost, error in damaged.items():
         place = workdir / DAMAGED / f"{lost}"
-        processes.by_first(partial(_move, checkpoints.directory / str(lost), place), f"damaged {lost}")
+        processes.by_first(partial(_moved, checkpoints.directory / str(lost), place), f"damaged {lost}")
         if processes.is_first():
             told = f"{error}; it was moved to '{place}', and steps {step + 1} to {lost} are done again"
             warnings.warn(told, DamagedData, stacklevel=3)
@@ -189,24 +229,24 @@ def _give_up(checkpoints, damaged, step):
         checkpoints.reload()
 
 
-def _move(folder, place):
-    number = 1
+def _moved(source: Path, place: Path) -> Path:
+    """Move what is damaged out of the way, and over nothing that is there: where it is now."""
+    name, number = place.name, 1
     while place.exists():
         number += 1
-        place = place.with_name(f"{folder.name}-{number}")
+        place = place.with_name(f"{name}-{number}")
     place.parent.mkdir(exist_ok=True)
-    folder.rename(place)
+    return source.rename(place)
 
 
-def _restore_carry(checkpoints, like, step):
-    state, totals = like
-    record, items = _restore(checkpoints, _items(state), step)
-    mesh = state.step.sharding.mesh
-    done = parallel.replicated(np.int32(step), mesh)
-    skipped = parallel.replicated(_numbers(Skipped, record["skipped"], np.int32), mesh)
-    totals = parallel.replicated(_numbers(Totals, record["totals"], np.float32), mesh)
+def _saved(step, record, items, like):
+    mesh = like[0].step.sharding.mesh
+    totals = _numbers(Totals, record["totals"], np.float32)
+    skipped = _numbers(Skipped, record["skipped"], np.int32).from_here(np.int32(step))
+    done, totals, skipped = parallel.replicated((np.int32(step), totals, skipped), mesh)
     average = items.get(AVERAGE, {})
-    return TrainState(done, **items[VARIABLES], opt_state=items[OPT_STATE], average=average, skipped=skipped), totals
+    state = TrainState(done, **items[VARIABLES], opt_state=items[OPT_STATE], average=average, skipped=skipped)
+    return Saved((state, totals), record["reported"])
 
 
 def _numbers(kind, numbers, dtype):
@@ -232,16 +272,29 @@ def restore_variables(workdir: Path, config: Config, like: Any, which: int | str
     if not (workdir / "checkpoints").is_dir():
         raise UserError(f"no checkpoint in '{workdir}' yet; train first")
     item = AVERAGE if config.training.ema_decay else VARIABLES
-    with _quiet(), manager(workdir, config, read_only=True) as checkpoints:
+    with _quiet(), _reading(workdir), _manager(workdir, config, read_only=True, scored=which == "best") as checkpoints:
         steps = _agreed_steps(checkpoints)
         wanted = {"latest": steps, "best": [checkpoints.best_step()]}.get(str(which), [which])
         if not set(wanted) & set(steps):
             there_are = ", ".join(map(str, sorted(steps))) or "none"
             raise UserError(f"no checkpoint {which} in '{workdir}'; there are: {there_are}")
-        step, (_, items), damaged = _newest_readable(wanted, partial(_restore, checkpoints, {item: like}))
+        step, _, items, damaged = _newest_readable(checkpoints, wanted, {item: like})
     for error in damaged.values() if processes.is_first() else ():
         warnings.warn(f"{error}; that of step {step} is taken", DamagedData, stacklevel=2)
     return step, items[item]
+
+
+@contextlib.contextmanager
+def _reading(workdir):
+    """Tells scores that are damaged, of which orbax makes many kinds of errors, as a UserError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"cannot read the scores in '{workdir / 'checkpoints'}' ({_reason(error)}); give a step"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -255,25 +308,43 @@ def _quiet():
         logging.set_verbosity(verbosity)
 
 
-def _restore(checkpoints, like, step):
-    """The record of a checkpoint, and those of its items that `like` has; compared with their fingerprints."""
+def _read(checkpoints, like, step):
+    """The record of a checkpoint, and those of its items that `like` has."""
+    folder = checkpoints.directory / str(step)
     args: dict[str, Any] = {name: ocp.args.StandardRestore(shapes) for name, shapes in like.items()}
     args[RECORD] = ocp.args.JsonRestore()
     try:
         restored = checkpoints.restore(step, args=ocp.args.Composite(**args))
-        for name in like:
-            _compare(restored[RECORD]["fingerprints"][name], fingerprints(restored[name]))
+        record = restored[RECORD]
+        if record.pop("sha256") != _digest(record):
+            raise ValueError("its record is not the one that was saved")
     except Exception as error:  # orbax and tensorstore raise many kinds on damaged files
-        raise UserError(
-            f"checkpoint '{checkpoints.directory / str(step)}' is damaged or does not fit the model ({_reason(error)})"
-        ) from error
-    return restored[RECORD], {name: restored[name] for name in like}
+        if _passes(error):
+            told = f"cannot read '{folder}' now ({_reason(error)}); nothing was changed: start the same command again"
+            raise UserError(told) from error
+        told = f"checkpoint '{folder}' is damaged or does not fit the model ({_reason(error)})"
+        raise _Damaged(told) from error
+    return record, {name: restored[name] for name in like}
 
 
-def _compare(saved: dict[str, int], found: dict[str, int]) -> None:
-    differ = [name for name in found if saved.get(name) != found[name]]
-    if differ:
-        raise ValueError(f"{differ[0]} does not hold what was saved")
+def _passes(error: Exception) -> bool:
+    """Whether it is the machine that fails, and not what is on the disk."""
+    if isinstance(error, OSError):
+        return error.errno not in (None, errno.ENOENT, errno.EIO, errno.EISDIR, errno.ENOTDIR)
+    return isinstance(error, MemoryError) or _OF_MACHINE.search(str(error)) is not None
+
+
+def _compare(record, items, folder):
+    """Refuse arrays that are not those which were saved."""
+    for item, arrays in items.items():
+        saved, found = record["fingerprints"][item], fingerprints(arrays)
+        differ = [name for name in found if saved.get(name) != found[name]]
+        if differ:
+            raise _Damaged(f"checkpoint '{folder}' is damaged ({item}/{differ[0]} does not hold what was saved)")
+
+
+def _digest(record):
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def _reason(error: Exception) -> str:

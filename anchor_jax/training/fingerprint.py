@@ -15,7 +15,7 @@ from anchor_jax import parallel
 def fingerprints(tree: Any) -> dict[str, int]:
     """The fingerprint of each array of a tree, in [0, 2^32), by its path such as "params/Dense_0/kernel".
 
-    Any one wrong number in an array changes it; of arrays with more of them 1 in 4 billion keeps it.
+    Any one wrong number in an array changes it; of arrays with more of them about 1 in 4 billion keeps it.
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
@@ -31,14 +31,19 @@ def all_finite(tree: Any) -> bool:
 
 @jax.jit
 def _fingerprint(array: jax.Array) -> jax.Array:
-    """The sum of all bits, each number times an odd one of its place; as such a product no change of one is 0."""
+    """The sum over a hash of each number's bits and place, of which each number has another one."""
     bits = lax.bitcast_convert_type(array, jnp.dtype(f"uint{8 * array.dtype.itemsize}")).astype(jnp.uint32)
     place = jnp.uint32(0)
     for axis, length in enumerate(array.shape):
         place = place * jnp.uint32(length) + lax.broadcasted_iota(jnp.uint32, array.shape, axis)
-    place = (place ^ (place >> 16)) * jnp.uint32(0x85EBCA6B)  # MurmurHash3's mixing
-    place = (place ^ (place >> 13)) * jnp.uint32(0xC2B2AE35)
-    return jnp.sum(bits * ((place ^ (place >> 16)) | 1), dtype=jnp.uint32)
+    return jnp.sum(_mixed(bits ^ _mixed(place)), dtype=jnp.uint32)
+
+
+def _mixed(bits: jax.Array) -> jax.Array:
+    """The last steps of MurmurHash3, by which each bit comes to bear on all; no two numbers become the same."""
+    bits = (bits ^ (bits >> 16)) * jnp.uint32(0x85EBCA6B)
+    bits = (bits ^ (bits >> 13)) * jnp.uint32(0xC2B2AE35)
+    return bits ^ (bits >> 16)
 
 
 @jax.jit

@@ -50,22 +50,18 @@ class Length(NamedTuple):
 
     def stops(self, done: int, config: Config) -> Iterator[int]:
         """The steps after which the host reports: the ends of epochs among them."""
-        return (step for step in range(done + 1, self.total_steps + 1) if self._reports(step, config))
-
-    def reported(self, done: int, config: Config) -> int:
-        """The last step of which there is a report, once so many are done; 0 if there is none."""
-        return next((step for step in range(done, 0, -1) if self._reports(step, config)), 0)
-
-    def _reports(self, step, config):
         every_steps = config.logging.every_steps or self.steps_per_epoch
-        logs = step % self.steps_per_epoch % every_steps == 0
-        return logs or any(self.is_due(step, due.every_epochs) for due in (config.evaluation, config.checkpoint))
+        for step in range(done + 1, self.total_steps + 1):
+            logs = step % self.steps_per_epoch % every_steps == 0
+            if logs or any(self.is_due(step, due.every_epochs) for due in (config.evaluation, config.checkpoint)):
+                yield step
 
 
 def train(config: Config, workdir: Path, *, profile: bool = False, accept_changes: tuple[str, ...] = ()) -> TrainState:
     """Train a network in a folder, from the beginning or from its newest checkpoint; the state at the end.
 
-    SIGTERM and SIGINT end it after the step that is being done, which is saved, see `stopping.listening`.
+    SIGTERM and SIGINT end it after the step that is being done, which is saved, see `stopping.listening`; a second one,
+    a second later or more, ends the whole process, that of a notebook too.
 
     Args:
       config: of the run.
@@ -84,15 +80,18 @@ def train(config: Config, workdir: Path, *, profile: bool = False, accept_change
         stack.enter_context(run.claimed(training.run))
         checkpoints = stack.enter_context(checkpoint.opened(workdir, config))
         saved = checkpoint.restore(checkpoints, training.carry_shapes())
-        carry = saved or training.first_carry()
         run.note_changes(training.run, checkpoints.latest_step())
-        reported = length.reported(int(carry[0].step), config) if saved else -1
+        carry, reported = saved or checkpoint.Saved(training.first_carry(), -1)
         reporter = stack.enter_context(reporter_of(workdir, reported, length.total_steps))
         reporter.say(introduction(training, carry[0]))
-        session = Session(checkpoints, reporter, Pace(stack.enter_context(stopping.listening())))
+        asked_to_stop = stack.enter_context(stopping.listening())
+        session = Session(checkpoints, reporter, Pace(asked_to_stop))
         if length.total_steps == 0 and not saved:
             _evaluate(training, carry, session)
-        return _go_on(training, carry, session, profile)
+        last = _go_on(training, carry, session, profile)
+        if number := asked_to_stop():
+            raise Stopped(number, f"{signal.Signals(number).name}: the run has come to its end")
+    return last
 
 
 class Session(NamedTuple):
@@ -136,18 +135,19 @@ def _evaluate(training, carry, session):
     session.reporter.report(step, training.evaluation_set.name, scores)
     if training.length.is_due(step, training.run.config.checkpoint.every_epochs):
         session.reporter.flush()
-        checkpoint.save(session.checkpoints, carry, scores)
+        checkpoint.save(session.checkpoints, checkpoint.Saved(carry, session.reporter.reported), scores)
 
 
 def _stop(carry, length, session):
     """Save what is there, between two reports, and end."""
     step, number = int(carry[0].step), session.pace.signal
+    done = "nothing is done yet; the same command begins anew"
+    if step:
+        done = f"{step:,} of {length.total_steps:,} steps are done and saved; the same command goes on from there"
     if step not in (0, session.last_good):
         session.reporter.flush()
-        checkpoint.save(session.checkpoints, carry, None)
-    name = signal.Signals(number).name
-    told = f"{name}: {step:,} of {length.total_steps:,} steps are done and saved; the same command goes on from there"
-    raise Stopped(number, told)
+        checkpoint.save(session.checkpoints, checkpoint.Saved(carry, session.reporter.reported), None)
+    raise Stopped(number, f"{signal.Signals(number).name}: {done}")
 
 
 def prepare(config: Config, workdir: Path, accept_changes: tuple[str, ...] = ()) -> "Training":
@@ -257,8 +257,9 @@ class Training:
         current, totals = carry
         numbers = _numbers(jax.device_get(totals))
         numbers["params_norm"] = float(_norm(current.params))
-        numbers["learning_rate"] = float(jnp.asarray(self.schedule(stop - 1)))
-        numbers["skipped_updates"] = int(current.skipped.total) or None
+        skipped = int(current.skipped.total)
+        numbers["learning_rate"] = float(jnp.asarray(self.schedule(max(stop - 1 - skipped, 0))))
+        numbers["skipped_updates"] = skipped or None
         seconds = time.perf_counter() - started
         numbers["images_per_second"] = (int(current.step) - first) * self.run.config.training.batch_size / seconds
         if self.run.config.data.streaming:
@@ -269,6 +270,8 @@ class Training:
     def _run(self, carry, stop, pace):
         for done, num in pace.pieces(int(carry[0].step), stop):
             carry = jax.block_until_ready(self.run_steps(carry, self.data, done, num))
+            if int(carry[0].skipped.longest) > self.run.config.training.max_skipped:
+                break
         return carry
 
     def evaluate(self, current: TrainState) -> dict[str, float]:

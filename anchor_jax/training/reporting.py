@@ -1,5 +1,6 @@
 """What a run tells while it goes: a progress bar or plain lines, JSON lines and TensorBoard."""
 
+import contextlib
 import json
 import math
 import os
@@ -36,13 +37,18 @@ class Reporter:
     """Writes numbers of a step everywhere, after the last one that was reported of those that are done; -1: of none.
 
     A terminal gets a bar, anything else one line a report.
+
+    Attributes:
+      reported: the last step of a report.
     """
 
     def __init__(self, workdir: Path, reported: int, total_steps: int):
-        self._file = workdir / "metrics.jsonl"
-        _forget_after(self._file, reported)
-        self._lines = self._file.open("a", buffering=1)
-        self._tensorboard = EventFile(workdir / "tensorboard", reported + 1)
+        self.reported = reported
+        self._workdir = workdir
+        with _writing(workdir):
+            _forget_after(workdir / "metrics.jsonl", reported)
+            self._lines = (workdir / "metrics.jsonl").open("a", buffering=1)
+            self._tensorboard = EventFile(workdir / "tensorboard", reported + 1)
         self._console = Console()
         self._total_steps = total_steps
         columns = (
@@ -63,8 +69,9 @@ class Reporter:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
         self._bar.stop()
-        self._tensorboard.close()
-        self._lines.close()
+        with _writing(self._workdir):
+            self._tensorboard.close()
+            self._lines.close()
 
     def say(self, text: str) -> None:
         """A line for the reader of the terminal."""
@@ -73,8 +80,10 @@ class Reporter:
     def report(self, step: int, prefix: str, numbers: Mapping[str, float | None]) -> None:
         """Numbers of a step under names such as "train/loss"; None where there was nothing to measure."""
         named = {f"{prefix}/{name}": value for name, value in numbers.items()}
-        self._lines.write(json.dumps({"step": step, **named}) + "\n")
-        self._tensorboard.add(step, {name: value for name, value in named.items() if value is not None})
+        with _writing(self._workdir):
+            self._lines.write(json.dumps({"step": step, **named}) + "\n")
+            self._tensorboard.add(step, {name: value for name, value in named.items() if value is not None})
+        self.reported = step
         shown = (text.format(numbers[name]) for name, text in SHOWN.items() if numbers.get(name) is not None)
         text = f"{prefix} {', '.join(shown)}"
         self._bar.update(self._task, completed=step, text=text)
@@ -83,9 +92,10 @@ class Reporter:
 
     def flush(self) -> None:
         """All that was reported is on disk."""
-        self._tensorboard.flush()
-        self._lines.flush()
-        os.fsync(self._lines.fileno())
+        with _writing(self._workdir):
+            self._tensorboard.flush()
+            self._lines.flush()
+            os.fsync(self._lines.fileno())
 
 
 class EventFile:
@@ -121,8 +131,8 @@ class EventFile:
 class SilentReporter(Reporter):
     """Tells nobody: of a process that is not the first."""
 
-    def __init__(self):
-        pass
+    def __init__(self, reported: int):
+        self.reported = reported
 
     def __enter__(self) -> "Reporter":
         return self
@@ -135,6 +145,7 @@ class SilentReporter(Reporter):
 
     def report(self, step: int, prefix: str, numbers: Mapping[str, float | None]) -> None:
         """Not told."""
+        self.reported = step
 
     def flush(self) -> None:
         """Nothing was."""
@@ -142,7 +153,7 @@ class SilentReporter(Reporter):
 
 def reporter_of(workdir: Path, reported: int, total_steps: int) -> Reporter:
     """The `Reporter` of process 0; the others are silent."""
-    return Reporter(workdir, reported, total_steps) if processes.is_first() else SilentReporter()
+    return Reporter(workdir, reported, total_steps) if processes.is_first() else SilentReporter(reported)
 
 
 def check_finite(step: int, numbers: Mapping[str, float | None], last_good: int | None, workdir: Path) -> None:
@@ -162,10 +173,9 @@ def check_skipped(state: TrainState, allowed: int, last_good: int | None, workdi
     Raises:
       UserError: names the step, the last checkpoint and the likely cause.
     """
-    _, in_a_row, longest, newest = map(int, state.skipped)
+    longest, until = int(state.skipped.longest), int(state.skipped.until)
     if longest > allowed:
-        first = newest - in_a_row + 1 if in_a_row else newest
-        steps = f"step {first}" if first == newest else f"steps {first} to {newest}"
+        steps = f"step {until}" if longest == 1 else f"steps {until - longest + 1} to {until}"
         raise diverged(f"the loss or its gradient is not finite at {steps} of '{workdir}'", last_good)
 
 
@@ -176,6 +186,17 @@ def diverged(what: str, last_good: int | None) -> UserError:
         f"{what}; {kept}; likely cause: too high a learning rate; lower config.optimizer.learning_rate or raise "
         "config.optimizer.warmup_epochs, in a new run"
     )
+
+
+@contextlib.contextmanager
+def _writing(workdir):
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write what is told to '{workdir}' ({error.strerror}); checkpoints that are complete are kept; see "
+            "to the disk, then start the same command again"
+        ) from error
 
 
 def _forget_after(file: Path, step: int) -> None:

@@ -61,6 +61,7 @@ class Run:
       reference_rows: int `[R]`, rows of the training set, drawn once from the bank; None for a standard network.
       references: uint8 `[R, H, W, C]`, their images, for inference.
       changes: in what it now differs from its record.
+      record: the bytes of that when it was looked at; None where there was none.
     """
 
     workdir: Path
@@ -71,6 +72,7 @@ class Run:
     reference_rows: np.ndarray | None
     references: np.ndarray | None
     changes: tuple[Change, ...] = ()
+    record: bytes | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -139,7 +141,10 @@ def claimed(run: Run) -> Iterator[None]:
 def _claim(run, stack):
     with _writing(run.workdir):
         stack.enter_context(alone_in(run.workdir))
-        if not (run.workdir / RECORD).exists():
+        record = run.workdir / RECORD
+        if (record.read_bytes() if record.exists() else None) != run.record:
+            raise UserError(f"another process has begun to train in '{run.workdir}'; start the same command again")
+        if run.record is None:
             _write(run)
 
 
@@ -175,11 +180,22 @@ def _write(run):
         rows, digest = run.reference_rows.tolist(), _digest(run.references)
         record["references"] = {"seed": run.config.seed, "rows": rows, "sha256": digest}
         references = run.workdir / "references.npz"
-        if references.exists():  # left by a run that was cut off here, or by somebody else
-            _load_references(references, digest)
+        if references.exists():
+            _check_left(references, digest)
         with replacing(references) as file:
             np.savez_compressed(file, images=run.references)
     _write_record(run.workdir, record)
+
+
+def _check_left(references, digest):
+    """Refuse references that are not those of this run, of a folder without a run."""
+    try:
+        _load_references(references, digest)
+    except UserError as error:
+        raise UserError(
+            f"'{references}' is of another run, whose start was cut off, or of somebody else ({error}); move it away, "
+            "or choose another --workdir"
+        ) from error
 
 
 def note_changes(run: Run, step: int | None) -> None:
@@ -208,18 +224,19 @@ def load(workdir: Path) -> Run:
     if not file.exists():
         raise UserError(f"no run in '{workdir}': it has no run.json; give the --workdir of train.py")
     try:
-        record = json.loads(file.read_text())
+        content = file.read_bytes()
+        record = json.loads(content)
         config = _config_of(record["config"])
         configuration.validate(config)
         label_names, image_shape = _names(record["label_names"]), _image_shape(record["image_shape"])
         data = str(record["data"])
         if not config.anchoring.enabled:
-            return Run(workdir, config, label_names, image_shape, data, None, None)
+            return Run(workdir, config, label_names, image_shape, data, None, None, record=content)
         rows, digest = np.array(record["references"]["rows"]), record["references"]["sha256"]
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise UserError(f"'{file}' is damaged ({error}); restore it from a copy") from error
     references = _load_references(workdir / "references.npz", digest)
-    return Run(workdir, config, label_names, image_shape, data, rows, references)
+    return Run(workdir, config, label_names, image_shape, data, rows, references, record=content)
 
 
 def _names(names):
@@ -266,7 +283,7 @@ def _config_of(record: dict[str, Any]) -> Config:
     def restored(value):
         if isinstance(value, dict):
             return {key: restored(inner) for key, inner in value.items()}
-        return tuple(value) if isinstance(value, list) else value
+        return tuple(map(restored, value)) if isinstance(value, list) else value
 
     config = base()
     config.update(restored(record))
@@ -281,6 +298,11 @@ def _changes(run, config, train):
 
 
 def _check(run, train, changes, accepted):
+    if any(change.key == "anchoring.enabled" for change in changes):
+        raise UserError(
+            f"'{run.workdir}' holds another run: its config.anchoring.enabled is {run.config.anchoring.enabled}, which "
+            "cannot change; choose another --workdir"
+        )
     for key, before, now in changes:
         if not key.startswith(MAY_CHANGE) and key not in accepted:
             what = "its training set" if key == DATA else f"its config.{key}"

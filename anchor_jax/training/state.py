@@ -13,8 +13,8 @@ class Skipped(NamedTuple):
 
     total: jax.Array
     in_a_row: jax.Array  # up to now
-    longest: jax.Array  # in a row
-    newest: jax.Array  # its step, counted from 1; 0 where there is none
+    longest: jax.Array  # in a row, since the run was begun or gone on with
+    until: jax.Array  # the last step of that row, counted from 1; 0 where there is none
 
     @classmethod
     def none(cls) -> "Skipped":
@@ -24,8 +24,12 @@ class Skipped(NamedTuple):
     def then(self, is_skipped: jax.Array, step: jax.Array) -> "Skipped":
         """After one more step, of this number, of which bool `[]` says whether its update was left out."""
         in_a_row = jnp.where(is_skipped, self.in_a_row + 1, 0)
-        newest = jnp.where(is_skipped, step, self.newest)
-        return Skipped(self.total + is_skipped, in_a_row, jnp.maximum(self.longest, in_a_row), newest)
+        until = jnp.where(in_a_row > self.longest, step, self.until)
+        return Skipped(self.total + is_skipped, in_a_row, jnp.maximum(self.longest, in_a_row), until)
+
+    def from_here(self, step: Any) -> "Skipped":
+        """As a run sees it that goes on after this step, which is not to blame for what was allowed before."""
+        return self._replace(longest=self.in_a_row, until=step if self.in_a_row else 0 * step)
 
 
 class TrainState(NamedTuple):

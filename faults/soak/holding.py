@@ -38,10 +38,10 @@ def sampled() -> Iterator[list[Sample]]:
     samples: list[Sample] = []
     save = checkpoint.save
 
-    def look_and_save(checkpoints, carry, *rest):
+    def look_and_save(checkpoints, saved, *rest):
         checkpoints.wait_until_finished()
-        samples.append(_sample(int(carry[0].step)))
-        save(checkpoints, carry, *rest)
+        samples.append(_sample(int(saved.carry[0].step)))
+        save(checkpoints, saved, *rest)
 
     with mock.patch.object(checkpoint, "save", look_and_save):
         yield samples
