@@ -1,6 +1,7 @@
 """Models of every framework under the transforms; the examples of docs/frameworks.md, run as they stand."""
 
 import re
+from functools import partial
 from pathlib import Path
 
 import equinox as eqx
@@ -26,6 +27,14 @@ ASKED = {
     "Haiku": lambda example: (example["predicted"], example["trained"]),
     "A plain function": lambda example: (example["predicted"], example["params"]),
 }
+
+
+def statically(ask):
+    return jax.jit(ask, static_argnums=0)
+
+
+# how they are compiled whose parameters are a model
+COMPILED = {"Flax NNX": lambda ask: nnx.jit(ask, static_argnums=0), "Equinox": eqx.filter_jit}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -69,7 +78,7 @@ def test_an_example_predicts_as_a_loop_over_references(example):
     np.testing.assert_allclose(example["std"], outputs.std(0, ddof=1), **close)
     np.testing.assert_allclose(example["answer"].logits, outputs.mean(0), **close)
     np.testing.assert_allclose(example["answer"].probs, jax.nn.softmax(outputs).mean(0), **close)
-    chunked = aj.predict(f, params, x, references, chunk_size=4)
+    chunked = COMPILED.get(example["section"], statically)(partial(aj.predict, chunk_size=4))(f, params, x, references)
     np.testing.assert_allclose(chunked.mean, outputs.mean(0), **close)
 
 
@@ -139,6 +148,25 @@ def test_statistics_dropout_and_auxiliary_outputs_pass_through(example):
     assert np.any(logits != others)  # another dropout
     assert_same_bits(auxiliary, same)  # which comes after statistics and features
     assert jax.tree.leaves(auxiliary)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (nnx.Linear(6, 2, rngs=nnx.Rngs(0)), "got a Linear that holds its own parameters: give lambda model, inputs"),
+        (eqx.nn.Linear(6, 2, key=jax.random.key(0)), "got a Linear that holds its own parameters: give lambda model"),
+        (linen.Dense(2), "got a Dense: give its method apply, or a function of parameters and inputs that calls it"),
+        (hk.transform(hk.Linear), "got a Transformed: give its method apply, or a function of parameters and inputs"),
+    ],
+)
+def test_a_model_in_place_of_a_function_is_told(model, message):
+    with pytest.raises(aj.UserError, match=message):
+        aj.classify(model, None, np.ones((4, 3)), np.ones((2, 3)))
+
+
+@pytest.mark.parametrize("function", [eqx.filter_jit(jnp.dot), jax.tree_util.Partial(jnp.dot, precision=np.array(0))])
+def test_a_function_that_is_a_pytree_is_one(function):
+    assert callable(aj.anchored(function))
 
 
 # first layers alone
