@@ -107,7 +107,7 @@ def anchored(apply_fn: Callable[..., Any]) -> Callable[..., Any]:
     `mutable`, and returns what `f` returns.
 
     Raises:
-      UserTypeError: `f` is no function.
+      UserTypeError: `f` is no function, or a model in its place.
     """
     checks.function("apply_fn", apply_fn)
 

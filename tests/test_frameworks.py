@@ -42,6 +42,7 @@ def compiled_quickly():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()  # so that no other test runs what was compiled here
 
 
 def code(text):
