@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from anchor_jax import anchoring, inference, metrics, objective, parallel, uncertainty
-from anchor_jax.anchoring import anchor, anchored, sample_mask, sample_references
+from anchor_jax.anchoring import anchor, anchored, anchored_kernel, sample_mask, sample_references
 from anchor_jax.errors import UserError
 from anchor_jax.inference import (
     Classification,
@@ -35,6 +35,7 @@ __all__ = [
     "anchor",
     "anchored",
     "anchored_cross_entropy",
+    "anchored_kernel",
     "anchoring",
     "classify",
     "data",

@@ -101,11 +101,13 @@ def sample_mask(
 def anchored(apply_fn: Callable[..., Any]) -> Callable[..., Any]:
     """Turn `f(params, inputs, *args, **kwargs)` into `g(params, x, references, *args, mask=None, **kwargs)`.
 
-    `f` is any function of parameters and anchored inputs `[B, ..., 2C]`: a bound `apply` of Flax or Haiku,
-    or a plain function. `g` takes `x` and `references` as `anchor` does.
+    `f` is any function of parameters and anchored inputs `[B, ..., 2C]`: the `apply` of a Flax Linen module, or a
+    function that puts both in their places in a model of NNX, Equinox, Haiku or none of them (`docs/frameworks.md`).
+    `g` takes `x`, `references` and `mask` as `anchor` does, hands all other arguments to `f`, such as `rngs` and
+    `mutable`, and returns what `f` returns.
 
     Raises:
-      UserTypeError: `f` is no function.
+      UserTypeError: `f` is no function, or a model in its place.
     """
     checks.function("apply_fn", apply_fn)
 
@@ -113,6 +115,39 @@ def anchored(apply_fn: Callable[..., Any]) -> Callable[..., Any]:
         return apply_fn(params, anchor(x, references, mask), *args, **kwargs)
 
     return apply_anchored
+
+
+def anchored_kernel(kernel: jax.Array, *, axis: int = -2, channels: int | None = None) -> jax.Array:
+    """First layer of an anchored network, from that of a network on images: the same function for every reference.
+
+    Reference and residual have the same kernel, since `W·r + W·(x - r) = W·x`; the bias stays. So does the function
+    of the whole network, where nothing stands before its first layer, and the reference is not masked.
+
+    Args:
+      kernel: floating, of a dense layer or a convolution without groups, `[..., C, D]`: "IO" and "HWIO", as Flax and
+        Haiku have it.
+      axis: where the input channels are; 1 for "OI" and "OIHW", as Equinox has it.
+      channels: C of the images, where the layer sees them flattened with channels last, so that this axis is H·W·C;
+        all of the axis are channels without it.
+
+    Returns:
+      The kernel with that axis twice as long.
+
+    Raises:
+      UserTypeError: `kernel` is not floating, `axis` or `channels` no integer.
+      UserError: `kernel` has no such axis, or `channels` does not divide it.
+    """
+    checks.array("kernel", kernel, "floating", "[..., C, D]")
+    axis = checks.count("axis", axis, -kernel.ndim, kernel.ndim - 1) % kernel.ndim
+    before, size, after = kernel.shape[:axis], kernel.shape[axis], kernel.shape[axis + 1 :]
+    channels = size if channels is None else checks.count("channels", channels)
+    if size % channels:
+        raise UserError(
+            f"channels must divide axis {axis} of the kernel {kernel.shape}, which is H·W·C of flattened images; "
+            f"got {channels}"
+        )
+    pixels = jnp.reshape(jnp.asarray(kernel), (*before, size // channels, channels, *after))
+    return jnp.concatenate([pixels, pixels], axis=axis + 1).reshape(*before, 2 * size, *after)
 
 
 def check_floating(name: str, value: jax.Array, shape: str) -> None:

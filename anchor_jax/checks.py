@@ -33,7 +33,7 @@ def array(name: str, value: Any, kind: str, shape: str, mend: str = "") -> None:
     """
     if isinstance(value, bool | int | float | complex):
         value = np.asarray(value)
-    if not (isinstance(value, jax.Array | np.ndarray | np.generic) or hasattr(value, "__jax_array__")):
+    if not _is_array(value):
         raise UserTypeError(f"{name} must be an array of JAX or NumPy, {shape}; got {described(value)}")
     if not _is(value.dtype, _KINDS[kind]):
         raise UserTypeError(f"{name} must be {kind}, got {value.dtype}{mend}")
@@ -111,11 +111,19 @@ def keys(name: str, value: Any, num: int) -> None:
 
 
 def function(name: str, value: Any) -> None:
-    """Refuses what cannot be called, and modules of which only a method can be."""
+    """Refuses what cannot be called, and modules: some only have a method to call, others hold their parameters."""
     if hasattr(value, "init") and hasattr(value, "apply"):
-        raise UserTypeError(f"{name} must be a function, got a {type(value).__name__}: give its method apply")
+        raise UserTypeError(
+            f"{name} must be a function, got a {type(value).__name__}: give its method apply, or a function of "
+            "parameters and inputs that calls it"
+        )
     if not callable(value):
         raise UserTypeError(f"{name} must be a function, got {described(value)}")
+    if not isinstance(value, jax.tree_util.Partial) and any(map(_is_array, jax.tree.leaves(value))):
+        raise UserTypeError(
+            f"{name} must be a function, got a {type(value).__name__} that holds its own parameters: give "
+            "lambda model, inputs: model(inputs), and the model as params"
+        )
 
 
 def instance(name: str, value: Any, kind: type, maker: str) -> None:
@@ -169,6 +177,10 @@ def described(value: Any) -> str:
     if isinstance(value, jax.Array | np.ndarray):
         return f"{value.dtype} of shape {value.shape}"
     return repr(value) if isinstance(value, bool | int | float | str | None) else type(value).__name__
+
+
+def _is_array(value):
+    return isinstance(value, jax.Array | np.ndarray | np.generic) or hasattr(value, "__jax_array__")
 
 
 def _check_plain(name, array):

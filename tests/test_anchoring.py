@@ -253,3 +253,25 @@ def test_the_probability_may_be_traced(per):
     key, probs = jax.random.key(6), np.array([0.0, 0.3, 0.7, 1.0], np.float32)
     traced = jax.jit(jax.vmap(lambda prob: aj.sample_mask(key, 50, prob, per)))(probs)
     np.testing.assert_array_equal(traced, [aj.sample_mask(key, 50, prob, per) for prob in probs])
+
+
+# anchored_kernel
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_kernel_stands_on_both_halves(dtype):
+    kernel = jnp.asarray(normal(2, 3, 4, 5), dtype)
+    widened = jax.jit(aj.anchored_kernel)(kernel)
+    assert widened.dtype == dtype
+    np.testing.assert_array_equal(widened, np.concatenate([kernel, kernel], axis=2))
+
+
+def test_a_kernel_of_flattened_images_is_the_same_function():
+    x, references = normal(2, 4, 3, 3, 2)
+    kernel = normal(18, 5)
+    flat = aj.anchor(x, references).reshape(4, -1)
+    np.testing.assert_allclose(
+        flat @ aj.anchored_kernel(kernel, channels=2), x.reshape(4, -1) @ kernel, rtol=1e-4, atol=1e-4
+    )
+    outputs_first = aj.anchored_kernel(kernel.T, axis=1, channels=2)
+    np.testing.assert_array_equal(outputs_first, aj.anchored_kernel(kernel, channels=2).T)

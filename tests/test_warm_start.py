@@ -152,6 +152,12 @@ def test_what_fits_is_taken_as_it_is():
     np.testing.assert_array_equal(adapted.over(shapes)["params"]["head"]["bias"], np.ones(3))
 
 
+def test_what_only_a_first_layer_may_do_others_do_not():
+    shapes = {"params": {"norm": {"bias": jnp.zeros(6)}}}
+    with pytest.raises(UserError, match=r"do not fit the model: norm/bias \[3\], not \[6\]"):
+        adapt({"params": {"norm": {"bias": jnp.ones(3)}}}, shapes, (1, 1))
+
+
 TENSORS = {"a": torch.arange(3.0), "b.c": torch.ones(2, 2)}
 
 

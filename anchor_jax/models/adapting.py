@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from anchor_jax.anchoring import anchored_kernel
 from anchor_jax.errors import UserError
 
 Path = tuple[str, ...]  # of a variable: collection, modules and leaf
@@ -34,8 +35,7 @@ class Adapted(NamedTuple):
 def adapt(variables: Mapping[str, Any], shapes: Mapping[str, Any], grid: tuple[int, int]) -> Adapted:
     """Fit the weights of a network to a model of the same family.
 
-    - A first layer of half the channels becomes that of an anchored network which computes the same function for
-      every reference: the same kernel on both halves, since `W·r + W·(x - r) = W·x`.
+    - A first layer of half the channels becomes that of an anchored network, see `anchored_kernel`.
     - Positions are resized to another grid of patches.
     - A head of other classes is left out.
 
@@ -60,7 +60,7 @@ def adapt(variables: Mapping[str, Any], shapes: Mapping[str, Any], grid: tuple[i
         elif shape and path[-1] == "position_embedding":
             adapted[path] = resized_positions(variable, grid)
             changes.append(f"positions resized to {grid[0]}x{grid[1]}")
-        elif shape and anchored_kernel(variable).shape == shape:
+        elif shape and variable.ndim > 1 and anchored_kernel(variable).shape == shape:
             adapted[path] = anchored_kernel(variable)
             changes.append(f"first layer widened to {shape[-2]} channels, the same function")
         else:
@@ -71,11 +71,6 @@ def adapt(variables: Mapping[str, Any], shapes: Mapping[str, Any], grid: tuple[i
             "config.anchoring.enabled as the weights have it"
         )
     return Adapted(adapted, tuple(changes))
-
-
-def anchored_kernel(kernel: jax.Array) -> jax.Array:
-    """A first layer for references and residuals from one for images: `[..., C, D]` -> `[..., 2·C, D]`."""
-    return jnp.concatenate([kernel, kernel], axis=-2)
 
 
 def resized_positions(positions: jax.Array, grid: tuple[int, int]) -> jax.Array:
