@@ -3,13 +3,15 @@
 from absl import flags
 
 from anchor_jax import command
-from anchor_jax.training.exporting import DEFAULT_PLATFORMS, PLATFORMS, export
+from anchor_jax.training import exporting
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
 NUM_REFERENCES = flags.DEFINE_integer(
     "num_references", 10, "References in the file; a standard network has none.", lower_bound=1
 )
-ON = flags.DEFINE_list("platforms", list(DEFAULT_PLATFORMS), f"What it is to run on: some of {', '.join(PLATFORMS)}.")
+PLATFORMS = flags.DEFINE_list(
+    "platforms", list(exporting.DEFAULT_PLATFORMS), f"Where it is to run: some of {', '.join(exporting.PLATFORMS)}."
+)
 CHUNK_SIZE = flags.DEFINE_integer(
     "chunk_size", None, "References at once; config.evaluation.chunk_size by default, and else all.", lower_bound=1
 )
@@ -19,16 +21,17 @@ CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "A step, 'latest' or 'b
 def main(*arguments: str) -> None:
     """Flags to values, then one call."""
     out = command.only_path(arguments, "a new file")
-    metadata = export(
+    metadata = exporting.export(
         command.path("workdir", WORKDIR.value),
         out,
         step=command.step("checkpoint", CHECKPOINT.value),
         num_references=NUM_REFERENCES.value,
-        platforms=tuple(ON.value),
+        platforms=tuple(PLATFORMS.value),
         chunk_size=CHUNK_SIZE.value,
     )
+    references = f"{metadata.num_references or 'no'} references"
     platforms, size = ", ".join(metadata.platforms), out.stat().st_size / 1e6
-    print(f"step {metadata.step} with {metadata.num_references or 'no'} references for {platforms} in {out}, {size:.1f} MB")
+    print(f"step {metadata.step} with {references} for {platforms} in {out}, {size:.1f} MB")
 
 
 if __name__ == "__main__":
