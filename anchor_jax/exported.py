@@ -134,7 +134,7 @@ def load_exported(file: str | os.PathLike[str]) -> ExportedClassifier:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"cannot read '{file}' ({type(error).__name__}: {reason}); give an undamaged one that "
-            "python -m anchor_jax.export wrote, with this JAX or an older one"
+            f"python -m anchor_jax.export wrote, with JAX {jax.__version__} or an older one"
         ) from error
     platform = jax.export.default_export_platform()
     if platform not in program.platforms:
@@ -157,7 +157,7 @@ def _metadata_of(content: Any) -> Metadata:
     """The metadata in a file, each of its type."""
     if content["format"] != FORMAT:
         raise ValueError(f"its format is {content['format']!r}, not {FORMAT!r}")
-    fields = {field.name: content[field.name] for field in dataclasses.fields(Metadata)}
+    fields: dict[str, Any] = {field.name: content[field.name] for field in dataclasses.fields(Metadata)}
     for name in ("label_names", "outputs", "platforms"):
         if not isinstance(fields[name], list) or not all(isinstance(text, str) for text in fields[name]):
             raise ValueError(f"{name} must be a list of names")
@@ -166,11 +166,14 @@ def _metadata_of(content: Any) -> Metadata:
     checks.count("step", fields["step"], least=0)
     if fields["num_references"] is not None:
         checks.count("num_references", fields["num_references"])
-    return Metadata(**fields | {"image_shape": tuple(fields["image_shape"])})
+    fields["image_shape"] = tuple(fields["image_shape"])
+    return Metadata(**fields)
 
 
 def _check_fit(program: Exported, metadata: Metadata) -> None:
     """Refuses a program that is not the one of its metadata."""
+    if program.nr_devices != 1:  # none are found by JAX 0.8 in what newer ones wrote
+        raise ValueError(f"{PROGRAM} is for {program.nr_devices} devices, not one")
     (images,), is_of_images = program.in_avals, program.in_tree == jax.tree.structure(((0,), {}))
     outputs = jax.tree.unflatten(program.out_tree, program.out_avals)
     classes = (len(metadata.label_names),)

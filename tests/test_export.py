@@ -1,5 +1,6 @@
 """Exported runs: they answer as the run does, JAX alone runs them, and what is wrong is told in one line."""
 
+import dataclasses
 import json
 import os
 import re
@@ -188,7 +189,7 @@ def test_wrong_commands(workdir, file, tmp_path):
         ([new, "--num_references=13"], 1, "num_references must lie in 1..12, the references saved with the run"),
         ([new, "--num_references=0"], 2, "--num_references=0"),
         ([new, "--chunk_size=0"], 2, "--chunk_size=0"),
-        ([new, "--checkpoint=7"], 1, "no checkpoint"),
+        ([new, "--checkpoint=7"], 1, "no checkpoint 7 in"),
         (
             [new, "--platforms=cpu,cude"],
             1,
@@ -260,14 +261,20 @@ def test_damaged_and_foreign_files(case, file, tmp_path):
     assert not left_a_mark(file.parent)
 
 
-def test_files_that_are_not_there_or_for_another_platform(standard, tmp_path):
+def test_files_that_are_not_there():
     with pytest.raises(UserTypeError, match="file must be a path, got 3"):
         aj.load_exported(3)
     with pytest.raises(UserError, match=r"no file 'nothing\.zip'; give one that python -m anchor_jax\.export wrote"):
         aj.load_exported("nothing.zip")
+
+
+def test_programs_that_cannot_run_here(standard, tmp_path):
     program = program_of(standard, 1, platforms=("cuda", "tpu"))
     outputs = tuple(jax.tree.unflatten(program.out_tree, program.out_avals))
     metadata = Metadata(("0", "1", "2"), (6, 6, 1), "resnet18", 0, None, outputs, program.platforms, {})
     write(tmp_path / "tpu.zip", program, metadata)
     with pytest.raises(UserError, match=r"is for cuda, tpu, and JAX runs on cpu here; .* --platforms=cuda,tpu,cpu$"):
         aj.load_exported(tmp_path / "tpu.zip")
+    write(tmp_path / "newer.zip", dataclasses.replace(program, nr_devices=0), metadata)
+    with pytest.raises(UserError, match=r"program.stablehlo is for 0 devices, not one\); .* or an older one$"):
+        aj.load_exported(tmp_path / "newer.zip")
