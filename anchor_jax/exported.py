@@ -163,6 +163,8 @@ def _metadata_of(content: Any) -> Metadata:
             raise ValueError(f"{name} must be a list of names")
         fields[name] = tuple(fields[name])
     checks.image_shape("image_shape", fields["image_shape"])
+    checks.text("model", fields["model"])
+    checks.instance("versions", fields["versions"], dict, "anchor_jax.export")
     checks.count("step", fields["step"], least=0)
     if fields["num_references"] is not None:
         checks.count("num_references", fields["num_references"])

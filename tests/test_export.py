@@ -244,6 +244,7 @@ FILES = {
     "metadata too deep": lambda file: zipped(_edited(file) | {METADATA: b"[" * 100_000}),
     "another format": lambda file: zipped(_edited(file, format="anchor_jax.export/2")),
     "names of no strings": lambda file: zipped(_edited(file, label_names=[0, 1, 2])),
+    "versions of no names": lambda file: zipped(_edited(file, versions=["0.10.2"])),
     "other classes": lambda file: zipped(_edited(file, label_names=["a", "b"])),
     "other images": lambda file: zipped(_edited(file, image_shape=[6, 6, 3])),
     "other platforms": lambda file: zipped(_edited(file, platforms=["cpu"])),
