@@ -20,6 +20,7 @@ from anchor_jax.objective import anchored_cross_entropy
 
 if TYPE_CHECKING:
     from anchor_jax import data, evaluation, models, training
+    from anchor_jax.exported import ExportedClassifier, load_exported
     from anchor_jax.predictor import Predictor
     from anchor_jax.training.prediction import load_predictor
 
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Classification",
     "EncodedReferences",
+    "ExportedClassifier",
     "Prediction",
     "Predictor",
     "SplitModel",
@@ -42,6 +44,7 @@ __all__ = [
     "encode_references",
     "evaluation",
     "inference",
+    "load_exported",
     "load_predictor",
     "metrics",
     "models",
@@ -58,6 +61,8 @@ __all__ = [
 # The rooms that need more than JAX are opened on first use: `import anchor_jax` stays light.
 _ROOMS = ("data", "evaluation", "models", "training")
 _FROM_ROOMS = {
+    "ExportedClassifier": "anchor_jax.exported",
+    "load_exported": "anchor_jax.exported",
     "Predictor": "anchor_jax.predictor",
     "load_predictor": "anchor_jax.training.prediction",
 }

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.export import is_symbolic_dim
 
 # of XLA's YNN fusions only the sums: its convolutions are slower than those of Eigen, which take their place
 _CPU_OPTIONS: dict[str, str | int] = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
@@ -27,8 +28,11 @@ def loops_on_device(platform: str) -> bool:
 
 
 def attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-    """Scaled dot-product attention, `[B, T, heads, D]` each; cuDNN's where the default platform has one."""
-    if not _has_cudnn_attention(query.dtype):
+    """Scaled dot-product attention, `[B, T, heads, D]` each; cuDNN's where the default platform has one.
+
+    Where B is symbolic, what is traced is to be exported, and may run on another platform than the default one.
+    """
+    if is_symbolic_dim(query.shape[0]) or not _has_cudnn_attention(query.dtype):
         return jax.nn.dot_product_attention(query, key, value, implementation="xla")
     tokens = query.shape[1]
     if tokens % 2 == 0:

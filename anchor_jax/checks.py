@@ -46,6 +46,16 @@ def array(name: str, value: Any, kind: str, shape: str, mend: str = "") -> None:
         raise UserError(f"{name} must not be empty, {shape}; got shape {value.shape}")
 
 
+def stored_images(name: str, value: Any, image_shape: tuple[int, ...]) -> None:
+    """Refuses what is no batch of raw images, uint8 `[B, H, W, C]`, of the shape that a network was trained on."""
+    array(name, value, "uint8", "[B, H, W, C]", mend=": give them as they are stored, not normalised")
+    if value.shape[1:] != image_shape:
+        raise UserError(
+            f"{name} must be [B, {', '.join(map(str, image_shape))}], as the run was trained on; "
+            f"got {list(value.shape)}"
+        )
+
+
 def numbers(name: str, value: Any) -> jax.Array | np.ndarray:
     """An array of real numbers: what is none of JAX, such as a list, as one of NumPy, still on the host."""
     _check_plain(name, value)

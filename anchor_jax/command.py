@@ -116,6 +116,13 @@ def define_config(description: str) -> flags.FlagHolder[Config]:
     return flag
 
 
+def only_path(arguments: tuple[str, ...], what: str) -> Path:
+    """The path that was given beside the flags, which must be there once."""
+    if len(arguments) != 1 or not arguments[0]:
+        _exit(WRONG_COMMAND_LINE, f"one path must be given beside the flags, that of {what}; got {list(arguments)}")
+    return Path(arguments[0])
+
+
 def loaded(flag: flags.FlagHolder[Config]) -> Config:
     """The config of a config-file flag; the file is read when it is first looked at."""
     if flag.default is None and not flag.present:

@@ -34,6 +34,27 @@ def replacing(path: Path) -> Iterator[Path]:
         os.close(held)
 
 
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """As `replacing`, of what is not there yet.
+
+    Raises:
+      UserError: there is something at `path` already, or it cannot be written to.
+    """
+    check_new(path)
+    try:
+        with replacing(path) as file:
+            yield file
+    except OSError as error:
+        raise UserError(f"cannot write '{path}' ({error.strerror})") from error
+
+
+def check_new(path: Path) -> None:
+    """Refuses what is there already."""
+    if path.exists():
+        raise UserError(f"'{path}' is there already; choose another name")
+
+
 def is_incomplete(file: Path) -> bool:
     """Whether a file is being written by `replacing`, or was when its process was killed."""
     return file.name.startswith(_INCOMPLETE)

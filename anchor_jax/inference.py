@@ -75,7 +75,7 @@ class Poll(NamedTuple):
 
 def poll_of_one(logits: jax.Array) -> Poll:
     """The poll of a network that is asked once, without references or with one: floating logits `[B, C]`."""
-    probs, num = jax.nn.softmax(logits), len(logits)
+    probs, num = jax.nn.softmax(logits), logits.shape[0]
     return Poll(Classification(logits, probs, None, predictive_entropy(probs), jnp.zeros(num)), jnp.ones(num))
 
 

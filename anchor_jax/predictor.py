@@ -181,12 +181,7 @@ class Predictor:
             yield fetched(*pending)
 
     def _check(self, images):
-        checks.array("images", images, "uint8", "[B, H, W, C]", mend=": give them as they are stored, not normalised")
-        if images.shape[1:] != self.image_shape:
-            raise UserError(
-                f"images must be [B, {', '.join(map(str, self.image_shape))}], as the run was trained on; "
-                f"got {list(images.shape)}"
-            )
+        checks.stored_images("images", images, self.image_shape)
 
 
 def joined(parts: Iterable[Any]) -> Any:
@@ -234,10 +229,8 @@ def compile_network(
         return encode_references(network, variables, references) if isinstance(network, SplitModel) else references
 
     def poll_batch(classes, temper, variables, references, images):
-        network, x = _network_of(model, classes), normalize(images, normalization)
-        if not anchored:
-            return poll_of_one(network(variables, x))
-        return poll(network, variables, x, references, chunk_size=chunk(images), temper=temper)
+        options = {"classes": classes, "chunk_size": chunk(images), "temper": temper}
+        return poll_images(model, normalization, variables, references, images, **options)
 
     def poll_pairs(classes, variables, images, references):
         x, references = normalize(images, normalization), normalize(references, normalization)
@@ -261,6 +254,35 @@ def compile_network(
         features=mapped(features, 2, 1),
         divided=partial(parallel.divided, mesh=mesh),
     )
+
+
+def poll_images(
+    model: nn.Module,
+    normalization: Normalization,
+    variables: Any,
+    references: EncodedReferences | jax.Array | None,
+    images: jax.Array,
+    *,
+    classes: tuple[int, ...] | None = None,
+    chunk_size: int | None = None,
+    temper: Literal["duq"] | None = None,
+) -> Poll:
+    """What a network says of raw images, on one device; how many they are may be symbolic.
+
+    Args:
+      model: see `anchor_jax.models.create`.
+      normalization: of its inputs.
+      variables: what `model.apply` takes.
+      references: what `Network.encode` gives of them; None for a standard network.
+      images: uint8 `[B, H, W, C]`.
+      classes: rows of the logits to which the network is restricted; None: all.
+      chunk_size: see `anchor_jax.classify`.
+      temper: see `anchor_jax.classify`.
+    """
+    network, x = _network_of(model, classes), normalize(images, normalization)
+    if references is None:
+        return poll_of_one(network(variables, x))
+    return poll(network, variables, x, references, chunk_size=chunk_size, temper=temper)
 
 
 def _network_of(model: nn.Module, classes: tuple[int, ...] | None = None, last: str = "rest") -> Apply | SplitModel:

@@ -99,6 +99,13 @@ def test_attention_filled_up_for_cudnn_is_that_of_the_tokens_there_are(tokens, d
     jax.tree.map(lambda a, b: np.testing.assert_allclose(*map(np.float32, (a, b)), atol=tolerance), plain, filled)
 
 
+def test_no_cudnn_is_in_what_is_exported(monkeypatch):
+    monkeypatch.setattr(backends, "_has_cudnn_attention", lambda dtype: True)
+    qkv = [jax.ShapeDtypeStruct(jax.export.symbolic_shape("b, 5, 2, 4"), jnp.bfloat16)] * 3
+    exported = jax.export.export(jax.jit(backends.attention), platforms=("cpu", "cuda"))(*qkv)
+    assert "__cudnn$" not in exported.mlir_module()
+
+
 def test_no_cudnn_is_asked_where_there_is_none():
     assert not backends._has_cudnn_attention(jnp.bfloat16)
 

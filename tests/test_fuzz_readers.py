@@ -6,16 +6,20 @@ The examples are the same every time; `ANCHOR_JAX_FUZZ=10000` tries as many othe
 import json
 import os
 import shutil
+import zipfile
 
+import jax
+import jax.export
 import numpy as np
 import pytest
 import safetensors.numpy
-from hostile import image, npz, prepared_set
+from hostile import image, npz, prepared_set, zipped
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
 from anchor_jax import config as configuration
+from anchor_jax import exported
 from anchor_jax.data import load
 from anchor_jax.data.decoding import Example, decoded
 from anchor_jax.errors import UserError
@@ -198,6 +202,42 @@ _JSON = st.recursive(
     ),
     max_leaves=4,
 )
+
+
+@pytest.fixture(scope="module")
+def exported_run(place):
+    images = jax.ShapeDtypeStruct(jax.export.symbolic_shape("b, 2, 2, 1"), np.uint8)
+
+    def classify(images):
+        each = images.sum((1, 2, 3), dtype=np.float32)
+        both = each[:, None] * np.ones((1, 2), np.float32)
+        return {"logits": both, "probs": both, "entropy": each, "mutual_information": each}
+
+    program = jax.export.export(jax.jit(classify))(images)
+    outputs = ("logits", "probs", "entropy", "mutual_information")
+    metadata = exported.Metadata(("a", "b"), (2, 2, 1), "mlp", 1, None, outputs, program.platforms, {})
+    exported.write(place / "run.zip", program, metadata)
+    with zipfile.ZipFile(place / "run.zip") as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+_OF_EXPORT = ["format", "label_names", "image_shape", "step", "num_references", "outputs", "platforms", "versions"]
+
+
+@fuzzed(60)
+@given(
+    st.sampled_from([exported.METADATA, exported.PROGRAM]),
+    st.dictionaries(st.sampled_from(_OF_EXPORT), _JSON),
+    _damages(),
+)
+@example(exported.PROGRAM, {}, lambda content: content)
+def test_damaged_exported_runs(place, exported_run, name, changes, damage):
+    (place / "damaged.zip").write_bytes(zipped(exported_run | {name: damage(exported_run[name])}))
+    changed = json.dumps(json.loads(exported_run[exported.METADATA]) | changes).encode()
+    (place / "changed.zip").write_bytes(zipped(exported_run | {exported.METADATA: changed}))
+    for file in ("damaged.zip", "changed.zip"):
+        classifier = _reads(lambda file=file: exported.load_exported(place / file))
+        assert classifier is None or (len(classifier.label_names), classifier.image_shape) == (2, (2, 2, 1))
 
 
 @fuzzed(60)

@@ -25,7 +25,7 @@ class MLP(Classifier):
 
     def first_layer(self, inputs: jax.Array) -> jax.Array:
         """The first dense layer: `[B, ..., C]` -> `[B, width]`."""
-        return self.layers[0](inputs.reshape(len(inputs), -1).astype(self.dtype))
+        return self.layers[0](inputs.reshape(inputs.shape[0], -1).astype(self.dtype))
 
     def features(self, x: jax.Array, train: bool = False) -> jax.Array:
         """What the head sees: `[B, width]`, from the first layer, -> float32 `[B, features]`."""

@@ -97,11 +97,12 @@ class ViT(Classifier):
     @nn.compact
     def features(self, x: jax.Array, train: bool = False) -> jax.Array:
         """The class token at the end: `[B, H, W, width]`, from the first layer, -> float32 `[B, width]`."""
-        x = x.reshape(len(x), -1, self.width)
+        batch = x.shape[0]
+        x = x.reshape(batch, -1, self.width)
         tokens = [self._token("class_token")]
         if self.distillation_token:
             tokens.append(self._token("distillation_token"))
-        x = jnp.concatenate([*(jnp.broadcast_to(t, (len(x), 1, self.width)) for t in tokens), x], axis=1)
+        x = jnp.concatenate([*(jnp.broadcast_to(t, (batch, 1, self.width)) for t in tokens), x], axis=1)
         positions = self.param("position_embedding", nn.initializers.normal(0.02), (1, *x.shape[1:]))
         x = x + positions.astype(self.dtype)
         block_class = computed_again(Block, self.remat and train, static_argnums=(2,))

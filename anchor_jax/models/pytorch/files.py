@@ -10,7 +10,7 @@ import numpy as np
 import safetensors.numpy
 
 from anchor_jax.errors import UserError
-from anchor_jax.files import replacing
+from anchor_jax.files import new_file
 from anchor_jax.models.pytorch.names import SOURCES
 
 # where a checkpoint of a training keeps the weights, the average of them first
@@ -60,18 +60,13 @@ def write_state_dict(file: Path, tensors: Mapping[str, np.ndarray]) -> None:
     Raises:
       UserError: the file is there already or cannot be written, or PyTorch is needed and not installed.
     """
-    if file.exists():
-        raise UserError(f"'{file}' is there already; choose another name")
     arrays = {name: np.ascontiguousarray(tensor).reshape(tensor.shape) for name, tensor in tensors.items()}
-    try:
-        with replacing(file) as new:
-            if file.suffix == ".safetensors":
-                safetensors.numpy.save_file(arrays, new)
-            else:
-                torch = _pytorch(file)
-                torch.save({name: torch.tensor(array) for name, array in arrays.items()}, new)
-    except OSError as error:
-        raise UserError(f"cannot write '{file}' ({error.strerror})") from error
+    with new_file(file) as new:
+        if file.suffix == ".safetensors":
+            safetensors.numpy.save_file(arrays, new)
+        else:
+            torch = _pytorch(file)
+            torch.save({name: torch.tensor(array) for name, array in arrays.items()}, new)
 
 
 def _load_safetensors(file):
