@@ -127,13 +127,18 @@ def test_evaluation_takes_the_newest_checkpoint_that_can_be_read(copied, finishe
 @pytest.mark.parametrize("content", ['{"accu', "", "[]", '{"accuracy": null}'])
 def test_damaged_scores_leave_the_checkpoint_as_it_is(copied, finished, content):
     (copied / "checkpoints/12/metrics/metrics").write_text(content)
-    load_predictor(copied)
-    with pytest.raises(UserError, match=r"cannot read the scores in .*; give a step"):
-        load_predictor(copied, step="best")
     with pytest.warns(DamagedData, match=r"the scores of checkpoint '.*/12' are damaged; they were moved to"):
         assert_same_bits(train(tiny_config(finished[0]), copied), finished[1])
     assert checkpoints_of(copied) == ["12", "3", "6", "9"]
     assert (copied / "damaged/12-metrics").read_text() == content
+
+
+def test_evaluation_tells_damaged_scores(copied):
+    (copied / "checkpoints/12/metrics/metrics").write_text('{"accu')
+    with pytest.raises(
+        UserError, match=r"cannot read the scores in .*; the command of train.py puts them out of the way"
+    ):
+        load_predictor(copied)
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ class _Damaged(UserError):  # noqa: N818
     """A checkpoint does not hold what was saved, or what is asked for."""
 
 
-def _manager(workdir: Path, config: Config, *, read_only: bool = False, scored: bool = True) -> ocp.CheckpointManager:
+def _manager(workdir: Path, config: Config, *, read_only: bool = False) -> ocp.CheckpointManager:
     """Keeps the newest `config.checkpoint.keep` checkpoints and the best one of those that were evaluated."""
 
     def score(metrics):
@@ -59,7 +59,7 @@ def _manager(workdir: Path, config: Config, *, read_only: bool = False, scored: 
 
     best = BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False)
     options = ocp.CheckpointManagerOptions(
-        best_fn=score if scored else None,
+        best_fn=score,
         preservation_policy=AnyPreservationPolicy([LatestN(config.checkpoint.keep), best]),
         read_only=read_only,
         create=not read_only,
@@ -272,7 +272,7 @@ def restore_variables(workdir: Path, config: Config, like: Any, which: int | str
     if not (workdir / "checkpoints").is_dir():
         raise UserError(f"no checkpoint in '{workdir}' yet; train first")
     item = AVERAGE if config.training.ema_decay else VARIABLES
-    with _quiet(), _reading(workdir), _manager(workdir, config, read_only=True, scored=which == "best") as checkpoints:
+    with _quiet(), _reading(workdir), _manager(workdir, config, read_only=True) as checkpoints:
         steps = _agreed_steps(checkpoints)
         wanted = {"latest": steps, "best": [checkpoints.best_step()]}.get(str(which), [which])
         if not set(wanted) & set(steps):
@@ -293,7 +293,8 @@ def _reading(workdir):
         raise
     except Exception as error:
         raise UserError(
-            f"cannot read the scores in '{workdir / 'checkpoints'}' ({_reason(error)}); give a step"
+            f"cannot read the scores in '{workdir / 'checkpoints'}' ({_reason(error)}); the command of train.py puts "
+            "them out of the way"
         ) from error
 
 
