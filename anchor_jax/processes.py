@@ -22,7 +22,6 @@ LOST = (
 )
 FAILED = 1  # exit status of processes that end because another did
 
-_PATIENCE_SECONDS = int(os.environ.get("ANCHOR_JAX_PATIENCE_SECONDS", 60))  # until a process that is silent is lost
 _BEAT_SECONDS = 5.0  # between two signs of life
 _ERROR_SECONDS = 10  # in which the others come to the same mistake, if it is theirs too
 _JOIN_SECONDS = 300  # in which process 0 must have started
@@ -60,7 +59,7 @@ def start(coordinator: str | None = None, num_processes: int | None = None, proc
             process_id,
             cluster_detection_method="deactivate" if coordinator else None,
             initialization_timeout=_JOIN_SECONDS,
-            heartbeat_timeout_seconds=_PATIENCE_SECONDS + 60,  # JAX's own watch, which ends with a long log
+            heartbeat_timeout_seconds=_patience_seconds() + 60,  # JAX's own watch, which ends with a long log
         )
     except ValueError as error:
         if _has_tpu():  # of one host, of which no environment tells
@@ -173,6 +172,11 @@ def _await(coordinator: str) -> None:
         time.sleep(0.2)
 
 
+def _patience_seconds() -> int:
+    """Until a process that is silent is lost."""
+    return int(os.environ.get("ANCHOR_JAX_PATIENCE_SECONDS", 60))
+
+
 def _barrier() -> Callable[..., None]:
     from orbax.checkpoint import multihost  # takes a second to import
 
@@ -183,7 +187,7 @@ def _watch(barrier) -> None:
     """Signs of life to one another."""
     while not _is_over.wait(_BEAT_SECONDS):
         try:
-            barrier(key="alive", timeout_ms=_PATIENCE_SECONDS * 1000)
+            barrier(key="alive", timeout_ms=_patience_seconds() * 1000)
         except RuntimeError:
             if not _is_over.is_set():
                 print(f"error: {LOST}", file=sys.stderr)

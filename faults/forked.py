@@ -3,6 +3,7 @@
 Each starts seconds sooner than a Python of its own, which serves where many are started.
 """
 
+import atexit
 import multiprocessing
 import os
 import resource
@@ -29,7 +30,7 @@ def started(
     """A command that has been started.
 
     Args:
-      arguments: a script of this folder, or "-m" and a module, then what either is given.
+      arguments: a script of this folder, "-m" and a module or "-c" and a program, then what it is given.
       environment: all of it, though JAX read its own settings when it was imported.
       out: what the command prints is added to this file.
       err: likewise; it may be the same file.
@@ -55,9 +56,19 @@ def _become(arguments, environment, out, err, fatal_byte):
     os.chdir(ROOT)
     os.environ.clear()
     os.environ.update(environment)
+    try:
+        _run(arguments)
+    finally:
+        atexit._run_exitfuncs()  # which `multiprocessing` leaves out, and the end of JAX's service of processes needs
+
+
+def _run(arguments):
     if arguments[0] == "-m":
         sys.argv = list(arguments[1:])
         runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+    elif arguments[0] == "-c":
+        sys.argv = ["-c", *arguments[2:]]
+        exec(arguments[1], {"__name__": "__main__"})
     else:
         sys.argv = list(arguments)
         sys.path[0] = str(ROOT)

@@ -3,7 +3,9 @@
 import json
 import os
 
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+from commands import xla_flags
+
+os.environ["XLA_FLAGS"] = xla_flags(8)
 
 import imagenet_like as likeness
 import jax
@@ -13,7 +15,6 @@ import with_torchvision  # noqa: F401
 from ml_collections import ConfigDict
 
 from anchor_jax import config as configuration
-from anchor_jax.backends import compiler_options
 from anchor_jax.compilation import KEEPS_COMPILED
 from anchor_jax.training import checkpoint, run
 from anchor_jax.training.loop import prepare
@@ -87,9 +88,10 @@ def begun(config, workdir):
         return training
 
 
-def quickly(function, **options):
-    """`jax.jit` that takes less time to compile what then runs slower."""
-    return jax.jit(function, compiler_options=compiler_options("cpu", runs_once=True), **options)
+def optimised(function, **options):
+    """`jax.jit` of what runs for long, or is itself looked at: the program that XLA makes outside of the tests."""
+    usual = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+    return jax.jit(function, compiler_options=usual | {"xla_cpu_use_fusion_emitters": True}, **options)
 
 
 def assert_same_bits(one, other):

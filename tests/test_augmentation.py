@@ -6,7 +6,7 @@ import dm_pix as pix
 import jax
 import numpy as np
 import pytest
-from conftest import assert_same_bits, quickly
+from conftest import assert_same_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,7 +30,7 @@ def settings_of(**options):
 @cache
 def jitted(**options):
     config = settings_of(**options)
-    return quickly(lambda keys, images: augmented(keys, images, config, PICTURES))
+    return jax.jit(lambda keys, images: augmented(keys, images, config, PICTURES))
 
 
 def augmented_with(**options):
@@ -72,7 +72,7 @@ def test_crop_and_mirror_of_a_key_are_those_of_earlier_runs():
         padded = jax.numpy.pad(image, ((2, 2), (2, 2), (0, 0)))
         return pix.random_flip_left_right(flip_key, pix.random_crop(crop_key, padded, image.shape))
 
-    assert_same_bits(augmented_with(crop_padding=2, flip=True), quickly(jax.vmap(one))(KEYS, IMAGES))
+    assert_same_bits(augmented_with(crop_padding=2, flip=True), jax.jit(jax.vmap(one))(KEYS, IMAGES))
 
 
 @pytest.mark.parametrize(

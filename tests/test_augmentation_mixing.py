@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import assert_same_bits, quickly
+from conftest import assert_same_bits
 from PIL import Image, ImageOps
 from scipy import stats
 
@@ -37,7 +37,7 @@ SWAPPED = [1, 0, 3, 2, 5, 4]
 def test_erasing_sets_one_rectangle_to_zero_in_its_share_of_images():
     x = jnp.ones((400, 20, 16, 2))
     keys = jax.random.split(jax.random.key(0), 400)
-    result = np.asarray(quickly(lambda keys, x: erased(keys, x, 0.25))(keys, x))
+    result = np.asarray(jax.jit(lambda keys, x: erased(keys, x, 0.25))(keys, x))
     gone = (result == 0).all(-1)
     assert ((result == 0) | (result == 1)).all()
     assert 70 < gone.any((1, 2)).sum() < 130
@@ -48,7 +48,7 @@ def test_erasing_sets_one_rectangle_to_zero_in_its_share_of_images():
 
 
 def test_erasing_of_an_image_is_its_key_alone():
-    erase = quickly(lambda keys, x: erased(keys, x, 1.0))
+    erase = jax.jit(lambda keys, x: erased(keys, x, 1.0))
     keys = jax.random.split(jax.random.key(0), len(X))
     np.testing.assert_array_equal(erase(keys[::-1], X[::-1])[::-1], erase(keys, X))
     assert erased(keys, X, 0.0) is X
@@ -62,7 +62,7 @@ def mixed_with(number, **alphas):
     return np.asarray(x), np.asarray(targets)
 
 
-MIX = quickly(mixed, static_argnames=("mixup_alpha", "cutmix_alpha"))
+MIX = jax.jit(mixed, static_argnames=("mixup_alpha", "cutmix_alpha"))
 
 
 def shares_of(targets):
@@ -121,7 +121,7 @@ def test_mixing_is_the_same_on_any_number_of_devices(num_devices):
         return mixed(key, x, targets, mixup_alpha=0.0, cutmix_alpha=1.0)
 
     divided = pmapped(mix, mesh(num_devices), in_specs=(SAME, SPLIT, SPLIT), out_specs=SPLIT)
-    assert_same_bits(divided(jax.random.key(0), x, targets), quickly(mix)(jax.random.key(0), x, targets))
+    assert_same_bits(divided(jax.random.key(0), x, targets), jax.jit(mix)(jax.random.key(0), x, targets))
 
 
 def test_one_of_mixup_and_cutmix_is_drawn():
@@ -237,7 +237,7 @@ def released_pixmix(rng, image, picture):
 def test_pixmix_is_distributed_as_the_released_loop():
     image, picture = smooth((16, 16, 3)), smooth((16, 16, 3), seed=1)
     keys = jax.random.split(jax.random.key(0), 1000)
-    ours = np.asarray(quickly(jax.vmap(lambda key: pixmix(key, image, picture[None])))(keys))
+    ours = np.asarray(jax.jit(jax.vmap(lambda key: pixmix(key, image, picture[None])))(keys))
     theirs = np.stack([released_pixmix(RNG, image, picture) for _ in range(1000)])
     assert ours.dtype == np.uint8
 
@@ -256,7 +256,7 @@ def test_pixmix_is_distributed_as_the_released_loop():
 
 def test_pixmix_takes_a_window_of_any_picture():
     image, windows = np.full((4, 4, 1), 128, np.uint8), np.arange(2 * 36, dtype=np.uint8).reshape(2, 6, 6, 1)
-    draw = quickly(jax.vmap(lambda numbers: _window(numbers, windows, image.shape)))
+    draw = jax.jit(jax.vmap(lambda numbers: _window(numbers, windows, image.shape)))
     results = np.asarray(draw(jax.random.uniform(jax.random.key(0), (200, 3))))
     expected = {windows[m, i : i + 4, j : j + 4].tobytes() for m in range(2) for i in range(3) for j in range(3)}
     assert {result.tobytes() for result in results} == expected

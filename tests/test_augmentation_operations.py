@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import quickly
 from PIL import Image
 from scipy import stats
 
@@ -114,7 +113,7 @@ def drawn_from(policy, num):
     ordinals = operations.Operation(numbers, None, None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(policies, "applied", lambda image, operation: operation.matrix)
-        draw = quickly(jax.vmap(lambda key: policies._drawn(key, None, ordinals)))
+        draw = jax.jit(jax.vmap(lambda key: policies._drawn(key, None, ordinals)))
         return np.unravel_index(np.asarray(draw(jax.random.split(jax.random.key(0), num))), numbers.shape)
 
 
@@ -140,7 +139,7 @@ def test_rand_augment_is_operations_one_after_the_other():
             for sign in signs.get(name, (1,))
         ]
     reachable = {each.tobytes() for each in images}
-    augment = quickly(jax.vmap(lambda key: policies.rand_augment(key, image, num_operations=2, magnitude=7)))
+    augment = jax.jit(jax.vmap(lambda key: policies.rand_augment(key, image, num_operations=2, magnitude=7)))
     results = np.asarray(augment(jax.random.split(jax.random.key(1), 200)))
     found = sum(result.tobytes() in reachable for result in results)
     assert found > 160  # all but those of "AutoContrast", a seventh
@@ -174,7 +173,7 @@ def test_boxes_are_distributed_as_those_of_torchvision(shape, areas, ratios, ref
     def draw(numbers):
         return random_box(numbers, shape, areas=areas, ratios=ratios, least=least, greatest=greatest)
 
-    boxes, found = quickly(jax.vmap(draw))(jax.random.uniform(jax.random.key(0), (4000, NUM_NUMBERS)))
+    boxes, found = jax.jit(jax.vmap(draw))(jax.random.uniform(jax.random.key(0), (4000, NUM_NUMBERS)))
     ours = np.stack(boxes, -1)[np.asarray(found)]
     torch.manual_seed(0)
     image = torch.zeros(3, *shape)
@@ -189,7 +188,7 @@ def test_boxes_are_distributed_as_those_of_torchvision(shape, areas, ratios, ref
 
 def test_a_box_that_never_fits_is_the_largest_in_the_middle():
     image = picture((8, 40, 1))
-    result = quickly(lambda key: resized_crop(key, image, (0.9, 1.0)))(jax.random.key(0))
+    result = jax.jit(lambda key: resized_crop(key, image, (0.9, 1.0)))(jax.random.key(0))
     expected = functional.resized_crop(pillow(image), 0, 14, 8, 11, [8, 40], BILINEAR)
     np.testing.assert_array_equal(result[..., 0], np.asarray(expected))
     assert transforms.RandomResizedCrop.get_params(torch.zeros(1, 8, 40), [0.9, 1.0], [3 / 4, 4 / 3]) == (0, 14, 8, 11)

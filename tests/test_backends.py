@@ -5,6 +5,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import optimised
 
 from anchor_jax import backends, parallel
 
@@ -53,7 +54,7 @@ def test_readers_of_what_is_computed_once_do_not_compute_it_again():
         return shared.T + 1, shared[::-1] * 3
 
     def relus(once):
-        compiled = jax.jit(lambda x: readers(once, x)).lower(jnp.zeros((64, 64))).compile()
+        compiled = optimised(lambda x: readers(once, x)).lower(jnp.zeros((64, 64))).compile()
         return compiled.as_text().count(" maximum(")
 
     assert relus(backends.computed_once) == 1

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from test_benchmarks_startup_input import benchmark, results_of
+from test_benchmarks_speed import benchmark
+from test_benchmarks_startup_input import results_of
 
 
 def test_augmentation(tmp_path):

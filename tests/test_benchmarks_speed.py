@@ -3,15 +3,13 @@
 import importlib
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from commands import ROOT, quick_command
 from flax import traverse_util
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -19,7 +17,6 @@ from anchor_jax import config as configuration
 from anchor_jax import models
 from anchor_jax.objective import anchored_cross_entropy
 
-ROOT = Path(__file__).parents[1]
 OFFICIAL = os.environ.get("ANCHORING_OFFICIAL")  # a clone of LLNL/anchoring
 TINY = ("--width=4", "--batch_size=8", "--samples=2")
 BATCH, WIDTH, CLASSES = 8, 4, 10
@@ -28,9 +25,7 @@ BATCH, WIDTH, CLASSES = 8, 4, 10
 def benchmark(name, *arguments):
     """A benchmark in a process of its own, on one device."""
     # many threads that wait for each other are slow where other tests run
-    settings = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"} | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, f"benchmarks/{name}.py", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True, timeout=600)
+    return quick_command(f"benchmarks/{name}.py", *arguments, OMP_NUM_THREADS="1")
 
 
 def numbers_of(done, file):

@@ -2,14 +2,10 @@
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from test_benchmarks_speed import benchmark
 
-ROOT = Path(__file__).parents[1]
 CONFIG = """
 from ml_collections import ConfigDict
 
@@ -22,18 +18,6 @@ def get_config():
     config.model.options = ConfigDict({"hidden": (8,)})
     return config
 """
-
-
-def benchmark(name, *arguments):
-    settings = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
-    return subprocess.run(
-        [sys.executable, f"benchmarks/{name}.py", *map(str, arguments)],
-        cwd=ROOT,
-        env=settings,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
 
 
 def results_of(tmp_path, name, *arguments):

@@ -2,19 +2,16 @@
 
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import pytest
+from commands import command, quick_command
 from conftest import assert_same_bits
 
 import anchor_jax as aj
 from anchor_jax.compilation import KEEPS_COMPILED
 from anchor_jax.files import keep_newest
 
-ROOT = Path(__file__).parents[1]
 CONFIG = """
 from anchor_jax.config import base
 
@@ -29,12 +26,8 @@ def get_config():
 pytestmark = pytest.mark.skipif(jax.__version_info__ < KEEPS_COMPILED, reason="this JAX keeps no programs")
 
 
-def command(*arguments, **environment):
-    own = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS" and not key.startswith("JAX_")}
-    settings = own | environment
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)], cwd=ROOT, env=settings, capture_output=True, text=True, timeout=300
-    )
+# as users compile, who have set nothing
+USUAL = {"XLA_FLAGS": ""}
 
 
 class Runs:
@@ -44,10 +37,9 @@ class Runs:
         self.folder = folder
         (folder / "config.py").write_text(CONFIG)
 
-    def train(self, name, **environment):
-        done = command(
-            "train.py", "--config", self.folder / "config.py", "--workdir", self.folder / name, **environment
-        )
+    def train(self, name, run=quick_command, **environment):
+        arguments = ("train.py", "--config", self.folder / "config.py", "--workdir", self.folder / name)
+        done = run(*arguments, **USUAL, **environment)
         assert done.returncode == 0, done.stderr
         return done
 
@@ -73,10 +65,10 @@ def test_programs_are_loaded_and_give_the_same_bits(runs):
     cache = runs.folder / "cache"
     kept = programs(cache)
     assert any("train_step" in file.name for file in kept)
-    done = runs.train("warm", ANCHOR_JAX_CACHE=str(cache), JAX_RAISE_PERSISTENT_CACHE_ERRORS="1")
+    done = runs.train("warm", command, ANCHOR_JAX_CACHE=str(cache), JAX_RAISE_PERSISTENT_CACHE_ERRORS="1")
     assert done.stderr == ""
     assert programs(cache) == kept
-    runs.train("without", ANCHOR_JAX_CACHE=str(cache), JAX_ENABLE_COMPILATION_CACHE="0")
+    runs.train("without", command, ANCHOR_JAX_CACHE=str(cache), JAX_ENABLE_COMPILATION_CACHE="0")
     for name in ("warm", "without"):
         assert runs.numbers(name) == runs.numbers("cold")
         one, other = (aj.load_predictor(runs.folder / run).variables for run in (name, "cold"))
@@ -87,18 +79,18 @@ def test_evaluation_loads_its_programs(runs):
     arguments = ("eval.py", "--workdir", runs.folder / "cold", "--num_references=10")
     cache = runs.folder / "evaluation"
     kept = []
-    for _ in range(2):
-        done = command(*arguments, ANCHOR_JAX_CACHE=str(cache), JAX_RAISE_PERSISTENT_CACHE_ERRORS="1")
+    for run in (quick_command, command):
+        done = run(*arguments, **USUAL, ANCHOR_JAX_CACHE=str(cache), JAX_RAISE_PERSISTENT_CACHE_ERRORS="1")
         assert (done.returncode, done.stderr) == (0, "")
         kept.append(programs(cache))
     assert kept[0]
     assert kept[0] == kept[1]
 
 
-def small(cache, **environment):
+def small(cache, run=quick_command, **environment):
     """A command that compiles a few small programs."""
     program = "from anchor_jax import command; import jax; command.run(lambda: print(jax.numpy.ones(3).sum()))"
-    done = command("-c", program, ANCHOR_JAX_CACHE=str(cache), **environment)
+    done = run("-c", program, ANCHOR_JAX_CACHE=str(cache), **environment)
     assert (done.returncode, done.stdout) == (0, "3.0\n")
     return done
 
@@ -125,10 +117,10 @@ def test_folder_that_cannot_be_written_to_is_told_in_one_line(tmp_path):
 
 def test_settings_of_jax_itself_win(tmp_path):
     always = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    small(tmp_path / "ours", JAX_COMPILATION_CACHE_DIR=str(tmp_path / "own"), **always)
+    small(tmp_path / "ours", command, JAX_COMPILATION_CACHE_DIR=str(tmp_path / "own"), **always)
     assert list(tmp_path.glob("own/*-cache"))
-    small(tmp_path / "ours", JAX_ENABLE_COMPILATION_CACHE="0", **always)
-    small(tmp_path / "sometimes", JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="1000")
+    small(tmp_path / "ours", command, JAX_ENABLE_COMPILATION_CACHE="0", **always)
+    small(tmp_path / "sometimes", command, JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="1000")
     assert not (tmp_path / "ours").exists()
     assert not programs(tmp_path / "sometimes")
 

@@ -9,12 +9,9 @@ then what ours is compared with.
 
 import io
 import json
-import os
 import subprocess
-import sys
 import warnings
 from functools import partial
-from pathlib import Path
 
 import cv2
 import jax
@@ -23,6 +20,7 @@ import numpy as np
 import pytest
 import skimage
 import tensorflow_datasets.image_classification.corruptions as tfds_corruptions
+from commands import quick_command
 from imagemagick import CONVERT
 from PIL import Image
 from scipy import ndimage
@@ -415,13 +413,12 @@ def test_one_device_gives_what_eight_give(name):
     assert (difference > 0).mean() < 0.01
 
 
-def test_the_benchmark_writes_what_it_promises(tmp_path):
+def test_the_benchmark_writes_what_it_promises(tmp_path, monkeypatch):
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
     file = tmp_path / "corruptions.json"
     small = ("--corruptions=contrast,pixelate", "--num_images=6", "--host_images=2", "--batch_size=4", "--samples=2")
-    settings = {key: value for key, value in os.environ.items() if key not in ("XLA_FLAGS", "TFDS_DATA_DIR")}
     for mode in ((), ("--fidelity", "--large_images=2")):
-        command = [sys.executable, "benchmarks/corruptions.py", *small, *mode, f"--json={file}"]
-        done = subprocess.run(command, cwd=Path(__file__).parents[1], env=settings, capture_output=True, text=True)
+        done = quick_command("benchmarks/corruptions.py", *small, *mode, f"--json={file}")
         assert done.returncode == 0, done.stderr
         content = json.loads(file.read_text())
         assert content.keys() == {"environment", "results"}

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import optimised
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage, stats
@@ -493,7 +494,7 @@ def test_what_is_drawn(name, monkeypatch):
 @cache
 def compiled(name):
     """A corruption of keys [B], images [B, H, W, 3] and the constants of a severity."""
-    return jax.jit(jax.vmap(CORRUPTIONS[name].apply, in_axes=(0, 0, None)))
+    return optimised(jax.vmap(CORRUPTIONS[name].apply, in_axes=(0, 0, None)))
 
 
 def corrupted(name, keys, images, constants):

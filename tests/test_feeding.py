@@ -5,8 +5,6 @@ import math
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import textwrap
 import threading
 import time
@@ -15,6 +13,7 @@ from pathlib import Path
 import imagenet_like as likeness
 import numpy as np
 import pytest
+from commands import quick_command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax._src import xla_bridge
@@ -485,14 +484,7 @@ def test_workers_end_with_a_process_that_is_killed(data, tmp_path):
             main()
     """
     (tmp_path / "run.py").write_text(textwrap.dedent(script))
-    search = os.pathsep.join([str(Path(feeding.__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
-    run = subprocess.run(
-        [sys.executable, tmp_path / "run.py"],
-        env={**os.environ, "PYTHONPATH": search},
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=120,
-    )
+    run = quick_command(tmp_path / "run.py")
     assert run.returncode == -signal.SIGKILL
     (worker,) = map(int, run.stdout.split())
     deadline = time.monotonic() + 30

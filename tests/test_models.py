@@ -47,15 +47,6 @@ TINY = {
 ONE_OF_EACH_FAMILY = {models.MODELS[name][0]: case for case, (name, *_) in TINY.items()}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quickly_compiled():
-    """Compiling is nearly all that these tests take."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    jax.clear_caches()
-
-
 def normal(seed, *shape):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 

@@ -14,13 +14,12 @@ from conftest import assert_same_bits
 from flax import linen as nn
 from pytorch_networks import NETWORKS, NUM_CLASSES, REGNET, built
 
-from anchor_jax import UserError, backends, models, parallel
+from anchor_jax import UserError, models, parallel
 from anchor_jax import config as configuration
 from anchor_jax.training import checkpoint, optimizer, state
 from anchor_jax.training.step import Totals
 
 # compiling is nearly all that these tests take
-compiled = partial(jax.jit, compiler_options=backends.compiler_options("cpu", runs_once=True))
 
 # one of each family, and of each block of a ResNet
 ONE_OF_EACH_KIND = ["mlp", "resnet18", "resnet50", "wrn40_2", "regnet_y_800mf", "deit_s16", "swin_v2_t"]
@@ -54,12 +53,12 @@ def normal_like(tree, seed=0):
 def after_steps(transformation, params, gradients):
     """Parameters after one step for each of the gradients."""
 
-    @compiled
+    @jax.jit
     def step(params, held, gradient):
         updates, held = transformation.update(gradient, held, params)
         return optax.apply_updates(params, updates), held
 
-    held = compiled(transformation.init)(params)
+    held = jax.jit(transformation.init)(params)
     for gradient in gradients:
         params, held = step(params, held, gradient)
     return params

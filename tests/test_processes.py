@@ -1,17 +1,15 @@
 """Several processes on this machine do what one does: train, evaluate, fail and go on."""
 
+import contextlib
 import json
-import os
 import re
 import shutil
 import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from commands import quick_command, running, xla_flags
 from conftest import assert_same_bits, config_file, records, tiny_config
 
 from anchor_jax import UserError, parallel, processes
@@ -20,7 +18,6 @@ from anchor_jax.training import run
 from anchor_jax.training.loop import train
 from anchor_jax.training.prediction import load_checkpoint
 
-ROOT = Path(__file__).parents[1]
 LOST = "error: another process of this run ended, or cannot be reached; start the same command again on all hosts"
 
 # dies at the second checkpoint, once the first is complete
@@ -48,19 +45,17 @@ def free_port():
 
 def started(num, *arguments, only=None):
     """A command as so many processes of two devices each; `only` has what one of them is to do otherwise."""
-    settings = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-        "PYTHONPATH": str(ROOT),
-        "ANCHOR_JAX_PATIENCE_SECONDS": "5",
-    }
-    port, processes = free_port(), []
-    for index in range(num):
-        flags = (f"--coordinator=127.0.0.1:{port}", f"--num_processes={num}", f"--process_id={index}")
-        line = [sys.executable, *(only or {}).get(index, ()), *map(str, arguments), *flags]
-        pipe = subprocess.PIPE
-        processes.append(subprocess.Popen(line, cwd=ROOT, env=settings, stdout=pipe, stderr=pipe, text=True))
-    ended = [process.communicate(timeout=300) for process in processes]
-    return [(p.returncode, told(out), err) for p, (out, err) in zip(processes, ended, strict=True)]
+    settings = {"XLA_FLAGS": xla_flags(2), "ANCHOR_JAX_PATIENCE_SECONDS": "5"}
+    together = (f"--coordinator=127.0.0.1:{free_port()}", f"--num_processes={num}")
+    with contextlib.ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                running(*(only or {}).get(index, ()), *arguments, *together, f"--process_id={index}", **settings)
+            )
+            for index in range(num)
+        ]
+        ended = [process.ended() for process in processes]
+    return [(done.returncode, told(done.stdout), done.stderr) for done in ended]
 
 
 def told(text):
@@ -243,8 +238,7 @@ def test_mistake_of_one_process_ends_the_others(folder):
     ],
 )
 def test_wrong_flags_are_told_with_status_2(given, message, tmp_path):
-    line = [sys.executable, "eval.py", "--workdir", str(tmp_path), *given]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    done = quick_command("eval.py", "--workdir", tmp_path, *given)
     assert done.returncode == 2
     assert message in done.stderr
     assert done.stderr.count("\n") == 1

@@ -14,11 +14,10 @@ from pytorch_networks import NETWORKS, NUM_CLASSES, built, renamed, torchvision_
 from pytorch_random import logits_of, randomised
 from torch import nn
 
-from anchor_jax import UserError, backends, models
+from anchor_jax import UserError, models
 from anchor_jax.models.pytorch.names import NAMES
 
 # compiling is nearly all that these tests take
-compiled = partial(jax.jit, compiler_options=backends.compiler_options("cpu", runs_once=True))
 
 
 @pytest.fixture(params=NETWORKS)
@@ -56,7 +55,7 @@ def written(case, variables):
 def assert_logits_agree(case, inputs):
     network = NETWORKS[case]
     expected = logits_of(built(case), inputs)
-    logits = compiled(models.create(network.name, NUM_CLASSES, **network.options).apply)(variables_of(case), inputs)
+    logits = jax.jit(models.create(network.name, NUM_CLASSES, **network.options).apply)(variables_of(case), inputs)
     scale = np.abs(expected).max()
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5 * scale)
     assert expected.std(axis=0).max() > 1e-2 * scale  # the images matter
@@ -88,7 +87,7 @@ def test_resnet_normalises_by_the_batch_in_training_as_pytorch_does():
     network, trained = NETWORKS[case], copy.deepcopy(built(case)).train()
     expected = logits_of(trained, inputs)
     model, before = models.create(network.name, NUM_CLASSES, **network.options), variables_of(case)
-    train = compiled(partial(model.apply, train=True, mutable=["batch_stats"]))
+    train = jax.jit(partial(model.apply, train=True, mutable=["batch_stats"]))
     logits, updates = train(before, inputs)
     np.testing.assert_allclose(logits, expected, rtol=2e-3, atol=2e-3)
     after = read(case, network.released(trained.state_dict()))["batch_stats"]
@@ -106,7 +105,7 @@ def test_resnet_normalises_by_the_batch_in_training_as_pytorch_does():
 
 def test_initial_weights_of_a_resnet_for_cifar_are_spread_as_those_of_pytorch():
     model = models.create("resnet18", NUM_CLASSES, width=128, stage_sizes=(1,))
-    ours = compiled(model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 6)))["params"]
+    ours = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 6)))["params"]
     for layer, theirs in (("stem_conv", nn.Conv2d(6, 128, 3)), ("head", nn.Linear(128, NUM_CLASSES))):
         kernel = theirs.weight.detach()
         assert np.abs(ours[layer]["kernel"]).max() == pytest.approx(float(kernel.abs().max()), rel=0.05)

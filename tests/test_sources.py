@@ -2,8 +2,6 @@
 
 import io
 import os
-import subprocess
-import sys
 import tempfile
 import textwrap
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from commands import quick_command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
@@ -441,8 +440,9 @@ def test_tfds_needs_neither_tensorflow_nor_network(tiny):
                 print(error)
         assert "tensorflow" not in sys.modules
     """
-    command = [sys.executable, "-c", textwrap.dedent(script)]
-    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    done = quick_command("-c", textwrap.dedent(script))
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
     assert lines[0] == "20"
     assert lines[1].startswith("unknown tfds data set 'cifar11'; nearest names: cifar10")
     assert lines[2].startswith("tfds data set 'mnist' is not prepared; prepared in")

@@ -5,7 +5,6 @@ import json
 import os
 import pickle
 import shutil
-import subprocess
 import sys
 
 import jax
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
+from commands import quick_command
 from ml_collections import ConfigDict
 
 import anchor_jax as aj
@@ -236,8 +236,7 @@ def test_export_writes_what_a_run_begins_from(warm, tmp_path):
     train(config, tmp_path / "run")
     before = read_state_dict(source_and_file(config.model.weights)[1])
     out = tmp_path / "out.safetensors"
-    command = [sys.executable, "-m", "anchor_jax.to_torch", f"--workdir={tmp_path / 'run'}", f"--out={out}"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = quick_command("-m", "anchor_jax.to_torch", f"--workdir={tmp_path / 'run'}", f"--out={out}")
     assert done.returncode == 0, done.stderr
     assert f"tensors of step 0 in {out}" in done.stdout
     after = read_state_dict(out)

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
@@ -155,6 +156,8 @@ def _writing(workdir):
     """Tells what orbax could not write as a UserError."""
     try:
         yield
+    except jax.errors.JaxRuntimeError:  # of a device or another process, not of the disk
+        raise
     except Exception as error:  # orbax and tensorstore raise many kinds
         raise UserError(
             f"cannot write to '{workdir / 'checkpoints'}' ({_reason(error)}); checkpoints that are complete are kept; "
