@@ -332,7 +332,7 @@ def test_plasma_is_that_of_the_published_generator(monkeypatch):
 
 
 def test_the_affine_map_is_that_of_opencv():
-    image = pictures(1, (60, 60))[0] / np.float32(255)
+    image = pictures(2, (60, 60))[0] / np.float32(255)
     corners = np.float32([[50, 50], [50, 10], [10, 10]])
     shifts = np.float32([[3, -5], [-2, 4], [6, 1]])
     matrix = cv2.getAffineTransform(corners, corners + shifts)
