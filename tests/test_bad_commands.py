@@ -324,7 +324,10 @@ FOLDERS = {
     "PostScript": (_replaced(POSTSCRIPT), "UnidentifiedImageError"),
     "bomb": (_replaced(png_of(100_000, 100_000)), "DecompressionBombError"),
     "bomb called .jpg": (_replaced(png_of(100_000, 100_000), "0.jpg"), "DecompressionBombError"),
-    "small bomb": (_replaced(png_of(10_000, 10_000)), "DecompressionBombWarning"),
+    "small bomb": (
+        _replaced(png_of(10_000, 10_000)),
+        "DecompressionBombError: 10000 x 10000 pixels are more than 89478485",
+    ),
     "no pixels": (_replaced(png_of(0, 0)), "ant/0.png (UnidentifiedImageError"),
     "another size": (_replaced(image(size=7)), "images differ in size"),
     "a pipe": (_replaced(os.mkfifo), "ant/0.png (OSError: it is no regular file); replace or remove it"),

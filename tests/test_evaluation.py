@@ -151,7 +151,7 @@ def test_numbers_of_references_join_those_of_the_same_checkpoint(trained):
         ({"num_references": (0,)}, r"num_references must lie in 1..12"),
         ({"num_references": ()}, r"must each name at least one; got none"),
         ({"step": 0}, r"no checkpoint 0 in"),
-        ({"num_bins": 0}, r"config.evaluation.num_bins must be at least 1; got 0"),
+        ({"num_bins": 0}, r"config.evaluation.num_bins must be in \[1, 10000\]; got 0"),
         ({"chunk_size": -1}, r"config.evaluation.chunk_size must be at least 0; got -1"),
         ({"step": 5}, r"no checkpoint 5 in .*there are: .*9, 12"),
         ({"step": "newest"}, r"no checkpoint newest in"),
