@@ -114,13 +114,20 @@ def agreed(number: int) -> int:
     return int(of_all([number])[0, 0])
 
 
-def all_fail() -> bool:
-    """Of a process that has failed: whether all others come here too, in a few seconds."""
+def all_come(name: str) -> bool:
+    """Whether all processes come to the point of this name, in a few seconds."""
     if not are_many():
         return True
     try:
-        _barrier()(key="failed", timeout_ms=_ERROR_SECONDS * 1000)
+        _barrier()(key=name, timeout_ms=_ERROR_SECONDS * 1000)
     except RuntimeError:
+        return False
+    return True
+
+
+def all_fail() -> bool:
+    """Of a process that has failed: whether all others come here too, in a few seconds."""
+    if not all_come("failed"):
         return False
     _is_over.set()
     return True

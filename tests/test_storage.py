@@ -15,7 +15,7 @@ from conftest import StopAfterSave, assert_same_bits, config_file, records, stop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anchor_jax import UserError, load_predictor, parallel
+from anchor_jax import UserError, load_predictor, parallel, processes
 from anchor_jax.errors import DamagedData
 from anchor_jax.files import alone_in
 from anchor_jax.training import checkpoint, fingerprint
@@ -296,3 +296,22 @@ def test_a_run_goes_on_on_any_number_of_devices(finished, tmp_path, monkeypatch,
             rtol=1e-3,
             atol=1e-4,
         )
+
+
+@pytest.mark.parametrize(("all_come", "may_move"), [(True, True), (False, True), (False, False)])
+def test_what_one_of_many_processes_cannot_read_is_out_of_the_way_when_all_begin_anew(
+    copied, finished, monkeypatch, all_come, may_move
+):
+    """Where all cannot read it, they go on together from the one before."""
+    DAMAGE["a file is missing"](copied, 12)
+    monkeypatch.setattr(processes, "all_come", lambda _: all_come)
+    if all_come:
+        with pytest.warns(DamagedData, match=r"steps 10 to 12 are done again"):
+            train(tiny_config(finished[0]), copied)
+        return
+    moved = r"it was moved to .*/damaged/12'; " if may_move else ""
+    message = rf"for this process and not for all; {moved}start the same command again on all hosts"
+    with pytest.raises(UserError, match=message):
+        train(tiny_config(finished[0]), copied) if may_move else load_predictor(copied)
+    assert (copied / "checkpoints/12").exists() != may_move
+    assert (copied / "damaged/12").exists() == may_move

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -176,18 +176,19 @@ def restore(checkpoints: ocp.CheckpointManager, like: Carry) -> Saved | None:
     steps = _agreed_steps(checkpoints)
     if not steps:
         return None
-    step, record, items, damaged = _newest_readable(checkpoints, steps, _items(like[0]))
+    step, record, items, damaged = _newest_readable(checkpoints, steps, _items(like[0]), may_move=True)
     _give_up(checkpoints, damaged, step)
     return _saved(step, record, items, like)
 
 
-def _newest_readable(checkpoints, steps, like):
+def _newest_readable(checkpoints, steps, like, *, may_move):
     """The first of these steps that all processes can read, its record and items, and why those before it cannot be."""
     damaged: dict[int, UserError] = {}
     for step in steps:
         try:
-            record, items = _agreed(partial(_read, checkpoints, like, step))
-            _agreed(partial(_compare, record, items, checkpoints.directory / str(step)))  # takes all processes
+            folder = checkpoints.directory / str(step)
+            record, items = _by_all(partial(_read, checkpoints, like, step), folder, may_move=may_move)
+            _compare(record, items, folder)  # which is the same for all processes
         except _Damaged as error:
             damaged[step] = error
         else:
@@ -203,20 +204,22 @@ def _agreed_steps(checkpoints):
     return [processes.agreed(steps[index] if index < len(steps) else -1) for index in range(number)]
 
 
-def _agreed(action: Callable[[], Result]) -> Result:
-    """What an action gives, if all processes can do it; else it fails for all of them, and in the same way."""
-    result, failure = None, None
+def _by_all(read: Callable[[], Result], folder: Path, *, may_move: bool) -> Result:
+    """What is read of a checkpoint, if all processes can read it or none can.
+
+    Where only some can, those wait for the others in the middle of it: all must end, and begin anew without it.
+    """
     try:
-        result = action()
-    except UserError as error:
-        failure = error
-    flags = processes.of_all([isinstance(failure, _Damaged), failure is not None])
-    is_damaged, is_failed = flags[:, 0].any(), flags[:, 1].any()
-    if failure and (isinstance(failure, _Damaged) or not is_damaged):
-        raise failure
-    if is_failed:
-        raise (_Damaged if is_damaged else UserError)("another process cannot read the checkpoint")
-    return cast(Result, result)
+        found = read()
+    except _Damaged as error:
+        if processes.all_come(f"{folder.name} is damaged"):
+            raise
+        told = f"{error}, for this process and not for all"
+        if may_move:
+            told += f"; it was moved to '{_moved(folder, folder.parents[1] / DAMAGED / folder.name)}'"
+        raise UserError(f"{told}; start the same command again on all hosts") from error
+    processes.together(f"{folder.name} is read")
+    return found
 
 
 def _give_up(checkpoints, damaged, step):
@@ -281,7 +284,7 @@ def restore_variables(workdir: Path, config: Config, like: Any, which: int | str
         if not set(wanted) & set(steps):
             there_are = ", ".join(map(str, sorted(steps))) or "none"
             raise UserError(f"no checkpoint {which} in '{workdir}'; there are: {there_are}")
-        step, _, items, damaged = _newest_readable(checkpoints, wanted, {item: like})
+        step, _, items, damaged = _newest_readable(checkpoints, wanted, {item: like}, may_move=False)
     for error in damaged.values() if processes.is_first() else ():
         warnings.warn(f"{error}; that of step {step} is taken", DamagedData, stacklevel=2)
     return step, items[item]
