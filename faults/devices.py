@@ -8,6 +8,7 @@ that on one device, are told after some numbers of steps, and of the parameters 
 
 import json
 import os
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,8 @@ def main() -> None:
             distance = np.linalg.norm(params - first[1]) / np.linalg.norm(first[1])
             case = f"{num} devices, after {len(losses)} steps"
             results.append(_result(case, "relative_distance_of_parameters", [float(distance)]))
-    report("The same run on several numbers of devices", {"config": CONFIG}, results, JSON.value)
+    facts = {"command": " ".join(["python -m faults.devices", *sys.argv[1:]]), "config": CONFIG}
+    report("The same run on several numbers of devices", facts, results, JSON.value)
     if any(np.any(one != other) for one, other in zip(first, again, strict=True)):
         raise UserError("two runs on one device differ")
 
