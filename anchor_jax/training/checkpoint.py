@@ -224,15 +224,16 @@ def _by_all(read: Callable[[], Result], folder: Path, *, may_move: bool) -> Resu
 
 def _give_up(checkpoints, damaged, step):
     """Put checkpoints that are damaged out of the way, since a run goes on from an older one."""
-    workdir = checkpoints.directory.parent
     for lost, error in damaged.items():
-        place = workdir / DAMAGED / f"{lost}"
-        processes.by_first(partial(_moved, checkpoints.directory / str(lost), place), f"damaged {lost}")
-        if processes.is_first():
-            told = f"{error}; it was moved to '{place}', and steps {step + 1} to {lost} are done again"
-            warnings.warn(told, DamagedData, stacklevel=3)
+        processes.by_first(partial(_put_away, checkpoints.directory / str(lost), error, step), f"damaged {lost}")
     if damaged:
         checkpoints.reload()
+
+
+def _put_away(folder, error, step):
+    place = _moved(folder, folder.parents[1] / DAMAGED / folder.name)
+    told = f"{error}; it was moved to '{place}', and steps {step + 1} to {folder.name} are done again"
+    warnings.warn(told, DamagedData, stacklevel=2)
 
 
 def _moved(source: Path, place: Path) -> Path:
