@@ -101,17 +101,18 @@ def begin(workdir: Path, config: Config, train: Supply, bank: np.ndarray, accept
         raise UserError(
             f"'{workdir}' has one of *, ? and [ in its path, which orbax cannot save to; choose another --workdir"
         )
+    data = train.identity()
     if (workdir / RECORD).exists():
         run = load(workdir)
-        changes = _changes(run, config, train)
+        changes = _changes(run, config, data)
         _check(run, train, changes, accept_changes)
-        run = dataclasses.replace(run, config=config, data=train.identity(), changes=changes)
+        run = dataclasses.replace(run, config=config, data=data, changes=changes)
     elif left := [name for name in ("checkpoints", "metrics.jsonl") if (workdir / name).exists()]:
         raise UserError(f"'{workdir}' holds {left[0]} but no run.json; restore that file or choose another --workdir")
     else:
         rows = _reference_rows(config, bank) if config.anchoring.enabled else None
         references = train.picked(rows) if rows is not None else None
-        run = Run(workdir, config, train.label_names, train.image_shape, train.identity(), rows, references)
+        run = Run(workdir, config, train.label_names, train.image_shape, data, rows, references)
     if run.references is not None and config.evaluation.num_references > len(run.references):
         raise UserError(
             f"config.evaluation.num_references must be at most {len(run.references)}, the references saved with the "
@@ -290,9 +291,9 @@ def _config_of(record: dict[str, Any]) -> Config:
     return config
 
 
-def _changes(run, config, train):
+def _changes(run, config, data):
     recorded, given = flatten(run.config), flatten(_config_of(config.to_dict()))
-    recorded[DATA], given[DATA] = run.data, train.identity()
+    recorded[DATA], given[DATA] = run.data, data
     pairs = ((key, recorded.get(key), given.get(key)) for key in sorted(recorded.keys() | given.keys()))
     return tuple(Change(key, before, now) for key, before, now in pairs if before != now)
 

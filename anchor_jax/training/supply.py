@@ -4,7 +4,7 @@ import hashlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any, Protocol
 
 import jax
@@ -93,10 +93,6 @@ class InMemory:
 
     def identity(self) -> str:
         """See `Supply`; of pixels and labels."""
-        return self._identity
-
-    @cached_property
-    def _identity(self):
         digest = hashlib.sha256(np.ascontiguousarray(self._dataset.images).data)
         digest.update(np.ascontiguousarray(self._dataset.labels).data)
         return f"{self.num_examples} examples, sha256 {digest.hexdigest()}"
