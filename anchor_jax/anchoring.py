@@ -44,24 +44,29 @@ def anchor(x: jax.Array, references: jax.Array, mask: jax.Array | None = None) -
     return jnp.concatenate([shown, x - references], axis=-1)
 
 
-def sample_references(key: jax.Array, bank: jax.Array, num: int) -> jax.Array:
-    """Draw references uniformly from a bank, with replacement, each on its own.
+def sample_references(key: jax.Array, bank: jax.Array, num: int, *, replace: bool = True) -> jax.Array:
+    """Draw references uniformly from a bank: with replacement, each on its own, or all different.
 
     Args:
       key: a JAX random key.
       bank: `[M, ..., C]`, real numbers of any dtype.
       num: how many to draw, at least 1.
+      replace: False draws none twice: M of M are a random permutation.
 
     Returns:
       References `[num, ..., C]`.
 
     Raises:
       UserTypeError: `key` is no key, `bank` no array of numbers, or `num` no integer.
-      UserError: there are many keys, the bank is empty, or `num` is below 1.
+      UserError: there are many keys, the bank is empty, `num` is below 1, or above M without replacement.
     """
     checks.key("key", key)
     checks.array("bank", bank, "real", "[M, ...]")
     num = checks.count("num", num)
+    if not replace:
+        if num > len(bank):
+            raise UserError(f"num must be at most {len(bank)}, the size of the bank, without replacement; got {num}")
+        return jnp.asarray(bank)[jax.random.choice(key, len(bank), (num,), replace=False)]
 
     def draw(key):
         return jnp.asarray(bank)[jax.random.randint(key, (), 0, len(bank))]

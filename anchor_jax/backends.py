@@ -1,5 +1,7 @@
 """What helps one platform alone, chosen by platform."""
 
+import ctypes
+import sys
 from collections.abc import Sequence
 from functools import cache, partial
 from typing import Any
@@ -12,6 +14,15 @@ from jax.export import is_symbolic_dim
 _CPU_OPTIONS: dict[str, str | int] = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
 # compiling the random numbers of the first parameters takes seconds, running them milliseconds
 _CPU_ONCE_OPTIONS: dict[str, str | int] = {"xla_backend_optimization_level": 0}
+
+_TOP_PAD, _PAD_BYTES = -2, 2**27  # M_TOP_PAD of glibc's mallopt, and as much as serves the steps of a small network
+
+
+def keep_host_memory() -> None:
+    """Let glibc keep what the CPU's computations free; it would give it back, and ask for it again in each step."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt:
+        mallopt(_TOP_PAD, _PAD_BYTES)
 
 
 def compiler_options(platform: str, *, runs_once: bool = False) -> dict[str, str | int] | None:

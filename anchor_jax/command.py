@@ -16,7 +16,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from anchor_jax import config, processes
+from anchor_jax import backends, config, processes
 from anchor_jax.compilation import forget_damaged, keep_compiled
 from anchor_jax.config import Config
 from anchor_jax.errors import DamagedData, Stopped, UserError
@@ -46,6 +46,7 @@ def run(main: Callable[..., object], *, arguments: bool = False, distributed: bo
     sys.unraisablehook = _unraisablehook
     warnings.showwarning = _showwarning
     warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # by Pillow; we refuse the image, and say so
+    backends.keep_host_memory()
     keep_compiled()
     if distributed:
         _define_processes()

@@ -65,11 +65,13 @@ def base() -> Config:
     config.anchoring.enabled = True  # False: standard training, the network sees x
     config.anchoring.references = "bank"  # drawn from the un-augmented training set, or the "batch"
     config.anchoring.group_size = 0  # images in a row among which references="batch" draws; 0: all of the batch
+    config.anchoring.replace = True  # drawn with replacement; False: no reference twice in a step, or in a group
     config.anchoring.bank_size = 0  # examples in the bank; 0: all of the training set
     config.anchoring.bank_per_class = False  # True: the same number of each class
     config.anchoring.mask_prob = 0.25  # the paper's α; 0: no masking
     config.anchoring.mask_per = "batch"  # one draw for a "batch" or for each "example"
     config.anchoring.masked_target = "uniform"  # the paper's, or "label", the released code's
+    config.anchoring.masked_statistics = True  # False: masked batches leave the running statistics of BatchNorm alone
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "sgd"  # "sgd" or "adamw"
@@ -231,6 +233,11 @@ def validate(config: Config) -> None:
     if group_size and batch_size % group_size:
         raise UserError(
             f"config.anchoring.group_size must be 0 or divide training.batch_size={batch_size}; got {group_size}"
+        )
+    if not given["anchoring.masked_statistics"] and given["anchoring.mask_per"] != "batch":
+        raise UserError(
+            "config.anchoring.masked_statistics=False needs config.anchoring.mask_per='batch', so that whole batches are "
+            f"masked; got {given['anchoring.mask_per']!r}"
         )
     if given["data.repeats"] > 1 and not given["data.streaming"]:
         raise UserError(

@@ -202,7 +202,7 @@ def _effective(flat: Mapping[str, Any]) -> dict[str, Any]:
     if not flat["anchoring.enabled"]:
         dropped |= {key for key in flat if key.startswith("anchoring.") and key != "anchoring.enabled"}
     elif not flat["anchoring.mask_prob"]:
-        dropped |= {"anchoring.mask_per", "anchoring.masked_target"}
+        dropped |= {"anchoring.mask_per", "anchoring.masked_target", "anchoring.masked_statistics"}
     return {key: value for key, value in flat.items() if key not in dropped and not key.startswith(MAY_CHANGE)}
 
 

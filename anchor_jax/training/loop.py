@@ -44,6 +44,12 @@ class Length(NamedTuple):
     steps_per_epoch: int
     total_steps: int
 
+    @classmethod
+    def of(cls, config: Config, num_examples: int) -> "Length":
+        """On a training set of so many examples."""
+        steps_per_epoch = num_examples // config.training.batch_size
+        return cls(steps_per_epoch, round(config.training.total_epochs * steps_per_epoch))
+
     def is_due(self, step: int, every_epochs: float) -> bool:
         """Whether something done every so many epochs is to be done after a step; after the last it always is."""
         return step == self.total_steps or step % max(round(every_epochs * self.steps_per_epoch), 1) == 0
@@ -342,16 +348,15 @@ def _length(config, num_examples, mesh):
         raise UserError(
             f"config.training.batch_size must be at most {num_examples}, the training set; got {batch_size}"
         )
-    steps_per_epoch = num_examples // batch_size
-    total_steps = round(config.training.total_epochs * steps_per_epoch)
-    if config.training.total_epochs and total_steps < 1:
+    length = Length.of(config, num_examples)
+    if config.training.total_epochs and length.total_steps < 1:
         raise UserError(f"config.training.total_epochs={config.training.total_epochs} is less than one step; raise it")
-    if total_steps > _MOST_STEPS:
+    if length.total_steps > _MOST_STEPS:
         raise UserError(
-            f"config.training.total_epochs={config.training.total_epochs} are {total_steps:,} steps; at most "
+            f"config.training.total_epochs={config.training.total_epochs} are {length.total_steps:,} steps; at most "
             f"{_MOST_STEPS:,} can be counted"
         )
-    return Length(steps_per_epoch, total_steps)
+    return length
 
 
 def _with_normalization(config, training_set):

@@ -123,6 +123,8 @@ def make_train_step(
             gradient, state, shown, depth_key, config.training.accumulation_steps
         )
         grads, step_totals = sharding.mean_over_devices(grads, param_specs), jax.lax.psum(step_totals, AXIS)
+        if not config.anchoring.masked_statistics:  # the mask is that of the whole batch
+            batch_stats = jax.tree.map(partial(jnp.where, shown.mask[0]), state.batch_stats, batch_stats)
         gradient_norm = sharding.norm(grads, param_specs)
         if config.optimizer.clip_norm:
             grads = jax.tree.map(partial(jnp.multiply, _clipping(gradient_norm, config.optimizer.clip_norm)), grads)
@@ -263,20 +265,26 @@ def step_keys(key: jax.Array) -> StepKeys:
 
 def draw_step(keys: StepKeys, batch_size: int, bank_size: int, config: Config) -> Draw:
     """What chance decides for each example of the whole batch, given `config.anchoring`."""
-    if not config.enabled:  # nobody looks at them, and there may be no bank
-        references = jnp.arange(batch_size)
-    elif config.references == "batch":
-        group_size = config.group_size or batch_size
-        within = sample_references(keys.references, jnp.arange(group_size), batch_size)
-        references = jnp.arange(batch_size) // group_size * group_size + within
-    else:
-        references = sample_references(keys.references, jnp.arange(bank_size), batch_size)
     return Draw(
         augment_keys=jax.random.split(keys.augment, batch_size),
         erase_keys=jax.random.split(keys.erase, batch_size),
-        references=references,
+        references=_draw_references(keys.references, batch_size, bank_size, config),
         mask=sample_mask(keys.mask, batch_size, config.mask_prob if config.enabled else 0.0, per=config.mask_per),
     )
+
+
+def _draw_references(key, batch_size, bank_size, config):
+    if not config.enabled:  # nobody looks at them, and there may be no bank
+        return jnp.arange(batch_size)
+    if config.references == "bank":
+        return sample_references(key, jnp.arange(bank_size), batch_size, replace=config.replace)
+    group_size = config.group_size or batch_size
+    if config.replace:
+        within = sample_references(key, jnp.arange(group_size), batch_size)
+    else:
+        keys = jax.random.split(key, batch_size // group_size)
+        within = jax.vmap(lambda key: jax.random.permutation(key, group_size))(keys).ravel()
+    return jnp.arange(batch_size) // group_size * group_size + within
 
 
 def totals_of(losses: jax.Array, logits: jax.Array, shown: Inputs) -> Totals:

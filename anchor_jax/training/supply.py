@@ -221,7 +221,14 @@ def bank_of(supply: Supply, config: Config) -> np.ndarray:
     anchoring = config.anchoring
     # labels may have to be looked for, and only a bank of so many a class asks for them
     labels = supply.labels() if anchoring.bank_per_class else np.zeros(supply.num_examples, np.int32)
-    return select_rows(labels, anchoring.bank_size, per_class=anchoring.bank_per_class, seed=config.seed)
+    rows = select_rows(labels, anchoring.bank_size, per_class=anchoring.bank_per_class, seed=config.seed)
+    drawn_from_bank = anchoring.enabled and anchoring.references == "bank"
+    if drawn_from_bank and not anchoring.replace and len(rows) < config.training.batch_size:
+        raise UserError(
+            f"config.anchoring.replace=False needs as many references as a batch has images, "
+            f"{config.training.batch_size}; the bank has {len(rows)}"
+        )
+    return rows
 
 
 def _pictures(config, image_shape):

@@ -1,0 +1,266 @@
+"""The studies: what is trained, what is asked of it, and which numbers stand in the table.
+
+A study is a list of rows; each row is a config of `configs/` with changes, and one run a seed. Rows of several studies
+that are the same are the same runs. Every figure of the paper is in per cent, from arXiv 2406.00529; those without a
+deviation were read off its plots, to about 0.2 points.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+STANDARD: Mapping[str, Any] = {"anchoring.enabled": False}
+ANCHORED: Mapping[str, Any] = {"anchoring.mask_prob": 0.0}
+MASKED: Mapping[str, Any] = {"anchoring.mask_prob": 0.25}
+METHODS = {"standard": STANDARD, "anchored": ANCHORED, "anchored + masking": MASKED}
+
+LABEL = {"anchoring.masked_target": "label"}
+PER_EXAMPLE = {"anchoring.mask_per": "example"}
+OWN_STATISTICS = {"anchoring.masked_statistics": False}
+
+
+class Row(NamedTuple):
+    """One method on one data set."""
+
+    name: str
+    config: str  # a file of configs/
+    changes: Mapping[str, Any]  # key of the config -> value
+    paper: str = ""  # its figure for the first column
+    seeds: int = 3
+    reduced_seeds: int = 1  # at the reduced size
+
+
+class Ask(NamedTuple):
+    """One call of eval.py."""
+
+    suites: tuple[str, ...]
+    num_references: tuple[int, ...]
+    protocol: str = "random"
+
+
+class Column(NamedTuple):
+    """One number of a row."""
+
+    title: str
+    suite: str
+    num_references: int
+    metric: str
+    unit: str = "%"
+
+
+class Figure(NamedTuple):
+    """One picture: a column against a number of each row, or severities, or the rows one below the other."""
+
+    kind: str  # "severities", "curve" or "rows"
+    title: str
+    columns: Sequence[str]  # titles; of "curve" and "rows" one panel each
+
+
+class Study(NamedTuple):
+    """A question, the runs that answer it, and how the answer is shown."""
+
+    title: str
+    question: str
+    rows: Sequence[Row]
+    asks: Sequence[Ask]
+    columns: Sequence[Column]
+    figure: Figure
+
+
+class Size(NamedTuple):
+    """How large all runs are."""
+
+    name: str
+    changes: Mapping[str, Any]
+    test_split: str  # of the run's own data set and of the anomalies
+    told: str  # in words
+
+
+FULL = Size("full", {}, "test", "as in the paper: ResNet-18 of width 64, 200 epochs of all 50,000 images")
+REDUCED = Size(
+    "reduced",
+    {
+        "data.image_size": 16,
+        "data.test_split": "test[:2000]",
+        "augmentation.crop_padding": 2,
+        "model.options.width": 16,
+        "model.options.stage_sizes": (1, 1, 1),
+        "optimizer.milestones_epochs": (2.4, 4.8, 6.4),
+        "training.total_epochs": 8.0,
+        "checkpoint.every_epochs": 4.0,
+        "checkpoint.keep": 1,
+    },
+    "test[:2000]",
+    "images of 16×16, a ResNet of 3 blocks and width 16, 8 epochs of all 50,000 images, 2,000 test images",
+)
+SIZES = {size.name: size for size in (FULL, REDUCED)}
+
+ANOMALIES = {"cifar10": "cifar100", "cifar100": "cifar10"}  # what is strange to a network trained on the other
+
+_MEAN = Column("corrupted", "corruptions", 1, "mean19/accuracy")
+_SEVERITIES = tuple(Column(f"severity {s}", "corruptions", 1, f"severity{s}/accuracy") for s in range(1, 6))
+_CLEAN = Column("clean", "clean", 1, "accuracy")
+
+
+def _main() -> Study:
+    paper = {
+        "cifar10": ("75.6", "76.4", "80.8"),
+        "cifar100": ("50.2", "50.70 ± 0.44", "53.49 ± 0.38"),
+    }
+    return Study(
+        title="Main table",
+        question="Is an anchored network, and one with masking, more robust, calibrated and honest than a standard one?",
+        rows=[
+            Row(f"{data}, {method}", data, changes, figure, reduced_seeds=3)
+            for data, figures in paper.items()
+            for (method, changes), figure in zip(METHODS.items(), figures, strict=True)
+        ],
+        asks=[Ask(("clean", "ood"), (1, 10)), Ask(("corruptions",), (1,))],
+        columns=(
+            _MEAN,
+            _CLEAN,
+            *_SEVERITIES,
+            Column("clean, K = 10", "clean", 10, "accuracy"),
+            Column("ECE", "clean", 10, "ece"),
+            Column("smoothed ECE", "clean", 10, "smooth_ece"),
+            Column("ECE, corrupted", "corruptions", 1, "ece"),
+            Column("OOD AUROC", "ood", 10, "entropy/auroc"),
+        ),
+        figure=Figure("severities", "accuracy as images get worse, one reference", ()),
+    )
+
+
+def _masking() -> Study:
+    variants = {
+        "standard": (STANDARD, 3),
+        "no masking": (ANCHORED, 3),
+        "uniform, per batch (the paper)": (MASKED, 3),
+        "label, per batch (the released code)": (MASKED | LABEL, 3),
+        "uniform, per example": (MASKED | PER_EXAMPLE, 1),
+        "label, per example": (MASKED | LABEL | PER_EXAMPLE, 1),
+        "uniform, per batch, statistics without masked": (MASKED | OWN_STATISTICS, 1),
+        "label, per batch, statistics without masked": (MASKED | LABEL | OWN_STATISTICS, 1),
+    }
+    for prob in (0.05, 0.1, 0.5):
+        variants[f"uniform, per batch, α = {prob}"] = ({"anchoring.mask_prob": prob}, 1)
+        variants[f"label, per batch, α = {prob}"] = ({"anchoring.mask_prob": prob} | LABEL, 1)
+    paper = {"standard": "75.6", "no masking": "76.4", "uniform, per batch (the paper)": "80.8"}
+    return Study(
+        title="Which masking",
+        question="Of the two published versions of masking, which makes a network robust? α = 0.25 where none is said.",
+        rows=[
+            Row(name, "cifar10", changes, paper.get(name, ""), reduced_seeds=seeds)
+            for name, (changes, seeds) in variants.items()
+        ],
+        asks=[Ask(("clean",), (1, 10)), Ask(("corruptions",), (1,))],
+        columns=(_MEAN, _CLEAN, _SEVERITIES[-1], Column("ECE", "clean", 10, "ece")),
+        figure=Figure("rows", "accuracy, one reference", ("corrupted", "clean")),
+    )
+
+
+def _reference_set() -> Study:
+    sizes = (5, 50, 500, 2_500, 5_000, 0)  # 0: all
+    paper = {
+        "anchored": ("76.3", "76.4", "76.4", "76.5", "76.5", "76.4"),
+        "anchored + masking": ("73.9", "75.0", "77.2", "80.7", "81.2", "80.8"),
+    }
+    rows = [Row("standard", "cifar10", STANDARD, "75.6", reduced_seeds=3)]
+    for method, figures in paper.items():
+        for size, figure in zip(sizes, figures, strict=True):
+            of = {"anchoring.bank_size": size} if size else {}
+            name = f"{method}, R = {size or 'all'}"
+            rows.append(Row(name, "cifar10", METHODS[method] | of, figure, reduced_seeds=1 if size else 3))
+    batch = {"anchoring.references": "batch"}
+    others = {"augmented, out of the batch": batch, "a permutation of the batch": batch | {"anchoring.replace": False}}
+    rows += [
+        Row(f"{method}, {name}", "cifar10", METHODS[method] | of) for method in paper for name, of in others.items()
+    ]
+    return Study(
+        title="Reference set",
+        question="How many references does training need, may they be augmented, and are they drawn with replacement?",
+        rows=rows,
+        asks=[Ask(("clean",), (1, 10)), Ask(("corruptions",), (1,))],
+        columns=(_MEAN, _CLEAN, _SEVERITIES[-1]),
+        figure=Figure("rows", "accuracy, one reference", ("corrupted", "clean")),
+    )
+
+
+def _protocols() -> Study:
+    methods = {"anchored": "50.70 ± 0.43", "anchored + masking": "53.55 ± 0.42"}
+    return Study(
+        title="Inference protocol",
+        question="One random reference, K of them, or the one that bilinear transduction picks: accuracy and time?",
+        rows=[Row(f"cifar100, {name}", "cifar100", METHODS[name], figure) for name, figure in methods.items()],
+        asks=[
+            Ask(("corruptions",), (1, 10)),
+            Ask(("corruptions",), (1,), protocol="blt"),
+            Ask(("protocols",), (100,)),
+        ],
+        columns=(
+            Column("corrupted, K = 10", "corruptions", 10, "mean19/accuracy"),
+            _MEAN,
+            Column("corrupted, BLT", "corruptions-blt", 1, "mean19/accuracy"),
+            *(
+                Column(f"clean, K = {num}", "protocols", 100, f"draws/0/{num}/accuracy")
+                for num in (1, 2, 5, 10, 20, 50, 100)
+            ),
+            Column("clean, BLT", "protocols", 100, "blt/accuracy"),
+            Column("1 reference", "protocols", 100, "random1/seconds_per_1000", "s per 1,000"),
+            Column("100 references", "protocols", 100, "randomK/seconds_per_1000", "s per 1,000"),
+            Column("BLT", "protocols", 100, "blt/seconds_per_1000", "s per 1,000"),
+        ),
+        figure=Figure("rows", "accuracy", ("corrupted", "corrupted, K = 10", "corrupted, BLT")),
+    )
+
+
+def _augmentation() -> Study:
+    augmentations = {
+        "crop + flip": ("cifar100", ("34.0", "34.4", "38.1")),
+        "TrivialAugment": ("cifar100_trivial_augment", ("47.4", "47.9", "51.2")),
+        "RandAugment": ("cifar100_rand_augment", ("49.7", "50.1", "53.7")),
+        "PixMix": ("cifar100_pixmix", ("58.5", "58.4", "59.6")),
+    }
+    return Study(
+        title="Augmentation",
+        question="Does masking add to stronger augmentation? (CIFAR-100-C at severity 5)",
+        rows=[
+            Row(f"{name}, {method}", config, changes, figure, seeds=1)
+            for name, (config, figures) in augmentations.items()
+            for (method, changes), figure in zip(METHODS.items(), figures, strict=True)
+        ],
+        asks=[Ask(("clean",), (1, 10)), Ask(("corruptions",), (1,))],
+        columns=(_SEVERITIES[-1], _MEAN, _CLEAN),
+        figure=Figure("rows", "accuracy, one reference", ("severity 5", "clean")),
+    )
+
+
+def _label_noise() -> Study:
+    paper = {0.0: ("50.2", "50.7", "53.5"), 0.05: ("46.4", "46.5", "50.1"), 0.1: ("43.0", "44.0", "47.1")}
+    paper[0.2] = ("38.1", "38.5", "41.8")
+    return Study(
+        title="Label noise",
+        question="What does each method lose where some of the training labels are wrong? (CIFAR-100-C)",
+        rows=[
+            Row(
+                f"{noise:.0%} wrong, {method}",
+                "cifar100",
+                changes | ({"data.label_noise": noise} if noise else {}),
+                figure,
+                seeds=1,
+            )
+            for noise, figures in paper.items()
+            for (method, changes), figure in zip(METHODS.items(), figures, strict=True)
+        ],
+        asks=[Ask(("clean",), (1, 10)), Ask(("corruptions",), (1,))],
+        columns=(_MEAN, _SEVERITIES[-1], _CLEAN),
+        figure=Figure("rows", "accuracy, one reference", ("corrupted", "clean")),
+    )
+
+
+STUDIES: Mapping[str, Study] = {
+    "main": _main(),
+    "masking": _masking(),
+    "reference_set": _reference_set(),
+    "protocols": _protocols(),
+    "augmentation": _augmentation(),
+    "label_noise": _label_noise(),
+}
