@@ -236,8 +236,8 @@ def validate(config: Config) -> None:
         )
     if not given["anchoring.masked_statistics"] and given["anchoring.mask_per"] != "batch":
         raise UserError(
-            "config.anchoring.masked_statistics=False needs config.anchoring.mask_per='batch', so that whole batches are "
-            f"masked; got {given['anchoring.mask_per']!r}"
+            "config.anchoring.masked_statistics=False needs config.anchoring.mask_per='batch', so that whole batches "
+            f"are masked; got {given['anchoring.mask_per']!r}"
         )
     if given["data.repeats"] > 1 and not given["data.streaming"]:
         raise UserError(

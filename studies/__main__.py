@@ -11,11 +11,11 @@ import os
 from pathlib import Path
 
 from absl import flags
-from studies.results import measured
 
 from anchor_jax import checks, command
 from anchor_jax.errors import UserError
 from studies import report
+from studies.results import measured
 from studies.running import Job, run_all
 from studies.runs import ROOT, StudyRun, runs_of
 from studies.tables import FULL, REDUCED, STUDIES, Study

@@ -113,8 +113,8 @@ class StudyRun:
             measured = key in ("data.mean", "data.std") and not value
             if not measured and not key.startswith(MAY_CHANGE) and recorded.get(key) != value:
                 raise UserError(
-                    f"'{self.workdir}' holds another run: config.{key} is {recorded.get(key)!r} there, and {value!r} in "
-                    "studies/tables.py; move it away, or give another --out"
+                    f"'{self.workdir}' holds another run: config.{key} is {recorded.get(key)!r} there, and {value!r} "
+                    "in studies/tables.py; move it away, or give another --out"
                 )
         return (self.workdir / "checkpoints" / str(self._length.total_steps)).exists()
 

@@ -8,9 +8,9 @@ deviation were read off its plots, to about 0.2 points.
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-STANDARD: Mapping[str, Any] = {"anchoring.enabled": False}
-ANCHORED: Mapping[str, Any] = {"anchoring.mask_prob": 0.0}
-MASKED: Mapping[str, Any] = {"anchoring.mask_prob": 0.25}
+STANDARD: dict[str, Any] = {"anchoring.enabled": False}
+ANCHORED: dict[str, Any] = {"anchoring.mask_prob": 0.0}
+MASKED: dict[str, Any] = {"anchoring.mask_prob": 0.25}
 METHODS = {"standard": STANDARD, "anchored": ANCHORED, "anchored + masking": MASKED}
 
 LABEL = {"anchoring.masked_target": "label"}
@@ -108,7 +108,7 @@ def _main() -> Study:
     }
     return Study(
         title="Main table",
-        question="Is an anchored network, and one with masking, more robust, calibrated and honest than a standard one?",
+        question="Is an anchored network, or one with masking, more robust and better calibrated than a standard one?",
         rows=[
             Row(f"{data}, {method}", data, changes, figure, reduced_seeds=3)
             for data, figures in paper.items()
