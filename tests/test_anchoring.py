@@ -204,6 +204,17 @@ def test_references_are_drawn_evenly_and_each_on_its_own():
     assert scipy.stats.chisquare(pairs).pvalue > 0.01
 
 
+def test_without_replacement_each_is_drawn_once_and_all_orders_come_evenly():
+    keys = jax.random.split(jax.random.key(3), 6000)
+    drawn = np.asarray(jax.vmap(lambda key: aj.sample_references(key, jnp.arange(3), 3, replace=False))(keys))
+    np.testing.assert_array_equal(np.sort(drawn, axis=1), np.tile(np.arange(3), (6000, 1)))
+    _, counts = np.unique(drawn, axis=0, return_counts=True)
+    assert len(counts) == 6
+    assert scipy.stats.chisquare(counts).pvalue > 0.01
+    few = np.asarray(aj.sample_references(jax.random.key(4), np.arange(1000), 500, replace=False))
+    assert len(set(few.tolist())) == 500
+
+
 def test_the_key_alone_decides_what_is_drawn():
     bank = jnp.arange(1000)
     one, again, other = (sample_references(jax.random.key(seed), bank, 100) for seed in (2, 2, 3))

@@ -116,6 +116,10 @@ ANCHORING = [
     value(lambda: aj.sample_references(KEY, np.float32(1), 2), r"bank must be \[M, ...\], got shape \(\)"),
     value(lambda: aj.sample_references(KEY, BANK, 0), "num must be at least 1, got 0"),
     value(lambda: aj.sample_references(KEY, BANK, -1), "num must be at least 1, got -1"),
+    value(
+        lambda: aj.sample_references(KEY, BANK, len(BANK) + 1, replace=False),
+        "num must be at most .*, the size of the bank, without replacement; got ",
+    ),
     kind(lambda: aj.sample_references(KEY, BANK, 2.0), "num must be an integer, static under jit; got 2.0"),
     kind(lambda: aj.sample_references(KEY, BANK, True), "num must be an integer, static under jit; got True"),
     kind(lambda: aj.sample_references(KEY, BANK, (2, 3)), "num must be an integer, static under jit; got tuple"),

@@ -1,5 +1,6 @@
 """What a step of training may do beside the plain one: in parts, averaged, clipped, divided among devices."""
 
+import itertools
 import re
 from functools import partial
 
@@ -238,6 +239,44 @@ def test_groups_that_lie_on_one_device_send_no_images(small):
     small.anchoring.references, small.anchoring.group_size = "batch", 8
     assert "all_gather" not in lowered(small, num_devices=2)
     assert "all_gather" in lowered(small, num_devices=8)
+
+
+def test_without_replacement_a_group_is_permuted(small):
+    small.anchoring.references, small.anchoring.group_size, small.anchoring.replace = "batch", 4, False
+    draws = [draw_step(step_keys(jax.random.key(seed)), 16, 5, small.anchoring).references for seed in range(8)]
+    groups = np.array(draws).reshape(8, 4, 4)
+    np.testing.assert_array_equal(np.sort(groups), np.broadcast_to(np.arange(16).reshape(4, 4), groups.shape))
+    assert len({tuple(group - 4 * place) for draw in groups for place, group in enumerate(draw)}) > 10
+    small.anchoring.group_size = 0
+    assert_close(stepped(small, 2, num_devices=8)[0], stepped(small, 2)[0])
+
+
+def test_without_replacement_no_row_of_the_bank_comes_twice(small, tmp_path):
+    small.anchoring.replace = False
+    draws = [draw_step(step_keys(jax.random.key(seed)), 16, 20, small.anchoring).references for seed in range(8)]
+    assert {len(set(draw.tolist())) for draw in draws} == {16}
+    assert {int(row) for draw in draws for row in draw} == set(range(20))
+    small.anchoring.bank_size = 15
+    with pytest.raises(UserError, match="replace=False needs as many references as a batch has images, 16; .* has 15"):
+        prepare(small, tmp_path / "run")
+
+
+# statistics of masked batches
+
+
+def test_a_masked_batch_leaves_the_statistics_alone_where_that_is_asked(small):
+    small.model.name, small.model.options = "resnet18", {"stage_sizes": (1,), "width": 4}
+    small.anchoring.mask_prob = 0.5
+    counted, _, _ = stepped(small, 6)
+    small.anchoring.masked_statistics = False
+    left_alone, totals, _ = stepped(small, 6)
+    assert 0 < totals.masked_examples < totals.examples
+    changed = [
+        (after.batch_stats["stem_bn"]["mean"] != before.batch_stats["stem_bn"]["mean"]).any()
+        for before, after in itertools.pairwise(left_alone)
+    ]
+    assert sum(changed) * 16 == totals.examples - totals.masked_examples
+    assert_same_bits(left_alone[-1].params, counted[-1].params)  # training normalises by the batch
 
 
 # mixed images
