@@ -172,9 +172,30 @@ def poll(
     _check(apply_fn, x, references, chunk_size)
     checks.choice("temper", temper, TEMPERS)
     logits_of, references = _by_reference(apply_fn, params, x, references)
+    return poll_members(logits_of, references, chunk_size=chunk_size, temper=temper)
 
-    def outputs(reference):
-        logits = logits_of(reference)
+
+def poll_members(
+    logits_of: Callable[[jax.Array], jax.Array],
+    members: jax.Array,
+    *,
+    chunk_size: int | None = None,
+    temper: Literal["duq"] | None = None,
+) -> Poll:
+    """What any members say of one batch of inputs: references, keys of dropout, networks of an ensemble.
+
+    Args:
+      logits_of: a member -> its logits, floating `[B, C]`.
+      members: `[K, ...]`, what tells them apart.
+      chunk_size: members asked at once, all by default.
+      temper: see `classify`.
+
+    Raises:
+      UserError: the outputs are not logits `[B, C]`.
+    """
+
+    def outputs(member):
+        logits = logits_of(member)
         if logits.ndim != 2:
             raise UserError(f"what apply_fn gives must be logits [B, C], got shape {logits.shape}")
         probs = jax.nn.softmax(logits)
@@ -182,7 +203,7 @@ def poll(
         values = {"logits": logits, "probs": probs, "entropy": predictive_entropy(probs), "vote": vote}
         return values | {"sigmoid": jax.nn.sigmoid(logits)} if temper else values
 
-    mean, std = _over_references(outputs, references, chunk_size)
+    mean, std = _over_references(outputs, members, chunk_size)
     gain = information_gain(predictive_entropy(mean["probs"]), mean["entropy"])
     logits, probs = mean["logits"], mean["probs"]
     if temper and std is not None:

@@ -6,9 +6,7 @@ The studies stand in `studies/tables.py`; without a name, all are done. What is 
 of the runs, so that the same command goes on after a stop, SIGTERM or Ctrl-C, in which what runs is saved.
 """
 
-import itertools
 import os
-from pathlib import Path
 
 from absl import flags
 
@@ -16,9 +14,9 @@ from anchor_jax import checks, command
 from anchor_jax.errors import UserError
 from studies import report
 from studies.results import measured
-from studies.running import Job, run_all
-from studies.runs import ROOT, StudyRun, runs_of
-from studies.tables import FULL, REDUCED, STUDIES, Study
+from studies.running import run_all
+from studies.runs import ROOT, jobs_of, runs_of
+from studies.tables import FULL, REDUCED, STUDIES
 
 OUT = flags.DEFINE_string("out", "runs/studies", "The folder of all runs, tables and pictures.")
 IS_REDUCED = flags.DEFINE_bool("reduced", False, f"Small runs: {REDUCED.told}.")
@@ -38,24 +36,12 @@ def main(*names: str) -> None:
     folder = (command.path("out", OUT.value) / size.name).absolute()
     studies = {name: STUDIES[name] for name in names or STUDIES}
     if not ONLY_REPORT.value:
-        run_all(_jobs(studies, size, folder), AT_ONCE.value, ROOT)
+        for jobs in jobs_of(studies, size, folder):
+            run_all(jobs, AT_ONCE.value, ROOT)
     for name, study in studies.items():
         table = measured(study, runs_of(study, size, folder))
         for file in report.write(name, study, size, table, folder):
             print(file)
-
-
-def _jobs(studies, size, folder: Path) -> list[Job]:
-    """What is still to be done; what several studies ask of one run is one job."""
-    asked: dict[str, list[tuple[StudyRun, Study]]] = {}
-    for study in studies.values():
-        for one in runs_of(study, size, folder):
-            asked.setdefault(one.name, []).append((one, study))
-
-    def missing(name):
-        return itertools.chain.from_iterable(one.missing(study.asks) for one, study in asked[name])
-
-    return [Job(name, missing(name), folder / "logs" / f"{name}.txt") for name in asked if any(missing(name))]
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from anchor_jax.comparison.statistics import Difference, Summary, difference_over_seeds, summary
-from studies.runs import StudyRun
+from anchor_jax.evaluation.found import SuiteResult
+from studies.runs import PooledRun, StudyRun
 from studies.tables import Column, Row, Study
 
 # of how and where something was measured, what is told of it
@@ -28,21 +29,22 @@ class Table(NamedTuple):
     evaluation_seconds: float
 
 
-def measured(study: Study, runs: Sequence[StudyRun]) -> Table:
+def measured(study: Study, runs: Sequence[StudyRun | PooledRun]) -> Table:
     """The numbers of all runs that are evaluated.
 
     Raises:
       UserError: what is in a folder is damaged, or of another run.
     """
     values: dict[str, dict[str, dict[int, float]]] = {row.name: {} for row in study.rows}
-    environments, training, evaluation = [], 0.0, 0.0
+    environments, networks, evaluation = [], {}, 0.0
     for one in runs:
         suites = one.evaluated
         for column in study.columns:
             value = _value(one, column, suites)
             if value is not None:
                 values[one.row.name].setdefault(column.title, {})[one.seed] = value
-        training += sum(_training_seconds(one)) if suites else 0.0
+        if suites:
+            networks |= {network.workdir: network for network in one.trained}
         for facts in (facts for suite in suites.values() for facts in suite.facts_of.values()):
             evaluation += facts["seconds"]
             environment = {name: facts[name] for name in _FACTS}
@@ -50,32 +52,40 @@ def measured(study: Study, runs: Sequence[StudyRun]) -> Table:
                 environments.append(environment)
     baselines = _baselines(study.rows)
     entries = {
-        name: {title: _entry(of_seeds, values[baselines[name]].get(title), name == baselines[name])
-               for title, of_seeds in of_row.items()}
+        name: {
+            title: _entry(of_seeds, values[baselines[name]].get(title) if name != baselines[name] else None)
+            for title, of_seeds in of_row.items()
+        }
         for name, of_row in values.items()
-    }  # fmt: skip
+    }
+    training = sum(sum(_training_seconds(network)) for network in networks.values())
     return Table(entries, environments, training, evaluation)
 
 
-def _value(one: StudyRun, column: Column, suites) -> float | None:
-    number = column.num_references if one.config.anchoring.enabled else 0
-    answers = suites.get(column.suite)
-    return answers.results[number].metrics.get(column.metric) if answers and number in answers.results else None
+def _value(one: StudyRun | PooledRun, column: Column, suites: Mapping[str, SuiteResult]) -> float | None:
+    number, answers = one.key(column.num_references), suites.get(column.suite)
+    if not answers or number not in answers.results:
+        return None
+    found, metric = answers.results[number].metrics, column.metric
+    if one.row.is_scaled and metric == "ece":
+        metric = "scaled_ece"
+    if column.suite == "protocols" and metric not in found:  # without references there is one protocol
+        metric = f"standard/{metric.partition('/')[2]}"
+    return found.get(metric)
 
 
 def _baselines(rows: Sequence[Row]) -> dict[str, str]:
-    """For each row the standard network that stands above it, itself for that; the first row where there is none."""
+    """For each row the baseline that stands above it, itself for that; the first row where there is none."""
     baselines, newest = {}, rows[0].name
     for row in rows:
-        if row.changes.get("anchoring.enabled") is False:
+        if row.is_baseline:
             newest = row.name
         baselines[row.name] = newest
     return baselines
 
 
-def _entry(values: dict[int, float], baseline: dict[int, float] | None, is_baseline: bool) -> Entry:
-    difference = difference_over_seeds(values, baseline) if baseline and not is_baseline else None
-    return Entry(summary(values), difference)
+def _entry(values: dict[int, float], baseline: dict[int, float] | None) -> Entry:
+    return Entry(summary(values), difference_over_seeds(values, baseline) if baseline else None)
 
 
 def _training_seconds(one: StudyRun) -> Iterator[float]:

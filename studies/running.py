@@ -6,9 +6,9 @@ import queue
 import shlex
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,7 +38,7 @@ def run_all(jobs: Sequence[Job], at_once: int, root: Path) -> None:
     """Run all jobs, so many at once; on CPU each has its own share of the cores.
 
     Raises:
-      UserError: a command failed; the other jobs have come to their end.
+      UserError: a command failed, or a job cannot tell its commands; the other jobs have come to their end.
       Stopped: somebody asked for it; what was running has saved and ended.
     """
     waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
@@ -49,11 +49,8 @@ def run_all(jobs: Sequence[Job], at_once: int, root: Path) -> None:
     with stopping.listening() as asked_to_stop, Progress(TextColumn("runs"), *columns) as progress:
         lane = Lane(waiting, failures, asked_to_stop, progress, at_once, root)
         progress.add_task("", total=len(jobs))
-        lanes = [threading.Thread(target=lane.work, args=(cores,)) for cores in _shares(at_once)]
-        for thread in lanes:
-            thread.start()
-        for thread in lanes:
-            thread.join()
+        with ThreadPoolExecutor(at_once) as threads:
+            list(threads.map(lane.work, _shares(at_once)))  # raises what a lane raises
         number = asked_to_stop()
     if failures:
         raise UserError("; ".join(failures))

@@ -1,6 +1,7 @@
 """The runs of a study: their folders, the commands that make them, and what of that is done, as the folders tell."""
 
 import dataclasses
+import itertools
 import runpy
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,19 +11,20 @@ from typing import Any
 
 from anchor_jax.config import MAY_CHANGE, Config, base, flatten
 from anchor_jax.errors import UserError
-from anchor_jax.evaluation import found
+from anchor_jax.evaluation import SUITES, found
 from anchor_jax.evaluation.found import ASKED, TRANSDUCED, SuiteResult
 from anchor_jax.training import run
 from anchor_jax.training.loop import Length
 from anchor_jax.training.supply import open_supply
-from studies.tables import ANOMALIES, Ask, Row, Size, Study
+from studies.running import Job
+from studies.tables import ANOMALIES, FULL, Ask, Row, Size, Study
 
 ROOT = Path(__file__).parents[1]
 
 
 @dataclasses.dataclass(frozen=True)
 class StudyRun:
-    """One run: a row of a study with a seed.
+    """A row of a study with one seed.
 
     Attributes:
       row: of the study.
@@ -39,8 +41,9 @@ class StudyRun:
     @property
     def name(self) -> str:
         """Tells what it is, and is the same for the same run of another study."""
+        epochs = [f"epochs={self.row.epochs}"] if self.row.epochs != 1 else []
         changes = (f"{key.rpartition('.')[2]}={value}" for key, value in self.row.changes.items())
-        return "-".join([self.row.config, *changes, f"seed{self.seed}"])
+        return "-".join([self.row.config, *changes, *epochs, f"seed{self.seed}"])
 
     @property
     def workdir(self) -> Path:
@@ -50,14 +53,18 @@ class StudyRun:
     @cached_property
     def changes(self) -> dict[str, Any]:
         """Of the config: key -> value."""
-        return {**self.size.changes, **self.row.changes, "seed": self.seed}
+        changes = {**self.size.changes, **self.row.changes, "seed": self.seed}
+        if self.row.epochs != 1:
+            config = self._config_with(changes)
+            changes["training.total_epochs"] = config.training.total_epochs * self.row.epochs
+            milestones = config.optimizer.milestones_epochs
+            changes["optimizer.milestones_epochs"] = tuple(epoch * self.row.epochs for epoch in milestones)
+        return changes
 
     @cached_property
     def config(self) -> Config:
         """Complete, but for what is measured on the data."""
-        config = runpy.run_path(str(ROOT / "configs" / f"{self.row.config}.py"))["get_config"]()
-        config.update_from_flattened_dict(self.changes)
-        return config
+        return self._config_with(self.changes)
 
     @property
     def training(self) -> list[str]:
@@ -67,12 +74,12 @@ class StudyRun:
 
     def evaluation(self, ask: Ask) -> list[str]:
         """The command that asks it."""
-        flags = {
-            "suites": ",".join(ask.suites),
+        flags = _flags(self, ask) | {
             "num_references": ",".join(map(str, ask.num_references)),
             "protocol": ask.protocol,
-        } | ({"ood": ",".join(self._anomalies)} if "ood" in ask.suites else {})
-        return [sys.executable, "eval.py", self._workdir, *(f"--{name}={value}" for name, value in flags.items())]
+        }
+        scaled = ["--temperature_scaling"] if ask.temperature_scaling and self.row.is_scaled else []
+        return [sys.executable, "eval.py", self._workdir, *_told(flags), *scaled]
 
     def missing(self, asks: Sequence[Ask]) -> Iterator[list[str]]:
         """The commands that are still to be run, each as what is there then asks for it.
@@ -93,17 +100,32 @@ class StudyRun:
         return found.read(self.workdir / "eval" / f"step{self._length.total_steps}-bins{bins}")
 
     @property
+    def trained(self) -> "Sequence[StudyRun]":
+        """The networks that answer: itself."""
+        return (self,)
+
+    def key(self, num_references: int) -> int:
+        """Under which number its answers are kept: 0 for a standard network."""
+        return (self.row.num_references or num_references) if self.config.anchoring.enabled else 0
+
+    @property
+    def anomalies(self) -> tuple[str, ...]:
+        """What eval.py is given as --ood."""
+        name = f"tfds:{ANOMALIES[self.config.data.name]}"
+        return (f"near={name}" if self.size == FULL else f"near={name}@{self.size.test_split}",)
+
+    @property
     def _workdir(self) -> str:
         return f"--workdir={self.workdir}"
 
     @property
-    def _anomalies(self) -> tuple[str, ...]:
-        name = f"tfds:{ANOMALIES[self.config.data.name]}"
-        return (f"near={name}" if self.size.test_split == "test" else f"near={name}@{self.size.test_split}",)
-
-    @property
     def _length(self) -> Length:
         return Length.of(self.config, _num_examples(tuple(self.config.data.items())))
+
+    def _config_with(self, changes: Mapping[str, Any]) -> Config:
+        config = runpy.run_path(str(ROOT / "configs" / f"{self.row.config}.py"))["get_config"]()
+        config.update_from_flattened_dict(changes)
+        return config
 
     def _is_trained(self) -> bool:
         if not (self.workdir / run.RECORD).exists():
@@ -121,27 +143,118 @@ class StudyRun:
     def _is_answered(self, ask: Ask) -> bool:
         suffix = TRANSDUCED if ask.protocol == "blt" else ""
         numbers = ask.num_references if self.config.anchoring.enabled else (0,)
-        options = {"ood": list(self._anomalies)}
+        options: dict[str, Any] = {"temperature_scaling": ask.temperature_scaling and self.row.is_scaled}
+        if "ood" in ask.suites:
+            options["ood"] = list(self.anomalies)
         for suite in ask.suites:
             answers = self.evaluated.get(suite + suffix)
             for num in numbers:
                 if not answers or num not in answers.results:
                     return False
                 asked = answers.facts_of[num].get(ASKED, {})
-                if any(asked[name] != value for name, value in options.items() if name in asked):
+                if any(asked.get(name) != options.get(name, asked.get(name)) for name in SUITES[suite].options):
                     return False
         return True
 
 
-def runs_of(study: Study, size: Size, folder: Path) -> list[StudyRun]:
+@dataclasses.dataclass(frozen=True)
+class PooledRun:
+    """A row of a study whose predictions are pooled; see `StudyRun`, of which it takes the place.
+
+    Attributes:
+      row: of the study.
+      seed: 0, under which its numbers are told.
+      trained: the networks that answer.
+    """
+
+    row: Row
+    seed: int
+    trained: Sequence[StudyRun]
+
+    @property
+    def name(self) -> str:
+        """Tells what it is."""
+        pool = self._pool
+        return f"{self.trained[0].name}-{pool.kind}{pool.members}"
+
+    def missing(self, asks: Sequence[Ask]) -> Iterator[list[str]]:
+        """The commands that are still to be run, once its networks are trained."""
+        for ask in asks:
+            if not set(ask.suites) <= self.evaluated.keys():
+                yield [
+                    *(sys.executable, "-m", "studies.pool", f"--kind={self._pool.kind}", f"--out={self._folder}"),
+                    *(f"--members={self._pool.members}", *_told(_flags(self.trained[0], ask))),
+                    *(str(one.workdir) for one in self.trained),
+                ]
+
+    @property
+    def evaluated(self) -> Mapping[str, SuiteResult]:
+        """What suites have found."""
+        return found.read(self._folder)
+
+    def key(self, num_references: int) -> int:
+        """Under which number its answers are kept, whatever the number of references of others."""
+        del num_references
+        return self._pool.members
+
+    @property
+    def _folder(self) -> Path:
+        return self.trained[0].folder / self.name
+
+    @property
+    def _pool(self):
+        assert self.row.pool
+        return self.row.pool
+
+
+def runs_of(study: Study, size: Size, folder: Path) -> list[StudyRun | PooledRun]:
     """All runs of a study, the first seed of every row before the second."""
-    seeds = {row.name: row.seeds if size.name == "full" else row.reduced_seeds for row in study.rows}
+    seeds = {row.name: row.seeds if size == FULL else row.reduced_seeds for row in study.rows}
     return [
-        StudyRun(row, seed, size, folder)
+        _run_of(row, seed, size, folder)
         for seed in range(max(seeds.values()))
         for row in study.rows
         if seed < seeds[row.name]
     ]
+
+
+def jobs_of(studies: Mapping[str, Study], size: Size, folder: Path) -> tuple[list[Job], list[Job]]:
+    """What is still to be done: of single runs, then of pools of them; what several studies ask of one is one job."""
+    single: dict[str, list[tuple[StudyRun, Sequence[Ask]]]] = {}
+    pooled: dict[str, list[tuple[PooledRun, Sequence[Ask]]]] = {}
+    for study in studies.values():
+        for one in runs_of(study, size, folder):
+            if isinstance(one, PooledRun):
+                pooled.setdefault(one.name, []).append((one, study.asks))
+                for network in one.trained:
+                    single.setdefault(network.name, []).append((network, ()))
+            else:
+                single.setdefault(one.name, []).append((one, study.asks))
+    return _missing(single, folder), _missing(pooled, folder)
+
+
+def _missing(asked: Mapping[str, Sequence[tuple[Any, Sequence[Ask]]]], folder: Path) -> list[Job]:
+    def commands(name):
+        return itertools.chain.from_iterable(one.missing(asks) for one, asks in asked[name])
+
+    return [Job(name, commands(name), folder / "logs" / f"{name}.txt") for name in asked if any(commands(name))]
+
+
+def _run_of(row: Row, seed: int, size: Size, folder: Path) -> StudyRun | PooledRun:
+    if not row.pool:
+        return StudyRun(row, seed, size, folder)
+    num_networks = row.pool.members if row.pool.kind == "ensemble" else 1
+    return PooledRun(row, seed, [StudyRun(row, seed + network, size, folder) for network in range(num_networks)])
+
+
+def _flags(of: StudyRun, ask: Ask) -> dict[str, str]:
+    """What eval.py and `studies.pools` are given alike."""
+    flags = {"suites": ",".join(ask.suites)}
+    return flags | {"ood": ",".join(of.anomalies)} if "ood" in ask.suites else flags
+
+
+def _told(flags: Mapping[str, str]) -> list[str]:
+    return [f"--{name}={value}" for name, value in flags.items()]
 
 
 @cache

@@ -6,16 +6,23 @@ deviation were read off its plots, to about 0.2 points.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 STANDARD: dict[str, Any] = {"anchoring.enabled": False}
 ANCHORED: dict[str, Any] = {"anchoring.mask_prob": 0.0}
 MASKED: dict[str, Any] = {"anchoring.mask_prob": 0.25}
-METHODS = {"standard": STANDARD, "anchored": ANCHORED, "anchored + masking": MASKED}
-
 LABEL = {"anchoring.masked_target": "label"}
 PER_EXAMPLE = {"anchoring.mask_per": "example"}
-OWN_STATISTICS = {"anchoring.masked_statistics": False}
+OF_UNMASKED = {"anchoring.masked_statistics": False}  # BatchNorm's running statistics are of unmasked batches alone
+METHODS = {"standard": STANDARD, "anchored": ANCHORED, "anchored + masking": MASKED | OF_UNMASKED}
+
+
+class Pool(NamedTuple):
+    """Several predictions of an image, without references; see `studies.pools`."""
+
+    kind: str
+    members: int  # of an ensemble: its networks, with the seeds 0, 1, ...
 
 
 class Row(NamedTuple):
@@ -27,6 +34,11 @@ class Row(NamedTuple):
     paper: str = ""  # its figure for the first column
     seeds: int = 3
     reduced_seeds: int = 1  # at the reduced size
+    epochs: float = 1.0  # fraction of those of the size
+    num_references: int = 0  # in the place of those of the columns
+    is_scaled: bool = False  # whether calibration is that after temperature scaling
+    pool: Pool | None = None
+    is_baseline: bool = False  # of the rows below it
 
 
 class Ask(NamedTuple):
@@ -35,6 +47,7 @@ class Ask(NamedTuple):
     suites: tuple[str, ...]
     num_references: tuple[int, ...]
     protocol: str = "random"
+    temperature_scaling: bool = False  # of the suites that have it, in the rows that are scaled
 
 
 class Column(NamedTuple):
@@ -102,17 +115,18 @@ _CLEAN = Column("clean", "clean", 1, "accuracy")
 
 
 def _main() -> Study:
+    methods = METHODS | {"anchored + masking, statistics of all batches (as published)": MASKED}
     paper = {
-        "cifar10": ("75.6", "76.4", "80.8"),
-        "cifar100": ("50.2", "50.70 ± 0.44", "53.49 ± 0.38"),
+        "cifar10": ("75.6", "76.4", "", "80.8"),
+        "cifar100": ("50.2", "50.70 ± 0.44", "", "53.49 ± 0.38"),
     }
     return Study(
         title="Main table",
         question="Is an anchored network, or one with masking, more robust and better calibrated than a standard one?",
         rows=[
-            Row(f"{data}, {method}", data, changes, figure, reduced_seeds=3)
+            Row(f"{data}, {method}", data, changes, figure, reduced_seeds=3, is_baseline=changes is STANDARD)
             for data, figures in paper.items()
-            for (method, changes), figure in zip(METHODS.items(), figures, strict=True)
+            for (method, changes), figure in zip(methods.items(), figures, strict=True)
         ],
         asks=[Ask(("clean", "ood"), (1, 10)), Ask(("corruptions",), (1,))],
         columns=(
@@ -135,14 +149,15 @@ def _masking() -> Study:
         "no masking": (ANCHORED, 3),
         "uniform, per batch (the paper)": (MASKED, 3),
         "label, per batch (the released code)": (MASKED | LABEL, 3),
+        "uniform, per batch, statistics of unmasked": (MASKED | OF_UNMASKED, 3),
+        "label, per batch, statistics of unmasked": (MASKED | LABEL | OF_UNMASKED, 3),
         "uniform, per example": (MASKED | PER_EXAMPLE, 1),
         "label, per example": (MASKED | LABEL | PER_EXAMPLE, 1),
-        "uniform, per batch, statistics without masked": (MASKED | OWN_STATISTICS, 1),
-        "label, per batch, statistics without masked": (MASKED | LABEL | OWN_STATISTICS, 1),
     }
-    for prob in (0.05, 0.1, 0.5):
-        variants[f"uniform, per batch, α = {prob}"] = ({"anchoring.mask_prob": prob}, 1)
-        variants[f"label, per batch, α = {prob}"] = ({"anchoring.mask_prob": prob} | LABEL, 1)
+    for prob, seeds in ((0.05, 1), (0.1, 0), (0.5, 1)):
+        of = OF_UNMASKED | {"anchoring.mask_prob": prob}
+        variants[f"uniform, statistics of unmasked, α = {prob}"] = (of, seeds)
+        variants[f"label, statistics of unmasked, α = {prob}"] = (of | LABEL, seeds)
     paper = {"standard": "75.6", "no masking": "76.4", "uniform, per batch (the paper)": "80.8"}
     return Study(
         title="Which masking",
@@ -163,12 +178,13 @@ def _reference_set() -> Study:
         "anchored": ("76.3", "76.4", "76.4", "76.5", "76.5", "76.4"),
         "anchored + masking": ("73.9", "75.0", "77.2", "80.7", "81.2", "80.8"),
     }
-    rows = [Row("standard", "cifar10", STANDARD, "75.6", reduced_seeds=3)]
+    rows = [Row("standard", "cifar10", STANDARD, "75.6", reduced_seeds=3, is_baseline=True)]
     for method, figures in paper.items():
         for size, figure in zip(sizes, figures, strict=True):
             of = {"anchoring.bank_size": size} if size else {}
             name = f"{method}, R = {size or 'all'}"
-            rows.append(Row(name, "cifar10", METHODS[method] | of, figure, reduced_seeds=1 if size else 3))
+            seeds = 3 if not size else 0 if size == 2_500 else 1
+            rows.append(Row(name, "cifar10", METHODS[method] | of, figure, reduced_seeds=seeds))
     batch = {"anchoring.references": "batch"}
     others = {"augmented, out of the batch": batch, "a permutation of the batch": batch | {"anchoring.replace": False}}
     rows += [
@@ -223,7 +239,7 @@ def _augmentation() -> Study:
         title="Augmentation",
         question="Does masking add to stronger augmentation? (CIFAR-100-C at severity 5)",
         rows=[
-            Row(f"{name}, {method}", config, changes, figure, seeds=1)
+            Row(f"{name}, {method}", config, changes, figure, seeds=1, is_baseline=changes is STANDARD)
             for name, (config, figures) in augmentations.items()
             for (method, changes), figure in zip(METHODS.items(), figures, strict=True)
         ],
@@ -246,6 +262,7 @@ def _label_noise() -> Study:
                 changes | ({"data.label_noise": noise} if noise else {}),
                 figure,
                 seeds=1,
+                is_baseline=changes is STANDARD,
             )
             for noise, figures in paper.items()
             for (method, changes), figure in zip(METHODS.items(), figures, strict=True)
@@ -256,6 +273,42 @@ def _label_noise() -> Study:
     )
 
 
+def _alternatives() -> Study:
+    thinned = STANDARD | {"model.options.dropout_rate": 0.1}
+    held_out = STANDARD | {"data.validation_fraction": 0.1}
+    masked = METHODS["anchored + masking"]
+    ensemble, augmented, dropout = Pool("ensemble", 5), Pool("augmentation", 10), Pool("dropout", 10)
+    row = partial(Row, config="cifar10", seeds=1)
+    return Study(
+        title="What a user would pick instead",
+        question="Accuracy, calibration and honesty at equal cost: trainings, then passes an image.",
+        rows=[
+            row("standard: 1 training, 1 pass", changes=STANDARD),
+            row("temperature scaling: 1 training, 1 pass", changes=held_out, is_scaled=True),
+            row("anchored + masking, K = 1: 1 training, 1 pass", changes=masked, num_references=1),
+            row("anchored + masking, K = 10: 1 training, 10 passes", changes=masked, num_references=10),
+            row("test-time augmentation: 1 training, 10 passes", changes=STANDARD, pool=augmented),
+            row("MC dropout: 1 training, 10 passes", changes=thinned, pool=dropout),
+            row("deep ensemble of 5: 1 training (a fifth each), 5 passes", changes=STANDARD, pool=ensemble, epochs=0.2),
+            row("deep ensemble of 5: 5 trainings, 5 passes", changes=STANDARD, pool=ensemble),
+        ],
+        asks=[
+            Ask(("clean", "corruptions"), (1, 10), temperature_scaling=True),
+            Ask(("ood",), (1, 10)),
+            Ask(("protocols",), (1, 10)),
+        ],
+        columns=(
+            _MEAN,
+            _CLEAN,
+            Column("ECE", "clean", 1, "ece"),
+            Column("ECE, corrupted", "corruptions", 1, "ece"),
+            Column("OOD AUROC", "ood", 1, "entropy/auroc"),
+            Column("time", "protocols", 1, "randomK/seconds_per_1000", "s per 1,000"),
+        ),
+        figure=Figure("rows", "", ("corrupted", "ECE, corrupted", "OOD AUROC")),
+    )
+
+
 STUDIES: Mapping[str, Study] = {
     "main": _main(),
     "masking": _masking(),
@@ -263,4 +316,5 @@ STUDIES: Mapping[str, Study] = {
     "protocols": _protocols(),
     "augmentation": _augmentation(),
     "label_noise": _label_noise(),
+    "alternatives": _alternatives(),
 }

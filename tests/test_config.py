@@ -179,7 +179,7 @@ def test_statistics_without_masked_examples_need_whole_masked_batches():
     given.anchoring.masked_statistics = False
     config.validate(given)
     given.anchoring.mask_per = "example"
-    with pytest.raises(UserError, match="masked_statistics=False needs config.anchoring.mask_per='batch'.*'example'"):
+    with pytest.raises(UserError, match=r"masked_statistics=False needs config.anchoring.mask_per='batch'.*'example'"):
         config.validate(given)
 
 

@@ -257,7 +257,7 @@ def test_without_replacement_no_row_of_the_bank_comes_twice(small, tmp_path):
     assert {len(set(draw.tolist())) for draw in draws} == {16}
     assert {int(row) for draw in draws for row in draw} == set(range(20))
     small.anchoring.bank_size = 15
-    with pytest.raises(UserError, match="replace=False needs as many references as a batch has images, 16; .* has 15"):
+    with pytest.raises(UserError, match=r"replace=False needs as many references as a batch has images, 16; .* has 15"):
         prepare(small, tmp_path / "run")
 
 

@@ -94,7 +94,7 @@ def evaluate(
     with _reporting(subject, folder) if is_first else contextlib.nullcontext():
         for suite in dict.fromkeys(suites):
             name = suite + (TRANSDUCED if options.protocol == "blt" else "")
-            findings = _ask(subject, suite, num_references, folder, name)
+            findings = ask(subject, suite, num_references, folder, name)
             results[name] = {str(num): finding.metrics for num, finding in findings.items()}
             if is_first:
                 _show(folder, name, num_references)
@@ -173,8 +173,16 @@ def _numbers_of_references(predictor: Predictor, asked: tuple[int, ...], options
     return (1,) if options.protocol == "blt" else tuple(dict.fromkeys(asked))
 
 
-def _ask(subject: Subject, suite: str, num_references: tuple[int, ...], folder: Path, name: str) -> dict[int, Finding]:
-    """What a suite finds with each number of references; every one is on disk before the next begins."""
+def ask(subject: Subject, suite: str, num_references: tuple[int, ...], folder: Path, name: str) -> dict[int, Finding]:
+    """What a suite finds with each number of references; every one is on disk before the next begins.
+
+    Args:
+      subject: what is asked.
+      suite: a name of `SUITES`.
+      num_references: K, one evaluation for each.
+      folder: of the results.
+      name: under which they are kept there.
+    """
     findings = {}
     for num in num_references:
         started = time.perf_counter()

@@ -94,6 +94,32 @@ class StochasticDepth(nn.Module):
         return branch * (kept / (1 - self.rate)).astype(branch.dtype).reshape(-1, *[1] * (branch.ndim - 1))
 
 
+class ChannelDropout(nn.Module):
+    """Leaves whole channels out, for each example by chance (Tompson et al. 2015, arXiv 1411.4280).
+
+    It does so wherever the model is given random numbers "dropout", without training too: then it is one member of an
+    ensemble of thinned networks (Gal & Ghahramani 2016, arXiv 1506.02142).
+
+    Attributes:
+      rate: how probably, in [0, 1).
+      axis_name: see `StochasticDepth`.
+    """
+
+    rate: float
+    axis_name: str | None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, ..., C]` -> the same, zero where left out and the greater for it where not."""
+        if self.rate == 0 or not self.has_rng("dropout"):
+            return x
+        num_devices = jax.lax.axis_size(self.axis_name) if self.axis_name else 1
+        shape = len(x) * num_devices, x.shape[-1]
+        kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.rate, shape)
+        kept = own_part(kept, self.axis_name) if self.axis_name else kept
+        return x * jnp.expand_dims(kept / (1 - self.rate), range(1, x.ndim - 1)).astype(x.dtype)
+
+
 class FeedForward(nn.Module):
     """The two dense layers of a transformer block, with GELU between them."""
 

@@ -14,6 +14,7 @@ from flax import linen as nn
 
 from anchor_jax.backends import computed_once
 from anchor_jax.models.layers import (
+    ChannelDropout,
     Classifier,
     batch_norm,
     computed_again,
@@ -37,6 +38,7 @@ class BasicBlock(nn.Module):
     stride: int
     conv: Callable[..., nn.Conv]
     norm: Callable[..., nn.BatchNorm]
+    drop: Callable[..., nn.Module]
 
     expansion = 1  # of the width, in what comes out
 
@@ -45,7 +47,7 @@ class BasicBlock(nn.Module):
         """`[B, H, W, C]` -> `[B, H/stride, W/stride, width]`."""
         x = computed_once(x)
         y = self.conv(self.width, 3, self.stride, name="conv1")(x)
-        y = computed_once(nn.relu(self.norm(name="bn1")(y)))
+        y = computed_once(self.drop(name="drop")(nn.relu(self.norm(name="bn1")(y))))
         y = self.conv(self.width, 3, name="conv2")(y)
         y = self.norm(name="bn2")(y)
         return nn.relu(projected(x, y.shape[-1], self.stride, self.conv, self.norm) + y)
@@ -58,6 +60,7 @@ class Bottleneck(nn.Module):
     stride: int
     conv: Callable[..., nn.Conv]
     norm: Callable[..., nn.BatchNorm]
+    drop: Callable[..., nn.Module]
 
     expansion = 4
 
@@ -68,7 +71,7 @@ class Bottleneck(nn.Module):
         y = self.conv(self.width, 1, name="conv1")(x)
         y = computed_once(nn.relu(self.norm(name="bn1")(y)))
         y = self.conv(self.width, 3, self.stride, name="conv2")(y)
-        y = computed_once(nn.relu(self.norm(name="bn2")(y)))
+        y = computed_once(self.drop(name="drop")(nn.relu(self.norm(name="bn2")(y))))
         y = self.conv(4 * self.width, 1, name="conv3")(y)
         y = self.norm(name="bn3")(y)
         return nn.relu(projected(x, y.shape[-1], self.stride, self.conv, self.norm) + y)
@@ -88,12 +91,14 @@ class ResNet(Classifier):
       block: "basic" or "bottleneck".
       width: channels of the stem, and of the 3×3 convolutions in the first stage.
       stem: "cifar", one 3×3 convolution, or "imagenet", a 7×7 one and a max-pool, each of which halves the image.
+      dropout_rate: of channels before the last convolution of each block, see `ChannelDropout`.
     """
 
     stage_sizes: Sequence[int] = (2, 2, 2, 2)
     block: Literal["basic", "bottleneck"] = "basic"
     width: int = 64
     stem: Literal["cifar", "imagenet"] = CIFAR
+    dropout_rate: float = 0.0
 
     def setup(self) -> None:
         """The first and the last layer, which stand alone."""
@@ -115,6 +120,7 @@ class ResNet(Classifier):
         """What the head sees: `[B, H, W, width]`, from the first layer, -> float32 `[B, features]`."""
         block_class = computed_again(BLOCKS[self.block], self.remat and train)
         norm = batch_norm(self.dtype, self.axis_name, train)
+        drop = partial(ChannelDropout, self.dropout_rate, self.axis_name)
         x = nn.relu(norm(name="stem_bn")(x))
         if self.stem == IMAGENET:
             x = nn.max_pool(x, (3, 3), (2, 2), padding=ONE_EACH_SIDE)
@@ -122,7 +128,7 @@ class ResNet(Classifier):
             for block in range(num_blocks):
                 stride = 2 if stage > 0 and block == 0 else 1
                 name = f"stage{stage + 1}_block{block + 1}"
-                x = block_class(self.width * 2**stage, stride, self._conv, norm, name=name)(x)
+                x = block_class(self.width * 2**stage, stride, self._conv, norm, drop, name=name)(x)
         return global_mean(x)
 
     @property

@@ -102,7 +102,7 @@ def make_train_step(
             shown.inputs,
             train=True,
             mutable=["batch_stats"],
-            rngs={"stochastic_depth": depth_key},
+            rngs={"stochastic_depth": depth_key, "dropout": depth_key},  # each layer draws from it by its own name
         )
         losses = anchored_cross_entropy(
             logits,
