@@ -71,7 +71,7 @@ def base() -> Config:
     config.anchoring.mask_prob = 0.25  # the paper's α; 0: no masking
     config.anchoring.mask_per = "batch"  # one draw for a "batch" or for each "example"
     config.anchoring.masked_target = "uniform"  # the paper's, or "label", the released code's
-    config.anchoring.masked_statistics = True  # False: masked batches leave the running statistics of BatchNorm alone
+    config.anchoring.masked_statistics = False  # whether masked batches count in the running statistics of BatchNorm
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "sgd"  # "sgd" or "adamw"
@@ -233,11 +233,6 @@ def validate(config: Config) -> None:
     if group_size and batch_size % group_size:
         raise UserError(
             f"config.anchoring.group_size must be 0 or divide training.batch_size={batch_size}; got {group_size}"
-        )
-    if not given["anchoring.masked_statistics"] and given["anchoring.mask_per"] != "batch":
-        raise UserError(
-            "config.anchoring.masked_statistics=False needs config.anchoring.mask_per='batch', so that whole batches "
-            f"are masked; got {given['anchoring.mask_per']!r}"
         )
     if given["data.repeats"] > 1 and not given["data.streaming"]:
         raise UserError(

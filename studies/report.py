@@ -1,7 +1,6 @@
 """What a study has found, as a table in Markdown, as JSON, and as a picture."""
 
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from anchor_jax.comparison.pictures import Panel
 from anchor_jax.comparison.statistics import Difference, Summary
 from anchor_jax.files import replacing
 from studies.results import Entry, Table
-from studies.tables import Size, Study
+from studies.tables import FULL, Size, Study
 
 
 def write(name: str, study: Study, size: Size, table: Table, folder: Path) -> list[Path]:
@@ -35,7 +34,7 @@ def content(name: str, study: Study, size: Size, table: Table) -> dict[str, Any]
         "runs": size.told,
         "changes": dict(size.changes),
         "environment": {
-            "command": " ".join(["python -m studies", *sys.argv[1:]]),
+            "command": f"python -m studies {name}" + ("" if size == FULL else f" --{size.name}"),
             "measured_on": list(table.environments),
             "training_seconds": round(table.training_seconds),
             "evaluation_seconds": round(table.evaluation_seconds),

@@ -9,7 +9,8 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from anchor_jax.config import MAY_CHANGE, Config, base, flatten
+from anchor_jax.comparison.runs import effective
+from anchor_jax.config import Config, base, flatten
 from anchor_jax.errors import UserError
 from anchor_jax.evaluation import SUITES, found
 from anchor_jax.evaluation.found import ASKED, TRANSDUCED, SuiteResult
@@ -96,6 +97,8 @@ class StudyRun:
     @property
     def evaluated(self) -> Mapping[str, SuiteResult]:
         """What its suites have found at its end."""
+        if not self._is_begun:
+            return {}
         bins = self.config.evaluation.num_bins
         return found.read(self.workdir / "eval" / f"step{self._length.total_steps}-bins{bins}")
 
@@ -115,6 +118,10 @@ class StudyRun:
         return (f"near={name}" if self.size == FULL else f"near={name}@{self.size.test_split}",)
 
     @property
+    def _is_begun(self) -> bool:
+        return (self.workdir / run.RECORD).exists()
+
+    @property
     def _workdir(self) -> str:
         return f"--workdir={self.workdir}"
 
@@ -128,12 +135,12 @@ class StudyRun:
         return config
 
     def _is_trained(self) -> bool:
-        if not (self.workdir / run.RECORD).exists():
+        if not self._is_begun:
             return False
-        recorded, expected = (flatten(config) for config in (run.load(self.workdir).config, self.config))
+        recorded, expected = (effective(flatten(config)) for config in (run.load(self.workdir).config, self.config))
         for key, value in expected.items():
             measured = key in ("data.mean", "data.std") and not value
-            if not measured and not key.startswith(MAY_CHANGE) and recorded.get(key) != value:
+            if not measured and recorded.get(key) != value:
                 raise UserError(
                     f"'{self.workdir}' holds another run: config.{key} is {recorded.get(key)!r} there, and {value!r} "
                     "in studies/tables.py; move it away, or give another --out"

@@ -174,15 +174,6 @@ def test_value_out_of_range_is_told(key, value, message):
         config.validate(given)
 
 
-def test_statistics_without_masked_examples_need_whole_masked_batches():
-    given = config.base()
-    given.anchoring.masked_statistics = False
-    config.validate(given)
-    given.anchoring.mask_per = "example"
-    with pytest.raises(UserError, match=r"masked_statistics=False needs config.anchoring.mask_per='batch'.*'example'"):
-        config.validate(given)
-
-
 def test_unknown_and_missing_keys_are_told():
     given = config.base()
     with given.unlocked():

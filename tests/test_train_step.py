@@ -264,12 +264,12 @@ def test_without_replacement_no_row_of_the_bank_comes_twice(small, tmp_path):
 # statistics of masked batches
 
 
-def test_a_masked_batch_leaves_the_statistics_alone_where_that_is_asked(small):
+def test_a_masked_batch_leaves_the_statistics_alone_unless_that_is_asked(small):
     small.model.name, small.model.options = "resnet18", {"stage_sizes": (1,), "width": 4}
     small.anchoring.mask_prob = 0.5
-    counted, _, _ = stepped(small, 6)
-    small.anchoring.masked_statistics = False
     left_alone, totals, _ = stepped(small, 6)
+    small.anchoring.masked_statistics = True
+    counted, _, _ = stepped(small, 6)
     assert 0 < totals.masked_examples < totals.examples
     changed = [
         (after.batch_stats["stem_bn"]["mean"] != before.batch_stats["stem_bn"]["mean"]).any()
@@ -277,6 +277,15 @@ def test_a_masked_batch_leaves_the_statistics_alone_where_that_is_asked(small):
     ]
     assert sum(changed) * 16 == totals.examples - totals.masked_examples
     assert_same_bits(left_alone[-1].params, counted[-1].params)  # training normalises by the batch
+    assert (left_alone[-1].batch_stats["stem_bn"]["mean"] != counted[-1].batch_stats["stem_bn"]["mean"]).any()
+
+
+def test_statistics_are_of_all_examples_where_each_has_its_own_mask(small):
+    small.model.name, small.model.options = "resnet18", {"stage_sizes": (1,), "width": 4}
+    small.anchoring.mask_prob, small.anchoring.mask_per = 0.5, "example"
+    default, _, _ = stepped(small, 3)
+    small.anchoring.masked_statistics = True
+    assert_same_bits(stepped(small, 3)[0], default)
 
 
 # mixed images

@@ -37,6 +37,7 @@ PROTOCOL: dict[str, tuple[Any, ...]] = {
     "anchoring.mask_prob": (0.0, 0.25),
     "anchoring.mask_per": ("batch",),
     "anchoring.masked_target": ("uniform",),
+    "anchoring.masked_statistics": (True, False),  # of which the paper says nothing
     "optimizer.name": ("sgd",),
     "optimizer.learning_rate": (0.1,),
     "optimizer.momentum": (0.9,),

@@ -128,7 +128,7 @@ def grouped(runs: Sequence[EvaluatedRun]) -> list[Method]:
     """
     groups: list[tuple[dict[str, Any], list[EvaluatedRun]]] = []
     for one in runs:
-        config = _effective(flatten(one.run.config))
+        config = effective(flatten(one.run.config))
         of_config = next((members for known, members in groups if _same_method(known, config)), None)
         if of_config is None:
             groups.append((config, [one]))
@@ -196,13 +196,15 @@ def _check_seeds(members: Sequence[EvaluatedRun]) -> None:
         by_seed[one.seed] = one
 
 
-def _effective(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes a method, without keys that have no effect in it."""
+def effective(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes a method, of a flat config: without the seed, and keys that have no effect in it."""
     dropped = {"seed", "data.path"}
     if not flat["anchoring.enabled"]:
         dropped |= {key for key in flat if key.startswith("anchoring.") and key != "anchoring.enabled"}
     elif not flat["anchoring.mask_prob"]:
         dropped |= {"anchoring.mask_per", "anchoring.masked_target", "anchoring.masked_statistics"}
+    elif flat["anchoring.mask_per"] != "batch":
+        dropped |= {"anchoring.masked_statistics"}
     return {key: value for key, value in flat.items() if key not in dropped and not key.startswith(MAY_CHANGE)}
 
 

@@ -123,7 +123,7 @@ def make_train_step(
             gradient, state, shown, depth_key, config.training.accumulation_steps
         )
         grads, step_totals = sharding.mean_over_devices(grads, param_specs), jax.lax.psum(step_totals, AXIS)
-        if not config.anchoring.masked_statistics:  # the mask is that of the whole batch
+        if config.anchoring.mask_per == "batch" and not config.anchoring.masked_statistics:
             batch_stats = jax.tree.map(partial(jnp.where, shown.mask[0]), state.batch_stats, batch_stats)
         gradient_norm = sharding.norm(grads, param_specs)
         if config.optimizer.clip_norm:
