@@ -14,7 +14,7 @@ from conftest import assert_same_bits
 import anchor_jax as aj
 from anchor_jax import UserError, models, parallel
 from anchor_jax.data import Normalization
-from anchor_jax.models.layers import StochasticDepth, depth_rates
+from anchor_jax.models.layers import ChannelDropout, StochasticDepth, depth_rates
 from anchor_jax.models.swin_v2 import unit
 from anchor_jax.training import state
 from anchor_jax.training.loop import prepare
@@ -314,6 +314,33 @@ def test_stochastic_depth_leaves_examples_out_and_scales_those_it_keeps():
     assert abs(kept.mean() - 0.75) < 4 * (0.25 * 0.75 / 400) ** 0.5
     assert_same_bits(StochasticDepth(0.25, None).apply({}, branch, False), branch)
     assert_same_bits(StochasticDepth(0.0, None).apply({}, branch, True), branch)
+
+
+def test_channel_dropout_leaves_whole_channels_out_where_it_is_given_random_numbers():
+    x = normal(5, 200, 3, 2, 10)
+    dropped = ChannelDropout(0.2, None).apply({}, x, rngs={"dropout": jax.random.key(0)})
+    kept = (np.asarray(dropped) != 0).all(axis=(1, 2))
+    assert_close(dropped, np.where(kept[:, None, None], x / 0.8, 0))
+    assert abs(kept.mean() - 0.8) < 4 * (0.2 * 0.8 / 2000) ** 0.5
+    assert_same_bits(ChannelDropout(0.2, None).apply({}, x), x)
+    assert_same_bits(ChannelDropout(0.0, None).apply({}, x, rngs={"dropout": jax.random.key(0)}), x)
+
+
+@pytest.mark.parametrize("block", ["basic", "bottleneck"])
+def test_a_thinned_network_is_another_one_for_each_key_and_the_whole_one_without(block):
+    options = {"stage_sizes": (1, 1), "width": 4, "block": block}
+    whole, thinned = (aj.models.create("resnet18", 3, dropout_rate=rate, **options) for rate in (0.0, 0.5))
+    inputs = normal(6, 2, 8, 8, 6)
+    variables = whole.init(jax.random.key(0), inputs)
+    assert jax.tree.structure(thinned.init(jax.random.key(0), inputs)) == jax.tree.structure(variables)
+    logits = whole.apply(variables, inputs)
+    assert_close(thinned.apply(variables, inputs), logits)
+    one, again, other = (
+        np.asarray(thinned.apply(variables, inputs, rngs={"dropout": jax.random.key(key)})) for key in (1, 1, 2)
+    )
+    assert_same_bits(one, again)
+    assert (one != other).all()
+    assert (one != np.asarray(logits)).all()
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import pytest
 from commands import ROOT, assert_told, quick_command
 
 from anchor_jax import UserError, config, load_predictor
+from anchor_jax.comparison.statistics import Difference, Summary
 from anchor_jax.data import augmented, load_test
 from anchor_jax.errors import Stopped
 from anchor_jax.evaluation import SUITES
@@ -36,6 +37,7 @@ TINY = Size(
     "test",
     "as small as can be",
 )
+RESULTS = sorted((ROOT / "docs/results/studies").glob("*.json"))
 STUDY = Study(
     title="A study",
     question="Does it run?",
@@ -185,6 +187,31 @@ def test_the_command_reports_what_is_there(tmp_path):
     assert "not measured" in (tmp_path / "reduced/main.md").read_text()
     wrong = quick_command("-m", "studies", "mian", f"--out={tmp_path}")
     assert_told(wrong, 1, "unknown study 'mian'; allowed: alternatives, ")
+
+
+def table_of(content):
+    """The table that a result file holds."""
+
+    def entry(numbers):
+        values = {int(seed): value for seed, value in numbers["values"].items()}
+        difference = numbers.get("over_standard")
+        return results.Entry(Summary(values, numbers["mean"], numbers["std"]), difference and Difference(**difference))
+
+    rows = {row["name"]: row["numbers"] for row in content["rows"]}
+    entries = {name: {title: entry(of) for title, of in numbers.items()} for name, numbers in rows.items()}
+    return results.Table(entries, [], 0.0, 0.0)
+
+
+@pytest.mark.parametrize("file", RESULTS, ids=lambda file: file.stem)
+def test_the_tables_of_the_page_are_those_of_the_result_files(file):
+    content = json.loads(file.read_text())
+    study = STUDIES[content["study"]]
+    page = (ROOT / "docs/results.md").read_text()
+    assert report.markdown(study, table_of(content)) in page
+    for numbers in (numbers for row in content["rows"] for numbers in row["numbers"].values()):
+        assert numbers["mean"] == pytest.approx(np.mean(list(numbers["values"].values())))
+    assert content["changes"] == json.loads(json.dumps(SIZES[content["size"]].changes))
+    assert {row["name"]: row["changes"] for row in content["rows"]} == {row.name: row.changes for row in study.rows}
 
 
 # pools

@@ -288,6 +288,18 @@ def test_statistics_are_of_all_examples_where_each_has_its_own_mask(small):
     assert_same_bits(stepped(small, 3)[0], default)
 
 
+# dropout
+
+
+def test_channels_are_left_out_the_same_way_on_any_number_of_devices(small):
+    small.model.name, small.model.options = "resnet18", {"stage_sizes": (1,), "width": 4, "dropout_rate": 0.5}
+    expected, _, _ = stepped(small, 2)
+    assert_close(stepped(small, 2, num_devices=8)[0], expected, atol=1e-5)
+    small.model.options = {"stage_sizes": (1,), "width": 4}
+    without, _, _ = stepped(small, 2)
+    assert (without[-1].params["head"]["kernel"] != expected[-1].params["head"]["kernel"]).any()
+
+
 # mixed images
 
 
