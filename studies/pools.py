@@ -53,6 +53,8 @@ def evaluate_pool(
     steps, predictors = zip(*(load_checkpoint(each, "latest") for each in runs), strict=True)
     predictor = predictor_of_pool(kind, runs, predictors, num_members, options.seed)
     subject = Subject(runs[0], steps[0], predictor, options, runs[0].config.evaluation.num_bins)
+    for suite in suites:
+        SUITES[suite].check(subject)
     out.mkdir(parents=True, exist_ok=True)
     for suite in suites:
         ask(subject, suite, (len(runs) if kind == "ensemble" else num_members,), out, suite)
@@ -113,7 +115,7 @@ def _of_dropout(model: Classifier, normalization: Normalization, _, variables, m
 
 def _of_augmentation(model: Classifier, normalization: Normalization, augmentation, variables, member, images):
     keys = jnp.broadcast_to(member, len(images))  # the same crop for all, so that none depends on its neighbours
-    return model.apply(variables, normalize(augmented(keys, images, augmentation, None), normalization))
+    return model.apply(variables, normalize(augmented(keys, images, augmentation), normalization))
 
 
 _LOGITS = {"ensemble": _of_ensemble, "dropout": _of_dropout, "augmentation": _of_augmentation}

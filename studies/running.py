@@ -7,7 +7,7 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -70,7 +70,7 @@ class Lane(NamedTuple):
 
     def work(self, cores: Sequence[int]) -> None:
         """Take one job after the other, on these cores alone."""
-        if self.at_once > 1:
+        if self.at_once > 1 and cores:
             os.sched_setaffinity(0, cores)  # of this thread, and of the processes that it starts
         with contextlib.suppress(queue.Empty):
             while not self.asked_to_stop():
@@ -92,29 +92,23 @@ class Lane(NamedTuple):
         self.progress.advance(self.progress.task_ids[0])
 
     def _run(self, command: Sequence[str], log: Path) -> int:
-        environment = os.environ | ({"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / self.at_once:.2f}"})
+        environment = dict(os.environ)
+        if self.at_once > 1:
+            environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 / self.at_once:.2f}"  # of a GPU that they share
         with log.open("a") as output:
             print(f"$ {shlex.join(command)}", file=output, flush=True)
             process = subprocess.Popen(
                 command, cwd=self.root, env=environment, stdout=output, stderr=output, start_new_session=True
             )
-            for _ in self._while_running(process):
+            while process.poll() is None:
                 if self.asked_to_stop():
                     process.send_signal(signal.SIGTERM)  # it saves, and ends
                     break
+                time.sleep(POLL_SECONDS)
             return process.wait()
-
-    def _while_running(self, process: subprocess.Popen) -> Iterator[None]:
-        while True:
-            try:
-                process.wait(POLL_SECONDS)
-            except subprocess.TimeoutExpired:
-                yield
-            else:
-                return
 
 
 def _shares(num: int) -> list[list[int]]:
-    """The cores of each of so many processes at once."""
-    cores = sorted(os.sched_getaffinity(0))
+    """The cores of each of so many processes at once; none where the system cannot tell."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     return [cores[first::num] or cores for first in range(num)]
