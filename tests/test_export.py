@@ -22,7 +22,6 @@ from anchor_jax.errors import UserError, UserTypeError
 from anchor_jax.exported import METADATA, PROGRAM, Metadata, write
 from anchor_jax.predictor import Predictor
 from anchor_jax.training import exporting
-from anchor_jax.training.loop import train
 from anchor_jax.training.prediction import load_predictor, model_of, predictor_of
 from anchor_jax.training.run import Run
 
@@ -38,13 +37,8 @@ class Untrained(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
-    """The folder of a tiny run of an MLP."""
-    folder = tmp_path_factory.mktemp("export")
-    config = tiny_config(folder)
-    config.training.total_epochs = 0.5
-    train(config, folder / "run")
-    return folder / "run"
+def workdir(exported):
+    return exported.workdir
 
 
 @pytest.fixture(scope="module")
@@ -53,15 +47,8 @@ def predictor(workdir):
 
 
 @pytest.fixture(scope="module")
-def done(workdir):
-    """The command, and its file."""
-    file = workdir.parent / "run.zip"
-    return quick_command("-m", "anchor_jax.export", f"--workdir={workdir}", "--num_references=10", file), file
-
-
-@pytest.fixture(scope="module")
-def file(done):
-    return done[1]
+def file(exported):
+    return exported.file
 
 
 def untrained(folder, *, anchored):
@@ -137,8 +124,8 @@ def test_nothing_of_references_is_left_to_compute(anchored):
 # --- the file -------------------------------------------------------------------------------------------
 
 
-def test_the_file_tells_what_it_is(done, workdir):
-    ended, file = done
+def test_the_file_tells_what_it_is(exported, workdir):
+    ended, file = exported.ended, exported.file
     assert ended.returncode == 0, ended.stderr
     assert re.fullmatch(r"step 3 with 10 references for cpu, cuda, tpu in .*run\.zip, 0\.0 MB\n", ended.stdout)
     with zipfile.ZipFile(file) as archive:
