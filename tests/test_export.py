@@ -5,13 +5,13 @@ import json
 import os
 import re
 import zipfile
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
+import pages
 import pytest
-from commands import assert_told, command, quick_command
+from commands import ROOT, assert_told, command, quick_command
 from conftest import begun, tiny_config
 from hostile import left_a_mark, pickled, zipped
 from ml_collections import ConfigDict
@@ -25,7 +25,6 @@ from anchor_jax.training import exporting
 from anchor_jax.training.prediction import load_predictor, model_of, predictor_of
 from anchor_jax.training.run import Run
 
-DOCS = Path(__file__).parents[1] / "docs" / "export.md"
 IMAGES = np.random.default_rng(5).integers(0, 256, (17, 6, 6, 1)).astype(np.uint8)
 
 
@@ -139,7 +138,7 @@ def test_the_file_tells_what_it_is(exported, workdir):
     assert classifier.num_references == 10
     assert classifier.metadata.step == 3
     assert jax.export.deserialize(bytearray(program)).platforms == ("cpu", "cuda", "tpu")
-    for told in (os.sep.join(workdir.parts[1:3]), str(DOCS.parents[1]), "site-packages", "inference.py"):
+    for told in (os.sep.join(workdir.parts[1:3]), str(ROOT), "site-packages", "inference.py"):
         assert told.encode() not in file.read_bytes()
 
 
@@ -150,7 +149,7 @@ def test_the_same_run_gives_the_same_bytes(file, workdir, tmp_path):
 
 def test_jax_alone_runs_it_as_the_documentation_says(file, predictor, tmp_path):
     np.save(tmp_path / "images.npy", IMAGES)
-    (lines,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    _, lines = pages.python_blocks(pages.DOCS / "export.md")
     script = [
         "import sys, numpy as np",
         f"images = np.load({str(tmp_path / 'images.npy')!r})",
