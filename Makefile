@@ -10,7 +10,7 @@ OLDEST := tests/test_backends.py tests/test_parallel.py tests/test_inference.py 
 	tests/test_train_step.py::test_a_divided_state_makes_the_steps_of_a_replicated_one \
 	tests/test_feeding.py::test_batches_are_the_crops_of_their_rows
 
-.PHONY: demo test bench lint clean help
+.PHONY: demo test bench lint docs dist clean help
 
 help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/'
@@ -33,14 +33,25 @@ bench: $(VENV)/.installed-bench  ## time everything beside PyTorch; OFFICIAL=a c
 	$(RUN) benchmarks/augmentation.py --json $(BENCHMARKS)/augmentation.json
 	$(RUN) benchmarks/corruptions.py --json $(BENCHMARKS)/corruptions.json
 
+docs: $(VENV)/.installed-docs  ## the pages as a site, in site/; a warning is an error
+	$(VENV)/bin/sphinx-build --fail-on-warning --keep-going --quiet docs site
+
+dist: $(VENV)/.installed-test  ## wheel and source distribution, in dist/; tries the wheel in an environment of its own
+	rm -rf dist $(VENV)-dist
+	$(RUN) -m build --outdir dist
+	$(PYTHON) -m venv $(VENV)-dist
+	$(VENV)-dist/bin/python -m pip install --quiet dist/*.whl
+	$(VENV)-dist/bin/python -m pip check
+	cd dist && $(abspath $(VENV)-dist)/bin/python -c 'import anchor_jax as aj, anchor_jax.export; print(aj.__version__, aj.__file__)'
+
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/pyright --pythonpath $(RUN)
 	$(VENV)/bin/lint-imports
 
-clean:  ## remove the virtual environment; runs are kept
-	rm -rf $(VENV) $(VENV)-oldest
+clean:  ## remove the virtual environments; runs are kept
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-dist
 
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "error: Python 3.11 or newer is needed, this is %s; try make PYTHON=python3.12" % sys.version.split()[0])'
@@ -50,6 +61,10 @@ $(VENV)/.installed: pyproject.toml
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(RUN) -m pip install --quiet --editable '.[test]'
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(RUN) -m pip install --quiet --editable '.[docs]'
 	touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed

@@ -1,6 +1,7 @@
 """Anchored training, inference and evaluation of JAX models (arXiv 2406.00529)."""
 
 import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 from anchor_jax import anchoring, inference, metrics, objective, parallel, uncertainty
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from anchor_jax.predictor import Predictor
     from anchor_jax.training.prediction import load_predictor
 
-__version__ = "0.1.0"
+    __version__: str
 
 __all__ = [
     "Classification",
@@ -73,4 +74,6 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"anchor_jax.{name}")
     if name in _FROM_ROOMS:
         return getattr(importlib.import_module(_FROM_ROOMS[name]), name)
+    if name == "__version__":  # pyproject.toml has it
+        return importlib.metadata.version("anchor-jax")
     raise AttributeError(f"module 'anchor_jax' has no attribute '{name}'")

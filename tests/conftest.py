@@ -2,8 +2,10 @@
 
 import json
 import os
+from pathlib import Path
+from typing import NamedTuple
 
-from commands import xla_flags
+from commands import Done, quick_command, xla_flags
 
 os.environ["XLA_FLAGS"] = xla_flags(8)
 
@@ -17,7 +19,7 @@ from ml_collections import ConfigDict
 from anchor_jax import config as configuration
 from anchor_jax.compilation import KEEPS_COMPILED
 from anchor_jax.training import checkpoint, run
-from anchor_jax.training.loop import prepare
+from anchor_jax.training.loop import prepare, train
 
 
 def tiny_config(folder) -> ConfigDict:
@@ -74,6 +76,25 @@ def own_cache(tmp_path_factory):
 @pytest.fixture
 def tiny(tmp_path) -> ConfigDict:
     return tiny_config(tmp_path)
+
+
+class Exported(NamedTuple):
+    """A run of a tiny MLP, and the command that exported it to a file, with 10 references."""
+
+    workdir: Path
+    ended: Done
+    file: Path
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory) -> Exported:
+    folder = tmp_path_factory.mktemp("export")
+    config = tiny_config(folder)
+    config.training.total_epochs = 0.5
+    workdir, file = folder / "run", folder / "run.zip"
+    train(config, workdir)
+    ended = quick_command("-m", "anchor_jax.export", f"--workdir={workdir}", "--num_references=10", file)
+    return Exported(workdir, ended, file)
 
 
 @pytest.fixture(scope="session")

@@ -5,13 +5,13 @@ import json
 import os
 import re
 import zipfile
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
+import pages
 import pytest
-from commands import assert_told, command, quick_command
+from commands import ROOT, assert_told, command, quick_command
 from conftest import begun, tiny_config
 from hostile import left_a_mark, pickled, zipped
 from ml_collections import ConfigDict
@@ -22,11 +22,9 @@ from anchor_jax.errors import UserError, UserTypeError
 from anchor_jax.exported import METADATA, PROGRAM, Metadata, write
 from anchor_jax.predictor import Predictor
 from anchor_jax.training import exporting
-from anchor_jax.training.loop import train
 from anchor_jax.training.prediction import load_predictor, model_of, predictor_of
 from anchor_jax.training.run import Run
 
-DOCS = Path(__file__).parents[1] / "docs" / "export.md"
 IMAGES = np.random.default_rng(5).integers(0, 256, (17, 6, 6, 1)).astype(np.uint8)
 
 
@@ -38,13 +36,8 @@ class Untrained(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
-    """The folder of a tiny run of an MLP."""
-    folder = tmp_path_factory.mktemp("export")
-    config = tiny_config(folder)
-    config.training.total_epochs = 0.5
-    train(config, folder / "run")
-    return folder / "run"
+def workdir(exported):
+    return exported.workdir
 
 
 @pytest.fixture(scope="module")
@@ -53,15 +46,8 @@ def predictor(workdir):
 
 
 @pytest.fixture(scope="module")
-def done(workdir):
-    """The command, and its file."""
-    file = workdir.parent / "run.zip"
-    return quick_command("-m", "anchor_jax.export", f"--workdir={workdir}", "--num_references=10", file), file
-
-
-@pytest.fixture(scope="module")
-def file(done):
-    return done[1]
+def file(exported):
+    return exported.file
 
 
 def untrained(folder, *, anchored):
@@ -137,8 +123,8 @@ def test_nothing_of_references_is_left_to_compute(anchored):
 # --- the file -------------------------------------------------------------------------------------------
 
 
-def test_the_file_tells_what_it_is(done, workdir):
-    ended, file = done
+def test_the_file_tells_what_it_is(exported, workdir):
+    ended, file = exported.ended, exported.file
     assert ended.returncode == 0, ended.stderr
     assert re.fullmatch(r"step 3 with 10 references for cpu, cuda, tpu in .*run\.zip, 0\.0 MB\n", ended.stdout)
     with zipfile.ZipFile(file) as archive:
@@ -152,7 +138,7 @@ def test_the_file_tells_what_it_is(done, workdir):
     assert classifier.num_references == 10
     assert classifier.metadata.step == 3
     assert jax.export.deserialize(bytearray(program)).platforms == ("cpu", "cuda", "tpu")
-    for told in (os.sep.join(workdir.parts[1:3]), str(DOCS.parents[1]), "site-packages", "inference.py"):
+    for told in (os.sep.join(workdir.parts[1:3]), str(ROOT), "site-packages", "inference.py"):
         assert told.encode() not in file.read_bytes()
 
 
@@ -163,7 +149,7 @@ def test_the_same_run_gives_the_same_bytes(file, workdir, tmp_path):
 
 def test_jax_alone_runs_it_as_the_documentation_says(file, predictor, tmp_path):
     np.save(tmp_path / "images.npy", IMAGES)
-    (lines,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    _, lines = pages.python_blocks(pages.DOCS / "export.md")
     script = [
         "import sys, numpy as np",
         f"images = np.load({str(tmp_path / 'images.npy')!r})",

@@ -2,20 +2,20 @@
 
 import re
 from functools import partial
-from pathlib import Path
 
 import equinox as eqx
 import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pages
 import pytest
 from conftest import assert_same_bits
 from flax import linen, nnx
 
 import anchor_jax as aj
 
-PAGE = Path(__file__).parents[1] / "docs" / "frameworks.md"
+PAGE = pages.DOCS / "frameworks.md"
 PREFACE, *SECTIONS = re.split(r"^## ", PAGE.read_text(), flags=re.MULTILINE)
 EXAMPLES = {section.splitlines()[0]: section for section in SECTIONS}
 
@@ -45,17 +45,10 @@ def compiled_quickly():
     jax.clear_caches()  # so that no other test runs what was compiled here
 
 
-def code(text):
-    return "\n".join(re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL))
-
-
 @pytest.fixture(scope="module", params=EXAMPLES)
 def example(request):
     """The names that an example leaves behind, and its own."""
-    names = {"section": request.param}
-    exec(compile(code(PREFACE), str(PAGE), "exec"), names)
-    exec(compile(code(EXAMPLES[request.param]), f"{PAGE}, {request.param}", "exec"), names)
-    return names
+    return {"section": request.param} | pages.run(PREFACE + EXAMPLES[request.param], f"{PAGE}, {request.param}")
 
 
 def loop(f, params, x, references):

@@ -66,7 +66,7 @@ def reliability(probs: ArrayLike, labels: ArrayLike, num_bins: int = 15) -> Reli
 def calibration_error(bins: ReliabilityBins, norm: Literal["l1", "l2"] = "l1") -> jax.Array:
     """Expected calibration error over the whole set, from its reliability bins.
 
-    With the gap |accuracy - confidence| of each bin and its share of the examples as weight, "l1" is the
+    With the gap `|accuracy - confidence|` of each bin and its share of the examples as weight, "l1" is the
     weighted mean gap (ECE; Naeini et al. 2015, Guo et al. 2017, arXiv 1706.04599) and "l2" the root of the
     weighted mean squared gap (RMS ECE; Hendrycks et al. 2019, arXiv 1812.04606), which is never below "l1".
 
@@ -88,7 +88,7 @@ def calibration_error(bins: ReliabilityBins, norm: Literal["l1", "l2"] = "l1") -
 
 
 def adaptive_calibration_error(confidence: ArrayLike, correct: ArrayLike, num_bins: int = 15) -> jax.Array:
-    """Calibration error over bins that hold equally many examples: the mean of |accuracy - confidence| over them.
+    """Calibration error over bins that hold equally many examples: the mean of `|accuracy - confidence|` over them.
 
     Bins of equal mass are those of Nguyen and O'Connor 2015 (arXiv 1508.05154), the "adaptive" scheme of
     Nixon et al. 2019 (arXiv 1904.01685), who apply it to every class; this is for the top class alone.
@@ -184,7 +184,7 @@ def _on_grid(confidence: jax.Array, correct: jax.Array) -> tuple[jax.Array, jax.
 
 
 def _smoothed_error(residual: jax.Array, count: jax.Array, bandwidth: jax.Array) -> jax.Array:
-    """Smoothed ECE at one bandwidth: the integral of |smoothed residual| over that of the smoothed count."""
+    """Smoothed ECE at one bandwidth: the integral of `|smoothed residual|` over that of the smoothed count."""
     # the reference puts the examples on a grid of this step, where its end nodes have no mirror image
     step = jnp.minimum(1e-3, bandwidth / 10)
     to_end = jnp.minimum(_grid(), 1 - _grid())

@@ -51,8 +51,8 @@ def from_torch(
       **options: of the model, see `create`; the stem of a ResNet is told from the tensors where it is not given.
 
     Returns:
-      `{"params": ..., "batch_stats": ...}`, float32, the latter where the model has BatchNorm. The first layer has
-      as many input channels as the network's, and there are as many positions.
+      A dictionary of "params", and "batch_stats" where the model has BatchNorm, float32. The first layer has as many
+      input channels as the network's, and there are as many positions.
 
     Raises:
       UserTypeError: `name` or `source` is no string, `state_dict` no mapping of names to tensors, or `num_classes` no

@@ -1,0 +1,49 @@
+"""How Sphinx makes the pages: `make docs`."""
+
+import importlib.metadata
+import os
+import re
+import sys
+from pathlib import Path
+
+DOCS = Path(__file__).parent
+sys.path.insert(0, str(DOCS.parent))  # these pages are of the code beside them
+
+# files beside docs/ that are pages, too
+PAGES = {
+    "README.md": "index.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
+}
+
+project, author, copyright = "anchor_jax", "The anchor_jax authors", "the anchor_jax authors"
+version = release = importlib.metadata.version("anchor-jax")
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+html_theme, html_title = "furo", f"anchor_jax {version}"
+exclude_patterns = ["results"]
+
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+
+default_role = "literal"  # docstrings have names in single backticks
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+napoleon_use_ivar = True
+
+
+def setup(app):
+    """Links are written as from the files where they stand, for who reads those; pages need them as from docs/."""
+    app.connect("source-read", lambda app, name, source: _relink(source, DOCS))
+    app.connect("include-read", lambda app, path, name, source: _relink(source, (DOCS / path).parent))
+
+
+def _relink(source, folder):
+    def relinked(link):
+        target = (folder / link[1]).resolve()
+        if not target.exists():
+            return link[0]
+        beside = os.path.relpath(target, DOCS.parent)
+        return f"]({os.path.relpath(DOCS / PAGES[beside] if beside in PAGES else target, DOCS)}{link[2]}"
+
+    source[0] = re.sub(r"\]\(([\w./-]+)([)#])", relinked, source[0])
