@@ -30,6 +30,7 @@ default_role = "literal"  # docstrings have names in single backticks
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 napoleon_use_ivar = True
+napoleon_use_rtype = False  # what is returned is described in words
 
 
 def setup(app):
