@@ -29,6 +29,7 @@ bench: $(VENV)/.installed-bench  ## time everything beside PyTorch; OFFICIAL=a c
 	$(RUN) benchmarks/models.py --json $(BENCHMARKS)/models.json
 	$(RUN) benchmarks/parity.py --json $(BENCHMARKS)/parity.json
 	$(RUN) benchmarks/startup.py --json $(BENCHMARKS)/startup.json
+	$(RUN) benchmarks/seeds.py --json $(BENCHMARKS)/seeds.json
 	$(RUN) benchmarks/input.py --json $(BENCHMARKS)/input.json
 	$(RUN) benchmarks/augmentation.py --json $(BENCHMARKS)/augmentation.json
 	$(RUN) benchmarks/corruptions.py --json $(BENCHMARKS)/corruptions.json

@@ -15,14 +15,15 @@ _CPU_OPTIONS: dict[str, str | int] = {"xla_cpu_experimental_ynn_fusion_type": "L
 # compiling the random numbers of the first parameters takes seconds, running them milliseconds
 _CPU_ONCE_OPTIONS: dict[str, str | int] = {"xla_backend_optimization_level": 0}
 
-_TOP_PAD, _PAD_BYTES = -2, 2**27  # M_TOP_PAD of glibc's mallopt, and as much as serves the steps of a small network
+# of glibc's mallopt: M_TOP_PAD, and M_MMAP_THRESHOLD at its most, which glibc raises no more where one is given
+_MALLOC = {-2: 2**27, -3: 2**25}
 
 
 def keep_host_memory() -> None:
     """Let glibc keep what the CPU's computations free; it would give it back, and ask for it again in each step."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt:
-        mallopt(_TOP_PAD, _PAD_BYTES)
+    for parameter, value in _MALLOC.items() if mallopt else ():
+        mallopt(parameter, value)
 
 
 def compiler_options(platform: str, *, runs_once: bool = False) -> dict[str, str | int] | None:

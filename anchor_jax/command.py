@@ -46,10 +46,10 @@ def run(main: Callable[..., object], *, arguments: bool = False, distributed: bo
     sys.unraisablehook = _unraisablehook
     warnings.showwarning = _showwarning
     warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # by Pillow; we refuse the image, and say so
-    backends.keep_host_memory()
     keep_compiled()
     if distributed:
         _define_processes()
+        backends.keep_host_memory()
 
     def main_of_app(argv):
         if argv[1:] and not arguments:

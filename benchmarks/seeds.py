@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 
 from anchor_jax import command, models, parallel
 from anchor_jax.config import Config
+from anchor_jax.errors import UserError
 from anchor_jax.training import optimizer, state
 from anchor_jax.training.step import Totals, TrainData, from_memory, make_train_step
 
@@ -102,7 +103,8 @@ def training(config: Config, num_seeds: int) -> Callable[[int], None]:
 def side_by_side() -> list[float]:
     """The sum of what so many processes of this benchmark print."""
     cores = sorted(os.sched_getaffinity(0))
-    line = [sys.executable, __file__, "--one_of_many", *(arg for arg in sys.argv[1:] if not arg.startswith("--json"))]
+    given = (f"--{flag.name}={flag.value}" for flag in (SEEDS, WIDTH, STAGES, SIDE, SAMPLES, STEPS))
+    line = [sys.executable, __file__, "--one_of_many", *given]
     processes = []
     for first in range(SEEDS.value):
         os.sched_setaffinity(0, cores[first :: SEEDS.value] or cores)  # which the process inherits
@@ -110,6 +112,8 @@ def side_by_side() -> list[float]:
         processes.append(subprocess.Popen(line, env=settings, stdout=subprocess.PIPE, text=True))
     os.sched_setaffinity(0, cores)
     printed = [process.communicate()[0].split() for process in processes]
+    if failed := [process.returncode for process in processes if process.returncode]:
+        raise UserError(f"a process of this benchmark ended with {failed[0]}; what it said stands above")
     return [sum(map(float, of_all)) for of_all in zip(*printed, strict=True)]
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from absl import flags
 
 from anchor_jax import command
-from anchor_jax.evaluation import SUITES, Options
-from studies.pools import KINDS, evaluate_pool
+from anchor_jax.evaluation import Options
+from studies.pools import KINDS, POOLED_SUITES, evaluate_pool
 
 KIND = flags.DEFINE_enum("kind", None, KINDS, "What the members are.", required=True)
 OUT = flags.DEFINE_string("out", None, "The folder of the results.", required=True)
 MEMBERS = flags.DEFINE_integer("members", 10, "How many, but of an ensemble.", lower_bound=1)
-SUITES_ASKED = flags.DEFINE_list("suites", ["clean"], f"What to evaluate: {', '.join(SUITES)}.")
+SUITES_ASKED = flags.DEFINE_list("suites", ["clean"], f"What to evaluate: {', '.join(POOLED_SUITES)}.")
 OOD = flags.DEFINE_list("ood", [], "Sets of anomalies, as eval.py has them.")
 
 

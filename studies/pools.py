@@ -28,6 +28,7 @@ from anchor_jax.training.prediction import load_checkpoint, model_of, normalizat
 from anchor_jax.training.run import Run
 
 KINDS = ("ensemble", "dropout", "augmentation")
+POOLED_SUITES = ("clean", "corruptions", "shift", "ood", "protocols")  # those that look at nothing but predictions
 
 
 def evaluate_pool(
@@ -39,7 +40,7 @@ def evaluate_pool(
       kind: of `KINDS`.
       workdirs: folders of the runs.
       out: the folder of the results.
-      suites: names of `SUITES`.
+      suites: of `POOLED_SUITES`.
       num_members: of "dropout" and "augmentation".
       options: of the suites; their seed is that of the members, too.
 
@@ -47,7 +48,7 @@ def evaluate_pool(
       UserError: a run is missing, anchored, or another one than the others; or there are not as many as the kind takes.
     """
     for suite in suites:
-        checks.known("suite", suite, SUITES)
+        checks.known("suite", suite, POOLED_SUITES)
     runs = [run.load(workdir) for workdir in workdirs]
     _check(kind, runs)
     steps, predictors = zip(*(load_checkpoint(each, "latest") for each in runs), strict=True)
@@ -69,7 +70,8 @@ def predictor_of_pool(
         members = jnp.arange(len(runs))
     else:
         variables, members = predictors[0].variables, jax.random.split(jax.random.key(seed), num_members)
-    logits_of = partial(_LOGITS[kind], model_of(runs[0]), normalization_of(runs[0]), runs[0].config.augmentation)
+    model = model_of(runs[0], axis_name=parallel.AXIS)  # dropout draws for the whole batch, over all devices
+    logits_of = partial(_LOGITS[kind], model, normalization_of(runs[0]), runs[0].config.augmentation)
     return pooled(predictors[0], logits_of, variables, members, parallel.mesh())
 
 

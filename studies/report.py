@@ -20,7 +20,7 @@ def write(name: str, study: Study, size: Size, table: Table, folder: Path) -> li
     for file, text in zip(files, texts, strict=True):
         with replacing(file) as new:
             new.write_text(text, encoding="utf-8")
-    if any(table.entries.values()):
+    if _can_be_drawn(study, table):
         files.append(folder / f"{name}.png")
         _draw(study, table, files[-1])
     return files
@@ -59,7 +59,7 @@ def markdown(study: Study, table: Table) -> str:
     lines = [headings, ["---"] * len(headings)]
     for row in study.rows:
         entries = table.entries[row.name]
-        seeds = str(max((len(entry.summary.values) for entry in entries.values()), default=0))
+        seeds = str(len(entries[first.title].summary.values) if first.title in entries else 0)
         cells = [_cell(entries.get(column.title), column.unit) for column in study.columns]
         gain = _gain(entries[first.title].difference) if first.title in entries else ""
         lines.append([row.name, seeds, row.paper, cells[0], gain, *cells[1:]])
@@ -92,6 +92,11 @@ def _gain(difference: Difference | None) -> str:
     if difference.low is not None and difference.high is not None:
         interval = f" [{100 * difference.low:+.2f}, {100 * difference.high:+.2f}]"
     return f"{100 * difference.mean:+.2f}{interval}"
+
+
+def _can_be_drawn(study: Study, table: Table) -> bool:
+    titles = set(study.figure.columns or (column.title for column in study.columns))
+    return any(titles & entries.keys() for entries in table.entries.values())
 
 
 def _draw(study: Study, table: Table, file: Path) -> None:

@@ -30,13 +30,13 @@ class Table(NamedTuple):
 
 
 def measured(study: Study, runs: Sequence[StudyRun | PooledRun]) -> Table:
-    """The numbers of all runs that are evaluated.
+    """The numbers of all runs that are evaluated; those of one that several rows share stand in each of them.
 
     Raises:
       UserError: what is in a folder is damaged, or of another run.
     """
     values: dict[str, dict[str, dict[int, float]]] = {row.name: {} for row in study.rows}
-    environments, networks, evaluation = [], {}, 0.0
+    environments, networks, seconds = [], {}, {}
     for one in runs:
         suites = one.evaluated
         for column in study.columns:
@@ -45,21 +45,30 @@ def measured(study: Study, runs: Sequence[StudyRun | PooledRun]) -> Table:
                 values[one.row.name].setdefault(column.title, {})[one.seed] = value
         if suites:
             networks |= {network.workdir: network for network in one.trained}
-        for facts in (facts for suite in suites.values() for facts in suite.facts_of.values()):
-            evaluation += facts["seconds"]
+        for what, facts in _facts(study, one, suites):
+            seconds[one.name, what] = facts["seconds"]
             environment = {name: facts[name] for name in _FACTS}
             if environment not in environments:
                 environments.append(environment)
-    baselines = _baselines(study.rows)
     entries = {
         name: {
-            title: _entry(of_seeds, values[baselines[name]].get(title) if name != baselines[name] else None)
+            title: _entry(of_seeds, values[baseline].get(title) if baseline and name != baseline else None)
             for title, of_seeds in of_row.items()
         }
-        for name, of_row in values.items()
+        for (name, of_row), baseline in zip(values.items(), _baselines(study.rows).values(), strict=True)
     }
     training = sum(sum(_training_seconds(network)) for network in networks.values())
-    return Table(entries, environments, training, evaluation)
+    return Table(entries, environments, training, sum(seconds.values()))
+
+
+def _facts(
+    study: Study, one: StudyRun | PooledRun, suites: Mapping[str, SuiteResult]
+) -> Iterator[tuple[tuple[str, int], dict[str, Any]]]:
+    """Of what the study asks and is answered: suite and number, how and where it was measured."""
+    for ask in study.asks:
+        for suite in (name for name in ask.names if name in suites):
+            for number in {one.key(num) for num in ask.num_references} & suites[suite].facts_of.keys():
+                yield (suite, number), suites[suite].facts_of[number]
 
 
 def _value(one: StudyRun | PooledRun, column: Column, suites: Mapping[str, SuiteResult]) -> float | None:
@@ -67,6 +76,8 @@ def _value(one: StudyRun | PooledRun, column: Column, suites: Mapping[str, Suite
     if not answers or number not in answers.results:
         return None
     found, metric = answers.results[number].metrics, column.metric
+    if one.row.is_scaled and column.suite == "ood":
+        return None  # knows no temperature
     if one.row.is_scaled and metric == "ece":
         metric = "scaled_ece"
     if column.suite == "protocols" and metric not in found:  # without references there is one protocol
@@ -74,12 +85,11 @@ def _value(one: StudyRun | PooledRun, column: Column, suites: Mapping[str, Suite
     return found.get(metric)
 
 
-def _baselines(rows: Sequence[Row]) -> dict[str, str]:
-    """For each row the baseline that stands above it, itself for that; the first row where there is none."""
-    baselines, newest = {}, rows[0].name
+def _baselines(rows: Sequence[Row]) -> dict[str, str | None]:
+    """For each row the baseline that stands above it, itself for that; None where there is none."""
+    baselines, newest = {}, None
     for row in rows:
-        if row.is_baseline:
-            newest = row.name
+        newest = row.name if row.is_baseline else newest
         baselines[row.name] = newest
     return baselines
 

@@ -79,19 +79,18 @@ class Lane(NamedTuple):
     def _do(self, job: Job) -> None:
         started = time.monotonic()
         job.log.parent.mkdir(parents=True, exist_ok=True)
-        for command in job.commands:
-            code = self._run(command, job.log)
-            if self.asked_to_stop():
-                return
-            if code:
-                last = (job.log.read_text(errors="replace").splitlines() or [""])[-1]
-                self.failures.append(f"{job.name}: {command[1]} ended with {code}, see {job.log} ({last})")
-                break
+        try:
+            for command in job.commands:
+                self._run(command, job.log)
+                if self.asked_to_stop():
+                    return
+        except UserError as error:
+            self.failures.append(f"{job.name}: {error}")
         else:
             self.progress.console.print(f"{job.name}: {time.monotonic() - started:,.0f} s", highlight=False)
         self.progress.advance(self.progress.task_ids[0])
 
-    def _run(self, command: Sequence[str], log: Path) -> int:
+    def _run(self, command: Sequence[str], log: Path) -> None:
         environment = dict(os.environ)
         if self.at_once > 1:
             environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 / self.at_once:.2f}"  # of a GPU that they share
@@ -105,7 +104,10 @@ class Lane(NamedTuple):
                     process.send_signal(signal.SIGTERM)  # it saves, and ends
                     break
                 time.sleep(POLL_SECONDS)
-            return process.wait()
+            code = process.wait()
+        if code and not self.asked_to_stop():
+            last = (log.read_text(errors="replace").splitlines() or [""])[-1]
+            raise UserError(f"{command[1]} ended with {code}, see {log} ({last})")
 
 
 def _shares(num: int) -> list[list[int]]:

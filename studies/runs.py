@@ -13,7 +13,7 @@ from anchor_jax.comparison.runs import effective
 from anchor_jax.config import Config, base, flatten
 from anchor_jax.errors import UserError
 from anchor_jax.evaluation import SUITES, found
-from anchor_jax.evaluation.found import ASKED, TRANSDUCED, SuiteResult
+from anchor_jax.evaluation.found import ASKED, SuiteResult
 from anchor_jax.training import run
 from anchor_jax.training.loop import Length
 from anchor_jax.training.supply import open_supply
@@ -118,10 +118,6 @@ class StudyRun:
         return (f"near={name}" if self.size == FULL else f"near={name}@{self.size.test_split}",)
 
     @property
-    def _is_begun(self) -> bool:
-        return (self.workdir / run.RECORD).exists()
-
-    @property
     def _workdir(self) -> str:
         return f"--workdir={self.workdir}"
 
@@ -135,7 +131,12 @@ class StudyRun:
         return config
 
     def _is_trained(self) -> bool:
-        if not self._is_begun:
+        return self._is_begun and (self.workdir / "checkpoints" / str(self._length.total_steps)).exists()
+
+    @property
+    def _is_begun(self) -> bool:
+        """Whether the folder holds this run, from its first step to its last; refused where it holds another."""
+        if not (self.workdir / run.RECORD).exists():
             return False
         recorded, expected = (effective(flatten(config)) for config in (run.load(self.workdir).config, self.config))
         for key, value in expected.items():
@@ -145,23 +146,12 @@ class StudyRun:
                     f"'{self.workdir}' holds another run: config.{key} is {recorded.get(key)!r} there, and {value!r} "
                     "in studies/tables.py; move it away, or give another --out"
                 )
-        return (self.workdir / "checkpoints" / str(self._length.total_steps)).exists()
+        return True
 
     def _is_answered(self, ask: Ask) -> bool:
-        suffix = TRANSDUCED if ask.protocol == "blt" else ""
+        options = {"temperature_scaling": ask.temperature_scaling and self.row.is_scaled}
         numbers = ask.num_references if self.config.anchoring.enabled else (0,)
-        options: dict[str, Any] = {"temperature_scaling": ask.temperature_scaling and self.row.is_scaled}
-        if "ood" in ask.suites:
-            options["ood"] = list(self.anomalies)
-        for suite in ask.suites:
-            answers = self.evaluated.get(suite + suffix)
-            for num in numbers:
-                if not answers or num not in answers.results:
-                    return False
-                asked = answers.facts_of[num].get(ASKED, {})
-                if any(asked.get(name) != options.get(name, asked.get(name)) for name in SUITES[suite].options):
-                    return False
-        return True
+        return _is_answered(self.evaluated, ask, numbers, options | _anomalies_of(self, ask))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +160,7 @@ class PooledRun:
 
     Attributes:
       row: of the study.
-      seed: 0, under which its numbers are told.
+      seed: under which its numbers are told; ensembles of other seeds share no network.
       trained: the networks that answer.
     """
 
@@ -187,7 +177,7 @@ class PooledRun:
     def missing(self, asks: Sequence[Ask]) -> Iterator[list[str]]:
         """The commands that are still to be run, once its networks are trained."""
         for ask in asks:
-            if not set(ask.suites) <= self.evaluated.keys():
+            if not _is_answered(self.evaluated, ask, (self._pool.members,), _anomalies_of(self.trained[0], ask)):
                 yield [
                     *(sys.executable, "-m", "studies.pool", f"--kind={self._pool.kind}", f"--out={self._folder}"),
                     *(f"--members={self._pool.members}", *_told(_flags(self.trained[0], ask))),
@@ -251,13 +241,32 @@ def _run_of(row: Row, seed: int, size: Size, folder: Path) -> StudyRun | PooledR
     if not row.pool:
         return StudyRun(row, seed, size, folder)
     num_networks = row.pool.members if row.pool.kind == "ensemble" else 1
-    return PooledRun(row, seed, [StudyRun(row, seed + network, size, folder) for network in range(num_networks)])
+    seeds = range(seed * num_networks, (seed + 1) * num_networks)
+    return PooledRun(row, seed, [StudyRun(row, of_network, size, folder) for of_network in seeds])
+
+
+def _is_answered(
+    evaluated: Mapping[str, SuiteResult], ask: Ask, numbers: Sequence[int], options: Mapping[str, Any]
+) -> bool:
+    """Whether all that is asked was, with these numbers of references and options."""
+    for suite, name in zip(ask.suites, ask.names, strict=True):
+        answers = evaluated.get(name)
+        for num in numbers:
+            if not answers or num not in answers.results:
+                return False
+            asked = answers.facts_of[num].get(ASKED, {})
+            if any(asked.get(option) != options.get(option, asked.get(option)) for option in SUITES[suite].options):
+                return False
+    return True
+
+
+def _anomalies_of(of: StudyRun, ask: Ask) -> dict[str, list[str]]:
+    return {"ood": list(of.anomalies)} if "ood" in ask.suites else {}
 
 
 def _flags(of: StudyRun, ask: Ask) -> dict[str, str]:
     """What eval.py and `studies.pools` are given alike."""
-    flags = {"suites": ",".join(ask.suites)}
-    return flags | {"ood": ",".join(of.anomalies)} if "ood" in ask.suites else flags
+    return {"suites": ",".join(ask.suites)} | {name: ",".join(sets) for name, sets in _anomalies_of(of, ask).items()}
 
 
 def _told(flags: Mapping[str, str]) -> list[str]:

@@ -123,7 +123,7 @@ def make_train_step(
             gradient, state, shown, depth_key, config.training.accumulation_steps
         )
         grads, step_totals = sharding.mean_over_devices(grads, param_specs), jax.lax.psum(step_totals, AXIS)
-        if config.anchoring.mask_per == "batch" and not config.anchoring.masked_statistics:
+        if not _masked_count(config.anchoring):
             batch_stats = jax.tree.map(partial(jnp.where, shown.mask[0]), state.batch_stats, batch_stats)
         gradient_norm = sharding.norm(grads, param_specs)
         if config.optimizer.clip_norm:
@@ -141,6 +141,11 @@ def make_train_step(
         return jax.tree.map(partial(jnp.where, is_finite), (updated, updated_totals), (as_it_was, totals))
 
     return train_step
+
+
+def _masked_count(anchoring):
+    """Whether masked batches count in the running statistics; where there are no others they must."""
+    return anchoring.masked_statistics or anchoring.mask_per != "batch" or anchoring.mask_prob == 1
 
 
 def from_memory(train_step: TrainStep, batch_size: int) -> Callable[[Carry, TrainData, jax.Array], Carry]:
@@ -162,7 +167,7 @@ def _in_parts(gradient, state, shown, depth_key, num_parts):
     """The gradient of the mean loss over a device's examples, part after part, so that less is held at once.
 
     It is that of all examples at once, but that BatchNorm takes its statistics part by part, and that stochastic depth
-    draws for each part anew.
+    and dropout draw for each part anew.
     """
     if num_parts == 1:
         return gradient(state.params, state.batch_stats, shown, depth_key)
