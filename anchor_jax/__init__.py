@@ -16,10 +16,10 @@ from anchor_jax.inference import (
     predict,
     transductive_references,
 )
-from anchor_jax.objective import anchored_cross_entropy
+from anchor_jax.objective import anchored_cross_entropy, anchored_gaussian_nll, anchored_squared_error
 
 if TYPE_CHECKING:
-    from anchor_jax import data, evaluation, models, training
+    from anchor_jax import data, evaluation, models, regression, training
     from anchor_jax.exported import ExportedClassifier, load_exported
     from anchor_jax.predictor import Predictor
     from anchor_jax.training.prediction import load_predictor
@@ -37,7 +37,9 @@ __all__ = [
     "anchor",
     "anchored",
     "anchored_cross_entropy",
+    "anchored_gaussian_nll",
     "anchored_kernel",
+    "anchored_squared_error",
     "anchoring",
     "classify",
     "data",
@@ -51,6 +53,7 @@ __all__ = [
     "objective",
     "parallel",
     "predict",
+    "regression",
     "sample_mask",
     "sample_references",
     "training",
@@ -59,7 +62,7 @@ __all__ = [
 ]
 
 # The rooms that need more than JAX are opened on first use: `import anchor_jax` stays light.
-_ROOMS = ("data", "evaluation", "models", "training")
+_ROOMS = ("data", "evaluation", "models", "regression", "training")
 _FROM_ROOMS = {
     "ExportedClassifier": "anchor_jax.exported",
     "load_exported": "anchor_jax.exported",
