@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from anchor_jax import anchoring, inference, metrics, objective, parallel, uncertainty
+from anchor_jax.acquisition import expected_improvement
 from anchor_jax.anchoring import anchor, anchored, anchored_kernel, sample_mask, sample_references
 from anchor_jax.errors import UserError
 from anchor_jax.inference import (
@@ -19,7 +20,7 @@ from anchor_jax.inference import (
 from anchor_jax.objective import anchored_cross_entropy, anchored_gaussian_nll, anchored_squared_error
 
 if TYPE_CHECKING:
-    from anchor_jax import data, evaluation, models, regression, training
+    from anchor_jax import data, evaluation, models, pager, regression, training
     from anchor_jax.exported import ExportedClassifier, load_exported
     from anchor_jax.predictor import Predictor
     from anchor_jax.training.prediction import load_predictor
@@ -45,12 +46,14 @@ __all__ = [
     "data",
     "encode_references",
     "evaluation",
+    "expected_improvement",
     "inference",
     "load_exported",
     "load_predictor",
     "metrics",
     "models",
     "objective",
+    "pager",
     "parallel",
     "predict",
     "regression",
@@ -62,7 +65,7 @@ __all__ = [
 ]
 
 # The rooms that need more than JAX are opened on first use: `import anchor_jax` stays light.
-_ROOMS = ("data", "evaluation", "models", "regression", "training")
+_ROOMS = ("data", "evaluation", "models", "pager", "regression", "training")
 _FROM_ROOMS = {
     "ExportedClassifier": "anchor_jax.exported",
     "load_exported": "anchor_jax.exported",

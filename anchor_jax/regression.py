@@ -25,7 +25,7 @@ import optax
 from flax import linen as nn
 from flax import struct
 
-from anchor_jax import checks
+from anchor_jax import checks, pager
 from anchor_jax.anchoring import anchored, sample_mask, sample_references
 from anchor_jax.errors import UserError
 from anchor_jax.inference import Prediction
@@ -38,7 +38,7 @@ _LEAST_VARIANCE = 1e-6  # of standardised targets: nothing is predicted more sur
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What is trained, and how; static under `jit`."""
+    """What is trained, and how; static under `jit`. Other values of the last two compile nothing anew."""
 
     references: bool = True  # whether the network is anchored
     noise: bool = True  # whether it predicts the variance of each target (Gaussian likelihood), or its mean alone
@@ -48,7 +48,7 @@ class Settings:
     mask_per: Literal["batch", "example"] = "batch"
     masked_target: Literal["marginal", "label"] = "marginal"  # see `anchored_gaussian_nll`
     steps: int = 1_000
-    batch_size: int = 32  # all N examples where they are fewer
+    batch_size: int = 32  # drawn with replacement; all N examples where they are no more
     learning_rate: float = 1e-3  # of AdamW at the first step; falls to 0 as a cosine
     weight_decay: float = 0.0
 
@@ -85,6 +85,7 @@ class Network:
     inputs: Scale
     targets: Scale
     bank: jax.Array  # float32 [N, C], the training inputs, standardised
+    labels: jax.Array  # float32 [N, D], their targets, standardised
     settings: Settings = struct.field(pytree_node=False)
     target_shape: tuple[int, ...] = struct.field(pytree_node=False)  # of one example: () or (D,)
 
@@ -144,7 +145,10 @@ def fit(key: jax.Array, x: jax.Array, y: jax.Array, settings: Settings) -> Netwo
     _check_vectors("y", y, "[N, ...]")
     if y.ndim > 2 or len(y) != len(x) or len(x) < 2:
         raise UserError(f"y must be [N] or [N, D] for x [N, C], N at least 2; got shapes {y.shape} and {x.shape}")
-    return _fit(key, jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32), settings)
+    rates = jnp.float32(settings.learning_rate), jnp.float32(settings.weight_decay)
+    of_any_rates = dataclasses.replace(settings, learning_rate=0.0, weight_decay=0.0)
+    trained = _fit(key, jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32), of_any_rates, *rates)
+    return trained.replace(settings=settings)
 
 
 def predict(key: jax.Array, network: Network, x: jax.Array, num: int = 10) -> Regression:
@@ -164,12 +168,41 @@ def predict(key: jax.Array, network: Network, x: jax.Array, num: int = 10) -> Re
       UserError: shapes do not fit or are empty, `num` is out of range, or an array of NumPy holds NaN or infinity.
     """
     checks.key("key", key)
-    checks.instance("network", network, Network, "anchor_jax.regression.fit")
-    _check_vectors("x", x, "[B, C]")
+    _check_asked(network, x)
     num = checks.count("num", num)
-    if x.shape[1] != network.bank.shape[-1]:
-        raise UserError(f"x must be [B, {network.bank.shape[-1]}], as the network was trained on; got shape {x.shape}")
     return _predict(key, network, jnp.asarray(x, jnp.float32), num)
+
+
+def nonconformity(network: Network, x: jax.Array, *, refined: bool = False, chunk_size: int | None = None) -> jax.Array:
+    """How strange inputs are to an anchored network: `anchor_jax.pager` with all of its training examples.
+
+    Args:
+      network: what `fit` gave, anchored.
+      x: inputs, real `[B, C]`.
+      refined: Score 2, `refined_nonconformity`, in deviations of the inputs, rather than Score 1, in deviations of the
+        targets.
+      chunk_size: training examples looked at once; one after the other by default.
+
+    Returns:
+      float32 `[B]`, at least 0; higher is stranger.
+
+    Raises:
+      UserTypeError: `network` is no `Network`, `x` not real, or `chunk_size` no integer.
+      UserError: the network is not anchored, shapes do not fit or are empty, `chunk_size` is below 1, or an array of
+        NumPy holds NaN or infinity.
+    """
+    _check_asked(network, x)
+    if not network.settings.references:
+        raise UserError("network must be anchored, Settings(references=True): without references there is no reverse")
+    score = pager.refined_nonconformity if refined else pager.nonconformity
+    model, num_targets = _model(network.settings, len(network.targets.mean)), len(network.targets.mean)
+
+    def means(params, inputs):
+        outputs: Any = model.apply(params, inputs, train=False)
+        return outputs[:, :num_targets]
+
+    rows = _standardised(jnp.asarray(x, jnp.float32), network.inputs)
+    return jax.jit(partial(score, means, chunk_size=chunk_size))(network.params, rows, network.bank, network.labels)
 
 
 def mixture(members: Regression) -> Regression:
@@ -227,14 +260,16 @@ def fourier_features(frequencies: jax.Array, x: jax.Array) -> jax.Array:
 
 
 @partial(jax.jit, static_argnames="settings")
-def _fit(key: jax.Array, x: jax.Array, y: jax.Array, settings: Settings) -> Network:
+def _fit(
+    key: jax.Array, x: jax.Array, y: jax.Array, settings: Settings, learning_rate: jax.Array, weight_decay: jax.Array
+) -> Network:
     init_key, steps_key = jax.random.split(key)
     inputs, targets = _scale_of(x), _scale_of(y.reshape(len(y), -1))
     bank, labels = _standardised(x, inputs), _standardised(y.reshape(len(y), -1), targets)
     model = _model(settings, labels.shape[1])
     params = model.init(init_key, jnp.zeros((1, bank.shape[1] * (1 + settings.references))), train=False)
-    schedule = optax.cosine_decay_schedule(settings.learning_rate, settings.steps)
-    optimizer = optax.adamw(schedule, weight_decay=settings.weight_decay)
+    falling = optax.cosine_decay_schedule(1.0, settings.steps)
+    optimizer = optax.adamw(lambda step: learning_rate * falling(step), weight_decay=weight_decay)
 
     def loss_of(params, rows, key):
         reference_key, mask_key, dropout_key = jax.random.split(key, 3)
@@ -251,17 +286,21 @@ def _fit(key: jax.Array, x: jax.Array, y: jax.Array, settings: Settings) -> Netw
             return anchored_gaussian_nll(*_moments(outputs), labels[rows], mask, masked_target=target).mean()
         return anchored_squared_error(outputs, labels[rows], mask, masked_target=target).mean()
 
+    all_rows = jnp.arange(len(bank))
+
     def step(state, key):
         params, moments = state
         rows_key, loss_key = jax.random.split(key)
-        rows = jax.random.choice(rows_key, len(bank), (min(settings.batch_size, len(bank)),), replace=False)
+        rows = all_rows
+        if settings.batch_size < len(bank):
+            rows = jax.random.randint(rows_key, (settings.batch_size,), 0, len(bank))
         gradient = jax.grad(loss_of)(params, rows, loss_key)
         updates, moments = optimizer.update(gradient, moments, params)
         return (optax.apply_updates(params, updates), moments), None
 
     keys = jax.random.split(steps_key, settings.steps)
     (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), keys)
-    return Network(params, inputs, targets, bank, settings, y.shape[1:])
+    return Network(params, inputs, targets, bank, labels, settings, y.shape[1:])
 
 
 @partial(jax.jit, static_argnames="num")
@@ -319,6 +358,13 @@ def _scale_of(columns):
 
 def _standardised(columns, scale):
     return (columns - scale.mean[None]) / scale.std[None]
+
+
+def _check_asked(network, x):
+    checks.instance("network", network, Network, "anchor_jax.regression.fit")
+    _check_vectors("x", x, "[B, C]")
+    if x.shape[1] != network.bank.shape[-1]:
+        raise UserError(f"x must be [B, {network.bank.shape[-1]}], as the network was trained on; got shape {x.shape}")
 
 
 def _check_vectors(name, values, shape):

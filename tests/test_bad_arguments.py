@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec
 
 import anchor_jax as aj
 from anchor_jax import config as configuration
-from anchor_jax import data, evaluation, metrics, models, parallel, regression, uncertainty
+from anchor_jax import data, evaluation, metrics, models, pager, parallel, regression, uncertainty
 from anchor_jax.errors import UserTypeError
 from anchor_jax.predictor import Network, Predictor
 from anchor_jax.training import run
@@ -269,6 +269,10 @@ OUTPUTS = [
         r"what first_layer gives must be an array of JAX or NumPy, \[B, ...\]; got list",
     ),
     value(
+        lambda: pager.nonconformity(network, None, X, X, X[:, 0]),
+        r"what apply_fn gives must be \(4,\), as targets are; got \(4, 3\)",
+    ),
+    value(
         lambda: aj.predict(SPLIT, None, X, aj.EncodedReferences(BANK[:, :4])),
         r"encoded references \(6, 4\) do not fit the inputs' features \(4, 5\)",
     ),
@@ -413,7 +417,8 @@ DATA = [
 
 squared_error, gaussian_nll = aj.anchored_squared_error, aj.anchored_gaussian_nll
 PLAIN = regression.Settings(references=False, hidden=(2,), steps=1)
-NETWORK = regression.Network(None, regression.Scale(X[0], X[0]), regression.Scale(X[0, :1], X[0, :1]), BANK, PLAIN, ())
+SCALES = regression.Scale(X[0], X[0]), regression.Scale(X[0, :1], X[0, :1])
+NETWORK = regression.Network(None, *SCALES, BANK, BANK[:, :1], PLAIN, ())
 PREDICTIONS = regression.Regression(X[:1], None, None)
 
 REGRESSION = [
@@ -445,6 +450,25 @@ REGRESSION = [
         lambda: metrics.interval_coverage(X, X, X, np.float32(0.5)), r"levels must be \[L\], L at least 1; got shape"
     ),
     value(lambda: metrics.coverage_error(X, X, X, 0), "num_levels must be at least 1, got 0"),
+    kind(lambda: pager.nonconformity(None, None, X, X, X[:, 0]), "apply_fn must be a function, got None"),
+    kind(lambda: pager.nonconformity(network, None, LABELS[:, None], X, X), "x must be floating, got int64"),
+    value(
+        lambda: pager.nonconformity(network, None, X, X[:, :3], X), r"references \(4, 3\) do not fit inputs \(4, 5\)"
+    ),
+    value(
+        lambda: pager.nonconformity(network, None, X, X, X[:3]), r"targets must be one for each of 4 references, got"
+    ),
+    value(lambda: pager.nonconformity(network, None, X, X, X, chunk_size=0), "chunk_size must be at least 1, got 0"),
+    value(lambda: pager.refined_nonconformity(network, None, X, X, X, steps=0), "steps must be at least 1, got 0"),
+    kind(lambda: pager.refined_nonconformity(network, None, X, X, X, regularizer=1), "regularizer must be a function"),
+    value(
+        lambda: pager.risk_regimes(X[0], X[:, 0], 1, 1), r"uncertainty and nonconformity must have one shape, .*\(5,\)"
+    ),
+    value(lambda: pager.risk_regimes(X[0], X[0], -1, 1), r"uncertainty_limit must lie in \[0, inf\], got -1"),
+    value(lambda: pager.regime_errors(LABELS, X[0]), r"regimes and errors must have one shape, got \(4,\) and \(5,\)"),
+    value(lambda: pager.regime_errors(LABELS, X[:, 0], 0.6), r"share must lie in \[0, 0.5\], got 0.6"),
+    value(lambda: aj.expected_improvement(X, X[0], 1.0), r"mean and std must have one shape, got \(4, 5\) and \(5,\)"),
+    kind(lambda: aj.expected_improvement(X, X, "1"), r"best must be a number in \[-inf, inf\], got '1'"),
     kind(lambda: regression.Settings(hidden=64), r"hidden must be a tuple, got 64: give \(64,\)"),
     value(lambda: regression.Settings(steps=0), "steps must be at least 1, got 0"),
     value(lambda: regression.Settings(dropout=1), "dropout must be below 1, which leaves nothing; got 1"),
@@ -472,6 +496,10 @@ REGRESSION = [
         lambda: regression.predict(KEY, NETWORK, X[:, :3]), r"x must be \[B, 5\], as the network was trained on; got"
     ),
     value(lambda: regression.predict(KEY, NETWORK, X, 0), "num must be at least 1, got 0"),
+    value(lambda: regression.nonconformity(NETWORK, X), r"network must be anchored, Settings\(references=True\)"),
+    value(
+        lambda: regression.nonconformity(NETWORK, X[:, :3]), r"x must be \[B, 5\], as the network was trained on; got"
+    ),
     kind(lambda: regression.mixture([PREDICTIONS]), "members must be Regression, .* got list"),
     value(lambda: regression.mixture(PREDICTIONS), r"members must be at least 2, \[M, B, ...\]; got shape \(1, 5\)"),
     value(

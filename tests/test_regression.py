@@ -253,6 +253,18 @@ def test_a_mixture_has_the_moments_of_its_samples():
     np.testing.assert_allclose(mixed.noise, np.sqrt((noise**2).mean(0)), rtol=1e-5)
 
 
+def test_nonconformity_is_that_of_all_training_examples():
+    network = fitted()
+    rows = (X[:5] - X.mean(axis=0)) / X.std(axis=0)
+    model = regression.MLP(TINY.hidden, 2, 0.0)
+    expected = np.zeros(5)
+    for reference, label in zip(np.asarray(network.bank), (Y - Y.mean()) / Y.std(), strict=True):
+        outputs = model.apply(network.params, np.concatenate([rows, reference - rows], axis=1), train=False)[:, 0]
+        expected = np.maximum(expected, np.abs(label - outputs))
+    np.testing.assert_allclose(regression.nonconformity(network, X[:5]), expected, rtol=1e-3)
+    assert regression.nonconformity(network, X[:5] + 300).mean() > 1.2 * expected.mean()
+
+
 @pytest.mark.parametrize("noise", [True, False])
 def test_without_its_reference_a_network_is_taught_to_say_the_mean(noise):
     rng = np.random.default_rng(3)
