@@ -32,6 +32,7 @@ bench: $(VENV)/.installed-bench  ## time everything beside PyTorch; OFFICIAL=a c
 	$(RUN) benchmarks/input.py --json $(BENCHMARKS)/input.json
 	$(RUN) benchmarks/augmentation.py --json $(BENCHMARKS)/augmentation.json
 	$(RUN) benchmarks/corruptions.py --json $(BENCHMARKS)/corruptions.json
+	$(RUN) benchmarks/regression.py --json $(BENCHMARKS)/regression.json
 
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check .

@@ -46,10 +46,10 @@ LEVEL = np.array([0.9], np.float32)
 class Examples(NamedTuple):
     """Training and test sets of all cases and seeds."""
 
-    x: np.ndarray  # [S, N, C]
-    y: np.ndarray  # [S, N]
-    x_test: np.ndarray  # [S, T, C]
-    y_test: np.ndarray  # [S, T]
+    x: jax.Array  # float32 [S, N, C]
+    y: jax.Array  # float32 [S, N]
+    x_test: jax.Array  # float32 [S, T, C]
+    y_test: jax.Array  # float32 [S, T]
 
 
 class Method(NamedTuple):
@@ -79,7 +79,7 @@ def methods(steps: int) -> dict[str, Method]:
 def main() -> None:
     """Measure, print a table, write the file."""
     drawn = [draw(seed) for draw in CASES.values() for seed in range(SEEDS.value)]
-    examples = Examples(*map(np.stack, zip(*drawn, strict=True)))
+    examples = Examples(*map(jnp.stack, zip(*drawn, strict=True)))
     results, costs = [], {}
     known = methods(STEPS.value)
     for name in METHODS.value or known:
@@ -102,7 +102,7 @@ def main() -> None:
 
 def diabetes(seed: int) -> Examples:
     """A random split of the 442 patients of scikit-learn."""
-    x, y = load_diabetes(return_X_y=True)
+    x, y = map(np.asarray, load_diabetes(return_X_y=True))
     order = np.random.default_rng(seed).permutation(len(x))
     return divided(x[order], y[order])
 
@@ -126,7 +126,7 @@ CASES = {"diabetes": diabetes, "friedman1": friedman1, "friedman1-beyond": fried
 def divided(x: np.ndarray, y: np.ndarray) -> Examples:
     """The first examples are trained on, by which the targets are standardised."""
     y = (y - y[:NUM_TRAIN].mean()) / y[:NUM_TRAIN].std()
-    x, y = x.astype(np.float32), y.astype(np.float32)
+    x, y = jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32)
     return Examples(x[:NUM_TRAIN], y[:NUM_TRAIN], x[NUM_TRAIN:], y[NUM_TRAIN:])
 
 
@@ -169,7 +169,7 @@ def member(method: Method, seed: int, examples: Examples) -> Regression:
     return jax.vmap(partial(regressions.predict, num=method.passes))(predict_keys, networks, examples.x_test)
 
 
-def results_of(case: str, name: str, mean: jax.Array, std: jax.Array, targets: np.ndarray) -> list[Result]:
+def results_of(case: str, name: str, mean: jax.Array, std: jax.Array, targets: jax.Array) -> list[Result]:
     """Every metric, a sample for each seed."""
     given = mean, std, targets
     numbers = {
