@@ -125,9 +125,9 @@ CASES = {"diabetes": diabetes, "friedman1": friedman1, "friedman1-beyond": fried
 
 def divided(x: np.ndarray, y: np.ndarray) -> Examples:
     """The first examples are trained on, by which the targets are standardised."""
-    y = (y - y[:NUM_TRAIN].mean()) / y[:NUM_TRAIN].std()
-    x, y = jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32)
-    return Examples(x[:NUM_TRAIN], y[:NUM_TRAIN], x[NUM_TRAIN:], y[NUM_TRAIN:])
+    standardised = (y - y[:NUM_TRAIN].mean()) / y[:NUM_TRAIN].std()
+    inputs, targets = jnp.asarray(x, jnp.float32), jnp.asarray(standardised, jnp.float32)
+    return Examples(inputs[:NUM_TRAIN], targets[:NUM_TRAIN], inputs[NUM_TRAIN:], targets[NUM_TRAIN:])
 
 
 def rows_of(case: str) -> slice:
