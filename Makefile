@@ -33,6 +33,7 @@ bench: $(VENV)/.installed-bench  ## time everything beside PyTorch; OFFICIAL=a c
 	$(RUN) benchmarks/input.py --json $(BENCHMARKS)/input.json
 	$(RUN) benchmarks/augmentation.py --json $(BENCHMARKS)/augmentation.json
 	$(RUN) benchmarks/corruptions.py --json $(BENCHMARKS)/corruptions.json
+	$(RUN) benchmarks/regression.py --json $(BENCHMARKS)/regression.json
 
 docs: $(VENV)/.installed-docs  ## the pages as a site, in site/; a warning is an error
 	$(VENV)/bin/sphinx-build --fail-on-warning --keep-going --quiet docs site

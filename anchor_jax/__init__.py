@@ -5,6 +5,7 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 from anchor_jax import anchoring, inference, metrics, objective, parallel, uncertainty
+from anchor_jax.acquisition import expected_improvement
 from anchor_jax.anchoring import anchor, anchored, anchored_kernel, sample_mask, sample_references
 from anchor_jax.errors import UserError
 from anchor_jax.inference import (
@@ -17,10 +18,10 @@ from anchor_jax.inference import (
     predict,
     transductive_references,
 )
-from anchor_jax.objective import anchored_cross_entropy
+from anchor_jax.objective import anchored_cross_entropy, anchored_gaussian_nll, anchored_squared_error
 
 if TYPE_CHECKING:
-    from anchor_jax import data, evaluation, models, training
+    from anchor_jax import data, evaluation, models, pager, regression, training
     from anchor_jax.exported import ExportedClassifier, load_exported
     from anchor_jax.predictor import Predictor
     from anchor_jax.training.prediction import load_predictor
@@ -38,20 +39,25 @@ __all__ = [
     "anchor",
     "anchored",
     "anchored_cross_entropy",
+    "anchored_gaussian_nll",
     "anchored_kernel",
+    "anchored_squared_error",
     "anchoring",
     "classify",
     "data",
     "encode_references",
     "evaluation",
+    "expected_improvement",
     "inference",
     "load_exported",
     "load_predictor",
     "metrics",
     "models",
     "objective",
+    "pager",
     "parallel",
     "predict",
+    "regression",
     "sample_mask",
     "sample_references",
     "training",
@@ -60,7 +66,7 @@ __all__ = [
 ]
 
 # The rooms that need more than JAX are opened on first use: `import anchor_jax` stays light.
-_ROOMS = ("data", "evaluation", "models", "training")
+_ROOMS = ("data", "evaluation", "models", "pager", "regression", "training")
 _FROM_ROOMS = {
     "ExportedClassifier": "anchor_jax.exported",
     "load_exported": "anchor_jax.exported",

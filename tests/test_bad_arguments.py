@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec
 
 import anchor_jax as aj
 from anchor_jax import config as configuration
-from anchor_jax import data, evaluation, metrics, models, parallel, uncertainty
+from anchor_jax import data, evaluation, metrics, models, pager, parallel, regression, uncertainty
 from anchor_jax.errors import UserTypeError
 from anchor_jax.predictor import Network, Predictor
 from anchor_jax.training import run
@@ -273,6 +273,10 @@ OUTPUTS = [
         r"what first_layer gives must be an array of JAX or NumPy, \[B, ...\]; got list",
     ),
     value(
+        lambda: pager.nonconformity(network, None, X, X, X[:, 0]),
+        r"what apply_fn gives must be \(4,\), as targets are; got \(4, 3\)",
+    ),
+    value(
         lambda: aj.predict(SPLIT, None, X, aj.EncodedReferences(BANK[:, :4])),
         r"encoded references \(6, 4\) do not fit the inputs' features \(4, 5\)",
     ),
@@ -415,6 +419,99 @@ DATA = [
     kind(lambda: data.stream_of(IMAGES, "x"), "dataset must be Dataset, as data.load gives it; got uint8 of"),
 ]
 
+squared_error, gaussian_nll = aj.anchored_squared_error, aj.anchored_gaussian_nll
+PLAIN = regression.Settings(references=False, hidden=(2,), steps=1)
+SCALES = regression.Scale(X[0], X[0]), regression.Scale(X[0, :1], X[0, :1])
+NETWORK = regression.Network(None, *SCALES, BANK, BANK[:, :1], PLAIN, ())
+PREDICTIONS = regression.Regression(X[:1], None, None)
+
+REGRESSION = [
+    kind(lambda: squared_error(LABELS, X[:, 0]), "outputs must be floating, got int64"),
+    kind(lambda: squared_error(X, X.astype(str)), "targets must be real, got <U"),
+    value(lambda: squared_error(X, X[:, :1]), r"targets must have the shape of outputs, \(4, 5\); got \(4, 1\)"),
+    value(lambda: squared_error(X, X[0]), r"targets must have the shape of outputs, \(4, 5\); got \(5,\)"),
+    value(lambda: squared_error(X[:0], X[:0]), "outputs must not be empty"),
+    value(lambda: squared_error(X, X * NAN), "targets must not hold NaN, got 20 of it in 20 values"),
+    kind(lambda: squared_error(X, X, LABELS), "mask must be bool, got int64"),
+    value(lambda: squared_error(X, X, MASK[:3]), r"mask must be \(4,\), got shape \(3,\)"),
+    value(lambda: squared_error(X, X, MASK, masked_target="uniform"), "masked_target must be 'marginal' or 'label'"),
+    kind(lambda: squared_error(X, X, MASK, target_mean="0"), r"target_mean must be a number in \[-inf, inf\], got '0'"),
+    value(
+        lambda: squared_error(X, X, target_mean=X[0, :3]), r"target_mean must be a number or of shape \(5,\), .*\(3,"
+    ),
+    kind(lambda: gaussian_nll(X, X > 0, X), "variances must be floating, got bool"),
+    value(lambda: gaussian_nll(X, X[:, :1], X), r"variances must have the shape of means, \(4, 5\); got \(4, 1\)"),
+    value(lambda: gaussian_nll(X, X, X[:3]), r"targets must have the shape of means, \(4, 5\); got \(3, 5\)"),
+    kind(lambda: metrics.rmse(LABELS, LABELS), "means must be floating, got int64"),
+    value(lambda: metrics.rmse(X, X[0]), r"targets must have the shape of means, \(4, 5\); got \(5,\)"),
+    value(lambda: metrics.rmse(X[:0], X[:0]), r"means must be \[B, ...\], B at least 1; got shape \(0, 5\)"),
+    value(lambda: metrics.rmse(X * NAN, X), "means must not hold NaN"),
+    value(lambda: metrics.gaussian_nll(X, 0 * X, X), "stds must be above 0, got 0"),
+    value(lambda: metrics.gaussian_nll(X, -X, X), r"stds must lie in \[0, inf\], got values from -1"),
+    value(lambda: metrics.gaussian_nll(X, X[:, :1], X), r"stds must have the shape of means, \(4, 5\); got \(4, 1\)"),
+    value(lambda: metrics.interval_coverage(X, X, X, X[0] + 1), r"levels must lie in \[0, 1\], got values from 2"),
+    value(
+        lambda: metrics.interval_coverage(X, X, X, np.float32(0.5)), r"levels must be \[L\], L at least 1; got shape"
+    ),
+    value(lambda: metrics.coverage_error(X, X, X, 0), "num_levels must be at least 1, got 0"),
+    kind(lambda: pager.nonconformity(None, None, X, X, X[:, 0]), "apply_fn must be a function, got None"),
+    kind(lambda: pager.nonconformity(network, None, LABELS[:, None], X, X), "x must be floating, got int64"),
+    value(
+        lambda: pager.nonconformity(network, None, X, X[:, :3], X), r"references \(4, 3\) do not fit inputs \(4, 5\)"
+    ),
+    value(
+        lambda: pager.nonconformity(network, None, X, X, X[:3]), r"targets must be one for each of 4 references, got"
+    ),
+    value(lambda: pager.nonconformity(network, None, X, X, X, chunk_size=0), "chunk_size must be at least 1, got 0"),
+    value(lambda: pager.refined_nonconformity(network, None, X, X, X, steps=0), "steps must be at least 1, got 0"),
+    kind(lambda: pager.refined_nonconformity(network, None, X, X, X, regularizer=1), "regularizer must be a function"),
+    value(
+        lambda: pager.risk_regimes(X[0], X[:, 0], 1, 1), r"uncertainty and nonconformity must have one shape, .*\(5,\)"
+    ),
+    value(lambda: pager.risk_regimes(X[0], X[0], -1, 1), r"uncertainty_limit must lie in \[0, inf\], got -1"),
+    value(lambda: pager.regime_errors(LABELS, X[0]), r"regimes and errors must have one shape, got \(4,\) and \(5,\)"),
+    value(lambda: pager.regime_errors(LABELS, X[:, 0], 0.6), r"share must lie in \[0, 0.5\], got 0.6"),
+    value(lambda: aj.expected_improvement(X, X[0], 1.0), r"mean and std must have one shape, got \(4, 5\) and \(5,\)"),
+    kind(lambda: aj.expected_improvement(X, X, "1"), r"best must be a number in \[-inf, inf\], got '1'"),
+    kind(lambda: regression.Settings(hidden=64), r"hidden must be a tuple, got 64: give \(64,\)"),
+    value(lambda: regression.Settings(steps=0), "steps must be at least 1, got 0"),
+    value(lambda: regression.Settings(dropout=1), "dropout must be below 1, which leaves nothing; got 1"),
+    value(lambda: regression.Settings(mask_prob=1.5), r"mask_prob must lie in \[0, 1\], got 1.5"),
+    value(
+        lambda: regression.Settings(references=False, mask_prob=0.2), "mask_prob must be 0 without references; got 0.2"
+    ),
+    value(lambda: regression.Settings(learning_rate=-1.0), r"learning_rate must lie in \[0, inf\], got -1.0"),
+    value(lambda: regression.Settings(masked_target="mean"), "masked_target must be 'marginal' or 'label', got 'mean'"),
+    kind(lambda: regression.fit(0, X, X[:, 0], PLAIN), "key must be a key, .* got 0"),
+    kind(lambda: regression.fit(KEY, X, X[:, 0], {}), "settings must be Settings, .* got dict"),
+    kind(
+        lambda: regression.fit(KEY, X.tolist(), X[:, 0], PLAIN),
+        r"x must be an array of JAX or NumPy, \[N, C\]; got list",
+    ),
+    value(lambda: regression.fit(KEY, X[:, 0], X[:, 0], PLAIN), r"x must be \[N, C\], got shape \(4,\)"),
+    value(lambda: regression.fit(KEY, X, X[:3, 0], PLAIN), r"y must be \[N\] or \[N, D\] for x .*\(3,\) and \(4, 5\)"),
+    value(lambda: regression.fit(KEY, X[:1], X[:1, 0], PLAIN), r"y must be .* N at least 2; got shapes \(1,\) and"),
+    value(lambda: regression.fit(KEY, X * NAN, X[:, 0], PLAIN), "x must not hold NaN, got 20 of it"),
+    value(lambda: regression.fit(KEY, X, X[:, 0] * np.float32(np.inf), PLAIN), "y must lie in .* from inf to inf"),
+    kind(
+        lambda: regression.predict(KEY, PLAIN, X), "network must be Network, as anchor_jax.regression.fit gives it; got"
+    ),
+    value(
+        lambda: regression.predict(KEY, NETWORK, X[:, :3]), r"x must be \[B, 5\], as the network was trained on; got"
+    ),
+    value(lambda: regression.predict(KEY, NETWORK, X, 0), "num must be at least 1, got 0"),
+    value(lambda: regression.nonconformity(NETWORK, X), r"network must be anchored, Settings\(references=True\)"),
+    value(
+        lambda: regression.nonconformity(NETWORK, X[:, :3]), r"x must be \[B, 5\], as the network was trained on; got"
+    ),
+    kind(lambda: regression.mixture([PREDICTIONS]), "members must be Regression, .* got list"),
+    value(lambda: regression.mixture(PREDICTIONS), r"members must be at least 2, \[M, B, ...\]; got shape \(1, 5\)"),
+    value(
+        lambda: regression.fourier_features(X, X[:, :2]),
+        r"x must be \[B, 5\] for these frequencies; got shape \(4, 2\)",
+    ),
+]
+
 RUNS = [
     kind(lambda: aj.load_predictor(None), "workdir must be a path, got None"),
     kind(lambda: aj.load_predictor(3), "workdir must be a path, got 3"),
@@ -456,7 +553,7 @@ def each_of(mistakes):
     return pytest.mark.parametrize("mistake", mistakes, ids=names)
 
 
-@each_of([*ANCHORING, *OBJECTIVE, *INFERENCE, *METRICS, *MODELS, *DATA, *RUNS])
+@each_of([*ANCHORING, *OBJECTIVE, *INFERENCE, *METRICS, *MODELS, *DATA, *REGRESSION, *RUNS])
 def test_a_wrong_argument_is_told_before_anything_is_compiled(mistake, caplog):
     with jax.log_compiles():
         check(mistake)

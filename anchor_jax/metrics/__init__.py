@@ -1,4 +1,4 @@
-"""Numbers from predictions: how often a classifier is right, and how far its confidence can be trusted.
+"""Numbers from predictions: how often a classifier is right, how far a regression errs, and how both can be trusted.
 
 Pure functions of arrays that work under `jax.jit` (what sets a shape, as `num_bins`, is static) and compute
 in float32. B is the number of examples in the whole set and C the number of classes. Calibration errors and
@@ -18,6 +18,7 @@ from anchor_jax.metrics.calibration import (
     reliability_bins,
     smooth_ece,
 )
+from anchor_jax.metrics.regression import coverage_error, gaussian_nll, interval_coverage, rmse
 from anchor_jax.metrics.scores import accuracy, brier, nll, top_k_accuracy
 from anchor_jax.metrics.selective import RiskCoverage, aurc, excess_aurc, risk_coverage
 from anchor_jax.metrics.table import Outcomes, outcomes, summary, summary_of
@@ -31,12 +32,16 @@ __all__ = [
     "aurc",
     "brier",
     "calibration_error",
+    "coverage_error",
     "excess_aurc",
+    "gaussian_nll",
+    "interval_coverage",
     "nll",
     "outcomes",
     "reliability",
     "reliability_bins",
     "risk_coverage",
+    "rmse",
     "smooth_ece",
     "summary",
     "summary_of",

@@ -1,0 +1,73 @@
+"""An anchored network knows where it has seen no data: the one-dimensional example of Δ-UQ (arXiv 2207.07235).
+
+    python docs/tutorials/regression.py FOLDER
+
+A sine is seen in two places, [0, 0.5] and [1.5, 2]. One network is trained on them, and asked from -0.5 to 2.5 with 20
+of its training inputs as references. Where the references agree it has seen data, between and beyond they disagree.
+As in the released code, the network is anchored on Fourier features of the input. The picture is FOLDER/regression.png.
+"""
+
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from anchor_jax import regression
+from anchor_jax.evaluation.report.pictures import FULL, GREY, INK, RIGHT, picture
+from anchor_jax.regression import Regression, Settings
+
+SETTINGS = Settings(noise=False, hidden=(128, 128), steps=1_000, learning_rate=3e-3)
+FREQUENCIES = np.random.default_rng(0).uniform(-0.5, 0.5, (32, 1))  # periods a unit
+
+
+def main(folder: str) -> dict[str, float]:
+    """Train, ask, draw; gives the mean spread where there are data, between them and beyond."""
+    x, y = examples()
+    network = regression.fit(jax.random.key(0), features(x), y, SETTINGS)
+    grid = np.linspace(-0.5, 2.5, 301)
+    asked = regression.predict(jax.random.key(1), network, features(grid), num=20)
+    draw(grid, asked, x, y, Path(folder) / "regression.png")
+    spreads = spread_of(grid, np.asarray(asked.epistemic))
+    for place, spread in spreads.items():
+        print(f"{place}: mean spread over references {spread:.3f}")
+    return spreads
+
+
+def examples() -> tuple[np.ndarray, np.ndarray]:
+    """32 points of the sine, without noise, in two places."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.uniform(0, 0.5, 16), rng.uniform(1.5, 2, 16)])
+    return x, np.sin(2 * np.pi * x)
+
+
+def features(x: np.ndarray) -> jax.Array:
+    """Sines and cosines of the inputs, on which the network is anchored."""
+    return regression.fourier_features(FREQUENCIES, x[:, None])
+
+
+def spread_of(grid: np.ndarray, spread: np.ndarray) -> dict[str, float]:
+    """The mean over each part of the line."""
+    inside = ((grid >= 0) & (grid <= 0.5)) | ((grid >= 1.5) & (grid <= 2))
+    between = (grid > 0.5) & (grid < 1.5)
+    parts = {"where there are data": inside, "between them": between, "beyond them": ~inside & ~between}
+    return {place: float(spread[rows].mean()) for place, rows in parts.items()}
+
+
+def draw(grid: np.ndarray, asked: Regression, x: np.ndarray, y: np.ndarray, path: Path) -> None:
+    """The mean over references with two of their deviations, beside the sine."""
+    with picture(path, FULL, 3.6) as figure:
+        axes = figure.subplots()
+        mean, spread = np.asarray(asked.mean), np.asarray(asked.epistemic)
+        axes.fill_between(
+            grid, mean - 2 * spread, mean + 2 * spread, color=RIGHT, alpha=0.2, label="2 deviations over references"
+        )
+        axes.plot(grid, mean, color=RIGHT, label="mean over references")
+        axes.plot(grid, np.sin(2 * np.pi * grid), "--", color=GREY, linewidth=1, label="what is to be learnt")
+        axes.plot(x, y, "o", color=INK, markersize=4, label="training examples")
+        axes.set(xlabel="x", ylabel="y", ylim=(-3, 3))
+        figure.legend(loc="outside lower center", ncols=4)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,27 @@
+"""Expected improvement against SciPy: its closed form, and the integral that it is."""
+
+import jax
+import numpy as np
+import scipy.integrate
+import scipy.stats
+
+import anchor_jax as aj
+
+
+def test_expected_improvement_is_the_closed_form_of_scipy_and_the_integral():
+    rng, best = np.random.default_rng(0), 0.3
+    mean, std = rng.normal(size=200), rng.gamma(1, size=200) + 0.05
+    z = (mean - best) / std
+    closed = (mean - best) * scipy.stats.norm.cdf(z) + std * scipy.stats.norm.pdf(z)
+    ours = jax.jit(aj.expected_improvement)(mean, std, best)
+    np.testing.assert_allclose(ours, closed, rtol=1e-4, atol=1e-6)
+    density = scipy.stats.norm(mean[0], std[0]).pdf
+    integral, _ = scipy.integrate.quad(lambda y: (y - best) * density(y), best, np.inf)
+    np.testing.assert_allclose(ours[0], integral, rtol=1e-4)
+
+
+def test_without_spread_improvement_is_certain_and_gradients_are_finite():
+    mean, none = np.array([1.0, 0.5, -1.0]), np.zeros(3)
+    np.testing.assert_allclose(aj.expected_improvement(mean, none, 0.5), [0.5, 0, 0])
+    gradients = jax.grad(lambda mean, std: aj.expected_improvement(mean, std, 0.5).sum(), (0, 1))(mean, none)
+    assert np.all(np.isfinite(np.concatenate(gradients)))
