@@ -21,9 +21,10 @@ _MALLOC = {-2: 2**27, -3: 2**25}
 
 def keep_host_memory() -> None:
     """Let glibc keep what the CPU's computations free; it would give it back, and ask for it again in each step."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    for parameter, value in _MALLOC.items() if mallopt else ():
-        mallopt(parameter, value)
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if hasattr(libc, "mallopt"):  # musl has none
+        for parameter, value in _MALLOC.items():
+            libc.mallopt(parameter, value)
 
 
 def compiler_options(platform: str, *, runs_once: bool = False) -> dict[str, str | int] | None:

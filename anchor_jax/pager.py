@@ -8,8 +8,8 @@ Pure functions of arrays that serve any model, under `jit` and `vmap`. Letters: 
 as references, D outputs.
 
 Source: *PAGER: Accurate Failure Characterization in Deep Regression Models*, ICML 2024 (arXiv 2309.10977). What its
-text leaves to the reader is an argument here, or is said to be decided here. Score 2, the limits of the regimes and their
-measures were not checked against the code of its authors.
+text leaves to the reader is an argument here, or is said to be decided here. Score 2 and the measures of regimes were
+not checked against the code of its authors.
 """
 
 import enum
