@@ -46,6 +46,7 @@ STUDY = Study(
         Row("masked", "digits", MASKED, "2.0 ± 0.1", reduced_seeds=2),
         Row("masked, K = 4", "digits", MASKED, num_references=4),
         Row("ensemble", "digits", STANDARD, pool=Pool("ensemble", 2)),
+        Row("dropout", "digits", STANDARD | {"model.options.dropout_rate": 0.5}, pool=Pool("dropout", 3)),
     ],
     asks=[Ask(("clean",), (1, 4))],
     columns=(Column("clean", "clean", 1, "accuracy"), Column("NLL", "clean", 1, "nll", "nats")),
@@ -139,7 +140,7 @@ def test_the_numbers_are_those_of_the_runs(studied):
     runs, _ = studied
     table = results.measured(STUDY, runs)
     accuracies = {}
-    for one in runs[:2] + runs[4:]:
+    for one in runs[:2] + runs[5:]:
         metrics = json.loads((one.workdir / "eval/metrics.json").read_text())
         accuracies.setdefault(one.row.name, {})[one.seed] = metrics["clean"][str(one.key(1))]["accuracy"]
     for row, of_seeds in accuracies.items():
@@ -220,7 +221,7 @@ def test_the_tables_of_the_page_are_those_of_the_result_files(file):
 
 def test_an_ensemble_is_the_mean_of_its_members(studied):
     runs, _ = studied
-    pool = next(one for one in runs if isinstance(one, PooledRun))
+    pool = next(one for one in runs if one.row.name == "ensemble")
     predictors = [load_predictor(one.workdir) for one in pool.trained]
     first = pool.trained[0]
     test = load_test(run.load(first.workdir).config.data, predictors[0].label_names, predictors[0].image_shape)
@@ -254,6 +255,16 @@ def test_an_augmented_pool_sees_every_image_cropped_as_in_training(studied):
     expected = [predictor(images).probs for images in seen]
     np.testing.assert_allclose(probs, np.mean(expected, axis=0), atol=1e-5)
     np.testing.assert_allclose(std, np.std(expected, axis=0, ddof=1), atol=1e-5)
+
+
+def test_dropout_thins_the_network_anew_for_each_member(studied):
+    pool = next(one for one in studied[0] if one.row.name == "dropout")
+    thinned = pool.evaluated["clean"].results[3]
+    test, probs, std = pooled_probs(pool.trained[0], "dropout", 3)
+    whole = load_predictor(pool.trained[0].workdir)(test.images).probs
+    assert (std > 0).mean() > 0.9
+    assert np.abs(probs - whole).max() > 0.01
+    assert (thinned.arrays["mutual_information"] > 0).mean() > 0.9
 
 
 def test_wrong_pools_are_refused(studied, tmp_path):

@@ -280,6 +280,13 @@ def test_a_masked_batch_leaves_the_statistics_alone_unless_that_is_asked(small):
     assert (left_alone[-1].batch_stats["stem_bn"]["mean"] != counted[-1].batch_stats["stem_bn"]["mean"]).any()
 
 
+def test_where_all_batches_are_masked_they_count(small):
+    small.model.name, small.model.options = "resnet18", {"stage_sizes": (1,), "width": 4}
+    small.anchoring.mask_prob = 1.0
+    states, _, _ = stepped(small, 1)
+    assert (states[1].batch_stats["stem_bn"]["mean"] != states[0].batch_stats["stem_bn"]["mean"]).any()
+
+
 def test_statistics_are_of_all_examples_where_each_has_its_own_mask(small):
     small.model.name, small.model.options = "resnet18", {"stage_sizes": (1,), "width": 4}
     small.anchoring.mask_prob, small.anchoring.mask_per = 0.5, "example"
