@@ -23,7 +23,7 @@ from anchor_jax.evaluation import SUITES
 from anchor_jax.training import run
 from anchor_jax.training.prediction import load_checkpoint
 from studies import pools, report, results, running
-from studies.runs import PooledRun, StudyRun, jobs_of, runs_of
+from studies.runs import StudyRun, jobs_of, runs_of
 from studies.tables import ANCHORED, MASKED, SIZES, STANDARD, STUDIES, Ask, Column, Figure, Pool, Row, Size, Study
 
 TINY = Size(
