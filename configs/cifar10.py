@@ -5,7 +5,7 @@
 Time and result of the full run: not yet measured. The paper reports 80.8 % on CIFAR-10-C, against 75.6 % of a
 standard network. A reduced run on 2 CPU cores, of width 16 and 8 epochs, took an hour beside other work and reached
 80.3 % on the clean test set with 10 references (one run, seed 0, docs/results/cifar10_width16_cpu.json, which has
-its command).
+its command; masked batches counted in BatchNorm's statistics then).
 
 The data set must be prepared by tensorflow-datasets (in TFDS_DATA_DIR or --config.data.path). The paper's
 table (arXiv 2406.00529) compares this run with `--config.anchoring.mask_prob=0` and with
