@@ -1,5 +1,6 @@
 """Anchored training, inference and evaluation of JAX models (arXiv 2406.00529)."""
 
+import contextlib
 import importlib
 import importlib.metadata
 from typing import TYPE_CHECKING, Any
@@ -81,5 +82,6 @@ def __getattr__(name: str) -> Any:
     if name in _FROM_ROOMS:
         return getattr(importlib.import_module(_FROM_ROOMS[name]), name)
     if name == "__version__":  # pyproject.toml has it
-        return importlib.metadata.version("anchor-jax")
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # a checkout that is not installed has none
+            return importlib.metadata.version("anchor-jax")
     raise AttributeError(f"module 'anchor_jax' has no attribute '{name}'")

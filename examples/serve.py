@@ -36,7 +36,7 @@ FORMATS = {"image/jpeg": "JPEG", "image/png": "PNG"}
 RAW = "application/octet-stream"
 MODES = {1: "L", 3: "RGB"}  # Pillow's name of so many channels
 BATCH_SIZES = (1, 8, 32)
-MAX_WAITING = 8 * BATCH_SIZES[-1]
+MAX_WAITING = 8  # of the largest batches
 HEADERS = 2**16  # bytes that an encoded image may have beside its pixels
 
 
@@ -49,8 +49,9 @@ class Batches:
 
     async def answers(self, images: np.ndarray) -> list[dict]:
         """One answer for each image, uint8 `[b, H, W, C]`; refused where too many are waiting already."""
-        if self.waiting.qsize() + len(images) > MAX_WAITING:
-            raise HTTPException(429, f"{self.waiting.qsize()} images are waiting, {MAX_WAITING} may; try again later")
+        most = MAX_WAITING * self.sizes[-1]
+        if self.waiting.qsize() + len(images) > most:
+            raise HTTPException(429, f"{self.waiting.qsize()} images are waiting, {most} may; try again later")
         futures = [asyncio.get_running_loop().create_future() for _ in images]
         for waiting in zip(images, futures, strict=True):
             self.waiting.put_nowait(waiting)

@@ -43,7 +43,7 @@ def wheel(built):
 def files_of(folder):
     """The files below a folder of the project, as paths from the project's own."""
     found = (file.relative_to(ROOT) for file in (ROOT / folder).rglob("*") if file.is_file())
-    return {file.as_posix() for file in found if "__pycache__" not in file.parts}
+    return {file.as_posix() for file in found if not any(part.startswith((".", "__pycache__")) for part in file.parts)}
 
 
 def test_the_wheel_has_the_package_and_nothing_else(wheel):

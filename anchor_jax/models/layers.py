@@ -53,7 +53,8 @@ class Classifier(nn.Module):
 
         With `train` BatchNorm normalises by the batch and updates its running statistics (the collection
         "batch_stats"), and blocks are left out by chance where the model has stochastic depth (the random numbers
-        "stochastic_depth").
+        "stochastic_depth"). Given random numbers "dropout", with `train` or without, it leaves channels out if it has
+        a rate of that.
         """
         return self.rest(self.first_layer(inputs), train)
 
