@@ -125,7 +125,20 @@ def predict(
     """
     _check(apply_fn, x, references, chunk_size)
     outputs, references = _by_reference(apply_fn, params, x, references)
-    return Prediction(*_over_references(outputs, references, chunk_size))
+    return predict_members(outputs, references, chunk_size=chunk_size)
+
+
+def predict_members(
+    output_of: Callable[[jax.Array], jax.Array], members: jax.Array, *, chunk_size: int | None = None
+) -> Prediction:
+    """Mean and spread of what any members say of one batch of inputs; see `poll_members`.
+
+    Args:
+      output_of: a member -> its outputs, floating `[B, ...]`.
+      members: `[K, ...]`, what tells them apart.
+      chunk_size: members asked at once, all by default.
+    """
+    return Prediction(*_over_references(output_of, members, chunk_size))
 
 
 def classify(

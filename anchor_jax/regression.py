@@ -28,7 +28,7 @@ from flax import struct
 from anchor_jax import checks, pager
 from anchor_jax.anchoring import anchored, sample_mask, sample_references
 from anchor_jax.errors import UserError
-from anchor_jax.inference import Prediction
+from anchor_jax.inference import Prediction, predict_members
 from anchor_jax.inference import predict as predict_with_references
 from anchor_jax.objective import anchored_gaussian_nll, anchored_squared_error
 from anchor_jax.uncertainty import deviation
@@ -318,8 +318,9 @@ def _predict(key: jax.Array, network: Network, x: jax.Array, num: int) -> Regres
             lambda params, inputs: moments(model.apply(params, inputs, train=False)), network.params, rows, references
         )
     elif settings.dropout:
-        asked = _with_dropout(
-            lambda key: moments(model.apply(network.params, rows, train=True, rngs={"dropout": key})), key, num
+        asked = predict_members(
+            lambda key: moments(model.apply(network.params, rows, train=True, rngs={"dropout": key})),
+            jax.random.split(key, num),
         )
     else:
         asked = Prediction(moments(model.apply(network.params, rows, train=False)), None)
@@ -332,13 +333,6 @@ def _predict(key: jax.Array, network: Network, x: jax.Array, num: int) -> Regres
         None if asked.std is None else as_targets(asked.std[..., 0] * targets.std),
         as_targets(jnp.sqrt(asked.mean[..., 1]) * targets.std) if settings.noise else None,
     )
-
-
-def _with_dropout(output, key, num):
-    """Mean and spread of `output(key)` over draws of what is dropped."""
-    outputs = jax.vmap(output)(jax.random.split(key, num))
-    std = deviation(jnp.var(outputs, axis=0, ddof=1)) if num > 1 else None
-    return Prediction(jnp.mean(outputs, axis=0), std)
 
 
 def _model(settings, num_targets):

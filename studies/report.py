@@ -100,7 +100,7 @@ def _can_be_drawn(study: Study, table: Table) -> bool:
 
 
 def _draw(study: Study, table: Table, file: Path) -> None:
-    if study.figure.kind == "severities":
+    if not study.figure.columns:
         curves = dict(_severities(study, table))
         pictures.severity(curves, list(dict.fromkeys(name for by_name in curves.values() for name in by_name)), file)
         return

@@ -115,7 +115,8 @@ class StudyRun:
     def anomalies(self) -> tuple[str, ...]:
         """What eval.py is given as --ood."""
         name = f"tfds:{ANOMALIES[self.config.data.name]}"
-        return (f"near={name}" if self.size == FULL else f"near={name}@{self.size.test_split}",)
+        split = self.size.changes.get("data.test_split")
+        return (f"near={name}@{split}" if split else f"near={name}",)
 
     @property
     def _workdir(self) -> str:

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+from anchor_jax.evaluation import found
+
 STANDARD: dict[str, Any] = {"anchoring.enabled": False}
 ANCHORED: dict[str, Any] = {"anchoring.mask_prob": 0.0}
 MASKED: dict[str, Any] = {"anchoring.mask_prob": 0.25}
@@ -52,7 +54,7 @@ class Ask(NamedTuple):
     @property
     def names(self) -> tuple[str, ...]:
         """Of the suites, as their answers are kept."""
-        return tuple(suite + ("-blt" if self.protocol == "blt" else "") for suite in self.suites)
+        return tuple(found.asked_by(suite, self.protocol) for suite in self.suites)
 
 
 class Column(NamedTuple):
@@ -66,18 +68,15 @@ class Column(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """One picture: a column against a number of each row, or severities, or the rows one below the other."""
+    """One picture: a column a panel, with the rows one below the other; without columns, accuracy against severity."""
 
-    kind: str  # "severities", "curve" or "rows"
     title: str
-    columns: Sequence[str]  # titles; of "curve" and "rows" one panel each
+    columns: Sequence[str] = ()  # titles
 
 
 class Study(NamedTuple):
-    """A question, the runs that answer it, and how the answer is shown."""
+    """The runs that answer a question, and how the answer is shown."""
 
-    title: str
-    question: str
     rows: Sequence[Row]
     asks: Sequence[Ask]
     columns: Sequence[Column]
@@ -89,11 +88,10 @@ class Size(NamedTuple):
 
     name: str
     changes: Mapping[str, Any]
-    test_split: str  # of the run's own data set and of the anomalies
     told: str  # in words
 
 
-FULL = Size("full", {}, "test", "as in the paper: ResNet-18 of width 64, 200 epochs of all 50,000 images")
+FULL = Size("full", {}, "as in the paper: ResNet-18 of width 64, 200 epochs of all 50,000 images")
 REDUCED = Size(
     "reduced",
     {
@@ -107,7 +105,6 @@ REDUCED = Size(
         "checkpoint.every_epochs": 4.0,
         "checkpoint.keep": 1,
     },
-    "test[:2000]",
     "images of 16×16, a ResNet of 3 blocks and width 16, 8 epochs of all 50,000 images, 2,000 test images",
 )
 SIZES = {size.name: size for size in (FULL, REDUCED)}
@@ -117,25 +114,41 @@ ANOMALIES = {"cifar10": "cifar100", "cifar100": "cifar10"}  # what is strange to
 _MEAN = Column("corrupted", "corruptions", 1, "mean19/accuracy")
 _SEVERITIES = tuple(Column(f"severity {s}", "corruptions", 1, f"severity{s}/accuracy") for s in range(1, 6))
 _CLEAN = Column("clean", "clean", 1, "accuracy")
-
+_CLEAN_AND_CORRUPTED = (Ask(("clean",), (1, 10)), Ask(("corruptions",), (1,)))
 
 # of the reference set, by the examples in it, 0 for all: what two hours allow
 _REDUCED_SEEDS = {"anchored": {5_000: 1, 0: 3}, "anchored + masking": {5: 1, 50: 1, 500: 1, 5_000: 1, 0: 3}}
 
 
+def _of_methods(
+    name: str,
+    config: str,
+    figures: Sequence[str],
+    also: Mapping[str, Any] | None = None,
+    methods: Mapping[str, dict[str, Any]] = METHODS,
+    **options: Any,
+) -> list[Row]:
+    """A row for each method, with what else is changed and the paper's figure; the standard one is the baseline."""
+    return [
+        Row(
+            f"{name}, {method}", config, {**changes, **(also or {})}, figure, is_baseline=changes is STANDARD, **options
+        )
+        for (method, changes), figure in zip(methods.items(), figures, strict=True)
+    ]
+
+
 def _main() -> Study:
+    """Is an anchored network, or one with masking, more robust and better calibrated than a standard one?"""
     methods = METHODS | {"anchored + masking, statistics of all batches": MASKED | ALL_STATISTICS}
     paper = {
         "cifar10": ("75.6", "76.4", "80.8", "80.8"),
         "cifar100": ("50.2", "50.70 ± 0.44", "53.49 ± 0.38", "53.49 ± 0.38"),
     }
     return Study(
-        title="Main table",
-        question="Is an anchored network, or one with masking, more robust and better calibrated than a standard one?",
         rows=[
-            Row(f"{data}, {method}", data, changes, figure, reduced_seeds=3, is_baseline=changes is STANDARD)
+            row
             for data, figures in paper.items()
-            for (method, changes), figure in zip(methods.items(), figures, strict=True)
+            for row in _of_methods(data, data, figures, methods=methods, reduced_seeds=3)
         ],
         asks=[Ask(("clean", "ood"), (1, 10)), Ask(("corruptions",), (1,))],
         columns=(
@@ -148,11 +161,12 @@ def _main() -> Study:
             Column("ECE, corrupted", "corruptions", 1, "ece"),
             Column("OOD AUROC, K = 10", "ood", 10, "entropy/auroc"),
         ),
-        figure=Figure("severities", "accuracy as images get worse, one reference", ()),
+        figure=Figure("accuracy as images get worse, one reference"),
     )
 
 
 def _masking() -> Study:
+    """Which masking makes a network robust? (α = 0.25, statistics of unmasked batches, unless said.)"""
     variants = {
         "standard": (STANDARD, 3),
         "no masking": (ANCHORED, 3),
@@ -174,19 +188,18 @@ def _masking() -> Study:
         "uniform, per batch, statistics of all batches": "80.8",
     }
     return Study(
-        title="Which masking",
-        question="Which masking makes a network robust? (α = 0.25, statistics of unmasked batches, unless said.)",
         rows=[
             Row(name, "cifar10", changes, paper.get(name, ""), reduced_seeds=seeds, is_baseline=changes is STANDARD)
             for name, (changes, seeds) in variants.items()
         ],
-        asks=[Ask(("clean",), (1, 10)), Ask(("corruptions",), (1,))],
+        asks=_CLEAN_AND_CORRUPTED,
         columns=(_MEAN, _CLEAN, _SEVERITIES[-1], Column("ECE", "clean", 1, "ece")),
-        figure=Figure("rows", "accuracy, one reference", ("corrupted", "clean")),
+        figure=Figure("accuracy, one reference", ("corrupted", "clean")),
     )
 
 
 def _reference_set() -> Study:
+    """How many references does training need, may they be augmented, and are they drawn with replacement?"""
     sizes = (5, 50, 500, 2_500, 5_000, 0)  # 0: all
     paper = {
         "anchored": ("76.3", "76.4", "76.4", "76.5", "76.5", "76.4"),
@@ -209,20 +222,17 @@ def _reference_set() -> Study:
         for name, of in others.items()
     ]
     return Study(
-        title="Reference set",
-        question="How many references does training need, may they be augmented, and are they drawn with replacement?",
         rows=rows,
         asks=[Ask(("clean",), (1,)), Ask(("corruptions",), (1,))],
         columns=(_MEAN, _CLEAN, _SEVERITIES[-1]),
-        figure=Figure("rows", "accuracy, one reference", ("corrupted", "clean")),
+        figure=Figure("accuracy, one reference", ("corrupted", "clean")),
     )
 
 
 def _protocols() -> Study:
+    """One random reference, K of them, or the one that bilinear transduction picks: accuracy and time?"""
     methods = {"anchored": "50.70 ± 0.43", "anchored + masking": "53.55 ± 0.42"}
     return Study(
-        title="Inference protocol",
-        question="One random reference, K of them, or the one that bilinear transduction picks: accuracy and time?",
         rows=[Row(f"cifar100, {name}", "cifar100", METHODS[name], figure) for name, figure in methods.items()],
         asks=[
             Ask(("corruptions",), (1, 10)),
@@ -242,11 +252,12 @@ def _protocols() -> Study:
             Column("100 references", "protocols", 100, "randomK/seconds_per_1000", "s per 1,000"),
             Column("BLT", "protocols", 100, "blt/seconds_per_1000", "s per 1,000"),
         ),
-        figure=Figure("rows", "accuracy", ("corrupted", "corrupted, K = 10", "corrupted, BLT")),
+        figure=Figure("accuracy", ("corrupted", "corrupted, K = 10", "corrupted, BLT")),
     )
 
 
 def _augmentation() -> Study:
+    """Does masking add to stronger augmentation? (CIFAR-100-C at severity 5)"""
     augmentations = {
         "crop + flip": ("cifar100", ("34.0", "34.4", "38.1")),
         "TrivialAugment": ("cifar100_trivial_augment", ("47.4", "47.9", "51.2")),
@@ -254,52 +265,43 @@ def _augmentation() -> Study:
         "PixMix": ("cifar100_pixmix", ("58.5", "58.4", "59.6")),
     }
     return Study(
-        title="Augmentation",
-        question="Does masking add to stronger augmentation? (CIFAR-100-C at severity 5)",
         rows=[
-            Row(f"{name}, {method}", config, changes, figure, seeds=1, is_baseline=changes is STANDARD)
+            row
             for name, (config, figures) in augmentations.items()
-            for (method, changes), figure in zip(METHODS.items(), figures, strict=True)
+            for row in _of_methods(name, config, figures, seeds=1)
         ],
-        asks=[Ask(("clean",), (1, 10)), Ask(("corruptions",), (1,))],
+        asks=_CLEAN_AND_CORRUPTED,
         columns=(_SEVERITIES[-1], _MEAN, _CLEAN),
-        figure=Figure("rows", "accuracy, one reference", ("severity 5", "clean")),
+        figure=Figure("accuracy, one reference", ("severity 5", "clean")),
     )
 
 
 def _label_noise() -> Study:
+    """What does each method lose where some of the training labels are wrong? (CIFAR-100-C)"""
     paper = {0.0: ("50.2", "50.7", "53.5"), 0.05: ("46.4", "46.5", "50.1"), 0.1: ("43.0", "44.0", "47.1")}
     paper[0.2] = ("38.1", "38.5", "41.8")
     return Study(
-        title="Label noise",
-        question="What does each method lose where some of the training labels are wrong? (CIFAR-100-C)",
         rows=[
-            Row(
-                f"{noise:.0%} wrong, {method}",
-                "cifar100",
-                changes | ({"data.label_noise": noise} if noise else {}),
-                figure,
-                seeds=1,
-                is_baseline=changes is STANDARD,
-            )
+            row
             for noise, figures in paper.items()
-            for (method, changes), figure in zip(METHODS.items(), figures, strict=True)
+            for row in _of_methods(
+                f"{noise:.0%} wrong", "cifar100", figures, {"data.label_noise": noise} if noise else {}, seeds=1
+            )
         ],
-        asks=[Ask(("clean",), (1, 10)), Ask(("corruptions",), (1,))],
+        asks=_CLEAN_AND_CORRUPTED,
         columns=(_MEAN, _SEVERITIES[-1], _CLEAN),
-        figure=Figure("rows", "accuracy, one reference", ("corrupted", "clean")),
+        figure=Figure("accuracy, one reference", ("corrupted", "clean")),
     )
 
 
 def _alternatives() -> Study:
+    """Accuracy, calibration and honesty at equal cost: trainings, then passes an image."""
     thinned = STANDARD | {"model.options.dropout_rate": 0.1}
     held_out = STANDARD | {"data.validation_fraction": 0.1}
     masked = METHODS["anchored + masking"]
     ensemble, augmented, dropout = Pool("ensemble", 5), Pool("augmentation", 10), Pool("dropout", 10)
     row = partial(Row, config="cifar10", seeds=1)
     return Study(
-        title="What a user would pick instead",
-        question="Accuracy, calibration and honesty at equal cost: trainings, then passes an image.",
         rows=[
             row("standard: 1 training, 1 pass", changes=STANDARD, is_baseline=True),
             row("temperature scaling: 1 training, 1 pass", changes=held_out, is_scaled=True),
@@ -323,7 +325,7 @@ def _alternatives() -> Study:
             Column("OOD AUROC", "ood", 1, "entropy/auroc"),
             Column("time", "protocols", 1, "randomK/seconds_per_1000", "s per 1,000"),
         ),
-        figure=Figure("rows", "", ("corrupted", "ECE, corrupted", "OOD AUROC")),
+        figure=Figure("", ("corrupted", "ECE, corrupted", "OOD AUROC")),
     )
 
 

@@ -34,13 +34,10 @@ TINY = Size(
         "training.total_epochs": 0.5,
         "evaluation.saved_references": 10,
     },
-    "test",
     "as small as can be",
 )
 RESULTS = sorted((ROOT / "docs/results/studies").glob("*.json"))
 STUDY = Study(
-    title="A study",
-    question="Does it run?",
     rows=[
         Row("standard", "digits", STANDARD, "1.0", reduced_seeds=2, is_baseline=True),
         Row("masked", "digits", MASKED, "2.0 ± 0.1", reduced_seeds=2),
@@ -50,7 +47,7 @@ STUDY = Study(
     ],
     asks=[Ask(("clean",), (1, 4))],
     columns=(Column("clean", "clean", 1, "accuracy"), Column("NLL", "clean", 1, "nll", "nats")),
-    figure=Figure("rows", "test set", ("clean",)),
+    figure=Figure("test set", ("clean",)),
 )
 
 

@@ -19,7 +19,7 @@ from anchor_jax import checks, processes
 from anchor_jax import config as configuration
 from anchor_jax.errors import UserError
 from anchor_jax.evaluation import found as on_disk
-from anchor_jax.evaluation.found import TRANSDUCED, Found
+from anchor_jax.evaluation.found import Found
 from anchor_jax.evaluation.report import SECTIONS, write_report
 from anchor_jax.evaluation.subject import Finding, Options, Subject
 from anchor_jax.evaluation.suites import SUITES
@@ -93,7 +93,7 @@ def evaluate(
     results = {}
     with _reporting(subject, folder) if is_first else contextlib.nullcontext():
         for suite in dict.fromkeys(suites):
-            name = suite + (TRANSDUCED if options.protocol == "blt" else "")
+            name = on_disk.asked_by(suite, options.protocol)
             findings = ask(subject, suite, num_references, folder, name)
             results[name] = {str(num): finding.metrics for num, finding in findings.items()}
             if is_first:

@@ -23,6 +23,11 @@ EARLIER = "earlier"  # folder of answers to other questions, numbered
 TRANSDUCED = "-blt"  # ends the name of a suite whose references bilinear transduction picked
 
 
+def asked_by(suite: str, protocol: str) -> str:
+    """The name under which the answers of a suite by a protocol are kept."""
+    return suite + (TRANSDUCED if protocol == "blt" else "")
+
+
 def base_suite(suite: str) -> str:
     """The suite, by whatever protocol it was asked."""
     return suite.removesuffix(TRANSDUCED)

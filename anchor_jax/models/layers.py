@@ -88,11 +88,7 @@ class StochasticDepth(nn.Module):
         """`[B, ...]` -> the same, zero where left out and the greater for it where not."""
         if not train or self.rate == 0:
             return branch
-        num_devices = jax.lax.axis_size(self.axis_name) if self.axis_name else 1
-        key = self.make_rng("stochastic_depth")
-        kept = jax.random.bernoulli(key, 1 - self.rate, (len(branch) * num_devices,))
-        kept = own_part(kept, self.axis_name) if self.axis_name else kept
-        return branch * (kept / (1 - self.rate)).astype(branch.dtype).reshape(-1, *[1] * (branch.ndim - 1))
+        return _thinned(self.make_rng("stochastic_depth"), branch, [1] * (branch.ndim - 1), self.rate, self.axis_name)
 
 
 class ChannelDropout(nn.Module):
@@ -114,11 +110,16 @@ class ChannelDropout(nn.Module):
         """`[B, ..., C]` -> the same, zero where left out and the greater for it where not."""
         if self.rate == 0 or not self.has_rng("dropout"):
             return x
-        num_devices = jax.lax.axis_size(self.axis_name) if self.axis_name else 1
-        shape = len(x) * num_devices, x.shape[-1]
-        kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.rate, shape)
-        kept = own_part(kept, self.axis_name) if self.axis_name else kept
-        return x * jnp.expand_dims(kept / (1 - self.rate), range(1, x.ndim - 1)).astype(x.dtype)
+        each = (*[1] * (x.ndim - 2), x.shape[-1])
+        return _thinned(self.make_rng("dropout"), x, each, self.rate, self.axis_name)
+
+
+def _thinned(key, x, each, rate, axis_name):
+    """`x` with parts of each example left out by chance; `each` is the shape of one example's draws."""
+    num_devices = jax.lax.axis_size(axis_name) if axis_name else 1
+    kept = jax.random.bernoulli(key, 1 - rate, (len(x) * num_devices, *each))
+    kept = own_part(kept, axis_name) if axis_name else kept
+    return x * (kept / (1 - rate)).astype(x.dtype)
 
 
 class FeedForward(nn.Module):

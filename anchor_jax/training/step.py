@@ -288,7 +288,8 @@ def _draw_references(key, batch_size, bank_size, config):
         within = sample_references(key, jnp.arange(group_size), batch_size)
     else:
         keys = jax.random.split(key, batch_size // group_size)
-        within = jax.vmap(lambda key: jax.random.permutation(key, group_size))(keys).ravel()
+        permuted = partial(sample_references, bank=jnp.arange(group_size), num=group_size, replace=False)
+        within = jax.vmap(permuted)(keys).ravel()
     return jnp.arange(batch_size) // group_size * group_size + within
 
 
