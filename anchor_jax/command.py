@@ -69,7 +69,7 @@ def run(main: Callable[..., object], *, arguments: bool = False, distributed: bo
             processes.finish()
             sys.exit(stopped.status)
         except KeyboardInterrupt:
-            _exit(Stopped.status_of(signal.SIGINT), "interrupted")
+            _interrupted()
         except OSError as error:
             if error.errno not in _OF_STORAGE:
                 raise
@@ -207,6 +207,8 @@ def _parse(argv):
         if in_config_file := _error_in_config_file(error):
             _cannot_load(in_config_file)
         _exit(WRONG_COMMAND_LINE, f"{error}; see --help")
+    except KeyboardInterrupt:
+        _interrupted()
     except (Exception, SystemExit) as error:  # the config file is code, which may end in any way
         if any(re.match("--?help", argument) for argument in argv[1:]):
             raise
@@ -228,6 +230,10 @@ def _out_of_memory(error: Exception) -> str:
         f"out of memory ({(str(error).splitlines() or ['none left'])[0]}); take a smaller batch or model, more "
         "config.training.accumulation_steps, or for large sets config.data.streaming"
     )
+
+
+def _interrupted():
+    _exit(Stopped.status_of(signal.SIGINT), "interrupted")
 
 
 def _cannot_load(error):

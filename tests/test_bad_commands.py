@@ -174,6 +174,12 @@ def test_config_file_that_cannot_be_loaded(case, tmp_path):
     assert done.stderr.strip().endswith(_MEND)
 
 
+def test_config_file_that_is_interrupted(tmp_path):
+    (tmp_path / "config.py").write_text("def get_config():\n    raise KeyboardInterrupt\n")
+    done = training(tmp_path, config=tmp_path / "config.py")
+    assert (done.returncode, done.stderr) == (130, "error: interrupted\n")
+
+
 def test_config_file_that_is_none(tmp_path):
     (tmp_path / "folder.py").mkdir()
     (tmp_path / "loop.py").symlink_to("loop.py")
