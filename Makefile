@@ -34,6 +34,8 @@ bench: $(VENV)/.installed-bench  ## time everything beside PyTorch; OFFICIAL=a c
 	$(RUN) benchmarks/augmentation.py --json $(BENCHMARKS)/augmentation.json
 	$(RUN) benchmarks/corruptions.py --json $(BENCHMARKS)/corruptions.json
 	$(RUN) benchmarks/regression.py --json $(BENCHMARKS)/regression.json
+	$(RUN) benchmarks/risk.py --json $(BENCHMARKS)/risk.json
+	$(RUN) benchmarks/optimisation.py --json $(BENCHMARKS)/optimisation.json
 
 docs: $(VENV)/.installed-docs  ## the pages as a site, in site/; a warning is an error
 	$(VENV)/bin/sphinx-build --fail-on-warning --keep-going --quiet docs site

@@ -1,29 +1,34 @@
 """docs/regression.md: its blocks run as they stand, and its numbers are those of the result files."""
 
 import json
-import re
 
 import numpy as np
-from commands import ROOT
+import pages
+import pytest
 from test_benchmarks_speed import benchmark, metrics_of, numbers_of
 
-PAGE = (ROOT / "docs" / "regression.md").read_text()
+PAGE = (pages.DOCS / "regression.md").read_text()
 
 
-def medians(file):
-    """case -> implementation -> metric -> median."""
-    table = {}
-    for result in json.loads((ROOT / "docs" / "results" / file).read_text())["results"]:
-        table.setdefault(result["case"], {}).setdefault(result["implementation"], {})[result["metric"]] = result[
-            "median"
-        ]
-    return table
+def rows_of(file, cells_of):
+    """A line of a table for each case and implementation; `cells_of` takes their results by metric."""
+    results_of = {}
+    for result in json.loads((pages.DOCS / "results" / file).read_text())["results"]:
+        results_of.setdefault((result["case"], result["implementation"]), {})[result["metric"]] = result
+    return [f"| {' | '.join([*key, *cells_of(results)])} |" for key, results in results_of.items()]
+
+
+def medians(*metrics):
+    return lambda results: [f"{results[metric]['median']:.3f}" if metric in results else "–" for metric in metrics]
+
+
+def regrets(results):
+    is_near = np.array(results["regret"]["samples"]) < 0.02
+    return [*medians("regret_halfway", "regret")(results), str(is_near.sum())]
 
 
 def test_its_blocks_run_and_what_they_make_makes_sense():
-    names = {}
-    for block in re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL):
-        exec(compile(block, "docs/regression.md", "exec"), names)
+    names = pages.run(PAGE, "regression.md")
     spread_of_targets = np.std(names["y_test"])
     assert names["metrics"].rmse(names["answer"].mean, names["y_test"]) < 0.85 * spread_of_targets
     assert names["metrics"].rmse(names["ensemble"].mean, names["y_test"]) < 0.85 * spread_of_targets
@@ -31,14 +36,21 @@ def test_its_blocks_run_and_what_they_make_makes_sense():
     assert np.all(names["improvement"] >= 0)
 
 
-def test_its_table_is_that_of_the_file():
-    metrics = ("rmse", "nll", "coverage_90", "coverage_error")
-    rows = [
-        f"| {case} | {implementation} | " + " | ".join(f"{numbers[metric]:.3f}" for metric in metrics) + " |"
-        for case, methods in medians("regression_cpu.json").items()
-        for implementation, numbers in methods.items()
-    ]
-    assert len(rows) == 24
+@pytest.mark.parametrize(
+    ("file", "cells_of", "num_rows"),
+    [
+        ("regression_cpu.json", medians("rmse", "nll", "coverage_90", "coverage_error"), 24),
+        (
+            "risk_cpu.json",
+            medians("false_negatives", "false_positives", "confusion_low", "confusion_high", "auroc"),
+            12,
+        ),
+        ("optimisation_cpu.json", regrets, 6),
+    ],
+)
+def test_its_tables_are_those_of_the_files(file, cells_of, num_rows):
+    rows = rows_of(file, cells_of)
+    assert len(rows) == num_rows
     for row in rows:
         assert row in PAGE
 
@@ -54,3 +66,22 @@ def test_the_benchmark_of_regression_runs_and_trains_at_equal_cost(tmp_path):
     anchored, ensemble = content["environment"]["costs"].values()
     for cost in ("training_passes", "inference_passes"):
         assert anchored[cost] == ensemble[cost]
+
+
+def test_the_benchmark_of_risk_runs_and_knows_three_ways(tmp_path):
+    file = tmp_path / "risk.json"
+    content = numbers_of(benchmark("risk", "--seeds=1", "--steps=200", "--json", file), file)
+    asked = {(way, metric) for way in ("spread", "score-1", "score-2") for metric in ("false_negatives", "auroc")}
+    assert asked <= metrics_of(content)
+    assert all(result["samples"][0] <= 1 for result in content["results"] if not result["metric"].startswith("conf"))
+
+
+def test_the_benchmark_of_optimisation_runs_and_gets_no_worse_with_steps(tmp_path):
+    file = tmp_path / "optimisation.json"
+    flags = "--seeds=1", "--steps=2", "--candidates=50"
+    content = numbers_of(benchmark("optimisation", *flags, "--json", file), file)
+    regrets = {(each["case"], each["implementation"], each["metric"]): each["median"] for each in content["results"]}
+    assert len(regrets) == 2 * 3 * 2
+    for (case, implementation, metric), regret in regrets.items():
+        if metric == "regret":
+            assert regret <= regrets[case, implementation, "regret_halfway"]
