@@ -16,8 +16,9 @@ import anchor_jax as aj
 from anchor_jax import config
 
 DOCS = pages.DOCS
-OF_FRAMEWORKS = DOCS / "frameworks.md"  # run and tested section by section, see test_frameworks.py
-WITH_PYTHON = [page for page in pages.PAGES if pages.python_blocks(page) and page != OF_FRAMEWORKS]
+# whose blocks have tests of their own: below, in test_frameworks.py and in test_regression_page.py
+TESTED_APART = {DOCS / f"{name}.md" for name in ("finetuning", "data", "frameworks", "regression")}
+WITH_PYTHON = [page for page in pages.PAGES if pages.python_blocks(page) and page not in TESTED_APART]
 SCRIPTS = [
     *(
         file
