@@ -55,7 +55,10 @@ def test_the_wheel_has_the_package_and_nothing_else(wheel):
 
 def test_the_wheel_tells_what_it_is(wheel):
     with zipfile.ZipFile(wheel) as archive:
-        metadata = Parser().parsestr(archive.read(f"anchor_jax-{PROJECT['version']}.dist-info/METADATA").decode())
+        about = f"anchor_jax-{PROJECT['version']}.dist-info"
+        metadata = Parser().parsestr(archive.read(f"{about}/METADATA").decode())
+        assert archive.read(f"{about}/licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
+    assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Name"] == "anchor-jax"
     assert metadata["Requires-Python"] == ">=3.11"
     assert set(metadata.get_all("Provides-Extra")) == PROJECT["optional-dependencies"].keys()
