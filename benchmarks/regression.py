@@ -8,8 +8,9 @@ batch, in inference how often each input is asked. Against 1,000 steps and 5 pas
 dropped) stand two ensembles of 5: "ensemble-equal-training" has 200 steps for each member, and costs the same in both
 ways; "ensemble-equal-inference" has 1,000 for each, five times the training. "single" is a plain network, asked once.
 
-Every method has its weight decay of the same few for each case, by the NLL on a fifth of the training examples, the
-mean over seeds; it is then trained on all of them. A seed is that of a split of the data, or of the data themselves.
+Every method has, for each case, its own weight decay out of the same five, by the NLL on a fifth of the training
+examples, the mean over seeds; it is then trained on all of them. A seed is that of a split of the data, or of the data
+themselves.
 
 Cases have 300 examples of 10 features to train on, and 142 to test: "diabetes" (Efron et al. 2004), "friedman1"
 (Friedman 1991, noise 1), and "friedman1-beyond", which is trained where the fourth feature is below 0.7, and tested
@@ -137,7 +138,7 @@ def rows_of(case: str) -> slice:
 
 
 def weight_decays(method: Method, examples: Examples) -> dict[str, float]:
-    """For each case the weight decay that serves the method best, judged without the test examples."""
+    """For each case the weight decay that serves the method best, judged without the test examples of its seed."""
     num = NUM_TRAIN * 4 // 5
     parts = Examples(examples.x[:, :num], examples.y[:, :num], examples.x[:, num:], examples.y[:, num:])
     predictions = {decay: prediction(changed(method, decay), parts) for decay in WEIGHT_DECAYS}

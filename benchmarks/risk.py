@@ -4,17 +4,20 @@
 
 A network is trained on 32 inputs of two pieces of a line, and asked over more than they span, at 200 points. Regimes
 are those of three ways: "spread" knows uncertainty alone (ID up to its limit, HIGH above), "score-1" and "score-2" are
-`anchor_jax.pager` with the spread over references and one score of reverse anchoring. Limits are the 95 % quantiles of
+`anchor_jax.pager` with one score of reverse anchoring, which alone decides what is trusted, and the spread, which
+divides both sides once more. Limits are the 95 % quantiles of
 the training inputs. Measured is what `pager.regime_errors` gives; and "auroc", how well the largest fifth of the true
-errors is told from the others by one number: the spread, Score 1 or Score 2. A confusion is absent where a regime is
-empty, as are both of the spread, which knows two regimes. A seed is that of inputs and network.
+errors is told from the others by one number: the spread, Score 1 or Score 2. What asks for a regime that is empty is
+absent, as are both confusions of the spread, which knows two regimes. A seed is that of inputs and network.
 
-The functions are those of one input in PAGER and Δ-UQ; the pieces that are seen are chosen here.
+The functions are those of one input in PAGER and Δ-UQ; the pieces of the sine are those of Δ-UQ, the others are chosen
+here.
 """
 
 from collections.abc import Callable
 from typing import NamedTuple
 
+import functions
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,12 +60,8 @@ PROBLEMS = {
         lambda x: x**2 - jnp.where((x >= 2.25) & (x <= 3.01), 20, 0), ((0.5, 2.2), (3.05, 4.5)), (0, 5)
     ),
     "sine": Problem(lambda x: jnp.sin(2 * jnp.pi * x), ((0, 0.5), (1.5, 2)), (-0.5, 2.5)),
-    "ackley": Problem(
-        lambda x: 20 * jnp.exp(-0.2 * jnp.abs(x)) + jnp.exp(jnp.cos(2 * jnp.pi * x)) - 20 - jnp.e,
-        ((-3, -1), (0, 2)),
-        (-5, 5),
-    ),
-    "multi-optima": Problem(lambda x: jnp.sin(x) * jnp.cos(5 * x) * jnp.cos(22 * x), ((-0.5, 0), (0.7, 1.2)), (-1, 2)),
+    "ackley": Problem(lambda x: functions.ackley(x[:, None]), ((-3, -1), (0, 2)), (-5, 5)),
+    "multi-optima": Problem(lambda x: functions.multi_optima(x[:, None]), ((-0.5, 0), (0.7, 1.2)), (-1, 2)),
 }
 
 

@@ -32,8 +32,8 @@ def test_its_blocks_run_and_what_they_make_makes_sense():
     spread_of_targets = np.std(names["y_test"])
     assert names["metrics"].rmse(names["answer"].mean, names["y_test"]) < 0.85 * spread_of_targets
     assert names["metrics"].rmse(names["ensemble"].mean, names["y_test"]) < 0.85 * spread_of_targets
-    assert set(np.unique(names["regimes"])) <= {0, 1, 2, 3}
-    assert np.all(names["improvement"] >= 0)
+    assert np.mean(names["regimes"] == names["aj"].pager.Regime.ID) > 0.5
+    assert names["improvement"].max() > 0
 
 
 @pytest.mark.parametrize(
@@ -51,8 +51,10 @@ def test_its_blocks_run_and_what_they_make_makes_sense():
 def test_its_tables_are_those_of_the_files(file, cells_of, num_rows):
     rows = rows_of(file, cells_of)
     assert len(rows) == num_rows
-    for row in rows:
-        assert row in PAGE
+    of_that_width = [
+        line for line in PAGE.splitlines() if line.startswith("| ") and line.count("|") == rows[0].count("|")
+    ]
+    assert of_that_width[2:] == rows  # below its head
 
 
 def test_the_benchmark_of_regression_runs_and_trains_at_equal_cost(tmp_path):
@@ -68,20 +70,25 @@ def test_the_benchmark_of_regression_runs_and_trains_at_equal_cost(tmp_path):
         assert anchored[cost] == ensemble[cost]
 
 
-def test_the_benchmark_of_risk_runs_and_knows_three_ways(tmp_path):
+def test_the_benchmark_of_risk_tells_large_errors_from_small_ones(tmp_path):
     file = tmp_path / "risk.json"
-    content = numbers_of(benchmark("risk", "--seeds=1", "--steps=200", "--json", file), file)
+    content = numbers_of(benchmark("risk", "--seeds=1", "--steps=500", "--json", file), file)
     asked = {(way, metric) for way in ("spread", "score-1", "score-2") for metric in ("false_negatives", "auroc")}
     assert asked <= metrics_of(content)
-    assert all(result["samples"][0] <= 1 for result in content["results"] if not result["metric"].startswith("conf"))
+    areas = {
+        (each["case"], each["implementation"]): each["median"]
+        for each in content["results"]
+        if each["metric"] == "auroc"
+    }
+    assert areas["square-with-pit", "spread"] > 0.8
+    assert areas["square-with-pit", "score-1"] > 0.8
 
 
-def test_the_benchmark_of_optimisation_runs_and_gets_no_worse_with_steps(tmp_path):
+def test_the_benchmark_of_optimisation_searches_better_than_chance(tmp_path):
     file = tmp_path / "optimisation.json"
-    flags = "--seeds=1", "--steps=2", "--candidates=50"
+    flags = "--seeds=2", "--steps=10", "--candidates=300"
     content = numbers_of(benchmark("optimisation", *flags, "--json", file), file)
     regrets = {(each["case"], each["implementation"], each["metric"]): each["median"] for each in content["results"]}
     assert len(regrets) == 2 * 3 * 2
-    for (case, implementation, metric), regret in regrets.items():
-        if metric == "regret":
-            assert regret <= regrets[case, implementation, "regret_halfway"]
+    for implementation in ("anchored", "gaussian-process"):
+        assert regrets["ackley", implementation, "regret"] < 0.7 * regrets["ackley", "random", "regret"]

@@ -1,0 +1,15 @@
+"""Functions of Δ-UQ and PAGER with many maxima, as in Δ-UQ's released code (`lib/functions.py`)."""
+
+import jax
+import jax.numpy as jnp
+
+
+def multi_optima(x: jax.Array) -> jax.Array:
+    """The product sin x · cos 5x · cos 22x, of [B, 1]: [B]."""
+    return (jnp.sin(x) * jnp.cos(5 * x) * jnp.cos(22 * x))[:, 0]
+
+
+def ackley(x: jax.Array) -> jax.Array:
+    """Ackley's function, turned around: of [B, C], 0 at the origin and less elsewhere."""
+    away, waves = jnp.sqrt(jnp.mean(x**2, axis=1)), jnp.mean(jnp.cos(2 * jnp.pi * x), axis=1)
+    return 20 * jnp.exp(-0.2 * away) + jnp.exp(waves) - 20 - jnp.e
