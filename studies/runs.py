@@ -116,7 +116,8 @@ class StudyRun:
         """What eval.py is given as --ood."""
         name = f"tfds:{ANOMALIES[self.config.data.name]}"
         split = self.size.changes.get("data.test_split")
-        return (f"near={name}@{split}" if split else f"near={name}",)
+        near = f"near={name}@{split}" if split else f"near={name}"
+        return near, "far=photographs"
 
     @property
     def _workdir(self) -> str:

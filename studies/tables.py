@@ -109,7 +109,7 @@ REDUCED = Size(
 )
 SIZES = {size.name: size for size in (FULL, REDUCED)}
 
-ANOMALIES = {"cifar10": "cifar100", "cifar100": "cifar10"}  # what is strange to a network trained on the other
+ANOMALIES = {"cifar10": "cifar100", "cifar100": "cifar10"}  # near, yet strange to a network trained on the other
 
 _MEAN = Column("corrupted", "corruptions", 1, "mean19/accuracy")
 _SEVERITIES = tuple(Column(f"severity {s}", "corruptions", 1, f"severity{s}/accuracy") for s in range(1, 6))
@@ -150,7 +150,7 @@ def _main() -> Study:
             for data, figures in paper.items()
             for row in _of_methods(data, data, figures, methods=methods, reduced_seeds=3)
         ],
-        asks=[Ask(("clean", "ood"), (1, 10)), Ask(("corruptions",), (1,))],
+        asks=[Ask(("clean",), (1, 10)), Ask(("ood",), (1, 10)), Ask(("corruptions",), (1,))],
         columns=(
             _MEAN,
             _CLEAN,
@@ -159,7 +159,8 @@ def _main() -> Study:
             Column("ECE, K = 10", "clean", 10, "ece"),
             Column("smoothed ECE, K = 10", "clean", 10, "smooth_ece"),
             Column("ECE, corrupted", "corruptions", 1, "ece"),
-            Column("OOD AUROC, K = 10", "ood", 10, "entropy/auroc"),
+            Column("near OOD AUROC, K = 10", "ood", 10, "near/entropy/auroc"),
+            Column("far OOD AUROC, K = 10", "ood", 10, "far/entropy/auroc"),
         ),
         figure=Figure("accuracy as images get worse, one reference"),
     )
@@ -322,10 +323,11 @@ def _alternatives() -> Study:
             _CLEAN,
             Column("ECE", "clean", 1, "ece"),
             Column("ECE, corrupted", "corruptions", 1, "ece"),
-            Column("OOD AUROC", "ood", 1, "entropy/auroc"),
+            Column("near OOD AUROC", "ood", 1, "near/entropy/auroc"),
+            Column("far OOD AUROC", "ood", 1, "far/entropy/auroc"),
             Column("time", "protocols", 1, "randomK/seconds_per_1000", "s per 1,000"),
         ),
-        figure=Figure("", ("corrupted", "ECE, corrupted", "OOD AUROC")),
+        figure=Figure("", ("corrupted", "ECE, corrupted", "near OOD AUROC")),
     )
 
 

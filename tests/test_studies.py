@@ -99,6 +99,14 @@ def test_the_methods_differ_in_what_the_paper_says(tmp_path):
         assert not enabled or masking == (prob, "batch", "uniform")
 
 
+def test_anomalies_are_the_other_cifar_and_photographs(tmp_path):
+    def anomalies(data, size):
+        return StudyRun(Row("", data, STANDARD), 0, SIZES[size], tmp_path).anomalies
+
+    assert anomalies("cifar10", "full") == ("near=tfds:cifar100", "far=photographs")
+    assert anomalies("cifar100", "reduced") == ("near=tfds:cifar10@test[:2000]", "far=photographs")
+
+
 # from nothing to a table
 
 
