@@ -105,7 +105,7 @@ def _draw(study: Study, table: Table, file: Path) -> None:
         pictures.severity(curves, list(dict.fromkeys(name for by_name in curves.values() for name in by_name)), file)
         return
     panels = {
-        Panel(": ".join(filter(None, (title, study.figure.title))), is_fraction=True): _summaries(study, table, title)
+        Panel("\n".join(filter(None, (title, study.figure.title))), is_fraction=True): _summaries(study, table, title)
         for title in study.figure.columns
     }
     pictures.values(panels, list(dict.fromkeys(name for found in panels.values() for name in found)), file)
