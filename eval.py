@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from anchor_jax import command
+from anchor_jax.cli import app
 from anchor_jax.evaluation import PROTOCOLS, SUITES, Options, evaluate
 
 DEFAULT = Options()
@@ -42,8 +42,8 @@ SEED = flags.DEFINE_integer("seed", DEFAULT.seed, "Of generated corruptions, BLT
 
 def main() -> None:
     """Flags to values, then one call."""
-    step = command.step("checkpoint", CHECKPOINT.value)
-    num_references = tuple(command.integer("num_references", number) for number in NUM_REFERENCES.value)
+    step = app.step("checkpoint", CHECKPOINT.value)
+    num_references = tuple(app.integer("num_references", number) for number in NUM_REFERENCES.value)
     options = Options(
         corruptions=tuple(CORRUPTIONS.value),
         shift=tuple(SHIFT.value),
@@ -56,7 +56,7 @@ def main() -> None:
         seed=SEED.value,
     )
     evaluate(
-        command.path("workdir", WORKDIR.value),
+        app.path("workdir", WORKDIR.value),
         tuple(SUITES_ASKED.value),
         num_references,
         step,
@@ -68,4 +68,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, distributed=True)
+    app.run(main, distributed=True)

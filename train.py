@@ -2,10 +2,10 @@
 
 from absl import flags
 
-from anchor_jax import command
+from anchor_jax.cli import app
 from anchor_jax.training.loop import train
 
-CONFIG = command.define_config("An experiment of configs/; --config.KEY=VALUE changes a key.")
+CONFIG = app.define_config("An experiment of configs/; --config.KEY=VALUE changes a key.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; a run that is there goes on.", required=True)
 PROFILE = flags.DEFINE_bool("profile", False, "Trace some steps into WORKDIR/profile, for TensorBoard or Perfetto.")
 ACCEPT_CHANGES = flags.DEFINE_list(
@@ -17,12 +17,12 @@ def main() -> None:
     """Flags to values, then one call."""
     accept_changes = tuple(ACCEPT_CHANGES.value)
     train(
-        command.loaded(CONFIG),
-        command.path("workdir", WORKDIR.value),
+        app.loaded(CONFIG),
+        app.path("workdir", WORKDIR.value),
         profile=PROFILE.value,
         accept_changes=accept_changes,
     )
 
 
 if __name__ == "__main__":
-    command.run(main, distributed=True)
+    app.run(main, distributed=True)

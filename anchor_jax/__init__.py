@@ -5,11 +5,13 @@ import importlib
 import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
-from anchor_jax import anchoring, inference, metrics, objective, parallel, uncertainty
-from anchor_jax.acquisition import expected_improvement
-from anchor_jax.anchoring import anchor, anchored, anchored_kernel, sample_mask, sample_references
-from anchor_jax.errors import UserError
-from anchor_jax.inference import (
+from anchor_jax import _aliases, metrics
+from anchor_jax.contrib.bayesopt import expected_improvement
+from anchor_jax.core import anchoring, inference, uncertainty
+from anchor_jax.core import losses as objective
+from anchor_jax.core.anchoring import anchor, anchored, anchored_kernel, sample_mask, sample_references
+from anchor_jax.core.errors import UserError
+from anchor_jax.core.inference import (
     Classification,
     EncodedReferences,
     Prediction,
@@ -19,13 +21,15 @@ from anchor_jax.inference import (
     predict,
     transductive_references,
 )
-from anchor_jax.objective import anchored_cross_entropy, anchored_gaussian_nll, anchored_squared_error
+from anchor_jax.core.losses import anchored_cross_entropy, anchored_gaussian_nll, anchored_squared_error
+from anchor_jax.runtime import mesh as parallel
 
 if TYPE_CHECKING:
-    from anchor_jax import data, evaluation, models, pager, regression, training
-    from anchor_jax.exported import ExportedClassifier, load_exported
-    from anchor_jax.predictor import Predictor
-    from anchor_jax.training.prediction import load_predictor
+    from anchor_jax import data, evaluation, models, training
+    from anchor_jax.contrib import pager, regression
+    from anchor_jax.export.format import ExportedClassifier, load_exported
+    from anchor_jax.runs.load import load_predictor
+    from anchor_jax.runs.predictor import Predictor
 
     __version__: str
 
@@ -66,22 +70,31 @@ __all__ = [
     "uncertainty",
 ]
 
-# The rooms that need more than JAX are opened on first use: `import anchor_jax` stays light.
-_ROOMS = ("data", "evaluation", "models", "pager", "regression", "training")
-_FROM_ROOMS = {
-    "ExportedClassifier": "anchor_jax.exported",
-    "load_exported": "anchor_jax.exported",
-    "Predictor": "anchor_jax.predictor",
-    "load_predictor": "anchor_jax.training.prediction",
+# What needs more than JAX is imported on first use, so that `import anchor_jax` stays light.
+_LAZY_MODULES = {
+    "data": "anchor_jax.data",
+    "evaluation": "anchor_jax.evaluation",
+    "models": "anchor_jax.models",
+    "pager": "anchor_jax.contrib.pager",
+    "regression": "anchor_jax.contrib.regression",
+    "training": "anchor_jax.training",
 }
+_LAZY_OBJECTS = {
+    "ExportedClassifier": "anchor_jax.export.format",
+    "load_exported": "anchor_jax.export.format",
+    "Predictor": "anchor_jax.runs.predictor",
+    "load_predictor": "anchor_jax.runs.load",
+}
+
+_aliases.install()
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        return importlib.import_module(f"anchor_jax.{name}")
-    if name in _FROM_ROOMS:
-        return getattr(importlib.import_module(_FROM_ROOMS[name]), name)
-    if name == "__version__":  # pyproject.toml has it
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # a checkout that is not installed has none
+    if name in _LAZY_MODULES:
+        return importlib.import_module(_LAZY_MODULES[name])
+    if name in _LAZY_OBJECTS:
+        return getattr(importlib.import_module(_LAZY_OBJECTS[name]), name)
+    if name == "__version__":  # declared in pyproject.toml
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # a checkout that is not installed
             return importlib.metadata.version("anchor-jax")
     raise AttributeError(f"module 'anchor_jax' has no attribute '{name}'")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ml_collections import ConfigDict
 
-from anchor_jax.errors import UserError
+from anchor_jax.core.errors import UserError
 
 if TYPE_CHECKING:
     Config: TypeAlias = Any  # a type checker cannot know the keys of a ConfigDict

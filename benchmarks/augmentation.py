@@ -19,9 +19,10 @@ from absl import flags
 from measuring import Result, interleaved, report
 from PIL import Image
 
-from anchor_jax import command, config
+from anchor_jax import config
+from anchor_jax.cli import app
+from anchor_jax.core.errors import unknown
 from anchor_jax.data import augmented, mixing_pictures
-from anchor_jax.errors import unknown
 
 OURS = "anchor_jax"
 CASES = {
@@ -99,4 +100,4 @@ def made_images(num: int, size: int) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    app.run(main)

@@ -42,11 +42,11 @@ from imagemagick import CONVERT
 from measuring import Result, environment, interleaved, report
 from PIL import Image
 
-from anchor_jax import command
+from anchor_jax.cli import app
+from anchor_jax.core.errors import UserError
 from anchor_jax.data import load, photographs
 from anchor_jax.data.corruptions import CORRUPTIONS_15, CORRUPTIONS_19, corrupt
-from anchor_jax.errors import UserError
-from anchor_jax.files import replacing
+from anchor_jax.runtime.atomic_files import replacing
 
 OURS = "anchor_jax"
 FILES = {32: "ImageNet-C/create_c/make_cifar_c.py", 224: "ImageNet-C/imagenet_c/imagenet_c/corruptions.py"}
@@ -245,4 +245,4 @@ class MotionImage:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    app.run(main)

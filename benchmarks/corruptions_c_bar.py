@@ -32,10 +32,10 @@ from absl import flags
 from measuring import environment
 from sklearn.datasets import load_sample_images
 
-from anchor_jax import command
+from anchor_jax.cli import app
+from anchor_jax.core.errors import UserError
 from anchor_jax.data.corruptions import c_bar
-from anchor_jax.errors import UserError
-from anchor_jax.files import replacing
+from anchor_jax.runtime.atomic_files import replacing
 
 PACKAGES = ("scipy", "scikit-image", "scikit-learn")
 
@@ -244,4 +244,4 @@ ARGUMENTS: Mapping[str, Callable[[Mapping[str, Any], int], tuple]] = {
 
 
 if __name__ == "__main__":
-    command.run(main)
+    app.run(main)

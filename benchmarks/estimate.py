@@ -27,12 +27,14 @@ import jax.numpy as jnp
 from absl import flags
 from measuring import Result, forward_flop, report
 
-from anchor_jax import command, models
+from anchor_jax import models
+from anchor_jax.cli import app
 from anchor_jax.config import Config
-from anchor_jax.errors import unknown
+from anchor_jax.core.errors import unknown
+from anchor_jax.core.losses import anchored_cross_entropy
 from anchor_jax.models.layers import Classifier
-from anchor_jax.objective import anchored_cross_entropy
-from anchor_jax.training import optimizer, state
+from anchor_jax.runs import state
+from anchor_jax.training import optimizer
 
 NUM_IMAGES, NUM_CLASSES = 1_281_167, 1_000  # of ImageNet-1K's training set
 ROOT = Path(__file__).parents[1]
@@ -130,4 +132,4 @@ def size_of(tree: Any) -> int:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    app.run(main)

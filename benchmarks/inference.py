@@ -31,12 +31,15 @@ from flax import linen as nn
 from measuring import Result, installed_pytorch, interleaved, peak_host_memory, report
 
 import anchor_jax as aj
-from anchor_jax import backends, command, models, parallel
+from anchor_jax import models
+from anchor_jax.cli import app
 from anchor_jax.config import Config
+from anchor_jax.core.errors import UserError
 from anchor_jax.data import normalize
-from anchor_jax.errors import UserError
-from anchor_jax.predictor import compile_network
-from anchor_jax.training import state
+from anchor_jax.runs import state
+from anchor_jax.runs.predictor import compile_network
+from anchor_jax.runtime import backends
+from anchor_jax.runtime import mesh as mesh_lib
 
 OURS, RELEASED = "anchor_jax", ("released-nchw", "released-channels-last")
 
@@ -82,7 +85,7 @@ def main() -> None:
 
 def positive(flag: str, value: str) -> int:
     """The whole number of a flag, at least 1."""
-    number = command.integer(flag, value)
+    number = app.integer(flag, value)
     if number < 1:
         raise UserError(f"--{flag} must be at least 1; got {number}")
     return number
@@ -149,7 +152,7 @@ def own_prediction(config: Config, width: int, images: np.ndarray, references: n
     """Prediction as `anchor_jax.Predictor` does it with full batches, on one device."""
     model, variables = network(width)
     compiled = compile_network(
-        model, normalization_of(config), parallel.mesh(1), anchored=True, inputs_at_once=len(images)
+        model, normalization_of(config), mesh_lib.mesh(1), anchored=True, inputs_at_once=len(images)
     )
 
     def predict(num_batches):
@@ -214,4 +217,4 @@ def network(width: int) -> tuple[nn.Module, Any]:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    app.run(main)

@@ -31,9 +31,10 @@ from measuring import PAUSE, Result, interleaved, report
 from PIL import Image
 from prepared import write_tfds
 
-from anchor_jax import command, config
+from anchor_jax import config
+from anchor_jax.cli import app
+from anchor_jax.core.errors import UserError
 from anchor_jax.data import Dataset, Normalization, augmented, load, normalize, open_feed
-from anchor_jax.errors import UserError
 
 NAME = "made"  # of the tfds set
 CLASSES = ("even", "odd")
@@ -234,4 +235,4 @@ def _encoded(rng: np.random.Generator, kind: str, size: int) -> bytes:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    app.run(main)

@@ -22,7 +22,7 @@ from flax import linen as nn
 from rich.console import Console
 from rich.table import Table
 
-from anchor_jax.files import replacing
+from anchor_jax.runtime.atomic_files import replacing
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "pillow", "torch", "torchvision", "timm", "transformers")
 

@@ -41,14 +41,19 @@ from measuring import (
 )
 
 import anchor_jax as aj
-from anchor_jax import backends, command, models, parallel
+from anchor_jax import models
+from anchor_jax.cli import app
 from anchor_jax.config import Config
+from anchor_jax.core.errors import unknown
 from anchor_jax.data import normalize
-from anchor_jax.errors import unknown
 from anchor_jax.models.layers import Classifier
-from anchor_jax.parallel import SAME
-from anchor_jax.training import optimizer, state
-from anchor_jax.training.step import Totals, TrainData, from_memory, make_train_step
+from anchor_jax.runs import state
+from anchor_jax.runs.state import Totals
+from anchor_jax.runtime import backends
+from anchor_jax.runtime import mesh as mesh_lib
+from anchor_jax.runtime.mesh import SAME
+from anchor_jax.training import optimizer
+from anchor_jax.training.step import TrainData, from_memory, make_train_step
 
 OURS, EAGER, COMPILED = "anchor_jax", "pytorch-eager", "pytorch-compiled"
 NAMES = [name for name in models.MODELS if name != "mlp"]
@@ -200,16 +205,16 @@ def built(case: str, builders: Builders) -> dict[str, Pass]:
 
 def own_forward(work: Work) -> Pass:
     """The forward pass as a predictor makes it, with one reference an image."""
-    mesh, model, is_anchored = parallel.mesh(1), work.model(), work.config.anchoring.enabled
+    mesh, model, is_anchored = mesh_lib.mesh(1), work.model(), work.config.anchoring.enabled
 
     def forward(key, variables, x) -> Any:
         inputs = aj.anchor(x, aj.sample_references(key, x, len(x))) if is_anchored else x
         return model.apply(variables, inputs)
 
     variables = state.variables(first_state(work, model))
-    arguments = parallel.replicated((jax.random.key(0), variables, work.x), mesh)
+    arguments = mesh_lib.replicated((jax.random.key(0), variables, work.x), mesh)
     compiled, compile_time = timed_compilation(
-        parallel.pmapped(forward, mesh, in_specs=SAME, out_specs=SAME), *arguments
+        mesh_lib.pmapped(forward, mesh, in_specs=SAME, out_specs=SAME), *arguments
     )
 
     def run(num_steps):
@@ -220,15 +225,15 @@ def own_forward(work: Work) -> Pass:
 
 def own_training(work: Work) -> Pass:
     """The training step as `anchor_jax.training.loop` makes it, on a data set of one batch."""
-    mesh, model = parallel.mesh(1), work.model(parallel.AXIS)
+    mesh, model = mesh_lib.mesh(1), work.model(mesh_lib.AXIS)
     schedule = optimizer.create_schedule(work.config.optimizer, 1, 1)
     sgd = optimizer.create(work.config.optimizer, schedule)
     step = from_memory(make_train_step(model, sgd, work.config, normalization_of(work.config)), len(work.images))
-    carry = parallel.replicated((first_state(work, work.model()), Totals.zeros()), mesh)
+    carry = mesh_lib.replicated((first_state(work, work.model()), Totals.zeros()), mesh)
     order = jnp.arange(len(work.images))
     data = TrainData(jnp.asarray(work.images), jnp.asarray(work.labels), bank=order)
-    data_and_order = parallel.replicated((data, order), mesh)
-    mapped = parallel.pmapped(step, mesh, in_specs=SAME, out_specs=SAME, donate_argnums=(0,))
+    data_and_order = mesh_lib.replicated((data, order), mesh)
+    mapped = mesh_lib.pmapped(step, mesh, in_specs=SAME, out_specs=SAME, donate_argnums=(0,))
     compiled, compile_time = timed_compilation(mapped, carry, *data_and_order)
 
     def run(num_steps):
@@ -281,4 +286,4 @@ def peak_memory(compiled: jax.stages.Compiled, run: Callable[[int], None]) -> in
 
 
 if __name__ == "__main__":
-    command.run(main)
+    app.run(main)

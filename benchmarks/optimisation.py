@@ -32,8 +32,9 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern
 
 import anchor_jax as aj
-from anchor_jax import command, regression
-from anchor_jax.regression import Settings
+from anchor_jax.cli import app
+from anchor_jax.contrib import regression
+from anchor_jax.contrib.regression import Settings
 
 JSON = flags.DEFINE_string("json", None, "Where the numbers go.")
 SEEDS = flags.DEFINE_integer("seeds", 20, "Seeds of each function.", lower_bound=1)
@@ -150,4 +151,4 @@ def by_chance(points: np.ndarray, values: np.ndarray, candidates: np.ndarray, st
 
 
 if __name__ == "__main__":
-    command.run(main)
+    app.run(main)

@@ -17,8 +17,10 @@ import numpy as np
 from absl import flags
 from measuring import Result, installed_pytorch, report
 
-from anchor_jax import backends, command, models
-from anchor_jax.errors import UserError
+from anchor_jax import models
+from anchor_jax.cli import app
+from anchor_jax.core.errors import UserError
+from anchor_jax.runtime import backends
 
 JSON = flags.DEFINE_string("json", None, "Where the numbers go.")
 MODELS = flags.DEFINE_list("models", None, "Which of our models; all by default.")
@@ -120,4 +122,4 @@ def largest_difference(pair: Pair, pytorch: Any) -> float:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    app.run(main)

@@ -21,7 +21,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from anchor_jax.config import Config
-from anchor_jax.errors import UserError
+from anchor_jax.core.errors import UserError
 
 Steps = Callable[[int], None]
 Builders = Mapping[str, Callable[[], Steps]]

@@ -2,7 +2,7 @@
 
     python benchmarks/regression.py --json docs/results/regression_cpu.json
 
-Every network is the same multi-layer perceptron with a Gaussian likelihood, trained by `anchor_jax.regression.fit`; an
+Every network is the same multi-layer perceptron with a Gaussian likelihood, trained by `anchor_jax.contrib.regression.fit`; an
 anchored one has twice the inputs. Cost is counted in passes of one example through one network: in training steps times
 batch, in inference how often each input is asked. Against 1,000 steps and 5 passes (5 references, or 5 draws of what is
 dropped) stand two ensembles of 5: "ensemble-equal-training" has 200 steps for each member, and costs the same in both
@@ -29,9 +29,11 @@ from absl import flags
 from measuring import Result, report
 from sklearn.datasets import load_diabetes, make_friedman1
 
-from anchor_jax import checks, command, metrics
-from anchor_jax import regression as regressions
-from anchor_jax.regression import Regression, Settings
+from anchor_jax import metrics
+from anchor_jax.cli import app
+from anchor_jax.contrib import regression as regressions
+from anchor_jax.contrib.regression import Regression, Settings
+from anchor_jax.core import checks
 
 JSON = flags.DEFINE_string("json", None, "Where the numbers go.")
 SEEDS = flags.DEFINE_integer("seeds", 10, "Seeds of each case.", lower_bound=1)
@@ -188,4 +190,4 @@ def results_of(case: str, name: str, mean: jax.Array, std: jax.Array, targets: j
 
 
 if __name__ == "__main__":
-    command.run(main)
+    app.run(main)

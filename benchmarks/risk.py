@@ -4,7 +4,7 @@
 
 A network is trained on 32 inputs of two pieces of a line, and asked over more than they span, at 200 points. Regimes
 are those of three ways: "spread" knows uncertainty alone (ID up to its limit, HIGH above), "score-1" and "score-2" are
-`anchor_jax.pager` with one score of reverse anchoring, which alone decides what is trusted, and the spread, which
+`anchor_jax.contrib.pager` with one score of reverse anchoring, which alone decides what is trusted, and the spread, which
 divides both sides once more. Limits are the 95 % quantiles of
 the training inputs. Measured is what `pager.regime_errors` gives; and "auroc", how well the largest fifth of the true
 errors is told from the others by one number: the spread, Score 1 or Score 2. What asks for a regime that is empty is
@@ -25,9 +25,10 @@ from absl import flags
 from measuring import Result, report
 from sklearn.metrics import roc_auc_score
 
-from anchor_jax import command, pager, regression
-from anchor_jax.pager import Regime
-from anchor_jax.regression import Settings
+from anchor_jax.cli import app
+from anchor_jax.contrib import pager, regression
+from anchor_jax.contrib.pager import Regime
+from anchor_jax.contrib.regression import Settings
 
 JSON = flags.DEFINE_string("json", None, "Where the numbers go.")
 SEEDS = flags.DEFINE_integer("seeds", 10, "Seeds of each function.", lower_bound=1)
@@ -120,4 +121,4 @@ def regimes_of(known: Scores, asked: Scores) -> dict[str, jax.Array]:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    app.run(main)

@@ -20,11 +20,15 @@ from cifar import NUM_CLASSES, base, normalization_of
 from measuring import Result, interleaved, prepare, report
 from ml_collections import ConfigDict
 
-from anchor_jax import command, models, parallel
+from anchor_jax import models
+from anchor_jax.cli import app
 from anchor_jax.config import Config
-from anchor_jax.errors import UserError
-from anchor_jax.training import optimizer, state
-from anchor_jax.training.step import Totals, TrainData, from_memory, make_train_step
+from anchor_jax.core.errors import UserError
+from anchor_jax.runs import state
+from anchor_jax.runs.state import Totals
+from anchor_jax.runtime import mesh as mesh_lib
+from anchor_jax.training import optimizer
+from anchor_jax.training.step import TrainData, from_memory, make_train_step
 
 NUM_IMAGES = 10_000
 
@@ -72,11 +76,11 @@ def config_of() -> Config:
 
 def training(config: Config, num_seeds: int) -> Callable[[int], None]:
     """Trains so many networks as one for a number of steps, compiled already, and returns when they are done."""
-    rng, mesh = np.random.default_rng(0), parallel.mesh(1)
+    rng, mesh = np.random.default_rng(0), mesh_lib.mesh(1)
     images = rng.integers(0, 256, (NUM_IMAGES, SIDE.value, SIDE.value, 3), np.uint8)
     examples = np.arange(NUM_IMAGES, dtype=np.int32)
-    data = TrainData(*parallel.replicated((images, examples % NUM_CLASSES, examples), mesh))
-    model = models.create("resnet18", NUM_CLASSES, axis_name=parallel.AXIS, **dict(config.model.options))
+    data = TrainData(*mesh_lib.replicated((images, examples % NUM_CLASSES, examples), mesh))
+    model = models.create("resnet18", NUM_CLASSES, axis_name=mesh_lib.AXIS, **dict(config.model.options))
     transformation = optimizer.create(config.optimizer, optimizer.create_schedule(config.optimizer, 100, 10_000))
     step = make_train_step(model, transformation, config, normalization_of(config))
     step = from_memory(step, config.training.batch_size)
@@ -90,7 +94,7 @@ def training(config: Config, num_seeds: int) -> Callable[[int], None]:
     else:
         step = jax.vmap(step, in_axes=(0, None, None))
         carry = jax.jit(jax.vmap(created))(keys), jax.tree.map(lambda zero: jnp.zeros(num_seeds), Totals.zeros())
-    run_steps, carry = parallel.repeated(step, mesh), parallel.replicated(carry, mesh)
+    run_steps, carry = mesh_lib.repeated(step, mesh), mesh_lib.replicated(carry, mesh)
 
     def train(num_steps):
         nonlocal carry
@@ -123,4 +127,4 @@ def rate(num_seeds: int, seconds: float) -> float:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    app.run(main)

@@ -20,10 +20,10 @@ from absl import flags
 from measuring import Result, interleaved, report
 from ml_collections import config_flags
 
-from anchor_jax import command
+from anchor_jax.cli import app
 from anchor_jax.config import Config
+from anchor_jax.core.errors import UserError
 from anchor_jax.data import load_train
-from anchor_jax.errors import UserError
 from anchor_jax.training.loop import train
 
 ROOT = Path(__file__).parents[1]
@@ -48,7 +48,7 @@ SAMPLES = flags.DEFINE_integer("samples", 5, "Processes for each number.", lower
 
 def main() -> None:
     """Time everything in turn: every warm process finds what the cold one before it has compiled."""
-    config = command.loaded(CONFIG)
+    config = app.loaded(CONFIG)
     # of one step, which train.py tells of at once
     one_step = {
         "training.total_epochs": config.training.batch_size / len(load_train(config.data, config.seed)[0].images),
@@ -130,4 +130,4 @@ def _model(config: Config) -> str:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    app.run(main)

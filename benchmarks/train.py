@@ -29,12 +29,16 @@ from cifar import IMAGE_SHAPE, NUM_CLASSES, base, normalization_of, random_image
 from measuring import Result, forward_flop, installed_pytorch, interleaved, peak_rates, prepare, report
 from ml_collections import ConfigDict
 
-from anchor_jax import command, models, parallel
+from anchor_jax import models
+from anchor_jax.cli import app
 from anchor_jax.config import Config
-from anchor_jax.errors import UserError, unknown
+from anchor_jax.core.errors import UserError, unknown
 from anchor_jax.models.layers import Classifier
-from anchor_jax.training import optimizer, state
-from anchor_jax.training.step import Totals, TrainData, from_memory, make_train_step
+from anchor_jax.runs import state
+from anchor_jax.runs.state import Totals
+from anchor_jax.runtime import mesh as mesh_lib
+from anchor_jax.training import optimizer
+from anchor_jax.training.step import TrainData, from_memory, make_train_step
 
 NUM_IMAGES = 50_000  # as CIFAR-10
 
@@ -115,20 +119,20 @@ def random_data() -> tuple[np.ndarray, np.ndarray]:
 
 def own_training(config: Config, images: np.ndarray, labels: np.ndarray) -> Steps:
     """Training as `anchor_jax.training.loop` does it, on one device."""
-    mesh, steps_per_epoch = parallel.mesh(1), NUM_IMAGES // config.training.batch_size
-    model = model_of(config, axis_name=parallel.AXIS)
+    mesh, steps_per_epoch = mesh_lib.mesh(1), NUM_IMAGES // config.training.batch_size
+    model = model_of(config, axis_name=mesh_lib.AXIS)
     schedule = optimizer.create_schedule(config.optimizer, steps_per_epoch, 200 * steps_per_epoch)
     transformation = optimizer.create(config.optimizer, schedule)
     step = make_train_step(model, transformation, config, normalization_of(config))
     step = from_memory(step, config.training.batch_size)
-    run_steps = parallel.repeated(step, mesh)
+    run_steps = mesh_lib.repeated(step, mesh)
 
     examples = np.arange(NUM_IMAGES, dtype=np.int32)
-    data = TrainData(*parallel.replicated((images, labels, examples), mesh))
-    order = parallel.replicated(np.random.default_rng().permutation(examples), mesh)
+    data = TrainData(*mesh_lib.replicated((images, labels, examples), mesh))
+    order = mesh_lib.replicated(np.random.default_rng().permutation(examples), mesh)
     key = jax.random.key(0, impl="rbg")  # quick to compile
     first_state = jax.jit(lambda: state.create(model, transformation, key, input_shape(config, 1)))()
-    carry = parallel.replicated((first_state, Totals.zeros()), mesh)
+    carry = mesh_lib.replicated((first_state, Totals.zeros()), mesh)
 
     def train(num_steps):
         nonlocal carry
@@ -215,4 +219,4 @@ def flop_of_step(config: Config) -> float:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    app.run(main)

@@ -27,7 +27,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 import anchor_jax as aj
-from anchor_jax import command
+from anchor_jax.cli import app
 
 HOST = flags.DEFINE_string("host", "127.0.0.1", "Where to listen; 0.0.0.0: on every network.")
 PORT = flags.DEFINE_integer("port", 8000, "Where to listen.", lower_bound=0, upper_bound=65535)
@@ -177,9 +177,9 @@ def decoded(body: bytes, image_shape: tuple[int, ...], kind: str) -> np.ndarray:
 
 def main(*arguments: str) -> None:
     """Flags to values, then one call."""
-    classifier = aj.load_exported(command.only_path(arguments, "an exported run"))
+    classifier = aj.load_exported(app.only_path(arguments, "an exported run"))
     uvicorn.run(application(classifier), host=HOST.value, port=PORT.value)
 
 
 if __name__ == "__main__":
-    command.run(main, arguments=True)
+    app.run(main, arguments=True)

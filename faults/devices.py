@@ -17,8 +17,9 @@ import jax
 import numpy as np
 from absl import flags
 
-from anchor_jax import command, load_predictor
-from anchor_jax.errors import UserError
+from anchor_jax import load_predictor
+from anchor_jax.cli import app
+from anchor_jax.core.errors import UserError
 from benchmarks.measuring import Result, report
 from faults import forked
 
@@ -74,4 +75,4 @@ def _result(case: str, metric: str, samples: list[float]) -> Result:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    app.run(main)

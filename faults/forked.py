@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 sys.warnoptions.append("ignore:resource_tracker:UserWarning")
 _warm = multiprocessing.get_context("forkserver")
 _warm.set_forkserver_preload(
-    ["anchor_jax.command", "anchor_jax.comparison", "anchor_jax.evaluation", "anchor_jax.training.loop"]
+    ["anchor_jax.cli.app", "anchor_jax.reporting.comparison", "anchor_jax.evaluation", "anchor_jax.training.loop"]
 )
 
 

@@ -10,8 +10,9 @@ import os
 
 from absl import flags
 
-from anchor_jax import checks, command
-from anchor_jax.errors import UserError
+from anchor_jax.cli import app
+from anchor_jax.core import checks
+from anchor_jax.core.errors import UserError
 from studies import report
 from studies.results import measured
 from studies.running import run_all
@@ -33,7 +34,7 @@ def main(*names: str) -> None:
     if AT_ONCE.value > (os.cpu_count() or 1):
         raise UserError(f"--at_once must be at most {os.cpu_count()}, the cores there are; got {AT_ONCE.value}")
     size = REDUCED if IS_REDUCED.value else FULL
-    folder = (command.path("out", OUT.value) / size.name).absolute()
+    folder = (app.path("out", OUT.value) / size.name).absolute()
     studies = {name: STUDIES[name] for name in names or STUDIES}
     if not ONLY_REPORT.value:
         for jobs in jobs_of(studies, size, folder):
@@ -45,4 +46,4 @@ def main(*names: str) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, arguments=True)
+    app.run(main, arguments=True)

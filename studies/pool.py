@@ -7,7 +7,7 @@ from pathlib import Path
 
 from absl import flags
 
-from anchor_jax import command
+from anchor_jax.cli import app
 from anchor_jax.evaluation import Options
 from studies.pools import KINDS, POOLED_SUITES, evaluate_pool
 
@@ -23,7 +23,7 @@ def main(*workdirs: str) -> None:
     evaluate_pool(
         KIND.value,
         [Path(workdir) for workdir in workdirs],
-        command.path("out", OUT.value),
+        app.path("out", OUT.value),
         tuple(SUITES_ASKED.value),
         num_members=MEMBERS.value,
         options=Options(ood=tuple(OOD.value)),
@@ -31,4 +31,4 @@ def main(*workdirs: str) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, arguments=True)
+    app.run(main, arguments=True)

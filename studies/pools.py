@@ -14,18 +14,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from anchor_jax import checks, parallel
+from anchor_jax.core import checks
+from anchor_jax.core.errors import UserError
+from anchor_jax.core.inference import Poll, poll_members
 from anchor_jax.data import Normalization, augmented, normalize
-from anchor_jax.errors import UserError
 from anchor_jax.evaluation import SUITES, Options
-from anchor_jax.evaluation.evaluating import ask
-from anchor_jax.evaluation.subject import Subject
-from anchor_jax.inference import Poll, poll_members
+from anchor_jax.evaluation.context import EvalContext
+from anchor_jax.evaluation.runner import ask
 from anchor_jax.models.layers import Classifier
-from anchor_jax.predictor import Network, Predictor
-from anchor_jax.training import run
-from anchor_jax.training.prediction import load_checkpoint, model_of, normalization_of
-from anchor_jax.training.run import Run
+from anchor_jax.runs import record as run_record
+from anchor_jax.runs.load import load_checkpoint, model_of, normalization_of
+from anchor_jax.runs.predictor import Network, Predictor
+from anchor_jax.runs.record import Run
+from anchor_jax.runtime import mesh as mesh_lib
 
 KINDS = ("ensemble", "dropout", "augmentation")
 POOLED_SUITES = ("clean", "corruptions", "shift", "ood", "protocols")  # those that look at nothing but predictions
@@ -49,11 +50,11 @@ def evaluate_pool(
     """
     for suite in suites:
         checks.known("suite", suite, POOLED_SUITES)
-    runs = [run.load(workdir) for workdir in workdirs]
+    runs = [run_record.load(workdir) for workdir in workdirs]
     _check(kind, runs)
     steps, predictors = zip(*(load_checkpoint(each, "latest") for each in runs), strict=True)
     predictor = predictor_of_pool(kind, runs, predictors, num_members, options.seed)
-    subject = Subject(runs[0], steps[0], predictor, options, runs[0].config.evaluation.num_bins)
+    subject = EvalContext(runs[0], steps[0], predictor, options, runs[0].config.evaluation.num_bins)
     for suite in suites:
         SUITES[suite].check(subject)
     out.mkdir(parents=True, exist_ok=True)
@@ -70,9 +71,9 @@ def predictor_of_pool(
         members = jnp.arange(len(runs))
     else:
         variables, members = predictors[0].variables, jax.random.split(jax.random.key(seed), num_members)
-    model = model_of(runs[0], axis_name=parallel.AXIS)  # dropout draws for the whole batch, over all devices
+    model = model_of(runs[0], axis_name=mesh_lib.AXIS)  # dropout draws for the whole batch, over all devices
     logits_of = partial(_LOGITS[kind], model, normalization_of(runs[0]), runs[0].config.augmentation)
-    return pooled(predictors[0], logits_of, variables, members, parallel.mesh())
+    return pooled(predictors[0], logits_of, variables, members, mesh_lib.mesh())
 
 
 def pooled(of_one: Predictor, logits_of: Callable, variables: Any, members: jax.Array, mesh: Any) -> Predictor:
@@ -94,8 +95,8 @@ def pooled(of_one: Predictor, logits_of: Callable, variables: Any, members: jax.
         return poll_members(logits, members, chunk_size=1, temper=temper)
 
     def compiled(classes, temper):
-        specs = (parallel.SAME, parallel.SAME, parallel.SPLIT)
-        return parallel.pmapped(partial(poll, classes, temper), mesh, in_specs=specs, out_specs=parallel.SPLIT)
+        specs = (mesh_lib.SAME, mesh_lib.SAME, mesh_lib.SPLIT)
+        return mesh_lib.pmapped(partial(poll, classes, temper), mesh, in_specs=specs, out_specs=mesh_lib.SPLIT)
 
     network = Network(
         encode=lambda variables, references: members,

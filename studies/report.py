@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from anchor_jax.comparison import pictures
-from anchor_jax.comparison.pictures import Panel
-from anchor_jax.comparison.statistics import Difference, Summary
-from anchor_jax.files import replacing
+from anchor_jax.reporting.comparison import plots
+from anchor_jax.reporting.comparison.plots import Panel
+from anchor_jax.reporting.comparison.statistics import Difference, Summary
+from anchor_jax.runtime.atomic_files import replacing
 from studies.results import Entry, Table
 from studies.tables import FULL, Size, Study
 
@@ -102,13 +102,13 @@ def _can_be_drawn(study: Study, table: Table) -> bool:
 def _draw(study: Study, table: Table, file: Path) -> None:
     if not study.figure.columns:
         curves = dict(_severities(study, table))
-        pictures.severity(curves, list(dict.fromkeys(name for by_name in curves.values() for name in by_name)), file)
+        plots.severity(curves, list(dict.fromkeys(name for by_name in curves.values() for name in by_name)), file)
         return
     panels = {
         Panel("\n".join(filter(None, (title, study.figure.title))), is_fraction=True): _summaries(study, table, title)
         for title in study.figure.columns
     }
-    pictures.values(panels, list(dict.fromkeys(name for found in panels.values() for name in found)), file)
+    plots.values(panels, list(dict.fromkeys(name for found in panels.values() for name in found)), file)
 
 
 def _severities(study: Study, table: Table) -> Iterator[tuple[str, dict[str, dict[int, Summary]]]]:

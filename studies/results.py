@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from anchor_jax.comparison.statistics import Difference, Summary, difference_over_seeds, summary
-from anchor_jax.evaluation.found import SuiteResult
+from anchor_jax.evaluation.results import SuiteResult
+from anchor_jax.reporting.comparison.statistics import Difference, Summary, difference_over_seeds, summary
 from studies.runs import PooledRun, StudyRun
 from studies.tables import Column, Row, Study
 

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from anchor_jax import stopping
-from anchor_jax.errors import Stopped, UserError
+from anchor_jax.core.errors import Stopped, UserError
+from anchor_jax.runtime import preemption
 
 POLL_SECONDS = 0.2
 
@@ -46,7 +46,7 @@ def run_all(jobs: Sequence[Job], at_once: int, root: Path) -> None:
         waiting.put(job)
     failures: list[str] = []
     columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn()
-    with stopping.listening() as asked_to_stop, Progress(TextColumn("runs"), *columns) as progress:
+    with preemption.listening() as asked_to_stop, Progress(TextColumn("runs"), *columns) as progress:
         lane = Lane(waiting, failures, asked_to_stop, progress, at_once, root)
         progress.add_task("", total=len(jobs))
         with ThreadPoolExecutor(at_once) as threads:

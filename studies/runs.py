@@ -9,14 +9,15 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from anchor_jax.comparison.runs import effective
 from anchor_jax.config import Config, base, flatten
-from anchor_jax.errors import UserError
-from anchor_jax.evaluation import SUITES, found
-from anchor_jax.evaluation.found import ASKED, SuiteResult
-from anchor_jax.training import run
+from anchor_jax.core.errors import UserError
+from anchor_jax.evaluation import SUITES
+from anchor_jax.evaluation import results as results_lib
+from anchor_jax.evaluation.results import ASKED, SuiteResult
+from anchor_jax.reporting.comparison.runs import effective
+from anchor_jax.runs import record as run_record
 from anchor_jax.training.loop import Length
-from anchor_jax.training.supply import open_supply
+from anchor_jax.training.source import open_supply
 from studies.running import Job
 from studies.tables import ANOMALIES, FULL, Ask, Row, Size, Study
 
@@ -100,7 +101,7 @@ class StudyRun:
         if not self._is_begun:
             return {}
         bins = self.config.evaluation.num_bins
-        return found.read(self.workdir / "eval" / f"step{self._length.total_steps}-bins{bins}")
+        return results_lib.read(self.workdir / "eval" / f"step{self._length.total_steps}-bins{bins}")
 
     @property
     def trained(self) -> "Sequence[StudyRun]":
@@ -138,9 +139,11 @@ class StudyRun:
     @property
     def _is_begun(self) -> bool:
         """Whether the folder holds this run, from its first step to its last; refused where it holds another."""
-        if not (self.workdir / run.RECORD).exists():
+        if not (self.workdir / run_record.RECORD).exists():
             return False
-        recorded, expected = (effective(flatten(config)) for config in (run.load(self.workdir).config, self.config))
+        recorded, expected = (
+            effective(flatten(config)) for config in (run_record.load(self.workdir).config, self.config)
+        )
         for key, value in expected.items():
             measured = key in ("data.mean", "data.std") and not value
             if not measured and recorded.get(key) != value:
@@ -189,7 +192,7 @@ class PooledRun:
     @property
     def evaluated(self) -> Mapping[str, SuiteResult]:
         """What suites have found."""
-        return found.read(self._folder)
+        return results_lib.read(self._folder)
 
     def key(self, num_references: int) -> int:
         """Under which number its answers are kept, whatever the number of references of others."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from anchor_jax.evaluation import found
+from anchor_jax.evaluation import results as results_lib
 
 STANDARD: dict[str, Any] = {"anchoring.enabled": False}
 ANCHORED: dict[str, Any] = {"anchoring.mask_prob": 0.0}
@@ -54,7 +54,7 @@ class Ask(NamedTuple):
     @property
     def names(self) -> tuple[str, ...]:
         """Of the suites, as their answers are kept."""
-        return tuple(found.asked_by(suite, self.protocol) for suite in self.suites)
+        return tuple(results_lib.asked_by(suite, self.protocol) for suite in self.suites)
 
 
 class Column(NamedTuple):

@@ -17,8 +17,9 @@ import with_torchvision  # noqa: F401
 from ml_collections import ConfigDict
 
 from anchor_jax import config as configuration
-from anchor_jax.compilation import KEEPS_COMPILED
-from anchor_jax.training import checkpoint, run
+from anchor_jax.runs import checkpoint
+from anchor_jax.runs import record as run_record
+from anchor_jax.runtime.compilation_cache import KEEPS_COMPILED
 from anchor_jax.training.loop import prepare, train
 
 
@@ -105,7 +106,7 @@ def imagenet_like(tmp_path_factory) -> likeness.ImagenetLike:
 def begun(config, workdir):
     """A run of which the record is written, and no step is done."""
     training = prepare(config, workdir)
-    with run.claimed(training.run):
+    with run_record.claimed(training.run):
         return training
 
 

@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from jax.sharding import PartitionSpec
 
 import anchor_jax as aj
-from anchor_jax import parallel
+from anchor_jax.runtime import mesh as mesh_lib
 
 sample_references = jax.jit(aj.sample_references, static_argnames="num")
 SHAPES = [(5, 8, 6, 3), (5, 7), (5, 1), (4, 3, 2, 3, 2)]  # NHWC, vectors, one channel, video
@@ -132,7 +132,7 @@ def test_same_under_shard_map(num_devices, check_vma):
     (x, references), mask = normal(2, 5, 8, 6, 3), np.array([True, False, False, True, False])
     mapped = jax.shard_map(
         aj.anchor,
-        mesh=parallel.mesh(num_devices),
+        mesh=mesh_lib.mesh(num_devices),
         in_specs=PartitionSpec("data"),
         out_specs=PartitionSpec("data"),
         check_vma=check_vma,

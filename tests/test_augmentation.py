@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anchor_jax import config as configuration
+from anchor_jax.core.errors import UserError
 from anchor_jax.data import Normalization, augmented, measure_normalization, normalize
-from anchor_jax.errors import UserError
-from anchor_jax.parallel import SPLIT, mesh, pmapped
+from anchor_jax.runtime.mesh import SPLIT, mesh, pmapped
 
 IMAGES = np.random.default_rng(0).integers(1, 256, (64, 6, 5, 3)).astype(np.uint8)
 PICTURES = np.random.default_rng(1).integers(0, 256, (4, 9, 7, 3)).astype(np.uint8)

@@ -8,8 +8,9 @@ from conftest import assert_same_bits
 from PIL import Image, ImageOps
 from scipy import stats
 
+from anchor_jax.core.errors import UserError
 from anchor_jax.data import erased, mixed, mixing_pictures
-from anchor_jax.data.augmentation import fractals, pictures
+from anchor_jax.data.augmentation import fractals, mixing_images
 from anchor_jax.data.augmentation.boxes import inside
 from anchor_jax.data.augmentation.mixing import cutmix_box
 from anchor_jax.data.augmentation.pixmix import (
@@ -22,8 +23,7 @@ from anchor_jax.data.augmentation.pixmix import (
     pixmix,
     weights,
 )
-from anchor_jax.errors import UserError
-from anchor_jax.parallel import SAME, SPLIT, mesh, pmapped
+from anchor_jax.runtime.mesh import SAME, SPLIT, mesh, pmapped
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(6, 12, 10, 3)).astype(np.float32)
@@ -276,7 +276,7 @@ def test_fractals_are_the_same_every_time_and_differ_from_each_other():
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_pictures_without_a_folder_are_fractals(channels, monkeypatch):
-    monkeypatch.setattr(pictures, "NUM_FRACTALS", 2)
+    monkeypatch.setattr(mixing_images, "NUM_FRACTALS", 2)
     made = mixing_pictures("", 32, channels)
     assert (made.shape, made.dtype) == ((2, 36, 36, channels), np.uint8)
 
@@ -287,7 +287,7 @@ def test_pictures_of_a_folder_are_resized_and_bounded(tmp_path, monkeypatch):
         Image.new("RGB", (30 + number, 20), (50 * number,) * 3).save(tmp_path / "deeper" / f"{number}.png")
     assert mixing_pictures(tmp_path, 16, 3)[:, 0, 0, 0].tolist() == [0, 50, 100, 150, 200]
     assert mixing_pictures(str(tmp_path), 16, 1).shape == (5, 18, 18, 1)
-    monkeypatch.setattr(pictures, "MOST_BYTES", 3 * 18 * 18 * 3)
+    monkeypatch.setattr(mixing_images, "MOST_BYTES", 3 * 18 * 18 * 3)
     assert mixing_pictures(tmp_path, 16, 3)[:, 0, 0, 0].tolist() == [0, 100, 200]
 
 

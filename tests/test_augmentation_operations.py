@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from anchor_jax.backends import level_counts
 from anchor_jax.data.augmentation import operations, policies
 from anchor_jax.data.augmentation.boxes import NUM_NUMBERS, Box, random_box
 from anchor_jax.data.augmentation.crops import resized, resized_crop
 from anchor_jax.data.augmentation.operations import applied
 from anchor_jax.data.augmentation.policies import NAMES, NUM_MAGNITUDES, magnitudes, rand_space, wide_space
+from anchor_jax.runtime.backends import level_counts
 
 torch = pytest.importorskip("torch")
 functional = pytest.importorskip("torchvision.transforms.functional")

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from conftest import optimised
 
-from anchor_jax import backends, parallel
+from anchor_jax.runtime import backends
+from anchor_jax.runtime import mesh as mesh_lib
 
 X = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
 
@@ -28,9 +29,9 @@ def test_gradients_pass_through_in_both_directions():
 
 @pytest.mark.parametrize("check_vma", [True, False])
 def test_computed_once_under_shard_map(check_vma):
-    mesh = parallel.mesh(3)
+    mesh = mesh_lib.mesh(3)
     mapped = jax.shard_map(
-        backends.computed_once, mesh=mesh, in_specs=parallel.SPLIT, out_specs=parallel.SPLIT, check_vma=check_vma
+        backends.computed_once, mesh=mesh, in_specs=mesh_lib.SPLIT, out_specs=mesh_lib.SPLIT, check_vma=check_vma
     )
     np.testing.assert_array_equal(jax.jit(mapped)(X), X)
 

@@ -16,10 +16,13 @@ from jax.sharding import PartitionSpec
 
 import anchor_jax as aj
 from anchor_jax import config as configuration
-from anchor_jax import data, evaluation, metrics, models, pager, parallel, regression, uncertainty
-from anchor_jax.errors import UserTypeError
-from anchor_jax.predictor import Network, Predictor
-from anchor_jax.training import run
+from anchor_jax import data, evaluation, metrics, models
+from anchor_jax.contrib import pager, regression
+from anchor_jax.core import uncertainty
+from anchor_jax.core.errors import UserTypeError
+from anchor_jax.runs import record as run_record
+from anchor_jax.runs.predictor import Network, Predictor
+from anchor_jax.runtime import mesh as mesh_lib
 
 cross_entropy = aj.anchored_cross_entropy
 KEY = jax.random.key(0)
@@ -494,7 +497,8 @@ REGRESSION = [
     value(lambda: regression.fit(KEY, X * NAN, X[:, 0], PLAIN), "x must not hold NaN, got 20 of it"),
     value(lambda: regression.fit(KEY, X, X[:, 0] * np.float32(np.inf), PLAIN), "y must lie in .* from inf to inf"),
     kind(
-        lambda: regression.predict(KEY, PLAIN, X), "network must be Network, as anchor_jax.regression.fit gives it; got"
+        lambda: regression.predict(KEY, PLAIN, X),
+        "network must be Network, as anchor_jax.contrib.regression.fit gives it; got",
     ),
     value(
         lambda: regression.predict(KEY, NETWORK, X[:, :3]), r"x must be \[B, 5\], as the network was trained on; got"
@@ -537,7 +541,7 @@ RUNS = [
     kind(lambda: evaluation.evaluate("nowhere", options={"draws": 3}), "options must be Options, .* got dict"),
     kind(lambda: evaluation.Options(ood="photographs"), "ood must be a tuple, got 'photographs'"),
     kind(lambda: evaluation.Options(draws="3"), "draws must be an integer, .* got '3'"),
-    kind(lambda: parallel.mesh("2"), "num_devices must be an integer, .* got '2'"),
+    kind(lambda: mesh_lib.mesh("2"), "num_devices must be an integer, .* got '2'"),
 ]
 
 
@@ -569,8 +573,8 @@ def test_wrong_outputs_of_a_function_are_told(mistake):
 
 
 def sharded(function):
-    spec = PartitionSpec(parallel.AXIS)
-    return jax.jit(jax.shard_map(function, mesh=parallel.mesh(2), in_specs=spec, out_specs=spec))
+    spec = PartitionSpec(mesh_lib.AXIS)
+    return jax.jit(jax.shard_map(function, mesh=mesh_lib.mesh(2), in_specs=spec, out_specs=spec))
 
 
 # how a function is transformed, and what its arguments become: such as two in the place of one
@@ -668,7 +672,7 @@ def test_a_step_that_is_none_is_told(tmp_path):
     config = configuration.base()
     config.model.name, config.anchoring.enabled = "mlp", False
     config.data.mean, config.data.std = (0.5,), (0.2,)
-    with run.claimed(run.Run(tmp_path, config, ("a", "b"), (6, 6, 1), "2 examples", None, None)):
+    with run_record.claimed(run_record.Run(tmp_path, config, ("a", "b"), (6, 6, 1), "2 examples", None, None)):
         pass
     for step in (3.0, True, [3]):
         with pytest.raises(UserTypeError, match=r"\Astep must be an integer, static under jit; got"):

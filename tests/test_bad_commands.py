@@ -28,7 +28,7 @@ from hostile import (
     zipped,
 )
 
-from anchor_jax.evaluation import found
+from anchor_jax.evaluation import results as results_lib
 from anchor_jax.training.loop import train
 
 X, Y = np.arange(24, dtype=np.uint8).reshape(4, 3, 2), np.array([0, 1, 0, 1])
@@ -476,7 +476,7 @@ def finished(tmp_path_factory):
     """The folder of a tiny run, evaluated."""
     folder = tmp_path_factory.mktemp("finished")
     train(tiny_config(folder), folder / "run")
-    found.write(folder / "run/eval/step12-bins15", "clean", {}, {1: found.Found({"accuracy": 0.5}, {})})
+    results_lib.write(folder / "run/eval/step12-bins15", "clean", {}, {1: results_lib.Found({"accuracy": 0.5}, {})})
     return folder / "run"
 
 

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from anchor_jax import config as configuration
 from anchor_jax import models
-from anchor_jax.objective import anchored_cross_entropy
+from anchor_jax.core.losses import anchored_cross_entropy
 
 OFFICIAL = os.environ.get("ANCHORING_OFFICIAL")  # a clone of LLNL/anchoring
 TINY = ("--width=4", "--batch_size=8", "--samples=2")

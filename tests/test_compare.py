@@ -11,14 +11,14 @@ from commands import quick_command
 from scipy import stats
 
 from anchor_jax import config as configuration
-from anchor_jax.comparison import compare, paper
-from anchor_jax.comparison.runs import grouped, load
-from anchor_jax.comparison.statistics import paired, summary
-from anchor_jax.comparison.table import tabulated
-from anchor_jax.errors import UserError
-from anchor_jax.evaluation import found
-from anchor_jax.evaluation.found import Found
-from anchor_jax.training.run import Run, claimed
+from anchor_jax.core.errors import UserError
+from anchor_jax.evaluation import results as results_lib
+from anchor_jax.evaluation.results import Found
+from anchor_jax.reporting.comparison import compare, paper
+from anchor_jax.reporting.comparison.runs import grouped, load
+from anchor_jax.reporting.comparison.statistics import paired, summary
+from anchor_jax.reporting.comparison.table import tabulated
+from anchor_jax.runs.record import Run, claimed
 from configs import cifar10, cifar100
 
 CORRUPTIONS = [f"corruption_{letter}" for letter in "abcdefghijklmnopqrs"]  # 19, as in the paper
@@ -101,7 +101,7 @@ def evaluated(folder, kind, seed=0, *, step=12, references=(1, 10), suites=("cle
         }
         for suite in suites:
             of_suite, content = made[suite]
-            found.write(at, suite, of_suite | {"step": step}, {num: content})
+            results_lib.write(at, suite, of_suite | {"step": step}, {num: content})
     return folder
 
 
@@ -330,9 +330,9 @@ def test_suite_that_one_run_lacks_is_left_out_and_told(tmp_path):
 def test_standard_network_stands_beside_every_protocol(tmp_path):
     runs = [evaluated(tmp_path / kind, kind) for kind in ("standard", "anchored")]
     at = "eval/step12-bins15"
-    found.write(runs[0] / at, "protocols", FACTS, {0: Found({"standard/accuracy": 0.5}, {})})
+    results_lib.write(runs[0] / at, "protocols", FACTS, {0: Found({"standard/accuracy": 0.5}, {})})
     of_anchored = {"random1/accuracy": 0.6, "randomK/accuracy": 0.7, "blt/accuracy": 0.8, "draws/0/1/accuracy": 0.6}
-    found.write(runs[1] / at, "protocols", FACTS, {10: Found(of_anchored, {})})
+    results_lib.write(runs[1] / at, "protocols", FACTS, {10: Found(of_anchored, {})})
     table = table_of(compared(runs), "protocols")
     assert table.headlines == ["random1/accuracy", "randomK/accuracy", "blt/accuracy"]
     differences = [table.entries[name]["anchored"].over_seeds.mean for name in table.headlines]
@@ -587,7 +587,7 @@ def test_names_of_sets_and_folders_are_text_not_markup(tmp_path):
     runs = [evaluated(tmp_path / f"{kind}<i>&amp;", kind) for kind in ("standard", "anchored")]
     for run, num in zip(runs, (0, 1), strict=True):
         metrics = {"accuracy": 0.5 + 0.1 * num, f"{name}/accuracy": 0.5}
-        found.write(run / "eval/step12-bins15", "shift", FACTS | {"members": [name]}, {num: Found(metrics, {})})
+        results_lib.write(run / "eval/step12-bins15", "shift", FACTS | {"members": [name]}, {num: Found(metrics, {})})
     compare(runs, tmp_path / "out")
     _, text = page_of(tmp_path / "out")
     assert f"accuracy, {name}" in text

@@ -9,8 +9,8 @@ from commands import command, quick_command
 from conftest import assert_same_bits
 
 import anchor_jax as aj
-from anchor_jax.compilation import KEEPS_COMPILED
-from anchor_jax.files import keep_newest
+from anchor_jax.runtime.atomic_files import keep_newest
+from anchor_jax.runtime.compilation_cache import KEEPS_COMPILED
 
 CONFIG = """
 from anchor_jax.config import base

@@ -13,7 +13,8 @@ from test_benchmarks_speed import benchmark, numbers_of
 from torchvision.models import ViT_B_16_Weights
 
 from anchor_jax import UserError, config, models
-from anchor_jax.training import optimizer, state
+from anchor_jax.runs import state
+from anchor_jax.training import optimizer
 from anchor_jax.training.loop import prepare
 
 ROOT = Path(__file__).parents[1]

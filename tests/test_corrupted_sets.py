@@ -11,8 +11,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from prepared import write_tfds
 
+from anchor_jax.core.errors import UserError
 from anchor_jax.data import CorruptedSet, Dataset, check_differs, open_corrupted, stream_of
-from anchor_jax.errors import UserError
 
 _ABC = ("ant", "bee", "cat")
 _SHAPE = (5, 5, 3)

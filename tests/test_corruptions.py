@@ -26,7 +26,6 @@ from PIL import Image
 from scipy import ndimage
 from sklearn.datasets import load_digits
 
-from anchor_jax import parallel
 from anchor_jax.data import photographs
 from anchor_jax.data.corruptions import (
     APPROXIMATIONS,
@@ -41,6 +40,7 @@ from anchor_jax.data.corruptions import (
     noise,
     weather,
 )
+from anchor_jax.runtime import mesh as mesh_lib
 
 OURS = noise.CORRUPTIONS | blur.CORRUPTIONS | weather.CORRUPTIONS | digital.CORRUPTIONS
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -399,11 +399,11 @@ def test_one_device_gives_what_eight_give(name):
     images = digits(8)
     keys = jax.vmap(partial(jax.random.fold_in, KEY))(jnp.arange(8))
     one, eight = (
-        parallel.pmapped(
+        mesh_lib.pmapped(
             partial(corrupt_each, name=name, severity=4),
-            parallel.mesh(num),
-            in_specs=(parallel.SPLIT, parallel.SPLIT),
-            out_specs=parallel.SPLIT,
+            mesh_lib.mesh(num),
+            in_specs=(mesh_lib.SPLIT, mesh_lib.SPLIT),
+            out_specs=mesh_lib.SPLIT,
         )(keys, images)
         for num in (1, 8)
     )

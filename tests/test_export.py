@@ -17,13 +17,13 @@ from hostile import left_a_mark, pickled, zipped
 from ml_collections import ConfigDict
 
 import anchor_jax as aj
-from anchor_jax import parallel
-from anchor_jax.errors import UserError, UserTypeError
-from anchor_jax.exported import METADATA, PROGRAM, Metadata, write
-from anchor_jax.predictor import Predictor
-from anchor_jax.training import exporting
-from anchor_jax.training.prediction import load_predictor, model_of, predictor_of
-from anchor_jax.training.run import Run
+from anchor_jax.core.errors import UserError, UserTypeError
+from anchor_jax.export import write
+from anchor_jax.export.format import METADATA, PROGRAM, Metadata, write_archive
+from anchor_jax.runs.load import load_predictor, model_of, predictor_of
+from anchor_jax.runs.predictor import Predictor
+from anchor_jax.runs.record import Run
+from anchor_jax.runtime import mesh as mesh_lib
 
 IMAGES = np.random.default_rng(5).integers(0, 256, (17, 6, 6, 1)).astype(np.uint8)
 
@@ -60,7 +60,7 @@ def untrained(folder, *, anchored):
     shapes = jax.eval_shape(model_of(run).init, jax.random.key(0), np.zeros(run.input_shape, np.float32))
     rng = np.random.default_rng(0)
     variables = jax.tree.map(lambda leaf: rng.uniform(0.1, 0.5, leaf.shape).astype(np.float32), shapes)
-    return Untrained(run, predictor_of(run, variables, parallel.mesh()))
+    return Untrained(run, predictor_of(run, variables, mesh_lib.mesh()))
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def standard(tmp_path_factory):
 
 
 def program_of(case, num_references, chunk_size=None, platforms=("cpu",)):
-    return exporting.program_of(case.run, case.predictor, num_references, platforms, chunk_size)
+    return write.program_of(case.run, case.predictor, num_references, platforms, chunk_size)
 
 
 def assert_agree(answer, expected):
@@ -99,7 +99,7 @@ def test_an_exported_run_answers_as_the_run(num, file, predictor):
 
 @pytest.mark.parametrize("chunk_size", [None, 3])
 def test_a_network_of_convolutions(chunk_size, anchored):
-    program = program_of(anchored, 10, chunk_size, exporting.PLATFORMS)
+    program = program_of(anchored, 10, chunk_size, write.PLATFORMS)
     assert ("stablehlo.while" in program.mlir_module()) == (chunk_size is not None)
     for num in (1, 3, 17)[: 3 if chunk_size is None else 1]:
         assert_agree(program.call(IMAGES[:num]), anchored.predictor(IMAGES[:num], num_references=10))
@@ -143,7 +143,7 @@ def test_the_file_tells_what_it_is(exported, workdir):
 
 
 def test_the_same_run_gives_the_same_bytes(file, workdir, tmp_path):
-    exporting.export(workdir, tmp_path / "again.zip")
+    write.export(workdir, tmp_path / "again.zip")
     assert (tmp_path / "again.zip").read_bytes() == file.read_bytes()
 
 
@@ -259,9 +259,9 @@ def test_programs_that_cannot_run_here(standard, tmp_path):
     program = program_of(standard, 1, platforms=("cuda", "tpu"))
     outputs = tuple(jax.tree.unflatten(program.out_tree, program.out_avals))
     metadata = Metadata(("0", "1", "2"), (6, 6, 1), "resnet18", 0, None, outputs, program.platforms, {})
-    write(tmp_path / "tpu.zip", program, metadata)
+    write_archive(tmp_path / "tpu.zip", program, metadata)
     with pytest.raises(UserError, match=r"is for cuda, tpu, and JAX runs on cpu here; .* --platforms=cuda,tpu,cpu$"):
         aj.load_exported(tmp_path / "tpu.zip")
-    write(tmp_path / "newer.zip", dataclasses.replace(program, nr_devices=0), metadata)
+    write_archive(tmp_path / "newer.zip", dataclasses.replace(program, nr_devices=0), metadata)
     with pytest.raises(UserError, match=r"program.stablehlo is for 0 devices, not one\); .* or an older one$"):
         aj.load_exported(tmp_path / "newer.zip")

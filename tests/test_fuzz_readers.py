@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
 from anchor_jax import config as configuration
-from anchor_jax import exported
+from anchor_jax.core.errors import UserError
 from anchor_jax.data import load
 from anchor_jax.data.decoding import Example, decoded
-from anchor_jax.errors import UserError
-from anchor_jax.evaluation import found
+from anchor_jax.evaluation import results as results_lib
+from anchor_jax.export import format
 from anchor_jax.models.pytorch.files import read_state_dict
-from anchor_jax.training import run
+from anchor_jax.runs import record as run_record
 
 _MORE = int(os.environ.get("ANCHOR_JAX_FUZZ", "0"))
 
@@ -215,8 +215,8 @@ def exported_run(place):
 
     program = jax.export.export(jax.jit(classify))(images)
     outputs = ("logits", "probs", "entropy", "mutual_information")
-    metadata = exported.Metadata(("a", "b"), (2, 2, 1), "mlp", 1, None, outputs, program.platforms, {})
-    exported.write(place / "run.zip", program, metadata)
+    metadata = format.Metadata(("a", "b"), (2, 2, 1), "mlp", 1, None, outputs, program.platforms, {})
+    format.write(place / "run.zip", program, metadata)
     with zipfile.ZipFile(place / "run.zip") as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
@@ -226,17 +226,17 @@ _OF_EXPORT = ["format", "label_names", "image_shape", "step", "num_references", 
 
 @fuzzed(60)
 @given(
-    st.sampled_from([exported.METADATA, exported.PROGRAM]),
+    st.sampled_from([format.METADATA, format.PROGRAM]),
     st.dictionaries(st.sampled_from(_OF_EXPORT), _JSON),
     _damages(),
 )
-@example(exported.PROGRAM, {}, lambda content: content)
+@example(format.PROGRAM, {}, lambda content: content)
 def test_damaged_exported_runs(place, exported_run, name, changes, damage):
     (place / "damaged.zip").write_bytes(zipped(exported_run | {name: damage(exported_run[name])}))
-    changed = json.dumps(json.loads(exported_run[exported.METADATA]) | changes).encode()
-    (place / "changed.zip").write_bytes(zipped(exported_run | {exported.METADATA: changed}))
+    changed = json.dumps(json.loads(exported_run[format.METADATA]) | changes).encode()
+    (place / "changed.zip").write_bytes(zipped(exported_run | {format.METADATA: changed}))
     for file in ("damaged.zip", "changed.zip"):
-        classifier = _reads(lambda file=file: exported.load_exported(place / file))
+        classifier = _reads(lambda file=file: format.load_exported(place / file))
         assert classifier is None or (len(classifier.label_names), classifier.image_shape) == (2, (2, 2, 1))
 
 
@@ -251,7 +251,7 @@ def test_damaged_results_of_an_evaluation(place, changes, damage):
     content = {"suite": "clean", "facts": {"step": 1}, "results": {"1": {"accuracy": 0.5}}, "facts_of": {"1": {}}}
     for text in (json.dumps(content | changes).encode(), damage(json.dumps(content).encode())):
         (folder / "clean.json").write_bytes(text)
-        suites = _reads(lambda: found.read(folder))
+        suites = _reads(lambda: results_lib.read(folder))
         assert suites is None or all(
             np.isfinite(list(of_num.metrics.values())).all()
             for suite in suites.values()
@@ -272,13 +272,13 @@ _OF_RECORD = ["config", "label_names", "image_shape", "data", "references"]
 def test_damaged_records_of_runs(place, changes, damage):
     config = configuration.base()
     images = np.zeros((3, 4, 4, 1), np.uint8)
-    fresh = run.Run(place / "run", config, ("a", "b"), (4, 4, 1), "3 examples", np.arange(3), images)
+    fresh = run_record.Run(place / "run", config, ("a", "b"), (4, 4, 1), "3 examples", np.arange(3), images)
     shutil.rmtree(place / "run", ignore_errors=True)
-    with run.claimed(fresh):
+    with run_record.claimed(fresh):
         content = (place / "run/run.json").read_bytes()
     for text in (json.dumps(json.loads(content) | changes).encode(), damage(content)):
         (place / "run/run.json").write_bytes(text)
-        loaded = _reads(lambda: run.load(place / "run"))
+        loaded = _reads(lambda: run_record.load(place / "run"))
         assert loaded is None or len(loaded.image_shape) == 3
 
 
@@ -287,7 +287,7 @@ def test_damaged_records_of_runs(place, changes, damage):
 def test_damaged_arrays_of_an_evaluation(place, damage):
     folder = place / "arrays"
     shutil.rmtree(folder, ignore_errors=True)
-    found.write(folder, "clean", {}, {1: found.Found({"accuracy": 0.5}, {"correct": np.zeros(3)})})
+    results_lib.write(folder, "clean", {}, {1: results_lib.Found({"accuracy": 0.5}, {"correct": np.zeros(3)})})
     file = folder / "clean-references1.npz"
     file.write_bytes(damage(file.read_bytes()))
-    _reads(lambda: dict(found.read(folder)["clean"].results[1].arrays))
+    _reads(lambda: dict(results_lib.read(folder)["clean"].results[1].arrays))

@@ -17,7 +17,8 @@ from hypothesis.extra.numpy import arrays
 from jax.sharding import PartitionSpec
 
 import anchor_jax as aj
-from anchor_jax import models, parallel
+from anchor_jax import models
+from anchor_jax.runtime import mesh as mesh_lib
 
 B, H, C = 4, 5, 3  # inputs, their features, classes
 MOST = 12  # references
@@ -292,7 +293,7 @@ def test_same_under_shard_map(function, num_devices, check_vma):
 
     mapped = jax.shard_map(
         of_part,
-        mesh=parallel.mesh(num_devices),
+        mesh=mesh_lib.mesh(num_devices),
         in_specs=(PartitionSpec(), PartitionSpec("data"), PartitionSpec()),
         out_specs=PartitionSpec("data"),
         check_vma=check_vma,
@@ -435,7 +436,7 @@ def test_split_model_same_under_shard_map():
 
     encoded = aj.encode_references(SPLIT, PARAMS, REFERENCES)
     specs = PartitionSpec(), PartitionSpec("data"), PartitionSpec()
-    mapped = jax.shard_map(of_part, mesh=parallel.mesh(2), in_specs=specs, out_specs=PartitionSpec("data"))
+    mapped = jax.shard_map(of_part, mesh=mesh_lib.mesh(2), in_specs=specs, out_specs=PartitionSpec("data"))
     assert_close(jax.jit(mapped)(PARAMS, X, encoded), classify(whole, PARAMS, X, REFERENCES))
 
 
@@ -502,7 +503,7 @@ def test_transduction_same_under_shard_map_and_strict_promotion():
     expected = aj.transductive_references(X, REFERENCES, residuals)
     mapped = jax.shard_map(
         aj.transductive_references,
-        mesh=parallel.mesh(2),
+        mesh=mesh_lib.mesh(2),
         in_specs=(PartitionSpec("data"), PartitionSpec(), PartitionSpec()),
         out_specs=PartitionSpec("data"),
     )

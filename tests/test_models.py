@@ -12,14 +12,16 @@ import pytest
 from conftest import assert_same_bits
 
 import anchor_jax as aj
-from anchor_jax import UserError, models, parallel
+from anchor_jax import UserError, models
 from anchor_jax.data import Normalization
 from anchor_jax.models.layers import ChannelDropout, StochasticDepth, depth_rates
 from anchor_jax.models.swin_v2 import unit
-from anchor_jax.training import state
+from anchor_jax.runs import state
+from anchor_jax.runs.load import model_of
+from anchor_jax.runs.state import Totals
+from anchor_jax.runtime import mesh as mesh_lib
 from anchor_jax.training.loop import prepare
-from anchor_jax.training.prediction import model_of
-from anchor_jax.training.step import Totals, TrainData, from_memory, make_train_step
+from anchor_jax.training.step import TrainData, from_memory, make_train_step
 
 NUM_CLASSES = 7
 BATCH = 4
@@ -398,7 +400,7 @@ def test_without_stochastic_depth_a_swin_trains_as_it_evaluates_and_needs_no_ran
 def test_one_step_of_training_is_the_same_on_one_and_on_two_devices_that_rematerialise(tiny, case):
     tiny_model = tiny_of(case)
     tiny.augmentation.crop_padding, tiny.augmentation.flip = 0, False
-    create = partial(models.create, tiny_model.name, NUM_CLASSES, axis_name=parallel.AXIS, **tiny_model.options)
+    create = partial(models.create, tiny_model.name, NUM_CLASSES, axis_name=mesh_lib.AXIS, **tiny_model.options)
     optimizer = optax.sgd(0.1)
     rng, num = np.random.default_rng(4), tiny.training.batch_size
     images = rng.integers(0, 256, (num, tiny_model.side, tiny_model.side, 3), np.uint8)
@@ -408,11 +410,11 @@ def test_one_step_of_training_is_the_same_on_one_and_on_two_devices_that_remater
     before = jax.device_get((state.begin(variables, optimizer, averages=False), Totals.zeros()))
     after = []
     for num_devices, remat in ((1, False), (2, True)):
-        mesh = parallel.mesh(num_devices)
+        mesh = mesh_lib.mesh(num_devices)
         step = make_train_step(create(remat=remat), optimizer, tiny, Normalization((0.5,) * 3, (0.25,) * 3))
         step = from_memory(step, num)
-        carry, held = parallel.replicated((before, data), mesh)
-        after.append(jax.device_get(parallel.repeated(step, mesh)(carry, 1, held, rows)))
+        carry, held = mesh_lib.replicated((before, data), mesh)
+        after.append(jax.device_get(mesh_lib.repeated(step, mesh)(carry, 1, held, rows)))
     assert_close(after[1], after[0], rtol=2e-4, atol=2e-5)
     moved = jax.tree.map(lambda old, new: (old != new).any(), before[0].params, after[0][0].params)
     assert all(jax.tree.leaves(moved))

@@ -9,7 +9,7 @@ import scipy.stats
 from jax.sharding import PartitionSpec
 
 import anchor_jax as aj
-from anchor_jax import parallel
+from anchor_jax.runtime import mesh as mesh_lib
 
 torch = pytest.importorskip("torch")
 
@@ -141,7 +141,7 @@ def test_same_under_jit_and_shard_map(labels):
     np.testing.assert_allclose(jax.jit(aj.anchored_cross_entropy)(LOGITS, labels, MASK), expected, rtol=1e-6)
     over_devices = jax.shard_map(
         aj.anchored_cross_entropy,
-        mesh=parallel.mesh(2),
+        mesh=mesh_lib.mesh(2),
         in_specs=PartitionSpec("data"),
         out_specs=PartitionSpec("data"),
     )

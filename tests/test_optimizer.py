@@ -14,10 +14,12 @@ from conftest import assert_same_bits
 from flax import linen as nn
 from pytorch_networks import NETWORKS, NUM_CLASSES, REGNET, built
 
-from anchor_jax import UserError, models, parallel
+from anchor_jax import UserError, models
 from anchor_jax import config as configuration
-from anchor_jax.training import checkpoint, optimizer, state
-from anchor_jax.training.step import Totals
+from anchor_jax.runs import checkpoint, state
+from anchor_jax.runs.state import Totals
+from anchor_jax.runtime import mesh as mesh_lib
+from anchor_jax.training import optimizer
 
 # compiling is nearly all that these tests take
 
@@ -325,7 +327,7 @@ def test_state_of_all_groups_is_saved_and_read_back(tmp_path, tiny, which, froze
     with checkpoint.opened(tmp_path / "run", tiny) as checkpoints:
         checkpoint.save(checkpoints, checkpoint.Saved(carry, 1), {"accuracy": 0.5})
         checkpoints.wait_until_finished()
-        restored, reported = checkpoint.restore(checkpoints, parallel.replicated_shapes(carry, parallel.mesh(1)))
+        restored, reported = checkpoint.restore(checkpoints, mesh_lib.replicated_shapes(carry, mesh_lib.mesh(1)))
     assert reported == 1
     assert jax.tree.structure(restored) == jax.tree.structure(carry)
     assert_same_bits(restored, carry)

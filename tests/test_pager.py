@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from anchor_jax import pager
-from anchor_jax.pager import Regime
+from anchor_jax.contrib import pager
+from anchor_jax.contrib.pager import Regime
 
 RNG = np.random.default_rng(0)
 B, K, C, D = 5, 7, 3, 2

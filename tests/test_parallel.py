@@ -5,32 +5,34 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from anchor_jax import UserError, backends, parallel
+from anchor_jax import UserError
+from anchor_jax.runtime import backends
+from anchor_jax.runtime import mesh as mesh_lib
 
 
 def test_eight_devices_are_there():
-    assert parallel.mesh().size == len(jax.devices()) == 8
+    assert mesh_lib.mesh().size == len(jax.devices()) == 8
 
 
 @pytest.mark.parametrize("num_devices", [0, 9])
 def test_more_devices_than_there_are_is_told(num_devices):
     with pytest.raises(UserError, match=rf"num_devices must lie in 1..8, .*got {num_devices}"):
-        parallel.mesh(num_devices)
+        mesh_lib.mesh(num_devices)
 
 
 @pytest.mark.parametrize("num_devices", [1, 2, 8])
 def test_own_parts_make_up_the_whole_in_order(num_devices):
     whole = {"a": jnp.arange(16), "b": jnp.arange(32).reshape(16, 2)}
-    mesh = parallel.mesh(num_devices)
-    parts = parallel.pmapped(parallel.own_part, mesh, in_specs=parallel.SAME, out_specs=parallel.SPLIT)(whole)
+    mesh = mesh_lib.mesh(num_devices)
+    parts = mesh_lib.pmapped(mesh_lib.own_part, mesh, in_specs=mesh_lib.SAME, out_specs=mesh_lib.SPLIT)(whole)
     jax.tree.map(np.testing.assert_array_equal, parts, whole)
 
 
 def test_mapped_step_reduces_over_devices():
     def step(x):
-        return jax.lax.pmean(jnp.sum(x), parallel.AXIS)
+        return jax.lax.pmean(jnp.sum(x), mesh_lib.AXIS)
 
-    mapped = parallel.pmapped(step, parallel.mesh(8), in_specs=parallel.SPLIT, out_specs=parallel.SAME)
+    mapped = mesh_lib.pmapped(step, mesh_lib.mesh(8), in_specs=mesh_lib.SPLIT, out_specs=mesh_lib.SAME)
     assert mapped(jnp.arange(16.0)) == np.arange(16).sum() / 8
 
 
@@ -43,9 +45,9 @@ def test_repeated_steps_are_compiled_once_and_donate_their_carry(monkeypatch, lo
         traces.append(1)
         return carry + increment
 
-    mesh = parallel.mesh(2)
-    run = parallel.repeated(step, mesh)
-    carry, increment = parallel.replicated((jnp.zeros(3), jnp.ones(3)), mesh)
+    mesh = mesh_lib.mesh(2)
+    run = mesh_lib.repeated(step, mesh)
+    carry, increment = mesh_lib.replicated((jnp.zeros(3), jnp.ones(3)), mesh)
     after = run(carry, 3, increment)
     assert carry.is_deleted()
     assert not increment.is_deleted()

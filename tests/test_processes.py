@@ -12,11 +12,13 @@ import pytest
 from commands import quick_command, running, xla_flags
 from conftest import assert_same_bits, config_file, records, tiny_config
 
-from anchor_jax import UserError, parallel, processes
+from anchor_jax import UserError
 from anchor_jax.evaluation import evaluate
-from anchor_jax.training import run
+from anchor_jax.runs import record as run_record
+from anchor_jax.runs.load import load_checkpoint
+from anchor_jax.runtime import mesh as mesh_lib
+from anchor_jax.runtime import multihost
 from anchor_jax.training.loop import train
-from anchor_jax.training.prediction import load_checkpoint
 
 LOST = "error: another process of this run ended, or cannot be reached; start the same command again on all hosts"
 
@@ -72,7 +74,7 @@ def succeeded(ended):
 
 
 def final_variables(workdir):
-    step, predictor = load_checkpoint(run.load(workdir), "latest")
+    step, predictor = load_checkpoint(run_record.load(workdir), "latest")
     assert step == 12
     return jax.device_get(predictor.variables)
 
@@ -272,8 +274,8 @@ def initialize(monkeypatch):
 def test_one_process_looks_for_no_others(initialize, monkeypatch, environment):
     for variable, value in environment.items():
         monkeypatch.setenv(variable, value)
-    processes.start()
-    processes.start("127.0.0.1:1", 1, 0)
+    multihost.start()
+    multihost.start("127.0.0.1:1", 1, 0)
     assert initialize == []
 
 
@@ -284,29 +286,29 @@ def test_processes_that_jax_cannot_join_are_told(initialize, monkeypatch, enviro
     for variable, value in environment.items():
         monkeypatch.setenv(variable, value)
     with pytest.raises(UserError, match=r"cannot join them .*; give --coordinator, --num_processes and --process_id"):
-        processes.start()
+        multihost.start()
     assert len(initialize) == 1
 
 
 def test_tpu_of_one_host_needs_no_others(initialize, monkeypatch):
     monkeypatch.setenv("TPU_ML_PLATFORM", "JAX")
-    processes.start()
+    multihost.start()
     assert len(initialize) == 1
 
 
 def test_process_0_that_nobody_started_is_told(initialize, monkeypatch):
-    monkeypatch.setattr(processes, "_JOIN_SECONDS", 0)
+    monkeypatch.setattr(multihost, "_JOIN_SECONDS", 0)
     with pytest.raises(UserError, match=r"cannot reach process 0 at 127.0.0.1:\d+ .*; start it too"):
-        processes.start(f"127.0.0.1:{free_port()}", 2, 1)
+        multihost.start(f"127.0.0.1:{free_port()}", 2, 1)
     assert initialize == []
 
 
 @pytest.mark.parametrize("num_devices", [1, 2, 8])
 def test_arrays_are_placed_and_fetched_whole(num_devices):
-    mesh = parallel.mesh(num_devices)
+    mesh = mesh_lib.mesh(num_devices)
     tree = {"a": np.arange(16), "b": np.arange(32.0, dtype=np.float32).reshape(16, 2)}
-    for placed in (parallel.replicated(tree, mesh), parallel.from_parts(tree, mesh)):
-        assert_same_bits(parallel.fetched(placed), tree)
-    divided = parallel.divided(tree["b"], mesh)
+    for placed in (mesh_lib.replicated(tree, mesh), mesh_lib.make_global_batch(tree, mesh)):
+        assert_same_bits(mesh_lib.fetched(placed), tree)
+    divided = mesh_lib.divided(tree["b"], mesh)
     assert divided.addressable_shards[0].data.shape == (16 // num_devices, 2)
-    np.testing.assert_array_equal(parallel.fetched(divided), tree["b"])
+    np.testing.assert_array_equal(mesh_lib.fetched(divided), tree["b"])

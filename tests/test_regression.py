@@ -13,8 +13,10 @@ import sklearn.metrics
 from jax.sharding import PartitionSpec
 
 import anchor_jax as aj
-from anchor_jax import metrics, parallel, regression
-from anchor_jax.regression import Regression, Settings
+from anchor_jax import metrics
+from anchor_jax.contrib import regression
+from anchor_jax.contrib.regression import Regression, Settings
+from anchor_jax.runtime import mesh as mesh_lib
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -125,8 +127,8 @@ def test_objectives_are_the_same_under_jit_vmap_and_shard_map_and_compute_in_flo
         np.testing.assert_allclose(jax.jit(objective)(*given), expected, rtol=1e-6)
         alone = jax.vmap(lambda *rows, objective=objective: objective(*(row[None] for row in rows))[0])(*given)
         np.testing.assert_allclose(alone, expected, rtol=1e-6)
-        spec = PartitionSpec(parallel.AXIS)
-        divided = jax.shard_map(objective, mesh=parallel.mesh(2), in_specs=spec, out_specs=spec)
+        spec = PartitionSpec(mesh_lib.AXIS)
+        divided = jax.shard_map(objective, mesh=mesh_lib.mesh(2), in_specs=spec, out_specs=spec)
         np.testing.assert_allclose(jax.jit(divided)(*given), expected, rtol=1e-6)
         with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
             halves = objective(*(jnp.asarray(a, jnp.bfloat16) for a in given[:-1]), MASK)

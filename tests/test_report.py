@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from anchor_jax import UserError
-from anchor_jax.evaluation import found
-from anchor_jax.evaluation.found import Found
-from anchor_jax.evaluation.report import album, write_report
+from anchor_jax.evaluation import results as results_lib
+from anchor_jax.evaluation.results import Found
+from anchor_jax.reporting import figures, write_report
 
 NAMES = ["cat", "<script>alert(1)</script>", "a & b", "$\\frac"]
 MEMBERS = ["fog", "gaussian_noise"]
@@ -112,7 +112,7 @@ def write_all(folder, nums, suites=tuple(SUITES)):
     for suite in suites:
         for num in nums:
             finding, facts = SUITES[suite](np.random.default_rng(num))
-            found.write(folder, suite, FACTS | facts, {num: finding})
+            results_lib.write(folder, suite, FACTS | facts, {num: finding})
 
 
 @pytest.fixture(scope="module")
@@ -175,8 +175,8 @@ def page_of(folder):
 def test_findings_come_back(tmp_path):
     arrays = {"in/energy": np.float32([1, 2]), "images": np.zeros((1, 2, 2, 3), np.uint8), "correct": np.array([True])}
     findings = {10: Found({"a/b": 0.1, "n": np.float32(0.5)}, arrays), 0: Found({"a/b": 1 / 3}, {})}
-    found.write(tmp_path / "eval/step1-bins15", "ood", FACTS, findings)
-    back = found.read(tmp_path / "eval/step1-bins15")
+    results_lib.write(tmp_path / "eval/step1-bins15", "ood", FACTS, findings)
+    back = results_lib.read(tmp_path / "eval/step1-bins15")
     assert list(back) == ["ood"]
     assert back["ood"].suite == "ood"
     assert back["ood"].facts == FACTS
@@ -198,33 +198,33 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 @given(st.dictionaries(st.integers(0, 10_000), st.dictionaries(st.text(), finite), min_size=1, max_size=4))
 def test_every_finite_number_comes_back_exactly(tmp_path_factory, numbers):
     folder = tmp_path_factory.mktemp("numbers")
-    found.write(folder, "clean", FACTS, {num: Found(metrics, {}) for num, metrics in numbers.items()})
-    back = found.read(folder)["clean"].results
+    results_lib.write(folder, "clean", FACTS, {num: Found(metrics, {}) for num, metrics in numbers.items()})
+    back = results_lib.read(folder)["clean"].results
     assert {num: finding.metrics for num, finding in back.items()} == numbers
     assert list(back) == sorted(numbers)
 
 
 def test_nothing_found_yet_is_nothing(tmp_path):
-    assert found.read(tmp_path / "not there") == {}
-    found.write(tmp_path, "clean", FACTS, {1: Found({"a": 1.0}, {})})
+    assert results_lib.read(tmp_path / "not there") == {}
+    results_lib.write(tmp_path, "clean", FACTS, {1: Found({"a": 1.0}, {})})
     (tmp_path / "report.json").write_text("{")
-    assert list(found.read(tmp_path)) == ["clean"]
+    assert list(results_lib.read(tmp_path)) == ["clean"]
 
 
 def test_findings_join_those_of_other_numbers_of_references(tmp_path):
-    found.write(
+    results_lib.write(
         tmp_path, "clean", {"members": ["a"]}, {1: Found({"x": 1.0}, {"v": np.ones(1)}), 2: Found({"x": 2.0}, {})}
     )
-    found.write(tmp_path, "clean", {"members": ["b"]}, {2: Found({"y": 3.0}, {"v": np.zeros(2)})})
-    found.write(tmp_path, "shift", FACTS, {3: Found({"z": 0.0}, {})})
-    back = found.read(tmp_path)
+    results_lib.write(tmp_path, "clean", {"members": ["b"]}, {2: Found({"y": 3.0}, {"v": np.zeros(2)})})
+    results_lib.write(tmp_path, "shift", FACTS, {3: Found({"z": 0.0}, {})})
+    back = results_lib.read(tmp_path)
     assert {num: finding.metrics for num, finding in back["clean"].results.items()} == {1: {"x": 1.0}, 2: {"y": 3.0}}
     assert back["clean"].facts == {"members": ["b"]}
     assert back["clean"].facts_of == {1: {"members": ["a"]}, 2: {"members": ["b"]}}
     assert len(back["clean"].results[1].arrays["v"]) == 1
     assert len(back["clean"].results[2].arrays["v"]) == 2
-    found.write(tmp_path, "clean", FACTS, {1: Found({"x": 1.0}, {})})
-    assert found.read(tmp_path)["clean"].results[1].arrays == {}
+    results_lib.write(tmp_path, "clean", FACTS, {1: Found({"x": 1.0}, {})})
+    assert results_lib.read(tmp_path)["clean"].results[1].arrays == {}
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, np.float32("nan")])
@@ -232,14 +232,14 @@ def test_numbers_that_are_none_are_refused(tmp_path, value):
     with pytest.raises(
         ValueError, match=r"metrics must be finite; got fog/3/nll = -?(nan|inf) of clean with 10 references"
     ):
-        found.write(
+        results_lib.write(
             tmp_path, "clean", FACTS, {1: Found({"a": 1.0}, {"v": np.ones(1)}), 10: Found({"fog/3/nll": value}, {})}
         )
     assert list(tmp_path.iterdir()) == []
 
 
 def test_failure_leaves_what_was_there(tmp_path, monkeypatch):
-    found.write(tmp_path, "clean", FACTS, {1: Found({"x": 1.0}, {"v": np.ones(1)})})
+    results_lib.write(tmp_path, "clean", FACTS, {1: Found({"x": 1.0}, {"v": np.ones(1)})})
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
 
     def full(file, **arrays):
@@ -248,13 +248,13 @@ def test_failure_leaves_what_was_there(tmp_path, monkeypatch):
 
     monkeypatch.setattr(np, "savez", full)
     with pytest.raises(UserError, match=r"cannot write to '.*' \(No space left on device\); make room"):
-        found.write(tmp_path, "clean", FACTS, {1: Found({"x": 2.0}, {"v": np.zeros(1)})})
+        results_lib.write(tmp_path, "clean", FACTS, {1: Found({"x": 2.0}, {"v": np.zeros(1)})})
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
 def test_facts_that_json_cannot_hold_are_refused_before_anything_is_written(tmp_path):
     with pytest.raises(TypeError, match="not JSON serializable"):
-        found.write(tmp_path, "clean", {"when": {1, 2}}, {1: Found({"x": 1.0}, {"v": np.ones(1)})})
+        results_lib.write(tmp_path, "clean", {"when": {1, 2}}, {1: Found({"x": 1.0}, {"v": np.ones(1)})})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -275,28 +275,28 @@ def test_facts_that_json_cannot_hold_are_refused_before_anything_is_written(tmp_
 )
 def test_damaged_numbers_are_told_in_one_line_and_left_alone(tmp_path, text, reason):
     (tmp_path / "clean.json").write_text(text, encoding="latin-1")
-    for act in (found.read, lambda folder: write_report(folder, RUN)):
+    for act in (results_lib.read, lambda folder: write_report(folder, RUN)):
         with pytest.raises(UserError, match=r"clean\.json' is damaged \(.*\); move it away$") as told:
             act(tmp_path)
         assert reason in str(told.value)
         assert "\n" not in str(told.value)
     with pytest.raises(UserError, match="is damaged"):
-        found.write(tmp_path, "clean", FACTS, {5: Found({"a": 1.0}, {})})
+        results_lib.write(tmp_path, "clean", FACTS, {5: Found({"a": 1.0}, {})})
     assert (tmp_path / "clean.json").read_text(encoding="latin-1") == text
     assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_damaged_arrays_are_told_in_one_line(tmp_path):
-    found.write(tmp_path, "clean", FACTS, {1: Found({"x": 1.0}, {"v": np.arange(500), "w": np.ones(3)})})
+    results_lib.write(tmp_path, "clean", FACTS, {1: Found({"x": 1.0}, {"v": np.arange(500), "w": np.ones(3)})})
     file = tmp_path / "clean-references1.npz"
     whole = file.read_bytes()
     for damaged in (b"", b"nothing of the kind", whole[: len(whole) // 2]):
         file.write_bytes(damaged)
         with pytest.raises(UserError, match=r"clean-references1\.npz' is damaged \(.*\); move it away$"):
-            found.read(tmp_path)
+            results_lib.read(tmp_path)
     middle = whole.index(np.arange(500).tobytes()) + 80
     file.write_bytes(whole[:middle] + b"\xff\xff" + whole[middle + 2 :])
-    arrays = found.read(tmp_path)["clean"].results[1].arrays  # an array is read when it is asked for
+    arrays = results_lib.read(tmp_path)["clean"].results[1].arrays  # an array is read when it is asked for
     np.testing.assert_array_equal(arrays["w"], 1)
     with pytest.raises(UserError, match=r"clean-references1\.npz' is damaged \(Bad CRC.*\); move it away$"):
         arrays["v"]
@@ -379,10 +379,10 @@ def test_best_of_a_column_is_bold_and_arrows_say_what_is_best(reported):
     bold = [(row, number) for section, row, number in page.bold if section == "clean" and row]
     findings = {num: clean(np.random.default_rng(num))[0].metrics for num in (1, 10)}
     lower, higher = sorted((1, 10), key=lambda num: findings[num]["accuracy"])
-    assert (album.spoken(higher), f"{100 * findings[higher]['accuracy']:.2f}") in bold
-    assert (album.spoken(lower), f"{100 * findings[lower]['accuracy']:.2f}") not in bold
+    assert (figures.spoken(higher), f"{100 * findings[higher]['accuracy']:.2f}") in bold
+    assert (figures.spoken(lower), f"{100 * findings[lower]['accuracy']:.2f}") not in bold
     best = min((1, 10), key=lambda num: findings[num]["nll"])
-    assert (album.spoken(best), f"{findings[best]['nll']:.4f}") in bold
+    assert (figures.spoken(best), f"{findings[best]['nll']:.4f}") in bold
     headings = next(cells for section, cells in page.rows if section == "clean")
     assert headings[1:4] == ["accuracy %\xa0↑", "NLL ↓", "Brier ↓"]
     assert all(number != "0.2500" for _, number in bold), "the same for all, and neither way is better"
@@ -412,8 +412,8 @@ def test_facts_stand_in_the_page(reported):
 def test_rows_measured_otherwise_are_told(reported, tmp_path):
     assert "Not all rows were measured alike" not in page_of(reported).text
     finding, facts = shift(np.random.default_rng(0))
-    found.write(tmp_path, "shift", FACTS | facts, {1: finding})
-    found.write(tmp_path, "shift", FACTS | facts | {"members": ["r"], "seconds": 9.0}, {10: finding})
+    results_lib.write(tmp_path, "shift", FACTS | facts, {1: finding})
+    results_lib.write(tmp_path, "shift", FACTS | facts | {"members": ["r"], "seconds": 9.0}, {10: finding})
     page = page_of(write_report(tmp_path, RUN).parent)
     assert "Not all rows were measured alike: members differ" in page.text
     assert ("shift", ["members, 1 reference", "r, sketch"]) in page.rows
@@ -431,7 +431,7 @@ def test_standard_network_without_arrays_has_tables_alone(tmp_path):
     for suite in SUITES:
         finding, facts = SUITES[suite](rng)
         metrics = numbers(rng, "standard/") if suite == "protocols" else finding.metrics
-        found.write(tmp_path, suite, FACTS | facts, {0: Found(metrics, {})})
+        results_lib.write(tmp_path, suite, FACTS | facts, {0: Found(metrics, {})})
     page = page_of(write_report(tmp_path, {}).parent)
     drawn = sorted(file.name for file in (tmp_path / "pictures").iterdir())
     assert drawn == [
@@ -450,16 +450,16 @@ def test_scores_that_are_the_same_everywhere_are_not_drawn(tmp_path):
     arrays = {
         name: np.zeros_like(values) if name.endswith("spread") else values for name, values in finding.arrays.items()
     }
-    found.write(tmp_path, "ood", FACTS | facts, {1: Found(finding.metrics, arrays)})
-    page = album._Page(found.read(tmp_path)["ood"], NAMES, tmp_path, None)
-    inside, outside = album._scores(page)
+    results_lib.write(tmp_path, "ood", FACTS | facts, {1: Found(finding.metrics, arrays)})
+    page = figures._Page(results_lib.read(tmp_path)["ood"], NAMES, tmp_path, None)
+    inside, outside = figures._scores(page)
     assert list(inside) == ["max_softmax", "entropy"]
     assert list(outside) == ["svhn", "dtd/<b>"]
     assert {tuple(scores) for scores in outside.values()} == {("max_softmax", "entropy")}
 
 
 def test_suite_that_is_not_known_here_is_shown_by_its_numbers(tmp_path):
-    found.write(tmp_path, "weather", FACTS, {3: Found({"rain": 0.25}, {"v": np.ones(1)})})
+    results_lib.write(tmp_path, "weather", FACTS, {3: Found({"rain": 0.25}, {"v": np.ones(1)})})
     page = page_of(write_report(tmp_path, {}).parent)
     assert ("weather", ["rain", "0.25"]) in page.rows
 
@@ -477,7 +477,7 @@ def test_folder_that_cannot_be_written_to_is_told(tmp_path):
         write_report(tmp_path, RUN)
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(UserError, match="cannot write to"):
-        found.write(tmp_path / "taken", "clean", FACTS, {1: Found({"a": 1.0}, {"v": np.ones(1)})})
+        results_lib.write(tmp_path / "taken", "clean", FACTS, {1: Found({"a": 1.0}, {"v": np.ones(1)})})
 
 
 def test_flat_names_are_understood():
@@ -489,12 +489,16 @@ def test_flat_names_are_understood():
         "fog/5/smooth_ece": 0.5,
         "ece": 0.6,
     }
-    assert album.by_severity(metrics, "ece") == {"a/b": {3: 0.1}, "fog": {5: 0.4}}
-    assert album.by_set({"r/accuracy": 1, "x/y/accuracy": 2, "accuracy": 3, "r/top5_accuracy": 4}, "accuracy") == {
+    assert figures.by_severity(metrics, "ece") == {"a/b": {3: 0.1}, "fog": {5: 0.4}}
+    assert figures.by_set({"r/accuracy": 1, "x/y/accuracy": 2, "accuracy": 3, "r/top5_accuracy": 4}, "accuracy") == {
         "r": 1,
         "x/y": 2,
     }
     areas = {"near/entropy/auroc": 1, "x/y/entropy/auroc": 2, "entropy/auroc": 3, "entropy/fpr95": 4}
-    assert album.by_set_and_score(areas, "auroc") == {"near": {"entropy": 1}, "x/y": {"entropy": 2}, "": {"entropy": 3}}
-    draws = album.by_draw({"draws/0/10/ece": 1, "draws/1/10/ece": 2, "draws/0/2/ece": 3, "blt/ece": 4}, "ece")
+    assert figures.by_set_and_score(areas, "auroc") == {
+        "near": {"entropy": 1},
+        "x/y": {"entropy": 2},
+        "": {"entropy": 3},
+    }
+    draws = figures.by_draw({"draws/0/10/ece": 1, "draws/1/10/ece": 2, "draws/0/2/ece": 3, "blt/ece": 4}, "ece")
     assert {num: values.tolist() for num, values in draws.items()} == {2: [3], 10: [1, 2]}

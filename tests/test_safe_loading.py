@@ -10,13 +10,13 @@ from hostile import POSTSCRIPT, Mark, left_a_mark, npz, pickled, png_of
 from PIL import Image
 
 import anchor_jax
+from anchor_jax.core.errors import UserError
 from anchor_jax.data import load
 from anchor_jax.data.cropping import random_resized_crop
 from anchor_jax.data.decoding import Example, decoded
-from anchor_jax.errors import UserError
-from anchor_jax.evaluation import found
+from anchor_jax.evaluation import results as results_lib
 from anchor_jax.models.pytorch.files import read_state_dict
-from anchor_jax.training import run
+from anchor_jax.runs import record as run_record
 
 _SOURCES = sorted(Path(anchor_jax.__file__).parent.rglob("*.py"))
 _LOADERS_OF_CODE = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "yaml", "runpy"}
@@ -59,9 +59,9 @@ def _npz_data(place):
 
 def _results(place):
     folder = place / "eval"
-    found.write(folder, "clean", {}, {1: found.Found({"accuracy": 0.5}, {"correct": np.zeros(3)})})
+    results_lib.write(folder, "clean", {}, {1: results_lib.Found({"accuracy": 0.5}, {"correct": np.zeros(3)})})
     (folder / "clean-references1.npz").write_bytes(npz(correct=np.array([Mark(place)])))
-    _ = found.read(folder)["clean"].results[1].arrays["correct"]
+    _ = results_lib.read(folder)["clean"].results[1].arrays["correct"]
 
 
 def _references(place):
@@ -69,7 +69,7 @@ def _references(place):
         '{"config": {}, "label_names": ["a"], "image_shape": [1, 1, 1], "references": {"rows": [0], "sha256": ""}}'
     )
     (place / "references.npz").write_bytes(npz(images=np.array([Mark(place)])))
-    run.load(place)
+    run_record.load(place)
 
 
 def _saved_by_torch(place):

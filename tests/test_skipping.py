@@ -9,9 +9,10 @@ import pytest
 from conftest import records
 
 from anchor_jax import UserError
-from anchor_jax.training import checkpoint, loop, step
+from anchor_jax.runs import checkpoint
+from anchor_jax.runs.state import Skipped
+from anchor_jax.training import loop, step
 from anchor_jax.training.loop import prepare, train
-from anchor_jax.training.state import Skipped
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from prepared import write_tfds
 from sklearn.datasets import load_digits
 from tensorflow_datasets.core import read_only_builder
 
+from anchor_jax.core.errors import UserError
 from anchor_jax.data import Dataset, decoding, load, sources
-from anchor_jax.errors import UserError
 
 _CIFAR10_NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 

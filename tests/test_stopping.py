@@ -11,8 +11,9 @@ import pytest
 from commands import ROOT, environment_of_command, running
 from conftest import assert_same_bits, records, tiny_config
 
-from anchor_jax import command, stopping
-from anchor_jax.errors import Stopped
+from anchor_jax.cli import app
+from anchor_jax.core.errors import Stopped
+from anchor_jax.runtime import preemption
 from anchor_jax.training import pace
 from anchor_jax.training.loop import Training, train
 
@@ -25,7 +26,7 @@ def stop_after(monkeypatch, num_steps):
         asked = []
         yield lambda: asked.append(1) or (signal.SIGTERM if len(asked) > num_steps else 0)
 
-    monkeypatch.setattr(stopping, "listening", listening)
+    monkeypatch.setattr(preemption, "listening", listening)
     monkeypatch.setattr(pace, "_SECONDS", 0.0)  # so that it looks after every step
 
 
@@ -98,7 +99,7 @@ def test_a_stop_asked_for_in_the_last_evaluation_is_told_in_the_end(tiny, tmp_pa
 
     evaluate = Training.evaluate
     monkeypatch.setattr(Training, "evaluate", lambda *args: asked.append(1) or evaluate(*args))
-    monkeypatch.setattr(stopping, "listening", listening)
+    monkeypatch.setattr(preemption, "listening", listening)
     tiny.evaluation.every_epochs = tiny.checkpoint.every_epochs = 2.0
     with pytest.raises(Stopped, match="SIGINT: the run has come to its end") as stopped:
         train(tiny, tmp_path / "run")
@@ -170,7 +171,7 @@ def test_second_signal_ends_at_once_whatever_the_main_thread_does():
 
 def test_handlers_are_given_back():
     before = signal.getsignal(signal.SIGTERM)
-    with stopping.listening() as asked:
+    with preemption.listening() as asked:
         assert asked() == 0
         os.kill(os.getpid(), signal.SIGTERM)
         deadline = time.monotonic() + 10
@@ -184,12 +185,12 @@ def test_interrupted_command_ends_in_one_line(monkeypatch, capsys):
     def interrupt():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command.app, "run", lambda main, flags_parser: main(["eval.py"]))
+    monkeypatch.setattr(app.app, "run", lambda main, flags_parser: main(["eval.py"]))
     for name in ("keep_compiled", "_quieten"):
-        monkeypatch.setattr(command, name, lambda: None)
-    monkeypatch.setattr(command.sys, "unraisablehook", sys.unraisablehook)
-    monkeypatch.setattr(command.warnings, "showwarning", command.warnings.showwarning)
+        monkeypatch.setattr(app, name, lambda: None)
+    monkeypatch.setattr(app.sys, "unraisablehook", sys.unraisablehook)
+    monkeypatch.setattr(app.warnings, "showwarning", app.warnings.showwarning)
     with pytest.raises(SystemExit) as ended:
-        command.run(interrupt)
+        app.run(interrupt)
     assert ended.value.code == 130
     assert capsys.readouterr().err == "error: interrupted\n"

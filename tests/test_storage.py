@@ -15,10 +15,12 @@ from conftest import StopAfterSave, assert_same_bits, config_file, records, stop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anchor_jax import UserError, load_predictor, parallel, processes
-from anchor_jax.errors import DamagedData
-from anchor_jax.files import alone_in
-from anchor_jax.training import checkpoint, fingerprint
+from anchor_jax import UserError, load_predictor
+from anchor_jax.core.errors import DamagedData
+from anchor_jax.runs import checkpoint, fingerprint
+from anchor_jax.runtime import mesh as mesh_lib
+from anchor_jax.runtime import multihost
+from anchor_jax.runtime.atomic_files import alone_in
 from anchor_jax.training.loop import train
 
 # reads that come back to orbax after it has given up
@@ -178,10 +180,10 @@ def test_many_wrong_numbers_change_the_fingerprint():
 @pytest.mark.parametrize("num_devices", [1, 2, 8])
 def test_a_fingerprint_does_not_depend_on_devices(num_devices):
     numbers = np.random.default_rng(0).normal(size=(16, 5)).astype(np.float32)
-    mesh = parallel.mesh(num_devices)
+    mesh = mesh_lib.mesh(num_devices)
     expected = fingerprint.fingerprints(numbers)
-    assert fingerprint.fingerprints(parallel.divided(numbers, mesh)) == expected
-    assert fingerprint.fingerprints(parallel.replicated(numbers, mesh)) == expected
+    assert fingerprint.fingerprints(mesh_lib.divided(numbers, mesh)) == expected
+    assert fingerprint.fingerprints(mesh_lib.replicated(numbers, mesh)) == expected
 
 
 def test_lost_lines_are_told_and_all_others_go_on(copied, finished):
@@ -251,8 +253,8 @@ def test_a_full_disk_ends_a_run_in_one_line_and_it_goes_on_with_more_room(finish
     done = quick_command(*arguments)
     assert done.returncode == 0, done.stderr
     with pytest.MonkeyPatch.context() as patch:
-        alone = parallel.mesh(1)
-        patch.setattr(parallel, "mesh", lambda: alone)
+        alone = mesh_lib.mesh(1)
+        patch.setattr(mesh_lib, "mesh", lambda: alone)
         straight = train(config, tmp_path / "straight")
         assert_same_bits(train(config, small_disk / "run"), straight)
     assert records(small_disk / "run") == records(tmp_path / "straight")
@@ -276,10 +278,10 @@ def test_a_disk_that_cannot_be_written_to_is_told_and_nothing_changes(finished, 
 @pytest.mark.parametrize("sizes", [(8, 1, 4, 2), (2, 8, 1, 4)])
 def test_a_run_goes_on_on_any_number_of_devices(finished, tmp_path, monkeypatch, sizes):
     """One checkpoint on each: the lines and the last state are those of eight, to rounding."""
-    meshes = {size: parallel.mesh(size) for size in sizes}
+    meshes = {size: mesh_lib.mesh(size) for size in sizes}
     for index, size in enumerate(sizes):
         with monkeypatch.context() as patch:
-            patch.setattr(parallel, "mesh", lambda size=size: meshes[size])
+            patch.setattr(mesh_lib, "mesh", lambda size=size: meshes[size])
             if index < len(sizes) - 1:
                 stop_after_saves(patch, 1)
                 with pytest.raises(StopAfterSave):
@@ -304,7 +306,7 @@ def test_what_one_of_many_processes_cannot_read_is_out_of_the_way_when_all_begin
 ):
     """Where all cannot read it, they go on together from the one before."""
     DAMAGE["a file is missing"](copied, 12)
-    monkeypatch.setattr(processes, "all_come", lambda _: all_come)
+    monkeypatch.setattr(multihost, "all_come", lambda _: all_come)
     if all_come:
         with pytest.warns(DamagedData, match=r"steps 10 to 12 are done again"):
             train(tiny_config(finished[0]), copied)

@@ -10,9 +10,9 @@ from conftest import StopAfterSave, assert_same_bits, begun, records, stop_after
 from test_config import STREAMING
 
 from anchor_jax import UserError, load_predictor
-from anchor_jax.errors import DamagedData
+from anchor_jax.core.errors import DamagedData
 from anchor_jax.evaluation import evaluate
-from anchor_jax.training import supply
+from anchor_jax.training import source
 from anchor_jax.training.loop import prepare, train
 
 # of each model, small enough to compile quickly
@@ -130,7 +130,7 @@ def test_a_standard_network_trains_on_a_stream(streamed, tmp_path):
 
 def test_the_bank_lies_on_the_devices_as_central_crops(streamed, tmp_path):
     training = begun(streamed, tmp_path / "run")
-    rows = supply.bank_of(training.training_set, streamed)
+    rows = source.bank_of(training.training_set, streamed)
     np.testing.assert_array_equal(training.data.images, training.training_set.picked(rows))
     np.testing.assert_array_equal(training.data.bank, np.arange(12))
     record = json.loads((tmp_path / "run/run.json").read_text())
@@ -139,12 +139,12 @@ def test_the_bank_lies_on_the_devices_as_central_crops(streamed, tmp_path):
 
 def test_labels_of_a_stream_are_as_noisy_as_those_in_memory(streamed):
     streamed.data.label_noise = 0.25
-    noisy, _ = supply.open_supply(streamed)
+    noisy, _ = source.open_supply(streamed)
     streamed.data.streaming = False
-    in_memory, _ = supply.open_supply(streamed)
+    in_memory, _ = source.open_supply(streamed)
     np.testing.assert_array_equal(noisy.labels(), in_memory.labels())
     streamed.data.label_noise = 0.0
-    clean, _ = supply.open_supply(streamed)
+    clean, _ = source.open_supply(streamed)
     assert (noisy.labels() != clean.labels()).sum() == 60
 
 

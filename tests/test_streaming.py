@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from prepared import write_tfds
 
+from anchor_jax.core.errors import UserError
 from anchor_jax.data import (
     Dataset,
     Stream,
@@ -31,7 +32,6 @@ from anchor_jax.data import (
 )
 from anchor_jax.data.decoding import Encoded, Example, decode_batches
 from anchor_jax.data.streaming import stream_of_encoded
-from anchor_jax.errors import UserError
 
 _RANDOM = np.random.default_rng(0)
 _ABC = ("ant", "bee", "cat")

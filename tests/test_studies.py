@@ -16,12 +16,12 @@ import pytest
 from commands import ROOT, assert_told, quick_command
 
 from anchor_jax import UserError, config, load_predictor
-from anchor_jax.comparison.statistics import Difference, Summary
+from anchor_jax.core.errors import Stopped
 from anchor_jax.data import augmented, load_test
-from anchor_jax.errors import Stopped
 from anchor_jax.evaluation import SUITES
-from anchor_jax.training import run
-from anchor_jax.training.prediction import load_checkpoint
+from anchor_jax.reporting.comparison.statistics import Difference, Summary
+from anchor_jax.runs import record as run_record
+from anchor_jax.runs.load import load_checkpoint
 from studies import pools, report, results, running
 from studies.runs import StudyRun, jobs_of, runs_of
 from studies.tables import ANCHORED, MASKED, SIZES, STANDARD, STUDIES, Ask, Column, Figure, Pool, Row, Size, Study
@@ -229,7 +229,7 @@ def test_an_ensemble_is_the_mean_of_its_members(studied):
     pool = next(one for one in runs if one.row.name == "ensemble")
     predictors = [load_predictor(one.workdir) for one in pool.trained]
     first = pool.trained[0]
-    test = load_test(run.load(first.workdir).config.data, predictors[0].label_names, predictors[0].image_shape)
+    test = load_test(run_record.load(first.workdir).config.data, predictors[0].label_names, predictors[0].image_shape)
     probs = np.mean([predictor(test.images).probs for predictor in predictors], axis=0)
     answers = pool.evaluated["clean"].results[2]
     np.testing.assert_array_equal(answers.arrays["label"], test.labels)
@@ -241,7 +241,7 @@ def test_an_ensemble_is_the_mean_of_its_members(studied):
 
 def pooled_probs(one, kind, num_members):
     """Of the test set, mean and spread over the members."""
-    this_run = run.load(one.workdir)
+    this_run = run_record.load(one.workdir)
     _, predictor = load_checkpoint(this_run, "latest")
     predictor = pools.predictor_of_pool(kind, [this_run], [predictor], num_members, seed=0)
     test = load_test(this_run.config.data, predictor.label_names, predictor.image_shape)
@@ -252,7 +252,7 @@ def pooled_probs(one, kind, num_members):
 def test_an_augmented_pool_sees_every_image_cropped_as_in_training(studied):
     one = studied[0][0]
     test, probs, std = pooled_probs(one, "augmentation", 3)
-    predictor, settings = load_predictor(one.workdir), run.load(one.workdir).config.augmentation
+    predictor, settings = load_predictor(one.workdir), run_record.load(one.workdir).config.augmentation
     seen = [
         np.asarray(augmented(jax.numpy.broadcast_to(key, len(test.images)), test.images, settings))
         for key in jax.random.split(jax.random.key(0), 3)

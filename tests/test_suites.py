@@ -15,19 +15,20 @@ from sklearn.metrics import accuracy_score, log_loss
 from sklearn.preprocessing import StandardScaler
 
 import anchor_jax as aj
-from anchor_jax import UserError, data, evaluation, metrics, models, parallel
+from anchor_jax import UserError, data, evaluation, metrics, models
 from anchor_jax.data import corruptions
-from anchor_jax.evaluation import found as on_disk
-from anchor_jax.evaluation.examples import examine, rows
-from anchor_jax.evaluation.subject import Options, Subject
+from anchor_jax.evaluation import results as on_disk
+from anchor_jax.evaluation.context import Options, EvalContext
+from anchor_jax.evaluation.predictions import examine, rows
 from anchor_jax.evaluation.suites.corruptions import ALEXNET_ERRORS, generated, mean_corruption_error, means
 from anchor_jax.evaluation.suites.landscape import filter_normalised_direction
 from anchor_jax.evaluation.suites.ood import SCORES, anomaly_scores, detection
 from anchor_jax.evaluation.temperature import best_temperature
-from anchor_jax.predictor import Predictor, compile_network
-from anchor_jax.training import run
+from anchor_jax.runs import record as run_record
+from anchor_jax.runs.load import load_checkpoint, model_of, normalization_of
+from anchor_jax.runs.predictor import Predictor, compile_network
+from anchor_jax.runtime import mesh as mesh_lib
 from anchor_jax.training.loop import train
-from anchor_jax.training.prediction import load_checkpoint, model_of, normalization_of
 
 
 def digits_config(folder) -> ConfigDict:
@@ -57,10 +58,10 @@ def subject(workdir):
     return subject_of(workdir)
 
 
-def subject_of(workdir, **options) -> Subject:
-    this_run = run.load(workdir)
+def subject_of(workdir, **options) -> EvalContext:
+    this_run = run_record.load(workdir)
     step, predictor = load_checkpoint(this_run, "latest")
-    return Subject(this_run, step, predictor, Options(**options), num_bins=15)
+    return EvalContext(this_run, step, predictor, Options(**options), num_bins=15)
 
 
 def by_hand(subject, images, references):
@@ -244,7 +245,7 @@ def test_a_set_must_not_be_called_as_a_group_is(workdir, tmp_path):
 def test_what_was_found_with_other_options_is_kept(workdir, tmp_path, capsys):
     test = data.load("digits", "test")
     flipped = write_npz(tmp_path / "flipped.npz", test.images[:50, ::-1], test.labels[:50], list("0123456789"))
-    folder = workdir / "eval" / f"step{load_checkpoint(run.load(workdir), 'latest')[0]}-bins15"
+    folder = workdir / "eval" / f"step{load_checkpoint(run_record.load(workdir), 'latest')[0]}-bins15"
     first = evaluation.evaluate(workdir, ("ood",), (2, 3))
     evaluation.evaluate(workdir, ("ood",), (2,), options=Options(ood=("photographs",)))
     before = (folder / "ood.json").read_bytes()
@@ -274,7 +275,7 @@ def test_what_was_found_before_an_interruption_is_reported(workdir, monkeypatch)
         raise KeyboardInterrupt
 
     suites = evaluation.SUITES | {"protocols": evaluation.SUITES["protocols"]._replace(measure=interrupted)}
-    monkeypatch.setattr("anchor_jax.evaluation.evaluating.SUITES", suites)
+    monkeypatch.setattr("anchor_jax.evaluation.runner.SUITES", suites)
     with pytest.raises(KeyboardInterrupt):
         evaluation.evaluate(workdir, ("clean", "protocols"), (2,), num_bins=9)
     report = next((workdir / "eval").glob("step*-bins9")) / "report.html"
@@ -584,9 +585,9 @@ def test_a_suite_does_not_compile_for_every_set(subject):
 
 def test_predictor_is_the_same_on_one_device_and_eight(workdir, subject):
     images = data.load("digits", "test").images
-    from anchor_jax.training.prediction import predictor_of
+    from anchor_jax.runs.load import predictor_of
 
-    one = predictor_of(subject.run, jax.device_get(subject.predictor.variables), parallel.mesh(1))
+    one = predictor_of(subject.run, jax.device_get(subject.predictor.variables), mesh_lib.mesh(1))
     for a, b in zip(one(images, 3), aj.load_predictor(workdir)(images, 3), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
@@ -607,7 +608,7 @@ def test_memory_does_not_grow_with_the_images():
     stream = data.Stream("made", ("a", "b", "c"), shape, num, lambda: np.zeros(num, np.int32), batches)
     model = models.create("mlp", 3, hidden=(2,))
     variables = model.init(jax.random.key(0), np.zeros((1, *shape), np.float32))
-    normalization, mesh = data.Normalization((0.5,) * 3, (0.5,) * 3), parallel.mesh()
+    normalization, mesh = data.Normalization((0.5,) * 3, (0.5,) * 3), mesh_lib.mesh()
     network = compile_network(model, normalization, mesh, anchored=False, inputs_at_once=128)
     predictor = Predictor(variables, None, stream.label_names, shape, network, mesh.size, batch_size=128)
     tracemalloc.start()

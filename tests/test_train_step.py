@@ -11,11 +11,15 @@ import optax
 import pytest
 from conftest import StopAfterSave, assert_same_bits, stop_after_saves
 
-from anchor_jax import UserError, backends, load_predictor, models, parallel
+from anchor_jax import UserError, load_predictor, models
 from anchor_jax.data import Normalization
-from anchor_jax.training import optimizer, sharding, state
+from anchor_jax.runs import state
+from anchor_jax.runs.state import Totals
+from anchor_jax.runtime import backends
+from anchor_jax.runtime import mesh as mesh_lib
+from anchor_jax.training import optimizer, sharding
 from anchor_jax.training.loop import prepare, train
-from anchor_jax.training.step import Totals, TrainData, draw_step, from_memory, make_train_step, step_keys
+from anchor_jax.training.step import TrainData, draw_step, from_memory, make_train_step, step_keys
 
 CLASSES = 3
 NORMALIZATION = Normalization((0.5,), (0.25,))
@@ -38,16 +42,16 @@ def stepped(config, num_steps, num_devices=1, shift=0):
     rng = np.random.default_rng(1)
     images, labels = rng.integers(0, 256, (48, 6, 6, 1), np.uint8), rng.integers(0, CLASSES, 48, np.int32)
     labels = (labels + shift) % CLASSES
-    model = models.create(config.model.name, CLASSES, axis_name=parallel.AXIS, **config.model.options)
+    model = models.create(config.model.name, CLASSES, axis_name=mesh_lib.AXIS, **config.model.options)
     transformation = optimizer.create(config.optimizer, optimizer.create_schedule(config.optimizer, 3, 100))
     variables = state.first_variables(model, jax.random.key(0), (1, 6, 6, 2))
     first = state.begin(variables, transformation, averages=config.training.ema_decay > 0)
-    mesh = parallel.mesh(num_devices)
+    mesh = mesh_lib.mesh(num_devices)
     specs = sharding.specs_of(first, num_devices, config.training.sharding)
     step = from_memory(make_train_step(model, transformation, config, NORMALIZATION, specs), config.training.batch_size)
-    run_steps = parallel.repeated(step, mesh, (specs or parallel.SAME, parallel.SAME))
-    carry = parallel.placed(first, specs, mesh), parallel.replicated(Totals.zeros(), mesh)
-    data = parallel.replicated(TrainData(images, labels, np.arange(48, dtype=np.int32)), mesh)
+    run_steps = mesh_lib.repeated(step, mesh, (specs or mesh_lib.SAME, mesh_lib.SAME))
+    carry = mesh_lib.placed(first, specs, mesh), mesh_lib.replicated(Totals.zeros(), mesh)
+    data = mesh_lib.replicated(TrainData(images, labels, np.arange(48, dtype=np.int32)), mesh)
     states = [jax.device_get(carry[0])]
     for _ in range(num_steps):
         carry = run_steps(carry, 1, data, np.arange(48, dtype=np.int32))
@@ -184,14 +188,14 @@ def test_arrays_are_divided_along_their_longest_axis_that_can_be():
 
 def lowered(config, num_devices):
     """The program of one step."""
-    model = models.create("mlp", CLASSES, axis_name=parallel.AXIS, **config.model.options)
+    model = models.create("mlp", CLASSES, axis_name=mesh_lib.AXIS, **config.model.options)
     transformation = optax.sgd(0.1)
     first = jax.eval_shape(lambda: state.create(model, transformation, jax.random.key(0), (1, 6, 6, 2)))
     specs = sharding.specs_of(first, num_devices, config.training.sharding)
     step = from_memory(make_train_step(model, transformation, config, NORMALIZATION, specs), 16)
-    carry_specs = (specs or parallel.SAME, parallel.SAME)
-    in_specs = (carry_specs, parallel.SAME, parallel.SAME)
-    mapped = parallel.pmapped(step, parallel.mesh(num_devices), in_specs=in_specs, out_specs=carry_specs)
+    carry_specs = (specs or mesh_lib.SAME, mesh_lib.SAME)
+    in_specs = (carry_specs, mesh_lib.SAME, mesh_lib.SAME)
+    mapped = mesh_lib.pmapped(step, mesh_lib.mesh(num_devices), in_specs=in_specs, out_specs=carry_specs)
     data = TrainData(np.zeros((48, 6, 6, 1), np.uint8), np.zeros(48, np.int32), np.arange(48, dtype=np.int32))
     return mapped.lower((first, Totals.zeros()), data, np.arange(48, dtype=np.int32)).as_text()
 

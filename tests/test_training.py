@@ -12,13 +12,17 @@ import optax
 import pytest
 from conftest import StopAfterSave, assert_same_bits, begun, records, stop_after_saves
 
-from anchor_jax import UserError, backends, parallel
+from anchor_jax import UserError
 from anchor_jax.data import Normalization
 from anchor_jax.models.resnet import ResNet
-from anchor_jax.training import checkpoint, loop, optimizer, run, state
+from anchor_jax.runs import checkpoint, state
+from anchor_jax.runs import record as run_record
+from anchor_jax.runs.state import Totals
+from anchor_jax.runtime import backends
+from anchor_jax.runtime import mesh as mesh_lib
+from anchor_jax.training import loop, optimizer
 from anchor_jax.training.loop import Length, prepare, train
 from anchor_jax.training.step import (
-    Totals,
     TrainData,
     draw_step,
     epoch_order,
@@ -35,17 +39,17 @@ def test_one_two_and_eight_devices_give_the_same_losses_and_parameters(tiny, ref
     tiny.anchoring.references, tiny.anchoring.mask_per = references, mask_per
     rng = np.random.default_rng(1)
     images, labels = rng.integers(0, 256, (48, 6, 6, 1), np.uint8), rng.integers(0, 3, 48, np.int32)
-    model = ResNet(3, stage_sizes=(1,), width=4, axis_name=parallel.AXIS)
+    model = ResNet(3, stage_sizes=(1,), width=4, axis_name=mesh_lib.AXIS)
     transformation = optax.sgd(0.1, 0.9)
     outcomes = {}
     for num_devices in (1, 2, 8):
-        mesh = parallel.mesh(num_devices)
-        run_steps = parallel.repeated(
+        mesh = mesh_lib.mesh(num_devices)
+        run_steps = mesh_lib.repeated(
             from_memory(make_train_step(model, transformation, tiny, Normalization((0.5,), (0.25,))), 16), mesh
         )
         carry = state.create(model, transformation, jax.random.key(0), (1, 6, 6, 2)), Totals.zeros()
         data = TrainData(images, labels, np.arange(0, 48, 2, dtype=np.int32))
-        carry, data = parallel.replicated((carry, data), mesh)
+        carry, data = mesh_lib.replicated((carry, data), mesh)
         losses = []
         for _ in range(5):
             carry = run_steps(carry, 1, data, np.random.default_rng(2).permutation(48).astype(np.int32))
@@ -327,7 +331,7 @@ def test_what_may_change_is_recorded_once_the_run_goes_on(tiny, tmp_path):
     train(tiny, tmp_path / "run")
     expected = [("checkpoint.keep", 3, 1, 12), ("logging.every_steps", 2, 5, 12)]
     assert changes_of(tmp_path / "run") == expected
-    assert run.load(tmp_path / "run").config.checkpoint.keep == 1
+    assert run_record.load(tmp_path / "run").config.checkpoint.keep == 1
     train(tiny, tmp_path / "run")
     assert changes_of(tmp_path / "run") == expected
 
@@ -369,7 +373,7 @@ def test_a_run_that_another_process_has_begun_meanwhile_is_left_alone(tiny, tmp_
     training = prepare(tiny, tmp_path / "run")
     tiny.seed = 1
     begun(tiny, tmp_path / "run")
-    with pytest.raises(UserError, match=r"another process has begun to train in"), run.claimed(training.run):
+    with pytest.raises(UserError, match=r"another process has begun to train in"), run_record.claimed(training.run):
         pass
 
 
@@ -427,19 +431,19 @@ def test_lost_record_is_not_written_anew_over_checkpoints(tiny, tmp_path):
 def test_damaged_record_is_named(tmp_path, content):
     (tmp_path / "run.json").write_bytes(content)
     with pytest.raises(UserError, match=r"run.json' is damaged"):
-        run.load(tmp_path)
+        run_record.load(tmp_path)
 
 
 def test_damaged_references_are_named(tiny, tmp_path):
     begun(tiny, tmp_path / "run")
     file = tmp_path / "run/references.npz"
-    other = np.zeros_like(run.load(tmp_path / "run").references)
+    other = np.zeros_like(run_record.load(tmp_path / "run").references)
     np.savez(file, images=other)
     with pytest.raises(UserError, match="their hash differs"):
-        run.load(tmp_path / "run")
+        run_record.load(tmp_path / "run")
     file.unlink()
     with pytest.raises(UserError, match="is missing or damaged"):
-        run.load(tmp_path / "run")
+        run_record.load(tmp_path / "run")
 
 
 def test_nothing_is_compiled_after_the_first_steps(tiny, tmp_path, caplog):
@@ -462,7 +466,7 @@ def test_gradients_of_all_parameters_are_reduced_in_one_message(tiny, tmp_path):
     transformation = optimizer.create(config.optimizer, training.schedule)
     step = make_train_step(training.model, transformation, config, Normalization((0.5,), (0.2,)))
     step = from_memory(step, config.training.batch_size)
-    mapped = parallel.pmapped(step, training.mesh, in_specs=parallel.SAME, out_specs=parallel.SAME)
+    mapped = mesh_lib.pmapped(step, training.mesh, in_specs=mesh_lib.SAME, out_specs=mesh_lib.SAME)
     carry = training.first_carry()
     order = np.arange(len(training.data.images), dtype=np.int32)
     compiled = mapped.lower(carry, training.data, order).compile().as_text()

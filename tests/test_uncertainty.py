@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from anchor_jax import uncertainty
-from anchor_jax.uncertainty import information_gain
+from anchor_jax.core import uncertainty
+from anchor_jax.core.uncertainty import information_gain
 
 predictive_entropy = jax.jit(uncertainty.predictive_entropy)
 expected_entropy = jax.jit(uncertainty.expected_entropy)

@@ -10,13 +10,13 @@ from anchor_jax.data.augmentation import (
     mixing_pictures,
     normalize,
 )
-from anchor_jax.data.corrupted import CorruptedSet, check_differs, open_corrupted
 from anchor_jax.data.corruptions import corrupt
 from anchor_jax.data.dataset import Dataset
+from anchor_jax.data.dataset_spec import open_spec
 from anchor_jax.data.feeding import Batch, Feed, open_feed
 from anchor_jax.data.loading import load_test, load_train, open_test, select_rows
+from anchor_jax.data.published_corruptions import CorruptedSet, check_differs, open_corrupted
 from anchor_jax.data.sources import load, open_stream
-from anchor_jax.data.spec import open_spec
 from anchor_jax.data.streaming import Stream, class_rows, stream_of
 
 __all__ = [

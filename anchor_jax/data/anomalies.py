@@ -3,10 +3,10 @@
 import numpy as np
 from PIL import Image
 
-from anchor_jax import checks
+from anchor_jax.core import checks
+from anchor_jax.core.errors import UserError
 from anchor_jax.data.dataset import Dataset
 from anchor_jax.data.streaming import MODES
-from anchor_jax.errors import UserError
 
 _SCALES = (1 / 8, 1 / 4, 1 / 2)  # of the largest patch that a photograph holds
 

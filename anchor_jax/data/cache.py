@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from anchor_jax.core.errors import UserError
 from anchor_jax.data.dataset import Dataset, absolute, opened_npz, reading, validated
 from anchor_jax.data.decoding import Encoded
-from anchor_jax.errors import UserError
-from anchor_jax.files import cache_folder, replacing
+from anchor_jax.runtime.atomic_files import cache_folder, replacing
 
 _FORMAT = 1  # raise when the same files decode to other pixels, so that old caches are not read
 

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from anchor_jax.errors import UserError
+from anchor_jax.core.errors import UserError
 
 
 class Dataset(NamedTuple):

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
+from anchor_jax.core.errors import UserError
 from anchor_jax.data.dataset import check_regular, reading
-from anchor_jax.errors import UserError
 
 # whatever a file is called: those that Pillow reads by itself; for others, such as EPS, it runs programs
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")

@@ -24,12 +24,12 @@ import numpy as np
 from absl import flags
 
 from anchor_jax.config import Config
+from anchor_jax.core.errors import DamagedData, UserError
 from anchor_jax.data.cropping import random_resized_crop
 from anchor_jax.data.dataset import first_of, validated_labels
 from anchor_jax.data.decoding import Encoded, Example, decoded
 from anchor_jax.data.loading import label_offsets, with_offsets
 from anchor_jax.data.sources import open_encoded
-from anchor_jax.errors import DamagedData, UserError
 
 _EXAMPLES_PER_TASK = 32
 _BATCHES_AHEAD = 2

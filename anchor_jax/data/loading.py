@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from anchor_jax import checks
 from anchor_jax.config import Config
+from anchor_jax.core import checks
+from anchor_jax.core.errors import UserError
 from anchor_jax.data.dataset import Dataset, first_of
 from anchor_jax.data.sources import load, open_stream
 from anchor_jax.data.streaming import Stream
-from anchor_jax.errors import UserError
 
 
 def load_train(config: Config, seed: int) -> tuple[Dataset, Dataset | None]:

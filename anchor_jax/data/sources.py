@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from anchor_jax import checks, errors
+from anchor_jax.core import checks, errors
+from anchor_jax.core.errors import UserError
 from anchor_jax.data.cache import cached
 from anchor_jax.data.dataset import Dataset, absolute, check_classes, opened_npz, reading, validated
 from anchor_jax.data.decoding import Encoded, Example, decode_all, mode_of
 from anchor_jax.data.streaming import Stream, stream_of, stream_of_encoded
-from anchor_jax.errors import UserError
 
 _IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 _FOLDER_LAYOUT = "expected layout: <data.path>/<split>/<class name>/<image>.png"

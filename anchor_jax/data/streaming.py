@@ -8,10 +8,10 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from anchor_jax import checks
+from anchor_jax.core import checks
+from anchor_jax.core.errors import UserError
 from anchor_jax.data.dataset import Dataset, first_of, validated_labels
 from anchor_jax.data.decoding import Encoded, decode_batches, shape_of
-from anchor_jax.errors import UserError
 
 Batch = tuple[np.ndarray, np.ndarray]  # images uint8 [b, H, W, C], labels int32 [b]
 

@@ -6,11 +6,11 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from anchor_jax import metrics
+from anchor_jax.core.errors import UserError
 from anchor_jax.data import Dataset, Stream, stream_of
-from anchor_jax.errors import UserError
-from anchor_jax.evaluation.examples import watched
-from anchor_jax.predictor import Predictor, joined
-from anchor_jax.training.supply import Supply
+from anchor_jax.evaluation.predictions import watched
+from anchor_jax.runs.predictor import Predictor, joined
+from anchor_jax.training.source import Supply
 
 
 def held_out_of(train: tuple[Supply, Dataset | None]) -> Stream:

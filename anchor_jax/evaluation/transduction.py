@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from anchor_jax import parallel
+from anchor_jax.core.inference import transductive_rows
 from anchor_jax.data import Stream, normalize
-from anchor_jax.inference import transductive_rows
-from anchor_jax.predictor import filled
-from anchor_jax.training.prediction import normalization_of
-from anchor_jax.training.run import Run
-from anchor_jax.training.supply import Supply, bank_of
+from anchor_jax.runs.load import normalization_of
+from anchor_jax.runs.predictor import filled
+from anchor_jax.runs.record import Run
+from anchor_jax.runtime import mesh as mesh_lib
+from anchor_jax.training.source import Supply, bank_of
 
 RESIDUALS = 1_000
 
@@ -38,7 +38,7 @@ class Transduction:
 
         def batches(size: int) -> Generator[Any, None, None]:
             for images, labels in stream.batches(size):
-                rows = parallel.fetched(self.nearest(filled(images, size)))[: len(images)]
+                rows = mesh_lib.fetched(self.nearest(filled(images, size)))[: len(images)]
                 yield images, self.references[rows], labels
 
         return dataclasses.replace(stream, batches=batches)
@@ -57,8 +57,8 @@ def transduction_of(run: Run, train: Supply, num_references: int, seed: int) -> 
     def nearest(images, references, residuals):
         return transductive_rows(normalize(images, normalization), normalize(references, normalization), residuals)
 
-    mesh = parallel.mesh()
-    specs = parallel.SPLIT, parallel.SAME, parallel.SAME
-    compiled = parallel.pmapped(nearest, mesh, in_specs=specs, out_specs=parallel.SPLIT)
-    among = parallel.replicated((references, x - r), mesh)
-    return Transduction(references, x - r, lambda images: compiled(parallel.divided(images, mesh), *among))
+    mesh = mesh_lib.mesh()
+    specs = mesh_lib.SPLIT, mesh_lib.SAME, mesh_lib.SAME
+    compiled = mesh_lib.pmapped(nearest, mesh, in_specs=specs, out_specs=mesh_lib.SPLIT)
+    among = mesh_lib.replicated((references, x - r), mesh)
+    return Transduction(references, x - r, lambda images: compiled(mesh_lib.divided(images, mesh), *among))

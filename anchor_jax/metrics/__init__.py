@@ -18,10 +18,10 @@ from anchor_jax.metrics.calibration import (
     reliability_bins,
     smooth_ece,
 )
+from anchor_jax.metrics.per_example import Outcomes, outcomes, summary, summary_of
 from anchor_jax.metrics.regression import coverage_error, gaussian_nll, interval_coverage, rmse
 from anchor_jax.metrics.scores import accuracy, brier, nll, top_k_accuracy
 from anchor_jax.metrics.selective import RiskCoverage, aurc, excess_aurc, risk_coverage
-from anchor_jax.metrics.table import Outcomes, outcomes, summary, summary_of
 
 __all__ = [
     "Outcomes",

@@ -9,8 +9,8 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from anchor_jax import checks
-from anchor_jax.metrics import columns
+from anchor_jax.core import checks
+from anchor_jax.metrics import validation
 from anchor_jax.metrics.ranking import ranked
 from anchor_jax.metrics.scores import top_class
 
@@ -45,7 +45,7 @@ def reliability_bins(confidence: ArrayLike, correct: ArrayLike, num_bins: int = 
     Returns:
       `ReliabilityBins`, one entry a bin, from the lowest confidence to the highest.
     """
-    return _reliability_bins(*columns.judged(confidence, correct), checks.count("num_bins", num_bins))
+    return _reliability_bins(*validation.judged(confidence, correct), checks.count("num_bins", num_bins))
 
 
 def reliability(probs: ArrayLike, labels: ArrayLike, num_bins: int = 15) -> ReliabilityBins:
@@ -60,7 +60,7 @@ def reliability(probs: ArrayLike, labels: ArrayLike, num_bins: int = 15) -> Reli
       `ReliabilityBins`, one entry a bin, from the lowest confidence to the highest.
     """
     num_bins = checks.count("num_bins", num_bins)
-    return _reliability_bins(*top_class(*columns.predictions("probs", probs, labels)), num_bins)
+    return _reliability_bins(*top_class(*validation.predictions("probs", probs, labels)), num_bins)
 
 
 def calibration_error(bins: ReliabilityBins, norm: Literal["l1", "l2"] = "l1") -> jax.Array:
@@ -107,7 +107,7 @@ def adaptive_calibration_error(confidence: ArrayLike, correct: ArrayLike, num_bi
       float32 `[]` in [0, 1]; higher is worse.
     """
     num_bins = checks.count("num_bins", num_bins)
-    confidence, correct = columns.judged(confidence, correct)
+    confidence, correct = validation.judged(confidence, correct)
     size = len(confidence)
     confidence, right = ranked(confidence, correct)
     promised = jnp.concatenate([jnp.zeros(1, jnp.float32), jnp.cumsum(confidence)])
@@ -141,7 +141,7 @@ def smooth_ece(confidence: ArrayLike, correct: ArrayLike) -> jax.Array:
     Returns:
       float32 `[]` in [0, 1]; higher is worse.
     """
-    return _smooth_ece(*columns.judged(confidence, correct))
+    return _smooth_ece(*validation.judged(confidence, correct))
 
 
 @partial(jax.jit, static_argnames="num_bins")

@@ -10,8 +10,8 @@ import numpy as np
 from jax.scipy.stats import norm
 from jax.typing import ArrayLike
 
-from anchor_jax import checks
-from anchor_jax.metrics import columns
+from anchor_jax.core import checks
+from anchor_jax.metrics import validation
 
 
 def rmse(means: ArrayLike, targets: ArrayLike) -> jax.Array:
@@ -24,7 +24,7 @@ def rmse(means: ArrayLike, targets: ArrayLike) -> jax.Array:
     Returns:
       float32 `[]`, at least 0, in the unit of the targets; higher is worse.
     """
-    means, targets = columns.regressions(means, targets)
+    means, targets = validation.regressions(means, targets)
     return jnp.sqrt(jnp.mean((means - targets) ** 2))
 
 
@@ -39,7 +39,7 @@ def gaussian_nll(means: ArrayLike, stds: ArrayLike, targets: ArrayLike) -> jax.A
     Returns:
       float32 `[]` in nats; higher is worse.
     """
-    means, stds, targets = columns.spread_regressions(means, stds, targets)
+    means, stds, targets = validation.spread_regressions(means, stds, targets)
     return -jnp.mean(norm.logpdf(targets, means, stds))
 
 
@@ -55,8 +55,8 @@ def interval_coverage(means: ArrayLike, stds: ArrayLike, targets: ArrayLike, lev
     Returns:
       float32 `[L]` in [0, 1]; the nearer to `levels` the better.
     """
-    means, stds, targets = columns.spread_regressions(means, stds, targets)
-    levels = columns.levels(levels)
+    means, stds, targets = validation.spread_regressions(means, stds, targets)
+    levels = validation.levels(levels)
     needed = 2 * norm.cdf(jnp.abs(targets - means) / stds) - 1  # the least level whose interval holds the target
     return jnp.mean(needed.reshape(-1, 1) <= levels[None], axis=0, dtype=jnp.float32)
 

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from anchor_jax import checks
-from anchor_jax.errors import UserError
-from anchor_jax.metrics import columns
+from anchor_jax.core import checks
+from anchor_jax.core.errors import UserError
+from anchor_jax.metrics import validation
 
 
 def accuracy(probs_or_logits: ArrayLike, labels: ArrayLike) -> jax.Array:
@@ -20,7 +20,7 @@ def accuracy(probs_or_logits: ArrayLike, labels: ArrayLike) -> jax.Array:
     Returns:
       float32 `[]` in [0, 1]; higher is better.
     """
-    scores, labels = columns.predictions("probs_or_logits", probs_or_logits, labels, -np.inf, np.inf)
+    scores, labels = validation.predictions("probs_or_logits", probs_or_logits, labels, -np.inf, np.inf)
     _, correct = top_class(scores, labels)
     return jnp.mean(correct, dtype=jnp.float32)
 
@@ -39,7 +39,7 @@ def top_k_accuracy(scores: ArrayLike, labels: ArrayLike, k: int) -> jax.Array:
       float32 `[]` in [0, 1]; higher is better.
     """
     k = checks.count("k", k)
-    scores, labels = columns.predictions("scores", scores, labels, -np.inf, np.inf)
+    scores, labels = validation.predictions("scores", scores, labels, -np.inf, np.inf)
     if k > scores.shape[1]:
         raise UserError(f"k must be at most {scores.shape[1]}, the number of classes; got {k}")
     return jnp.mean(in_top(scores, labels, k), dtype=jnp.float32)
@@ -58,7 +58,7 @@ def nll(probs: ArrayLike, labels: ArrayLike) -> jax.Array:
     Returns:
       float32 `[]` in nats, in [0, 87.4]; higher is worse.
     """
-    return jnp.mean(log_losses(*columns.predictions("probs", probs, labels)))
+    return jnp.mean(log_losses(*validation.predictions("probs", probs, labels)))
 
 
 def brier(probs: ArrayLike, labels: ArrayLike) -> jax.Array:
@@ -74,7 +74,7 @@ def brier(probs: ArrayLike, labels: ArrayLike) -> jax.Array:
     Returns:
       float32 `[]` in [0, 2]; higher is worse.
     """
-    return jnp.mean(squared_distances(*columns.predictions("probs", probs, labels)))
+    return jnp.mean(squared_distances(*validation.predictions("probs", probs, labels)))
 
 
 def top_class(scores: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from anchor_jax.metrics import columns
+from anchor_jax.metrics import validation
 from anchor_jax.metrics.ranking import ranked
 
 
@@ -36,7 +36,7 @@ def risk_coverage(confidence: ArrayLike, correct: ArrayLike) -> RiskCoverage:
       UserError: `confidence` holds NaN, `correct` something else than 0 and 1, or a shape does not fit.
       UserTypeError: `confidence` is not floating.
     """
-    confidence, correct = columns.judged(confidence, correct, -np.inf, np.inf)
+    confidence, correct = validation.judged(confidence, correct, -np.inf, np.inf)
     _, right = ranked(confidence, correct)
     accepted = jnp.arange(1, len(right), dtype=jnp.float32)
     return RiskCoverage(accepted / len(confidence), (accepted - right[1:]) / accepted)
@@ -71,5 +71,5 @@ def excess_aurc(confidence: ArrayLike, correct: ArrayLike) -> jax.Array:
     Returns:
       float32 `[]` in [0, 1), 0 but for rounding where the ranking is the best; higher is worse.
     """
-    confidence, correct = columns.judged(confidence, correct, -np.inf, np.inf)
+    confidence, correct = validation.judged(confidence, correct, -np.inf, np.inf)
     return aurc(confidence, correct) - aurc(correct.astype(jnp.float32), correct)

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from anchor_jax.anchoring import anchored_kernel
-from anchor_jax.errors import UserError
+from anchor_jax.core.anchoring import anchored_kernel
+from anchor_jax.core.errors import UserError
 
 Path = tuple[str, ...]  # of a variable: collection, modules and leaf
 

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from anchor_jax.backends import grouped_convolution
-from anchor_jax.parallel import own_part
+from anchor_jax.runtime.backends import grouped_convolution
+from anchor_jax.runtime.mesh import own_part
 
 # PyTorch's default for convolutions and linear layers, kaiming_uniform(a=√5): U(±1/√fan_in)
 torch_kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 
-from anchor_jax import checks
-from anchor_jax.errors import UserError, UserTypeError, unknown
+from anchor_jax.core import checks
+from anchor_jax.core.errors import UserError, UserTypeError, unknown
 from anchor_jax.models.layers import Classifier
 from anchor_jax.models.mlp import MLP
 from anchor_jax.models.regnet import RegNetY

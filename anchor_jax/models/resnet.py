@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from anchor_jax.backends import computed_once
 from anchor_jax.models.layers import (
     ChannelDropout,
     Classifier,
@@ -25,6 +24,7 @@ from anchor_jax.models.layers import (
     torch_bias_init,
     torch_kernel_init,
 )
+from anchor_jax.runtime.backends import computed_once
 
 ONE_EACH_SIDE: Any = ((1, 1), (1, 1))  # Flax declares a str, and takes pairs too
 CIFAR, IMAGENET = "cifar", "imagenet"

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from anchor_jax.errors import UserError
+from anchor_jax.core.errors import UserError
 from anchor_jax.models.layers import (
     Classifier,
     FeedForward,

@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from anchor_jax.backends import attention
-from anchor_jax.errors import UserError
+from anchor_jax.core.errors import UserError
 from anchor_jax.models.layers import (
     Classifier,
     FeedForward,
@@ -17,6 +16,7 @@ from anchor_jax.models.layers import (
     patches,
     transformer_kernel_init,
 )
+from anchor_jax.runtime.backends import attention
 
 layer_norm = partial(nn.LayerNorm, epsilon=1e-6)
 

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from anchor_jax.backends import computed_once
-from anchor_jax.errors import UserError
+from anchor_jax.core.errors import UserError
 from anchor_jax.models.layers import Classifier, batch_norm, computed_again, conv, global_mean, torch_kernel_init
+from anchor_jax.runtime.backends import computed_once
 
 
 class PreActivationBlock(nn.Module):

@@ -18,21 +18,26 @@ import orbax.checkpoint as ocp
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from anchor_jax import backends, metrics, parallel, processes, stopping
 from anchor_jax import config as configuration
+from anchor_jax import metrics
 from anchor_jax.config import Config
+from anchor_jax.core.errors import Stopped, UserError
 from anchor_jax.data import Normalization, Stream, load_test, open_test, stream_of
-from anchor_jax.errors import Stopped, UserError
 from anchor_jax.models.adapting import Adapted
-from anchor_jax.predictor import Predictor, joined
-from anchor_jax.training import checkpoint, optimizer, run, sharding, state, supply, warm_start
+from anchor_jax.runs import checkpoint, state
+from anchor_jax.runs import record as run_record
+from anchor_jax.runs.divergence import check_finite, check_skipped
+from anchor_jax.runs.load import model_of, normalization_of, predictor_of
+from anchor_jax.runs.predictor import Predictor, joined
+from anchor_jax.runs.record import Run
+from anchor_jax.runs.state import Carry, Totals, TrainState
+from anchor_jax.runtime import backends, multihost, preemption
+from anchor_jax.runtime import mesh as mesh_lib
+from anchor_jax.training import optimizer, sharding, source, warm_start
+from anchor_jax.training.logging import Reporter, reporter_of
 from anchor_jax.training.pace import Pace
-from anchor_jax.training.prediction import model_of, normalization_of, predictor_of
-from anchor_jax.training.reporting import Reporter, check_finite, check_skipped, reporter_of
-from anchor_jax.training.run import Run
-from anchor_jax.training.state import TrainState
-from anchor_jax.training.step import Carry, Totals, TrainData, make_train_step, seed_keys
-from anchor_jax.training.supply import Supply
+from anchor_jax.training.source import Supply
+from anchor_jax.training.step import TrainData, make_train_step, seed_keys
 
 TRACED_STEPS = 10
 _MOST_STEPS = 2**31 - 1  # of int32
@@ -83,14 +88,14 @@ def train(config: Config, workdir: Path, *, profile: bool = False, accept_change
     config, length = training.run.config, training.length
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.closing(training.training_set))
-        stack.enter_context(run.claimed(training.run))
+        stack.enter_context(run_record.claimed(training.run))
         checkpoints = stack.enter_context(checkpoint.opened(workdir, config))
         saved = checkpoint.restore(checkpoints, training.carry_shapes())
-        run.note_changes(training.run, checkpoints.latest_step())
+        run_record.note_changes(training.run, checkpoints.latest_step())
         carry, reported = saved or checkpoint.Saved(training.first_carry(), -1)
         reporter = stack.enter_context(reporter_of(workdir, reported, length.total_steps))
         reporter.say(introduction(training, carry[0]))
-        asked_to_stop = stack.enter_context(stopping.listening())
+        asked_to_stop = stack.enter_context(preemption.listening())
         session = Session(checkpoints, reporter, Pace(asked_to_stop))
         if length.total_steps == 0 and not saved:
             _evaluate(training, carry, session)
@@ -159,22 +164,22 @@ def _stop(carry, length, session):
 def prepare(config: Config, workdir: Path, accept_changes: tuple[str, ...] = ()) -> "Training":
     """All that a run needs before its first step, of which nothing is written yet; see `train`."""
     configuration.validate(config)
-    mesh = parallel.mesh()
-    training_set, held_out = supply.open_supply(config)
+    mesh = mesh_lib.mesh()
+    training_set, held_out = source.open_supply(config)
     length = _length(config, training_set.num_examples, mesh)
     config = _with_normalization(config, training_set)
-    bank = supply.bank_of(training_set, config)
-    this_run = run.begin(workdir, config, training_set, bank, accept_changes)
+    bank = source.bank_of(training_set, config)
+    this_run = run_record.begin(workdir, config, training_set, bank, accept_changes)
     evaluation_set = _evaluation_set(this_run, held_out)
 
-    model = model_of(this_run, axis_name=parallel.AXIS)
+    model = model_of(this_run, axis_name=mesh_lib.AXIS)
     schedule = optimizer.create_schedule(config.optimizer, *length)
     transformation = optimizer.create(config.optimizer, schedule)
     create = partial(_create_state, this_run, model, transformation)
     shapes = jax.eval_shape(create)
     specs = sharding.specs_of(shapes, mesh.size, config.training.sharding)
     step = make_train_step(model, transformation, config, normalization_of(this_run), specs)
-    data = parallel.replicated(training_set.on_devices(bank, config), mesh)
+    data = mesh_lib.replicated(training_set.on_devices(bank, config), mesh)
     begins_from_weights = config.model.weights and not checkpoint.any_in(workdir)
     weights = warm_start.read(this_run, model, state.variables(shapes)) if begins_from_weights else None
     return Training(
@@ -188,7 +193,7 @@ def prepare(config: Config, workdir: Path, accept_changes: tuple[str, ...] = ())
         training_set=training_set,
         data=data,
         evaluation_set=evaluation_set,
-        run_steps=training_set.steps(step, config, mesh, (specs or parallel.SAME, parallel.SAME)),
+        run_steps=training_set.steps(step, config, mesh, (specs or mesh_lib.SAME, mesh_lib.SAME)),
         predictor=predictor_of(this_run, None, mesh),
         weights=weights,
     )
@@ -222,7 +227,7 @@ class Training:
     training_set: Supply
     data: TrainData
     evaluation_set: Stream  # "validation" or "test"
-    run_steps: supply.Run
+    run_steps: source.Run
     predictor: Predictor
     weights: Adapted | None  # to begin from, if the run does not begin from drawn ones
 
@@ -231,21 +236,21 @@ class Training:
         first = self._once(self.create)()
         if self.weights:
             first = self._once(self.create)(self.weights.over(state.variables(first)))
-        return parallel.placed(first, self.specs, self.mesh), self.no_totals()
+        return mesh_lib.placed(first, self.specs, self.mesh), self.no_totals()
 
     def no_totals(self) -> Totals:
         """Sums over no step, on the devices."""
-        return parallel.replicated(Totals.zeros(), self.mesh)
+        return mesh_lib.replicated(Totals.zeros(), self.mesh)
 
     def _once(self, function):
         return jax.jit(
-            function, compiler_options=backends.compiler_options(parallel.platform_of(self.mesh), runs_once=True)
+            function, compiler_options=backends.compiler_options(mesh_lib.platform_of(self.mesh), runs_once=True)
         )
 
     def carry_shapes(self) -> Carry:
         """Shapes, dtypes and devices of the state and the sums."""
-        shapes = parallel.placed_shapes(jax.eval_shape(self.create), self.specs, self.mesh)
-        return shapes, parallel.replicated_shapes(jax.eval_shape(Totals.zeros), self.mesh)
+        shapes = mesh_lib.placed_shapes(jax.eval_shape(self.create), self.specs, self.mesh)
+        return shapes, mesh_lib.replicated_shapes(jax.eval_shape(Totals.zeros), self.mesh)
 
     def advance(
         self, carry: Carry, stop: int, pace: Pace | None = None, profile: Path | None = None
@@ -257,7 +262,7 @@ class Training:
         pace = pace or Pace()
         started, waited, first = time.perf_counter(), self.training_set.waited, int(carry[0].step)
         if profile:
-            with processes.traced(profile):
+            with multihost.traced(profile):
                 carry = self._run(carry, min(first + TRACED_STEPS, stop), pace)
         carry = self._run(carry, stop, pace)
         current, totals = carry
@@ -283,7 +288,7 @@ class Training:
     def evaluate(self, current: TrainState) -> dict[str, float]:
         """Scores of a state on the evaluation set, see `metrics.summary`; NaN where a prediction is no number."""
         config = self.run.config.evaluation
-        variables = parallel.replicated(state.evaluated(current), self.mesh)  # gathered, if they are divided
+        variables = mesh_lib.replicated(state.evaluated(current), self.mesh)  # gathered, if they are divided
         predictor = dataclasses.replace(self.predictor, variables=variables)
         batches = self.evaluation_set.batches(predictor.size_for(self.evaluation_set.num_examples))
         answers = predictor.stream(

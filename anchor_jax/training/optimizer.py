@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from anchor_jax.config import Config
-from anchor_jax.errors import UserError, unknown
+from anchor_jax.core.errors import UserError, unknown
 
 TRAINED, FROZEN = "trained", "frozen"
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 
-from anchor_jax import processes
+from anchor_jax.runtime import multihost
 
 _SECONDS = 1.0  # between two looks; a pause of the devices, for less than a thousandth of that, costs nothing
 
@@ -28,6 +28,6 @@ class Pace:
             done += num
 
     def _is_over(self):
-        signals, nums = processes.of_all([self._asked_to_stop(), self._num]).T
+        signals, nums = multihost.of_all([self._asked_to_stop(), self._num]).T
         self.signal, self._num = int(signals.max()), int(nums.min())
         return self.signal != 0

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from anchor_jax.parallel import AXIS, SAME
-from anchor_jax.training.state import TrainState
+from anchor_jax.runs.state import TrainState
+from anchor_jax.runtime.mesh import AXIS, SAME
 
 REPLICATED, FSDP = "replicated", "fsdp"
 

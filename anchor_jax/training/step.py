@@ -14,17 +14,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from anchor_jax import backends
-from anchor_jax.anchoring import anchor, sample_mask, sample_references
 from anchor_jax.config import Config
+from anchor_jax.core.anchoring import anchor, sample_mask, sample_references
+from anchor_jax.core.losses import anchored_cross_entropy
+from anchor_jax.core.uncertainty import predictive_entropy
 from anchor_jax.data import Batch, Normalization, augmented, erased, mixed, normalize
 from anchor_jax.models.layers import Classifier
-from anchor_jax.objective import anchored_cross_entropy
-from anchor_jax.parallel import AXIS, own_part
+from anchor_jax.runs.state import Carry, Totals, TrainState
+from anchor_jax.runtime import backends
+from anchor_jax.runtime.mesh import AXIS, own_part
 from anchor_jax.training import sharding
 from anchor_jax.training.optimizer import without_gradient
-from anchor_jax.training.state import TrainState
-from anchor_jax.uncertainty import predictive_entropy
 
 Array = jax.Array | np.ndarray
 
@@ -55,25 +55,6 @@ class Inputs(NamedTuple):
     mask: jax.Array  # bool [B]
 
 
-class Totals(NamedTuple):
-    """Sums over steps and examples, float32 []; masked inputs apart, since they are asked something else."""
-
-    loss: jax.Array
-    examples: jax.Array
-    correct: jax.Array  # of the inputs not masked
-    masked_examples: jax.Array
-    masked_correct: jax.Array
-    masked_entropy: jax.Array  # nats
-    steps: jax.Array
-    gradient_norm: jax.Array  # before it is clipped
-
-    @classmethod
-    def zeros(cls) -> "Totals":
-        """Of no step."""
-        return cls(*(jnp.float32(0) for _ in cls._fields))
-
-
-Carry = tuple[TrainState, Totals]
 TrainStep = Callable[[Carry, TrainData, Batch], Carry]
 
 

@@ -4,11 +4,11 @@ from typing import Any
 
 from flax import linen as nn
 
-from anchor_jax.errors import UserError
+from anchor_jax.core.errors import UserError
 from anchor_jax.models import from_torch
 from anchor_jax.models.adapting import Adapted, adapt
 from anchor_jax.models.pytorch.files import read_state_dict, source_and_file
-from anchor_jax.training.run import Run
+from anchor_jax.runs.record import Run
 
 
 def read(this_run: Run, model: nn.Module, shapes: Any) -> Adapted:

@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from anchor_jax import command
-from anchor_jax.errors import UserError
-from anchor_jax.files import is_incomplete, replacing
+from anchor_jax.cli import app
+from anchor_jax.core.errors import UserError
+from anchor_jax.runtime.atomic_files import is_incomplete, replacing
 from benchmarks.measuring import environment
 from faults.kill.moments import Aim, Attempt, aims, found, strike
 from faults.kill.remains import differences
@@ -151,4 +151,4 @@ def _report(kills: list[dict[str, Any]], verdicts: dict[str, list[str]]) -> None
 
 
 if __name__ == "__main__":
-    command.run(main)
+    app.run(main)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from anchor_jax.files import is_incomplete
+from anchor_jax.runtime.atomic_files import is_incomplete
 from faults.kill.victim import Victim
 
 POLL_SECONDS = 0.003

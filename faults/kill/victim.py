@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from anchor_jax.errors import UserError
+from anchor_jax.core.errors import UserError
 from faults import forked
 
 CONFIG = "faults/small_run.py"

@@ -16,9 +16,9 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from anchor_jax import command
+from anchor_jax.cli import app
+from anchor_jax.core.errors import UserError
 from anchor_jax.data import load_train
-from anchor_jax.errors import UserError
 from anchor_jax.training.loop import train
 from benchmarks.measuring import Result, report
 from faults.soak.holding import UNITS, Sample, grown, growth, sampled
@@ -32,7 +32,7 @@ MOST_GROWTH = flags.DEFINE_float("most_growth", 0.5, "Of memory, in MiB in 1,000
 
 def main() -> None:
     """Train and look, then judge."""
-    config = command.loaded(CONFIG)
+    config = app.loaded(CONFIG)
     steps_per_epoch = len(load_train(config.data, config.seed)[0].images) // config.training.batch_size
     config.training.total_epochs = epochs = STEPS.value / steps_per_epoch
     config.checkpoint.every_epochs = config.evaluation.every_epochs = epochs / LOOKS.value
@@ -57,7 +57,7 @@ def _judge(samples: list[Sample]) -> None:
     facts = {
         "command": " ".join(["python -m faults.soak", *sys.argv[1:]]),
         "config": config_flags.get_config_filename(flags.FLAGS["config"]),
-        "seed": command.loaded(CONFIG).seed,
+        "seed": app.loaded(CONFIG).seed,
         "most_growth": MOST_GROWTH.value,
     }
     report("A long run in one process", facts, results, JSON.value)
@@ -68,4 +68,4 @@ def _judge(samples: list[Sample]) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    app.run(main)

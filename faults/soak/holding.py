@@ -13,7 +13,7 @@ from unittest import mock
 import jax
 import numpy as np
 
-from anchor_jax.training import checkpoint
+from anchor_jax.runs import checkpoint
 
 MIB = 2**20
 

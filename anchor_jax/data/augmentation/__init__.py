@@ -4,17 +4,17 @@ from functools import partial
 
 import jax
 
-from anchor_jax import checks
 from anchor_jax.config import Config
+from anchor_jax.core import checks
+from anchor_jax.core.errors import UserError
 from anchor_jax.data.augmentation.crops import mirror, padded_crop, resized_crop
 from anchor_jax.data.augmentation.erasing import erased
 from anchor_jax.data.augmentation.fractals import fractals
 from anchor_jax.data.augmentation.mixing import mixed
+from anchor_jax.data.augmentation.mixing_images import mixing_pictures
 from anchor_jax.data.augmentation.normalization import Normalization, measure_normalization, normalize
-from anchor_jax.data.augmentation.pictures import mixing_pictures
 from anchor_jax.data.augmentation.pixmix import pixmix
 from anchor_jax.data.augmentation.policies import rand_augment, trivial_augment
-from anchor_jax.errors import UserError
 
 __all__ = [
     "Normalization",

@@ -4,8 +4,8 @@ import dm_pix as pix
 import jax
 import jax.numpy as jnp
 
-from anchor_jax.backends import computed_once
 from anchor_jax.data.augmentation.boxes import NUM_NUMBERS, Box, random_box
+from anchor_jax.runtime.backends import computed_once
 
 _RATIOS = (3 / 4, 4 / 3)  # width by height
 _PLACES = 22  # binary ones of the weights, as in Pillow

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from anchor_jax import checks
+from anchor_jax.core import checks
 from anchor_jax.data.augmentation.boxes import NUM_NUMBERS, inside, random_box
 
 _AREAS = (0.02, 0.33)  # of that of the image

@@ -5,10 +5,10 @@ import math
 import jax
 import jax.numpy as jnp
 
-from anchor_jax import checks
+from anchor_jax.core import checks
+from anchor_jax.core.errors import UserError
 from anchor_jax.data.augmentation.boxes import Box, inside
 from anchor_jax.data.augmentation.draws import whole
-from anchor_jax.errors import UserError
 
 
 def mixed(

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from anchor_jax import checks
-from anchor_jax.errors import UserError
+from anchor_jax.core import checks
+from anchor_jax.core.errors import UserError
 
 
 class Normalization(NamedTuple):

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from anchor_jax.backends import computed_once, level_counts
+from anchor_jax.runtime.backends import computed_once, level_counts
 
 Array = Any  # jax.Array where it is traced, of NumPy where it is made on the host
 

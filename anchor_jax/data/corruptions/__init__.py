@@ -23,10 +23,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from anchor_jax import checks
+from anchor_jax.core import checks
+from anchor_jax.core.errors import UserError
 from anchor_jax.data.corruptions import blur, c_bar, digital, noise, weather
 from anchor_jax.data.corruptions.common import Corruption, luma
-from anchor_jax.errors import UserError
 
 __all__ = [
     "APPROXIMATIONS",

@@ -3,15 +3,15 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from anchor_jax.evaluation.subject import Finding, Subject
+from anchor_jax.evaluation.context import Finding, EvalContext
 from anchor_jax.evaluation.suites import clean, corruptions, landscape, ood, probe, protocols, shift
 
 
 class Suite(NamedTuple):
     """A question and how it is answered."""
 
-    measure: Callable[[Subject, int], Finding]  # with a number of references
-    check: Callable[[Subject], None] = lambda subject: None  # refuses, before anything is measured, what cannot be
+    measure: Callable[[EvalContext, int], Finding]  # with a number of references
+    check: Callable[[EvalContext], None] = lambda subject: None  # refuses, before anything is measured, what cannot be
     options: tuple[str, ...] = ()  # of `Options`, that change what is asked
     by_any_protocol: bool = False  # whether its references may be those that the caller's protocol picks
 

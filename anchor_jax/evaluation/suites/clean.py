@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from anchor_jax.evaluation.examples import all_scores, columns
-from anchor_jax.evaluation.subject import Finding, Subject
+from anchor_jax.evaluation.context import Finding, EvalContext
+from anchor_jax.evaluation.predictions import all_scores, columns
 
 _SHOWN = 12  # images of the most and of the least certain
 
 
-def measure(subject: Subject, num_references: int) -> Finding:
+def measure(subject: EvalContext, num_references: int) -> Finding:
     """Accuracy, likelihood, calibration and selective prediction on the test set."""
     temperature = subject.temperature(num_references)
     examples = subject.examine(subject.test, num_references, temperature=temperature)

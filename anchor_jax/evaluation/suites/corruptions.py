@@ -10,13 +10,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from anchor_jax import parallel
+from anchor_jax.core.errors import UserError
 from anchor_jax.data import CorruptedSet, Stream, check_differs, corruptions, open_corrupted
 from anchor_jax.data.corruptions import SEVERITIES
-from anchor_jax.errors import UserError
-from anchor_jax.evaluation.examples import main_scores
-from anchor_jax.evaluation.subject import Finding, Subject
-from anchor_jax.predictor import filled
+from anchor_jax.evaluation.context import Finding, EvalContext
+from anchor_jax.evaluation.predictions import main_scores
+from anchor_jax.runs.predictor import filled
+from anchor_jax.runtime import mesh as mesh_lib
 
 GENERATED, GENERATED_C_BAR = "generated", "generated-c-bar"
 _SHOWN_SEVERITY = 3
@@ -43,7 +43,7 @@ ALEXNET_ERRORS = {
 _IMAGENET_CLASSES = 1_000
 
 
-def check(subject: Subject) -> None:
+def check(subject: EvalContext) -> None:
     """Refuse sets that are not published as they should be, that share a member, or that are the clean set."""
     if not subject.options.corruptions:
         raise UserError(f"suite 'corruptions' needs a set; give one as --corruptions, such as {GENERATED}")
@@ -56,7 +56,7 @@ def check(subject: Subject) -> None:
             check_differs(subject.test, *(of.stream(member, SEVERITIES[-1]) for member in of.members))
 
 
-def measure(subject: Subject, num_references: int) -> Finding:
+def measure(subject: EvalContext, num_references: int) -> Finding:
     """The metrics of every corruption and severity, and their means."""
     sets = _sets(subject)
     members = {member: of for of in sets for member in of.members}
@@ -80,7 +80,7 @@ def measure(subject: Subject, num_references: int) -> Finding:
     arrays = {name: np.reshape(parts, shape) for name, parts in columns.items()}
     size = subject.predictor.size_for(subject.test.num_examples)
     arrays["sample_images"] = np.stack(
-        [parallel.fetched(of.stream(member, _SHOWN_SEVERITY).first(size)[0])[0] for member, of in members.items()]
+        [mesh_lib.fetched(of.stream(member, _SHOWN_SEVERITY).first(size)[0])[0] for member, of in members.items()]
     )
     facts = {
         "source": [of.name for of in sets],
@@ -133,14 +133,14 @@ def generated(name: str, members: tuple[str, ...], clean: Stream, seed: int) -> 
 
     Example i always has the same noise, whatever the batches and devices.
     """
-    mesh = parallel.mesh()
+    mesh = mesh_lib.mesh()
 
     def stream(member: str, severity: int) -> Stream:
         def batches(size: int) -> Generator[Any, None, None]:
             even = math.ceil(size / mesh.size) * mesh.size
             for index, (images, labels) in enumerate(clean.batches(size)):
-                rows = parallel.divided(index * size + np.arange(even), mesh)
-                on_devices = parallel.divided(filled(images, even), mesh)
+                rows = mesh_lib.divided(index * size + np.arange(even), mesh)
+                on_devices = mesh_lib.divided(filled(images, even), mesh)
                 yield corruptions.corrupt_each(_keys(seed, rows), on_devices, member, severity)[: len(images)], labels
 
         return dataclasses.replace(clean, name=f"{member} {severity}", batches=batches)
@@ -153,7 +153,7 @@ def _keys(seed, rows):
     return jax.vmap(partial(jax.random.fold_in, jax.random.key(seed)))(rows)
 
 
-def _sets(subject: Subject) -> list[CorruptedSet]:
+def _sets(subject: EvalContext) -> list[CorruptedSet]:
     """The sets that the caller chose, no member in two of them."""
     sets = [_open(subject, spec) for spec in subject.options.corruptions]
     members = [member for of in sets for member in of.members]
@@ -167,7 +167,7 @@ def _sets(subject: Subject) -> list[CorruptedSet]:
     return sets
 
 
-def _open(subject: Subject, spec: str) -> CorruptedSet:
+def _open(subject: EvalContext, spec: str) -> CorruptedSet:
     shape, seed = subject.run.image_shape, subject.options.seed
     if spec == GENERATED:
         return generated("generated on the device", corruptions.CORRUPTIONS_19, subject.test, seed)

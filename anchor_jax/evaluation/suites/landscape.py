@@ -8,18 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from anchor_jax import metrics
+from anchor_jax.core.errors import UserError
 from anchor_jax.data import Dataset, stream_of
-from anchor_jax.errors import UserError
-from anchor_jax.evaluation.examples import watched
-from anchor_jax.evaluation.subject import Finding, Subject
-from anchor_jax.predictor import joined
+from anchor_jax.evaluation.context import Finding, EvalContext
+from anchor_jax.evaluation.predictions import watched
+from anchor_jax.runs.predictor import joined
 
 _EXAMPLES = 1_000
 _POINTS = 11  # along each direction, odd so that the trained network is among them
 _REACH = 1.0
 
 
-def measure(subject: Subject, num_references: int) -> Finding:
+def measure(subject: EvalContext, num_references: int) -> Finding:
     """Accuracy and mean negative log likelihood where the parameters are moved along two random directions.
 
     Each direction is filter-normalised: every filter of it is as long as that of the network. Biases, scales and the

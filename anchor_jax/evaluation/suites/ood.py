@@ -5,10 +5,10 @@ from collections.abc import Iterable
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
+from anchor_jax.core.errors import UserError
 from anchor_jax.data import Stream
-from anchor_jax.errors import UserError
-from anchor_jax.evaluation.examples import Examples
-from anchor_jax.evaluation.subject import Finding, Subject
+from anchor_jax.evaluation.context import Finding, EvalContext
+from anchor_jax.evaluation.predictions import Examples
 
 # score -> the formula that is reported with it; each is higher for what is more likely an anomaly
 SCORES = {
@@ -27,7 +27,7 @@ _SHOWN = 12
 METRICS = ("auroc", "aupr_in", "aupr_out", "fpr95")
 
 
-def check(subject: Subject) -> None:
+def check(subject: EvalContext) -> None:
     """Refuse sets that are missing or cannot be read."""
     if not _specs(subject):
         raise UserError(
@@ -37,7 +37,7 @@ def check(subject: Subject) -> None:
     _sets(subject)
 
 
-def measure(subject: Subject, num_references: int) -> Finding:
+def measure(subject: EvalContext, num_references: int) -> Finding:
     """How well each score tells every anomaly set from the test set; means over the groups and over all."""
     names = SCORES if num_references > 1 else _OF_ONE_PASS
     inside = anomaly_scores(subject.examine(subject.test, num_references), names)
@@ -105,11 +105,11 @@ def detection(inside: np.ndarray, outside: np.ndarray) -> dict[str, float]:
     }
 
 
-def _specs(subject: Subject) -> tuple[str, ...]:
+def _specs(subject: EvalContext) -> tuple[str, ...]:
     return subject.options.ood or (("photographs",) if subject.run.config.data.source == "digits" else ())
 
 
-def _sets(subject: Subject) -> list[tuple[str, Stream]]:
+def _sets(subject: EvalContext) -> list[tuple[str, Stream]]:
     """Group and images of every anomaly set."""
     groups, specs = zip(*map(_grouped, _specs(subject)), strict=True)
     return list(zip(groups, subject.open_all(specs), strict=True))

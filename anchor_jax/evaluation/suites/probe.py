@@ -8,17 +8,17 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from anchor_jax import metrics
+from anchor_jax.core.errors import UserError
 from anchor_jax.data import Stream
-from anchor_jax.errors import UserError
-from anchor_jax.evaluation.examples import METRICS, watched
-from anchor_jax.evaluation.subject import Finding, Subject
-from anchor_jax.predictor import joined
+from anchor_jax.evaluation.context import Finding, EvalContext
+from anchor_jax.evaluation.predictions import METRICS, watched
+from anchor_jax.runs.predictor import joined
 
 _MAX_ITERATIONS = 1_000
 _COMPARED = 32  # images
 
 
-def check(subject: Subject) -> None:
+def check(subject: EvalContext) -> None:
     """Refuse sets that are missing, or that differ in their classes."""
     if not subject.options.probe:
         raise UserError("suite 'probe' needs a set to be fitted to; give it as --probe, such as --probe=tfds:cifar100")
@@ -32,7 +32,7 @@ def check(subject: Subject) -> None:
         )
 
 
-def measure(subject: Subject, num_references: int) -> Finding:
+def measure(subject: EvalContext, num_references: int) -> Finding:
     """Fit multinomial logistic regression to the split "train" of the first set; test on its "test" and on the others.
 
     Features are the mean over K references, standardised by those of the fitted set.
@@ -66,13 +66,13 @@ def measure(subject: Subject, num_references: int) -> Finding:
     return Finding(found | {"accuracy": found[f"{members[0]}/accuracy"]}, {}, facts)
 
 
-def _sets(subject: Subject) -> tuple[Stream, list[Stream]]:
+def _sets(subject: EvalContext) -> tuple[Stream, list[Stream]]:
     """The set to be fitted to, and those to be tested on, its own first."""
     fitted = subject.open(subject.options.probe[0], default_split="train")
     return fitted, subject.open_all(subject.options.probe, label_names=fitted.label_names)
 
 
-def _features(subject: Subject, stream: Stream, num_references: int) -> tuple[np.ndarray, np.ndarray]:
+def _features(subject: EvalContext, stream: Stream, num_references: int) -> tuple[np.ndarray, np.ndarray]:
     batches = watched(stream, subject.predictor, f"features of {stream.name}, {num_references} references")
     features, labels = joined(subject.predictor.stream_features(batches, num_references))
     if not np.isfinite(features).all():

@@ -9,8 +9,8 @@ from functools import partial
 import numpy as np
 
 from anchor_jax.data import Dataset, Stream, stream_of
-from anchor_jax.evaluation.examples import METRICS, Examples, examine, main_scores
-from anchor_jax.evaluation.subject import Finding, Subject
+from anchor_jax.evaluation.context import Finding, EvalContext
+from anchor_jax.evaluation.predictions import METRICS, Examples, examine, main_scores
 
 _TIMED, _TIMES = 1_000, 3  # examples, and how often
 _CURVE = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000)  # numbers of references
@@ -18,13 +18,13 @@ _CURVE = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000)  # numbers of references
 Ask = Callable[[Stream], Examples]
 
 
-def check(subject: Subject) -> None:
+def check(subject: EvalContext) -> None:
     """Refuse a run whose training data, among which transduction looks, cannot be had."""
     if subject.run.references is not None:
         _ = subject.transduction
 
 
-def measure(subject: Subject, num_references: int) -> Finding:
+def measure(subject: EvalContext, num_references: int) -> Finding:
     """Accuracy, calibration and time of each protocol; accuracy of every draw and number of references."""
     facts = {"num_examples": subject.test.num_examples, "timed_examples": min(_TIMED, subject.test.num_examples)}
     references = subject.run.references
@@ -51,20 +51,20 @@ def measure(subject: Subject, num_references: int) -> Finding:
     return Finding(found, {}, facts)
 
 
-def _ask_drawn(subject: Subject, references: np.ndarray, draw: int, num_references: int) -> Ask:
+def _ask_drawn(subject: EvalContext, references: np.ndarray, draw: int, num_references: int) -> Ask:
     """The network with a part of its saved references that no other draw of so many has."""
     its_own_first = np.roll(references, -draw * num_references, axis=0)
     predictor = dataclasses.replace(subject.predictor, references=its_own_first)
     return partial(examine, predictor, num_references=num_references)
 
 
-def _measured(subject: Subject, protocol: str, ask: Ask) -> dict[str, float]:
+def _measured(subject: EvalContext, protocol: str, ask: Ask) -> dict[str, float]:
     found = main_scores(ask(subject.test), subject.num_bins)
     found["seconds_per_1000"] = _seconds_per_1000(subject, ask)
     return {f"{protocol}/{name}": value for name, value in found.items()}
 
 
-def _seconds_per_1000(subject: Subject, ask: Ask) -> float:
+def _seconds_per_1000(subject: EvalContext, ask: Ask) -> float:
     """Time for 1,000 images from host memory to the table, once all is compiled; the median of some."""
     images, labels = subject.test.first(_TIMED)
     few = stream_of(Dataset(np.asarray(images), labels, subject.run.label_names), "timed")

@@ -2,13 +2,13 @@
 
 import numpy as np
 
+from anchor_jax.core.errors import UserError
 from anchor_jax.data import class_rows
-from anchor_jax.errors import UserError
-from anchor_jax.evaluation.examples import METRICS, all_scores, columns
-from anchor_jax.evaluation.subject import Finding, Subject
+from anchor_jax.evaluation.context import Finding, EvalContext
+from anchor_jax.evaluation.predictions import METRICS, all_scores, columns
 
 
-def check(subject: Subject) -> None:
+def check(subject: EvalContext) -> None:
     """Refuse sets that are missing, or of other classes than the run's."""
     if not subject.options.shift:
         raise UserError(
@@ -18,7 +18,7 @@ def check(subject: Subject) -> None:
         class_rows(stream.label_names, subject.run.label_names, where=stream.name)
 
 
-def measure(subject: Subject, num_references: int) -> Finding:
+def measure(subject: EvalContext, num_references: int) -> Finding:
     """The metrics of the clean suite on every shifted set, and the mean accuracy over them.
 
     Where a set has only some of the run's classes, the logits are restricted to them before anything else.

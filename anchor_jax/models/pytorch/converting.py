@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from anchor_jax import checks
-from anchor_jax.errors import UserError, UserTypeError
+from anchor_jax.core import checks
+from anchor_jax.core.errors import UserError, UserTypeError
 from anchor_jax.models.layers import Classifier
 from anchor_jax.models.pytorch.names import NAMES, SOURCES, Names, Third
 from anchor_jax.models.registry import MODELS, create

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from anchor_jax.errors import UserError
-from anchor_jax.files import new_file
+from anchor_jax.core.errors import UserError
 from anchor_jax.models.pytorch.names import SOURCES
+from anchor_jax.runtime.atomic_files import new_file
 
 # where a checkpoint of a training keeps the weights, the average of them first
 NESTED = ("model_ema", "state_dict", "model", "net")
