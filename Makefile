@@ -3,7 +3,7 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 DEMO ?= runs/demo
 BENCHMARKS ?= runs/benchmarks
-OLDEST := tests/test_backends.py tests/test_parallel.py tests/test_inference.py tests/test_sources.py tests/test_export.py \
+OLDEST := tests/test_backends.py tests/test_mesh.py tests/test_inference.py tests/test_sources.py tests/test_export.py \
 	tests/test_training.py::test_one_two_and_eight_devices_give_the_same_losses_and_parameters \
 	tests/test_training.py::test_resumed_run_ends_in_the_same_bits \
 	tests/test_training.py::test_saved_state_is_that_of_its_step_although_training_goes_on \
@@ -19,9 +19,9 @@ demo: $(VENV)/.installed  ## set up, train on digits with masking, evaluate, say
 	$(RUN) train.py --config configs/digits.py --workdir $(DEMO)
 	$(RUN) eval.py --workdir $(DEMO) --suites clean,ood --num_references 1,10
 
-test: lint $(VENV)-oldest/.installed  ## set up, then all that CI runs: linter, type checker, import layers, tests
+test: lint $(VENV)-min/.installed  ## set up, then all that CI runs: linter, type checker, import layers, tests
 	$(RUN) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
-	$(VENV)-oldest/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(OLDEST)
+	$(VENV)-min/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(OLDEST)
 
 bench: $(VENV)/.installed-bench  ## time everything beside PyTorch; OFFICIAL=a clone of LLNL/anchoring, the released code
 	$(RUN) benchmarks/train.py --json $(BENCHMARKS)/train.json $(if $(OFFICIAL),--official $(OFFICIAL))
@@ -55,7 +55,7 @@ lint: $(VENV)/.installed-test
 	$(VENV)/bin/lint-imports
 
 clean:  ## remove the virtual environments; runs are kept
-	rm -rf $(VENV) $(VENV)-oldest $(VENV)-dist
+	rm -rf $(VENV) $(VENV)-min $(VENV)-dist
 
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "error: Python 3.11 or newer is needed, this is %s; try make PYTHON=python3.12" % sys.version.split()[0])'
@@ -76,7 +76,7 @@ $(VENV)/.installed-bench: $(VENV)/.installed
 	touch $@
 
 # the oldest versions that are allowed, without the libraries that the tests compare against
-$(VENV)-oldest/.installed: pyproject.toml tests/oldest.txt
-	$(PYTHON) -m venv $(VENV)-oldest
-	$(VENV)-oldest/bin/python -m pip install --quiet --constraint tests/oldest.txt --editable . hypothesis pytest pytest-xdist
+$(VENV)-min/.installed: pyproject.toml tests/min_versions.txt
+	$(PYTHON) -m venv $(VENV)-min
+	$(VENV)-min/bin/python -m pip install --quiet --constraint tests/min_versions.txt --editable . hypothesis pytest pytest-xdist
 	touch $@

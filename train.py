@@ -17,7 +17,7 @@ def main() -> None:
     """Flags to values, then one call."""
     accept_changes = tuple(ACCEPT_CHANGES.value)
     train(
-        app.loaded(CONFIG),
+        app.load_config(CONFIG),
         app.path("workdir", WORKDIR.value),
         profile=PROFILE.value,
         accept_changes=accept_changes,

@@ -40,7 +40,7 @@ def base() -> Config:
     config.data.streaming = False  # True: decoded batch by batch, for sets too large for a device: "tfds", "folder"
     config.data.workers = 0  # processes that decode a stream; 0: threads of this one
     config.data.repeats = 1  # times that a batch of a stream has each of its images, each time augmented anew
-    config.data.max_damaged = 1e-3  # fraction of a stream's images that may be unreadable before the run ends
+    config.data.max_corrupt_fraction = 1e-3  # fraction of a stream's images that may be unreadable before the run ends
 
     config.augmentation = ConfigDict()
     config.augmentation.crop_padding = 0  # pixels of black on each side before a random crop; 0: no crop
@@ -49,7 +49,9 @@ def base() -> Config:
     config.augmentation.policy = ""  # "trivial_augment", "rand_augment" or "pixmix"
     config.augmentation.num_operations = 2  # of "rand_augment"
     config.augmentation.magnitude = 9  # of "rand_augment", of 30
-    config.augmentation.pictures = ""  # folder of those that "pixmix" mixes in; "": fractals, made at the start
+    config.augmentation.mixing_images_dir = (
+        ""  # folder of those that "pixmix" mixes in; "": fractals, made at the start
+    )
     config.augmentation.erasing_prob = 0.0  # of a rectangle that is erased after normalisation
     config.augmentation.mixup_alpha = 0.0  # of the Beta distribution of weights; 0: no mixup
     config.augmentation.cutmix_alpha = 0.0  # likewise; where both are given, one of the two is drawn for each batch
@@ -71,7 +73,9 @@ def base() -> Config:
     config.anchoring.mask_prob = 0.25  # the paper's α; 0: no masking
     config.anchoring.mask_per = "batch"  # one draw for a "batch" or for each "example"
     config.anchoring.masked_target = "uniform"  # the paper's, or "label", the released code's
-    config.anchoring.masked_statistics = False  # whether masked batches count in the running statistics of BatchNorm
+    config.anchoring.update_bn_when_masked = (
+        False  # whether masked batches count in the running statistics of BatchNorm
+    )
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "sgd"  # "sgd" or "adamw"
@@ -98,7 +102,7 @@ def base() -> Config:
     config.training.accumulation_steps = 1  # parts in which a device computes the gradient of its batch, one by one
     config.training.ema_decay = 0.0  # of the average of parameters and statistics, evaluated in their place; 0: none
     config.training.ema_every_steps = 1
-    config.training.max_skipped = (
+    config.training.max_consecutive_nonfinite = (
         0  # updates in a row that are left out, if loss or gradient are not finite; then it ends
     )
     config.training.sharding = "replicated"  # parameters and optimizer on every device, or "fsdp": divided among them
@@ -123,14 +127,14 @@ def base() -> Config:
 
 
 # What may change when a run goes on: it does not touch the parameters.
-MAY_CHANGE = (
+RESUMABLE_CHANGES = (
     "evaluation.",
     "checkpoint.",
     "logging.",
     "data.path",  # of the same data
     "data.workers",
     "training.sharding",
-    "training.max_skipped",
+    "training.max_consecutive_nonfinite",
 )
 
 _CHOICES = {
@@ -157,7 +161,7 @@ _RANGES = {
     "data.label_noise": (0, 1),
     "data.workers": (0, 1_000),
     "data.repeats": (1, None),
-    "data.max_damaged": (0, 1),
+    "data.max_corrupt_fraction": (0, 1),
     "augmentation.crop_padding": (0, None),
     "augmentation.num_operations": (1, 100),
     "augmentation.magnitude": (0, 30),
@@ -182,7 +186,7 @@ _RANGES = {
     "training.accumulation_steps": (1, None),
     "training.ema_decay": (0, 1),
     "training.ema_every_steps": (1, None),
-    "training.max_skipped": (0, None),
+    "training.max_consecutive_nonfinite": (0, None),
     "evaluation.batch_size": (1, None),
     "evaluation.num_references": (1, None),
     "evaluation.saved_references": (1, None),
@@ -298,6 +302,25 @@ def _numbers(value: Any) -> Iterator[int | float]:
             yield part
 
 
+# key of version 0.1 -> its name now; recorded runs are read under both
+RENAMED_KEYS = {
+    "anchoring.masked_statistics": "anchoring.update_bn_when_masked",
+    "augmentation.pictures": "augmentation.mixing_images_dir",
+    "data.max_damaged": "data.max_corrupt_fraction",
+    "training.max_skipped": "training.max_consecutive_nonfinite",
+}
+
+
+def rename_old_keys(recorded: dict[str, Any]) -> dict[str, Any]:
+    """Return a recorded config, nested, with the keys of `RENAMED_KEYS` under their new names."""
+    renamed = {section: dict(values) if isinstance(values, dict) else values for section, values in recorded.items()}
+    for old, new in RENAMED_KEYS.items():
+        section, old_name = old.split(".")
+        if old_name in (values := renamed.get(section, {})):
+            values[new.split(".")[1]] = values.pop(old_name)
+    return renamed
+
+
 def is_known(key: str) -> bool:
     """Whether `base()` has a key, such as "anchoring.mask_prob"; the options of a model are its own affair."""
     return key in _defaults() or re.fullmatch(r"model\.options\.\w+", key) is not None
@@ -306,6 +329,8 @@ def is_known(key: str) -> bool:
 def unknown_key(key: str) -> str:
     """What to say of a key that `base()` does not have: the nearest valid one."""
     known = _defaults()
+    if key in RENAMED_KEYS:
+        return f"config key '{key}' was renamed; use '{RENAMED_KEYS[key]}'"
     if inner := [name for name in known if name.startswith(f"{key}.")]:
         return f"config key '{key}' is a group of keys; give one of them, such as '{inner[0]}'"
     nearest = difflib.get_close_matches(key, known, n=1, cutoff=0)[0]

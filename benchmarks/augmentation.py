@@ -16,13 +16,13 @@ from types import ModuleType
 import jax
 import numpy as np
 from absl import flags
-from measuring import Result, interleaved, report
 from PIL import Image
+from timing import Result, interleaved, report
 
 from anchor_jax import config
 from anchor_jax.cli import app
 from anchor_jax.core.errors import unknown
-from anchor_jax.data import augmented, mixing_pictures
+from anchor_jax.data import load_mixing_images
 
 OURS = "anchor_jax"
 CASES = {
@@ -85,8 +85,8 @@ def ours(name: str, images: np.ndarray) -> Callable[[], object]:
     """A call that augments the images, and returns when that is done."""
     settings = config.base().augmentation
     settings.update(CASES[name])
-    pictures = mixing_pictures("", images.shape[1], 3)[:64] if settings.policy == "pixmix" else None
-    augment = jax.jit(lambda keys, images, pictures: augmented(keys, images, settings, pictures))
+    pictures = load_mixing_images("", images.shape[1], 3)[:64] if settings.policy == "pixmix" else None
+    augment = jax.jit(lambda keys, images, pictures: augment(keys, images, settings, pictures))
     keys, images, pictures = jax.device_put((jax.random.split(jax.random.key(0), len(images)), images, pictures))
     return lambda: jax.block_until_ready(augment(keys, images, pictures))
 

@@ -39,14 +39,14 @@ import skimage
 import tensorflow_datasets.image_classification.corruptions as tfds_corruptions
 from absl import flags
 from imagemagick import CONVERT
-from measuring import Result, environment, interleaved, report
 from PIL import Image
+from timing import Result, environment, interleaved, report
 
 from anchor_jax.cli import app
 from anchor_jax.core.errors import UserError
 from anchor_jax.data import load, photographs
 from anchor_jax.data.corruptions import CORRUPTIONS_15, CORRUPTIONS_19, corrupt
-from anchor_jax.runtime.atomic_files import replacing
+from anchor_jax.runtime.atomic_files import atomic_write
 
 OURS = "anchor_jax"
 FILES = {32: "ImageNet-C/create_c/make_cifar_c.py", 224: "ImageNet-C/imagenet_c/imagenet_c/corruptions.py"}
@@ -77,7 +77,7 @@ def main() -> None:
         rows = [row for row in fidelity() if print(json.dumps(row), flush=True) is None]
         if JSON.value:
             lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)
-            with replacing(Path(JSON.value)) as new:
+            with atomic_write(Path(JSON.value)) as new:
                 new.write_text(
                     f'{{\n "environment": {json.dumps(environment() | versions())},\n "results": [\n{lines}\n ]\n}}\n'
                 )

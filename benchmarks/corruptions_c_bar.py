@@ -29,13 +29,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
-from measuring import environment
 from sklearn.datasets import load_sample_images
+from timing import environment
 
 from anchor_jax.cli import app
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.corruptions import c_bar
-from anchor_jax.runtime.atomic_files import replacing
+from anchor_jax.runtime.atomic_files import atomic_write
 
 PACKAGES = ("scipy", "scikit-image", "scikit-learn")
 
@@ -59,7 +59,7 @@ def main() -> None:
                 print(json.dumps(rows[-1]), flush=True)
     if JSON.value:
         lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)
-        with replacing(Path(JSON.value)) as new:
+        with atomic_write(Path(JSON.value)) as new:
             new.write_text(f'{{\n "environment": {json.dumps(facts())},\n "results": [\n{lines}\n ]\n}}\n')
 
 

@@ -25,7 +25,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from absl import flags
-from measuring import Result, forward_flop, report
+from timing import Result, forward_flop, report
 
 from anchor_jax import models
 from anchor_jax.cli import app
@@ -94,7 +94,7 @@ def estimated(name: str, config: Config, num_chips: int, rate: float, bandwidth:
 
 def bytes_held(config: Config, model: Classifier, image_shape: tuple[int, ...]) -> int:
     """Of parameters and statistics, gradients, the optimizer's state, and their average where there is one."""
-    create = partial(state.create, model, optimizer.create(config.optimizer, lambda _: 0.0))
+    create = partial(state.create_state, model, optimizer.create(config.optimizer, lambda _: 0.0))
     first = jax.eval_shape(lambda: create(jax.random.key(0), (1, *image_shape)))
     variables = state.variables(first)
     average = variables if config.training.ema_decay else ()

@@ -28,7 +28,7 @@ import numpy as np
 from absl import flags
 from cifar import IMAGE_SHAPE, NUM_CLASSES, base, normalization_of, random_images
 from flax import linen as nn
-from measuring import Result, installed_pytorch, interleaved, peak_host_memory, report
+from timing import Result, installed_pytorch, interleaved, peak_host_memory, report
 
 import anchor_jax as aj
 from anchor_jax import models
@@ -213,7 +213,7 @@ def network(width: int) -> tuple[nn.Module, Any]:
     *sides, channels = IMAGE_SHAPE
     shape = (1, *sides, 2 * channels)
     key = jax.random.key(0, impl="rbg")  # quick to compile
-    return model, jax.jit(lambda: state.first_variables(model, key, shape))()
+    return model, jax.jit(lambda: state.init_variables(model, key, shape))()
 
 
 if __name__ == "__main__":

@@ -27,14 +27,14 @@ import jax
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import flags
-from measuring import PAUSE, Result, interleaved, report
 from PIL import Image
 from prepared import write_tfds
+from timing import PAUSE, Result, interleaved, report
 
 from anchor_jax import config
 from anchor_jax.cli import app
 from anchor_jax.core.errors import UserError
-from anchor_jax.data import Dataset, Normalization, augmented, load, normalize, open_feed
+from anchor_jax.data import Dataset, Normalization, augment, load, normalize, open_train_stream
 
 NAME = "made"  # of the tfds set
 CLASSES = ("even", "odd")
@@ -128,7 +128,7 @@ def _augment_all(images: jax.Array) -> None:
 @jax.jit
 def _inputs(key, images, rows):
     keys = jax.random.split(key, len(rows))
-    return normalize(augmented(keys, images[rows], AUGMENTATION), NORMALIZATION)
+    return normalize(augment(keys, images[rows], AUGMENTATION), NORMALIZATION)
 
 
 def streamed(size: int, num: int) -> list[Result]:
@@ -138,7 +138,7 @@ def streamed(size: int, num: int) -> list[Result]:
         files, labels = write_photographs(Path(folder), num)
         settings = config.base().data
         settings.update(source="folder", path=folder, image_size=size, workers=WORKERS.value)
-        with open_feed(settings, area=AREA, seed=0, batch_size=BATCH_SIZE.value) as feed:
+        with open_train_stream(settings, area=AREA, seed=0, batch_size=BATCH_SIZE.value) as feed:
             streams: dict[str, Iterator[Any]] = {"anchor_jax": _mirrored(feed.batches())}
             if importlib.util.find_spec("torch"):
                 from pytorch_loading import Cropped, endless
@@ -186,7 +186,7 @@ def _mirrored(batches: Iterator) -> Iterator[jax.Array]:
 @jax.jit
 def _flipped(key, images):
     keys = jax.random.split(key, len(images))
-    return normalize(augmented(keys, images, MIRROR), NORMALIZATION)
+    return normalize(augment(keys, images, MIRROR), NORMALIZATION)
 
 
 def write_photographs(folder: Path, num: int) -> tuple[list[Path], np.ndarray]:

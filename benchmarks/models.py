@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from cifar import base, normalization_of
-from measuring import (
+from timing import (
     Result,
     forward_flop,
     installed_pytorch,
@@ -51,7 +51,7 @@ from anchor_jax.runs import state
 from anchor_jax.runs.state import Totals
 from anchor_jax.runtime import backends
 from anchor_jax.runtime import mesh as mesh_lib
-from anchor_jax.runtime.mesh import SAME
+from anchor_jax.runtime.mesh import REPLICATED
 from anchor_jax.training import optimizer
 from anchor_jax.training.step import TrainData, from_memory, make_train_step
 
@@ -212,9 +212,9 @@ def own_forward(work: Work) -> Pass:
         return model.apply(variables, inputs)
 
     variables = state.variables(first_state(work, model))
-    arguments = mesh_lib.replicated((jax.random.key(0), variables, work.x), mesh)
+    arguments = mesh_lib.replicate((jax.random.key(0), variables, work.x), mesh)
     compiled, compile_time = timed_compilation(
-        mesh_lib.pmapped(forward, mesh, in_specs=SAME, out_specs=SAME), *arguments
+        mesh_lib.pmapped(forward, mesh, in_specs=REPLICATED, out_specs=REPLICATED), *arguments
     )
 
     def run(num_steps):
@@ -229,11 +229,11 @@ def own_training(work: Work) -> Pass:
     schedule = optimizer.create_schedule(work.config.optimizer, 1, 1)
     sgd = optimizer.create(work.config.optimizer, schedule)
     step = from_memory(make_train_step(model, sgd, work.config, normalization_of(work.config)), len(work.images))
-    carry = mesh_lib.replicated((first_state(work, work.model()), Totals.zeros()), mesh)
+    carry = mesh_lib.replicate((first_state(work, work.model()), Totals.zeros()), mesh)
     order = jnp.arange(len(work.images))
     data = TrainData(jnp.asarray(work.images), jnp.asarray(work.labels), bank=order)
-    data_and_order = mesh_lib.replicated((data, order), mesh)
-    mapped = mesh_lib.pmapped(step, mesh, in_specs=SAME, out_specs=SAME, donate_argnums=(0,))
+    data_and_order = mesh_lib.replicate((data, order), mesh)
+    mapped = mesh_lib.pmapped(step, mesh, in_specs=REPLICATED, out_specs=REPLICATED, donate_argnums=(0,))
     compiled, compile_time = timed_compilation(mapped, carry, *data_and_order)
 
     def run(num_steps):
@@ -274,7 +274,7 @@ def first_state(work: Work, model: Classifier) -> state.TrainState:
     key = jax.random.key(0, impl="rbg")  # quick to compile
     options = backends.compiler_options(jax.default_backend(), runs_once=True)
     shape = (1, *work.input_shape[1:])
-    return jax.jit(lambda: state.create(model, sgd, key, shape), compiler_options=options)()
+    return jax.jit(lambda: state.create_state(model, sgd, key, shape), compiler_options=options)()
 
 
 def peak_memory(compiled: jax.stages.Compiled, run: Callable[[int], None]) -> int:

@@ -26,10 +26,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
-from measuring import Result, report
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern
+from timing import Result, report
 
 import anchor_jax as aj
 from anchor_jax.cli import app

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from absl import flags
-from measuring import Result, installed_pytorch, report
+from timing import Result, installed_pytorch, report
 
 from anchor_jax import models
 from anchor_jax.cli import app

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import torch
-from measuring import peak_host_memory
+from timing import peak_host_memory
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset

@@ -26,8 +26,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
-from measuring import Result, report
 from sklearn.datasets import load_diabetes, make_friedman1
+from timing import Result, report
 
 from anchor_jax import metrics
 from anchor_jax.cli import app
@@ -162,7 +162,7 @@ def prediction(method: Method, examples: Examples) -> Regression:
     members = [member(method, seed, examples) for seed in range(method.members)]
     if method.members == 1:
         return members[0]
-    return regressions.mixture(jax.tree.map(lambda *parts: jnp.stack(parts), *members))
+    return regressions.combine_members(jax.tree.map(lambda *parts: jnp.stack(parts), *members))
 
 
 def member(method: Method, seed: int, examples: Examples) -> Regression:

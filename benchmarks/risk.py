@@ -22,8 +22,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
-from measuring import Result, report
 from sklearn.metrics import roc_auc_score
+from timing import Result, report
 
 from anchor_jax.cli import app
 from anchor_jax.contrib import pager, regression

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from cifar import NUM_CLASSES, base, normalization_of
-from measuring import Result, interleaved, prepare, report
 from ml_collections import ConfigDict
+from timing import Result, interleaved, prepare, report
 
 from anchor_jax import models
 from anchor_jax.cli import app
@@ -79,7 +79,7 @@ def training(config: Config, num_seeds: int) -> Callable[[int], None]:
     rng, mesh = np.random.default_rng(0), mesh_lib.mesh(1)
     images = rng.integers(0, 256, (NUM_IMAGES, SIDE.value, SIDE.value, 3), np.uint8)
     examples = np.arange(NUM_IMAGES, dtype=np.int32)
-    data = TrainData(*mesh_lib.replicated((images, examples % NUM_CLASSES, examples), mesh))
+    data = TrainData(*mesh_lib.replicate((images, examples % NUM_CLASSES, examples), mesh))
     model = models.create("resnet18", NUM_CLASSES, axis_name=mesh_lib.AXIS, **dict(config.model.options))
     transformation = optimizer.create(config.optimizer, optimizer.create_schedule(config.optimizer, 100, 10_000))
     step = make_train_step(model, transformation, config, normalization_of(config))
@@ -87,14 +87,14 @@ def training(config: Config, num_seeds: int) -> Callable[[int], None]:
     keys = jax.random.split(jax.random.key(0), num_seeds)
 
     def created(key):
-        return state.create(model, transformation, key, (1, SIDE.value, SIDE.value, 6))
+        return state.create_state(model, transformation, key, (1, SIDE.value, SIDE.value, 6))
 
     if num_seeds == 1:
         carry = jax.jit(created)(keys[0]), Totals.zeros()
     else:
         step = jax.vmap(step, in_axes=(0, None, None))
         carry = jax.jit(jax.vmap(created))(keys), jax.tree.map(lambda zero: jnp.zeros(num_seeds), Totals.zeros())
-    run_steps, carry = mesh_lib.repeated(step, mesh), mesh_lib.replicated(carry, mesh)
+    run_steps, carry = mesh_lib.run_n_steps(step, mesh), mesh_lib.replicate(carry, mesh)
 
     def train(num_steps):
         nonlocal carry

@@ -17,8 +17,8 @@ from functools import partial
 from pathlib import Path
 
 from absl import flags
-from measuring import Result, interleaved, report
 from ml_collections import config_flags
+from timing import Result, interleaved, report
 
 from anchor_jax.cli import app
 from anchor_jax.config import Config
@@ -48,7 +48,7 @@ SAMPLES = flags.DEFINE_integer("samples", 5, "Processes for each number.", lower
 
 def main() -> None:
     """Time everything in turn: every warm process finds what the cold one before it has compiled."""
-    config = app.loaded(CONFIG)
+    config = app.load_config(CONFIG)
     # of one step, which train.py tells of at once
     one_step = {
         "training.total_epochs": config.training.batch_size / len(load_train(config.data, config.seed)[0].images),

@@ -26,8 +26,8 @@ import jax
 import numpy as np
 from absl import flags
 from cifar import IMAGE_SHAPE, NUM_CLASSES, base, normalization_of, random_images
-from measuring import Result, forward_flop, installed_pytorch, interleaved, peak_rates, prepare, report
 from ml_collections import ConfigDict
+from timing import Result, forward_flop, installed_pytorch, interleaved, peak_rates, prepare, report
 
 from anchor_jax import models
 from anchor_jax.cli import app
@@ -125,14 +125,14 @@ def own_training(config: Config, images: np.ndarray, labels: np.ndarray) -> Step
     transformation = optimizer.create(config.optimizer, schedule)
     step = make_train_step(model, transformation, config, normalization_of(config))
     step = from_memory(step, config.training.batch_size)
-    run_steps = mesh_lib.repeated(step, mesh)
+    run_steps = mesh_lib.run_n_steps(step, mesh)
 
     examples = np.arange(NUM_IMAGES, dtype=np.int32)
-    data = TrainData(*mesh_lib.replicated((images, labels, examples), mesh))
-    order = mesh_lib.replicated(np.random.default_rng().permutation(examples), mesh)
+    data = TrainData(*mesh_lib.replicate((images, labels, examples), mesh))
+    order = mesh_lib.replicate(np.random.default_rng().permutation(examples), mesh)
     key = jax.random.key(0, impl="rbg")  # quick to compile
-    first_state = jax.jit(lambda: state.create(model, transformation, key, input_shape(config, 1)))()
-    carry = mesh_lib.replicated((first_state, Totals.zeros()), mesh)
+    first_state = jax.jit(lambda: state.create_state(model, transformation, key, input_shape(config, 1)))()
+    carry = mesh_lib.replicate((first_state, Totals.zeros()), mesh)
 
     def train(num_steps):
         nonlocal carry

@@ -14,10 +14,10 @@ from anchor_jax.cli import app
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
 from studies import report
+from studies.definitions import FULL, REDUCED, STUDIES
 from studies.results import measured
 from studies.running import run_all
 from studies.runs import ROOT, jobs_of, runs_of
-from studies.tables import FULL, REDUCED, STUDIES
 
 OUT = flags.DEFINE_string("out", "runs/studies", "The folder of all runs, tables and pictures.")
 IS_REDUCED = flags.DEFINE_bool("reduced", False, f"Small runs: {REDUCED.told}.")

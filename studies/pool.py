@@ -1,4 +1,4 @@
-"""Ask a pool of runs, see `studies.pools`.
+"""Ask a pool of runs, see `studies.ensembles`.
 
 python -m studies.pool --kind ensemble --out OUT --suites clean,ood RUN RUN RUN
 """
@@ -9,7 +9,7 @@ from absl import flags
 
 from anchor_jax.cli import app
 from anchor_jax.evaluation import Options
-from studies.pools import KINDS, POOLED_SUITES, evaluate_pool
+from studies.ensembles import KINDS, POOLED_SUITES, evaluate_pool
 
 KIND = flags.DEFINE_enum("kind", None, KINDS, "What the members are.", required=True)
 OUT = flags.DEFINE_string("out", None, "The folder of the results.", required=True)

@@ -8,9 +8,9 @@ from typing import Any
 from anchor_jax.reporting.comparison import plots
 from anchor_jax.reporting.comparison.plots import Panel
 from anchor_jax.reporting.comparison.statistics import Difference, Summary
-from anchor_jax.runtime.atomic_files import replacing
+from anchor_jax.runtime.atomic_files import atomic_write
+from studies.definitions import FULL, Size, Study
 from studies.results import Entry, Table
-from studies.tables import FULL, Size, Study
 
 
 def write(name: str, study: Study, size: Size, table: Table, folder: Path) -> list[Path]:
@@ -18,7 +18,7 @@ def write(name: str, study: Study, size: Size, table: Table, folder: Path) -> li
     files = [folder / f"{name}.md", folder / f"{name}.json"]
     texts = markdown(study, table), json.dumps(content(name, study, size, table), indent=1, ensure_ascii=False) + "\n"
     for file, text in zip(files, texts, strict=True):
-        with replacing(file) as new:
+        with atomic_write(file) as new:
             new.write_text(text, encoding="utf-8")
     if _can_be_drawn(study, table):
         files.append(folder / f"{name}.png")

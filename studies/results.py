@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from anchor_jax.evaluation.results import SuiteResult
 from anchor_jax.reporting.comparison.statistics import Difference, Summary, difference_over_seeds, summary
+from studies.definitions import Column, Row, Study
 from studies.runs import PooledRun, StudyRun
-from studies.tables import Column, Row, Study
 
 # of how and where something was measured, what is told of it
 _FACTS = ("devices", "host", "python", "versions")

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from anchor_jax.core.errors import Stopped, UserError
+from anchor_jax.core.errors import Preempted, UserError
 from anchor_jax.runtime import preemption
 
 POLL_SECONDS = 0.2
@@ -46,7 +46,7 @@ def run_all(jobs: Sequence[Job], at_once: int, root: Path) -> None:
         waiting.put(job)
     failures: list[str] = []
     columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn()
-    with preemption.listening() as asked_to_stop, Progress(TextColumn("runs"), *columns) as progress:
+    with preemption.catch_stop_signals() as asked_to_stop, Progress(TextColumn("runs"), *columns) as progress:
         lane = Lane(waiting, failures, asked_to_stop, progress, at_once, root)
         progress.add_task("", total=len(jobs))
         with ThreadPoolExecutor(at_once) as threads:
@@ -55,7 +55,7 @@ def run_all(jobs: Sequence[Job], at_once: int, root: Path) -> None:
     if failures:
         raise UserError("; ".join(failures))
     if number:
-        raise Stopped(number, f"{signal.Signals(number).name}: the same command goes on from here")
+        raise Preempted(number, f"{signal.Signals(number).name}: the same command goes on from here")
 
 
 class Lane(NamedTuple):

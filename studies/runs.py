@@ -16,10 +16,10 @@ from anchor_jax.evaluation import results as results_lib
 from anchor_jax.evaluation.results import ASKED, SuiteResult
 from anchor_jax.reporting.comparison.runs import effective
 from anchor_jax.runs import record as run_record
-from anchor_jax.training.loop import Length
-from anchor_jax.training.source import open_supply
+from anchor_jax.training.loop import TrainingSchedule
+from anchor_jax.training.source import open_source
+from studies.definitions import ANOMALIES, FULL, Ask, Row, Size, Study
 from studies.running import Job
-from studies.tables import ANOMALIES, FULL, Ask, Row, Size, Study
 
 ROOT = Path(__file__).parents[1]
 
@@ -125,8 +125,8 @@ class StudyRun:
         return f"--workdir={self.workdir}"
 
     @property
-    def _length(self) -> Length:
-        return Length.of(self.config, _num_examples(tuple(self.config.data.items())))
+    def _length(self) -> TrainingSchedule:
+        return TrainingSchedule.of(self.config, _num_examples(tuple(self.config.data.items())))
 
     def _config_with(self, changes: Mapping[str, Any]) -> Config:
         config = runpy.run_path(str(ROOT / "configs" / f"{self.row.config}.py"))["get_config"]()
@@ -270,7 +270,7 @@ def _anomalies_of(of: StudyRun, ask: Ask) -> dict[str, list[str]]:
 
 
 def _flags(of: StudyRun, ask: Ask) -> dict[str, str]:
-    """What eval.py and `studies.pools` are given alike."""
+    """What eval.py and `studies.ensembles` are given alike."""
     return {"suites": ",".join(ask.suites)} | {name: ",".join(sets) for name, sets in _anomalies_of(of, ask).items()}
 
 
@@ -283,6 +283,6 @@ def _num_examples(data: tuple[tuple[str, Any], ...]) -> int:
     """Of the training set that a config's group `data` names."""
     config = base()
     config.data.update(dict(data))
-    supply, _ = open_supply(config)
+    supply, _ = open_source(config)
     supply.close()
     return supply.num_examples

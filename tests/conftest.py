@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from anchor_jax import config as configuration
 from anchor_jax.runs import checkpoint
 from anchor_jax.runs import record as run_record
-from anchor_jax.runtime.compilation_cache import KEEPS_COMPILED
+from anchor_jax.runtime.compilation_cache import MIN_JAX_VERSION
 from anchor_jax.training.loop import prepare, train
 
 
@@ -66,7 +66,7 @@ def config_file(folder, config=None):
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
     """Keeps the tests, and the commands that they run, out of the user's own cache; what one compiles others load."""
-    if jax.__version_info__ >= KEEPS_COMPILED:
+    if jax.__version_info__ >= MIN_JAX_VERSION:
         jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     with pytest.MonkeyPatch.context() as patch:
@@ -106,7 +106,7 @@ def imagenet_like(tmp_path_factory) -> likeness.ImagenetLike:
 def begun(config, workdir):
     """A run of which the record is written, and no step is done."""
     training = prepare(config, workdir)
-    with run_record.claimed(training.run):
+    with run_record.lock_workdir(training.run):
         return training
 
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from anchor_jax import config as configuration
 from anchor_jax.core.errors import UserError
-from anchor_jax.data import Normalization, augmented, measure_normalization, normalize
-from anchor_jax.runtime.mesh import SPLIT, mesh, pmapped
+from anchor_jax.data import Normalization, augment, measure_normalization, normalize
+from anchor_jax.runtime.mesh import SHARDED, mesh, pmapped
 
 IMAGES = np.random.default_rng(0).integers(1, 256, (64, 6, 5, 3)).astype(np.uint8)
 PICTURES = np.random.default_rng(1).integers(0, 256, (4, 9, 7, 3)).astype(np.uint8)
@@ -30,7 +30,7 @@ def settings_of(**options):
 @cache
 def jitted(**options):
     config = settings_of(**options)
-    return jax.jit(lambda keys, images: augmented(keys, images, config, PICTURES))
+    return jax.jit(lambda keys, images: augment(keys, images, config, PICTURES))
 
 
 def augmented_with(**options):
@@ -93,10 +93,10 @@ def test_augmentation_of_an_image_is_its_key_alone(options):
 def test_augmentation_is_the_same_on_any_number_of_devices():
     config = settings_of(policy="pixmix")
     divided = pmapped(
-        lambda keys, images: augmented(keys, images, config, PICTURES),
+        lambda keys, images: augment(keys, images, config, PICTURES),
         mesh(),
-        in_specs=(SPLIT, SPLIT),
-        out_specs=SPLIT,
+        in_specs=(SHARDED, SHARDED),
+        out_specs=SHARDED,
     )
     assert_same_bits(divided(KEYS, IMAGES), augmented_with(policy="pixmix"))
 
@@ -111,13 +111,13 @@ def test_pixmix_needs_pictures_that_fit():
     config = settings_of(policy="pixmix")
     for pictures in (None, PICTURES[:, :5], PICTURES[..., :1]):
         with pytest.raises(UserError, match=r"'pixmix' needs pictures \[M, at least 6, at least 5, 3\]"):
-            augmented(KEYS, IMAGES, config, pictures)
+            augment(KEYS, IMAGES, config, pictures)
 
 
 def test_policies_take_grey_or_colour():
     config = settings_of(policy="trivial_augment")
     with pytest.raises(UserError, match="'trivial_augment' takes images of 1 or 3 channels; got 4"):
-        augmented(KEYS, np.zeros((64, 6, 5, 4), np.uint8), config)
+        augment(KEYS, np.zeros((64, 6, 5, 4), np.uint8), config)
 
 
 def test_normalization_is_that_of_torchvision():
@@ -150,5 +150,5 @@ def test_pixels_of_a_crop_come_from_the_image(seed):
 def test_grey_images_stay_grey(policy):
     config = settings_of(crop_padding=1, flip=True, policy=policy)
     images = IMAGES[:4, ..., :1]
-    result = jax.eval_shape(lambda keys: augmented(keys, images, config, PICTURES[..., :1]), KEYS[:4])
+    result = jax.eval_shape(lambda keys: augment(keys, images, config, PICTURES[..., :1]), KEYS[:4])
     assert (result.shape, result.dtype) == (images.shape, np.uint8)

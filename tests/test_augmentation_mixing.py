@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 from scipy import stats
 
 from anchor_jax.core.errors import UserError
-from anchor_jax.data import erased, mixed, mixing_pictures
+from anchor_jax.data import load_mixing_images, mixup_or_cutmix, random_erasing
 from anchor_jax.data.augmentation import fractals, mixing_images
 from anchor_jax.data.augmentation.boxes import inside
 from anchor_jax.data.augmentation.mixing import cutmix_box
@@ -23,7 +23,7 @@ from anchor_jax.data.augmentation.pixmix import (
     pixmix,
     weights,
 )
-from anchor_jax.runtime.mesh import SAME, SPLIT, mesh, pmapped
+from anchor_jax.runtime.mesh import REPLICATED, SHARDED, mesh, pmapped
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(6, 12, 10, 3)).astype(np.float32)
@@ -37,7 +37,7 @@ SWAPPED = [1, 0, 3, 2, 5, 4]
 def test_erasing_sets_one_rectangle_to_zero_in_its_share_of_images():
     x = jnp.ones((400, 20, 16, 2))
     keys = jax.random.split(jax.random.key(0), 400)
-    result = np.asarray(jax.jit(lambda keys, x: erased(keys, x, 0.25))(keys, x))
+    result = np.asarray(jax.jit(lambda keys, x: random_erasing(keys, x, 0.25))(keys, x))
     gone = (result == 0).all(-1)
     assert ((result == 0) | (result == 1)).all()
     assert 70 < gone.any((1, 2)).sum() < 130
@@ -48,10 +48,10 @@ def test_erasing_sets_one_rectangle_to_zero_in_its_share_of_images():
 
 
 def test_erasing_of_an_image_is_its_key_alone():
-    erase = jax.jit(lambda keys, x: erased(keys, x, 1.0))
+    erase = jax.jit(lambda keys, x: random_erasing(keys, x, 1.0))
     keys = jax.random.split(jax.random.key(0), len(X))
     np.testing.assert_array_equal(erase(keys[::-1], X[::-1])[::-1], erase(keys, X))
-    assert erased(keys, X, 0.0) is X
+    assert random_erasing(keys, X, 0.0) is X
 
 
 # mixup and CutMix
@@ -62,7 +62,7 @@ def mixed_with(number, **alphas):
     return np.asarray(x), np.asarray(targets)
 
 
-MIX = jax.jit(mixed, static_argnames=("mixup_alpha", "cutmix_alpha"))
+MIX = jax.jit(mixup_or_cutmix, static_argnames=("mixup_alpha", "cutmix_alpha"))
 
 
 def shares_of(targets):
@@ -118,9 +118,9 @@ def test_mixing_is_the_same_on_any_number_of_devices(num_devices):
     x, targets = np.tile(X, (8, 1, 1, 1))[:32], np.tile(TARGETS, (8, 1))[:32]
 
     def mix(key, x, targets):
-        return mixed(key, x, targets, mixup_alpha=0.0, cutmix_alpha=1.0)
+        return mixup_or_cutmix(key, x, targets, mixup_alpha=0.0, cutmix_alpha=1.0)
 
-    divided = pmapped(mix, mesh(num_devices), in_specs=(SAME, SPLIT, SPLIT), out_specs=SPLIT)
+    divided = pmapped(mix, mesh(num_devices), in_specs=(REPLICATED, SHARDED, SHARDED), out_specs=SHARDED)
     assert_same_bits(divided(jax.random.key(0), x, targets), jax.jit(mix)(jax.random.key(0), x, targets))
 
 
@@ -134,14 +134,14 @@ def test_one_of_mixup_and_cutmix_is_drawn():
 
 
 def test_nothing_is_mixed_where_nothing_is_asked():
-    x, targets = mixed(jax.random.key(0), X, TARGETS, mixup_alpha=0.0, cutmix_alpha=0.0)
+    x, targets = mixup_or_cutmix(jax.random.key(0), X, TARGETS, mixup_alpha=0.0, cutmix_alpha=0.0)
     assert x is X
     assert targets is TARGETS
 
 
 def test_odd_batch_cannot_be_mixed():
     with pytest.raises(UserError, match="must be even; it has 5"):
-        mixed(jax.random.key(0), X[:5], TARGETS[:5], mixup_alpha=1.0, cutmix_alpha=0.0)
+        mixup_or_cutmix(jax.random.key(0), X[:5], TARGETS[:5], mixup_alpha=1.0, cutmix_alpha=0.0)
 
 
 # PixMix
@@ -277,7 +277,7 @@ def test_fractals_are_the_same_every_time_and_differ_from_each_other():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_pictures_without_a_folder_are_fractals(channels, monkeypatch):
     monkeypatch.setattr(mixing_images, "NUM_FRACTALS", 2)
-    made = mixing_pictures("", 32, channels)
+    made = load_mixing_images("", 32, channels)
     assert (made.shape, made.dtype) == ((2, 36, 36, channels), np.uint8)
 
 
@@ -285,14 +285,14 @@ def test_pictures_of_a_folder_are_resized_and_bounded(tmp_path, monkeypatch):
     (tmp_path / "deeper").mkdir()
     for number in range(5):
         Image.new("RGB", (30 + number, 20), (50 * number,) * 3).save(tmp_path / "deeper" / f"{number}.png")
-    assert mixing_pictures(tmp_path, 16, 3)[:, 0, 0, 0].tolist() == [0, 50, 100, 150, 200]
-    assert mixing_pictures(str(tmp_path), 16, 1).shape == (5, 18, 18, 1)
+    assert load_mixing_images(tmp_path, 16, 3)[:, 0, 0, 0].tolist() == [0, 50, 100, 150, 200]
+    assert load_mixing_images(str(tmp_path), 16, 1).shape == (5, 18, 18, 1)
     monkeypatch.setattr(mixing_images, "MOST_BYTES", 3 * 18 * 18 * 3)
-    assert mixing_pictures(tmp_path, 16, 3)[:, 0, 0, 0].tolist() == [0, 100, 200]
+    assert load_mixing_images(tmp_path, 16, 3)[:, 0, 0, 0].tolist() == [0, 100, 200]
 
 
 def test_mistakes_of_pictures_are_told(tmp_path):
     with pytest.raises(UserError, match="images of 1 or 3 channels, but those of the run have 4"):
-        mixing_pictures("", 32, 4)
+        load_mixing_images("", 32, 4)
     with pytest.raises(UserError, match="no images in"):
-        mixing_pictures(tmp_path, 32, 3)
+        load_mixing_images(tmp_path, 32, 3)

@@ -11,10 +11,10 @@ from scipy import stats
 
 from anchor_jax.data.augmentation import operations, policies
 from anchor_jax.data.augmentation.boxes import NUM_NUMBERS, Box, random_box
-from anchor_jax.data.augmentation.crops import resized, resized_crop
-from anchor_jax.data.augmentation.operations import applied
+from anchor_jax.data.augmentation.crops import resize, resized_crop
+from anchor_jax.data.augmentation.operations import apply
 from anchor_jax.data.augmentation.policies import NAMES, NUM_MAGNITUDES, magnitudes, rand_space, wide_space
-from anchor_jax.runtime.backends import level_counts
+from anchor_jax.runtime.backends import histogram
 
 torch = pytest.importorskip("torch")
 functional = pytest.importorskip("torchvision.transforms.functional")
@@ -45,7 +45,7 @@ def of_every_operation(policy, shape):
     space = wide_space() if policy == "wide" else rand_space(shape)
     table = policies._operations(space, shape[:2])
     rows = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[3:]), table)
-    results = jax.jit(jax.vmap(applied, (None, 0)))(picture(shape), rows)
+    results = jax.jit(jax.vmap(apply, (None, 0)))(picture(shape), rows)
     return np.asarray(results).reshape(len(NAMES), NUM_MAGNITUDES, 2, *shape)
 
 
@@ -92,18 +92,18 @@ def test_a_table_of_autocontrast_differs_by_one_level_in_few_entries():
 
 @pytest.mark.parametrize("shape", [(2, 2, 3), (1, 5, 1)])
 def test_tiny_and_constant_images(shape):
-    apply = jax.jit(applied)
+    compiled = jax.jit(apply)
     for image in (picture(shape), np.full(shape, 77, np.uint8)):
         for name, magnitude in (("Sharpness", 0.9), ("AutoContrast", 0.0), ("Equalize", 0.0), ("Contrast", -0.9)):
-            result = apply(image, operations.operation(name, magnitude, shape))
+            result = compiled(image, operations.operation(name, magnitude, shape))
             np.testing.assert_allclose(np.asarray(result, int), theirs(image, name, magnitude), atol=1)
 
 
 def test_levels_are_counted_alike_on_every_platform():
     values = picture((16, 16, 3)).ravel()
     expected = np.bincount(values, minlength=256)
-    np.testing.assert_array_equal(level_counts(jnp.asarray(values)), expected)
-    compared = jax.jit(level_counts).trace(values).lower(lowering_platforms=("cuda",)).as_text()
+    np.testing.assert_array_equal(histogram(jnp.asarray(values)), expected)
+    compared = jax.jit(histogram).trace(values).lower(lowering_platforms=("cuda",)).as_text()
     assert "scatter" not in compared
 
 
@@ -151,12 +151,12 @@ def test_rand_augment_is_operations_one_after_the_other():
 
 def test_a_resized_crop_is_that_of_torchvision_bit_for_bit():
     shape, rng = (29, 18, 3), np.random.default_rng(0)
-    image, resize = picture(shape), jax.jit(resized)
+    image, compiled = picture(shape), jax.jit(resize)
     for _ in range(200):
         height, width = int(rng.integers(1, 30)), int(rng.integers(1, 19))
         top, left = int(rng.integers(30 - height)), int(rng.integers(19 - width))
         expected = functional.resized_crop(pillow(image), top, left, height, width, list(shape[:2]), BILINEAR)
-        result = resize(image, Box(*map(jnp.int32, (top, left, height, width))))
+        result = compiled(image, Box(*map(jnp.int32, (top, left, height, width))))
         np.testing.assert_array_equal(result, np.asarray(expected))
 
 

@@ -15,12 +15,12 @@ X = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
 
 @pytest.mark.parametrize("transform", [lambda f: f, jax.jit, jax.vmap])
 def test_computed_once_is_the_identity(transform):
-    np.testing.assert_array_equal(transform(backends.computed_once)(X), X)
+    np.testing.assert_array_equal(transform(backends.materialize)(X), X)
 
 
 def test_gradients_pass_through_in_both_directions():
     def loss(x):
-        return jnp.sum(jnp.sin(backends.computed_once(x)))
+        return jnp.sum(jnp.sin(backends.materialize(x)))
 
     np.testing.assert_allclose(jax.jit(jax.grad(loss))(X), np.cos(X), rtol=1e-6)
     _, tangent = jax.jvp(loss, (X,), (np.ones_like(X),))
@@ -31,19 +31,19 @@ def test_gradients_pass_through_in_both_directions():
 def test_computed_once_under_shard_map(check_vma):
     mesh = mesh_lib.mesh(3)
     mapped = jax.shard_map(
-        backends.computed_once, mesh=mesh, in_specs=mesh_lib.SPLIT, out_specs=mesh_lib.SPLIT, check_vma=check_vma
+        backends.materialize, mesh=mesh, in_specs=mesh_lib.SHARDED, out_specs=mesh_lib.SHARDED, check_vma=check_vma
     )
     np.testing.assert_array_equal(jax.jit(mapped)(X), X)
 
 
 def test_an_exported_program_runs():
-    exported = jax.export.export(jax.jit(backends.computed_once), platforms=("cpu", "cuda", "tpu"))(X)
+    exported = jax.export.export(jax.jit(backends.materialize), platforms=("cpu", "cuda", "tpu"))(X)
     np.testing.assert_array_equal(exported.call(X), X)
 
 
 @pytest.mark.parametrize(("platform", "there"), [("cpu", True), ("cuda", False), ("tpu", False)])
 def test_only_the_cpu_has_a_branch(platform, there):
-    lowered = jax.jit(backends.computed_once).trace(X).lower(lowering_platforms=(platform,)).as_text()
+    lowered = jax.jit(backends.materialize).trace(X).lower(lowering_platforms=(platform,)).as_text()
     assert ("stablehlo.negate" in lowered) == there  # the branch that is never taken
 
 
@@ -58,7 +58,7 @@ def test_readers_of_what_is_computed_once_do_not_compute_it_again():
         compiled = optimised(lambda x: readers(once, x)).lower(jnp.zeros((64, 64))).compile()
         return compiled.as_text().count(" maximum(")
 
-    assert relus(backends.computed_once) == 1
+    assert relus(backends.materialize) == 1
     assert relus(lambda x: x) == 2
 
 
@@ -66,8 +66,8 @@ def test_options_of_one_platform_are_given_to_no_other():
     assert backends.compiler_options("cpu") is not None
     assert backends.compiler_options("gpu") is None
     assert backends.compiler_options("tpu") is None
-    assert backends.loops_on_device("gpu")
-    assert not backends.loops_on_device("cpu")
+    assert backends.has_fast_device_loops("gpu")
+    assert not backends.has_fast_device_loops("cpu")
 
 
 @pytest.mark.parametrize("option", [("xla_cpu_no_such_option", ""), ("xla_cpu_experimental_ynn_fusion_type", "NONE")])

@@ -21,7 +21,7 @@ from anchor_jax.contrib import pager, regression
 from anchor_jax.core import uncertainty
 from anchor_jax.core.errors import UserTypeError
 from anchor_jax.runs import record as run_record
-from anchor_jax.runs.predictor import Network, Predictor
+from anchor_jax.runs.predictor import CompiledNetwork, Predictor
 from anchor_jax.runtime import mesh as mesh_lib
 
 cross_entropy = aj.anchored_cross_entropy
@@ -52,7 +52,7 @@ PREDICTOR = Predictor(
     references=np.zeros((12, 6, 6, 1), np.uint8),
     label_names=("a", "b"),
     image_shape=(6, 6, 1),
-    network=Network(*[None] * len(Network._fields)),  # which no wrong call reaches
+    network=CompiledNetwork(*[None] * len(CompiledNetwork._fields)),  # which no wrong call reaches
     num_devices=1,
     batch_size=4,
 )
@@ -308,7 +308,7 @@ METRICS = [
         "bins must be ReliabilityBins, as reliability_bins gives it; got tuple",
     ),
     kind(
-        lambda: metrics.summary_of(PROBS[0]), "outcomes must be Outcomes, as metrics.outcomes gives it; got float32 of"
+        lambda: metrics.summarize(PROBS[0]), "outcomes must be Outcomes, as metrics.outcomes gives it; got float32 of"
     ),
 ]
 
@@ -379,22 +379,26 @@ DATA = [
     ),
     kind(lambda: data.measure_normalization(IMAGES / 255), "images must be uint8, got float64"),
     value(lambda: data.measure_normalization(IMAGES[:0]), "images must not be empty"),
-    kind(lambda: data.erased(KEYS, IMAGES, 0.5), "x must be floating, got uint8"),
+    kind(lambda: data.random_erasing(KEYS, IMAGES, 0.5), "x must be floating, got uint8"),
     value(
-        lambda: data.erased(TWO_KEYS, IMAGES / 255, 0.5), r"keys must be 3 keys, one for each image; got shape \(2,\)"
+        lambda: data.random_erasing(TWO_KEYS, IMAGES / 255, 0.5),
+        r"keys must be 3 keys, one for each image; got shape \(2,\)",
     ),
-    kind(lambda: data.erased(0, IMAGES / 255, 0.5), r"keys must be keys, such as jax.random.split\(key, 3\); got 0"),
-    value(lambda: data.erased(KEYS, IMAGES / 255, 2), r"prob must lie in \[0, 1\], got 2"),
+    kind(
+        lambda: data.random_erasing(0, IMAGES / 255, 0.5),
+        r"keys must be keys, such as jax.random.split\(key, 3\); got 0",
+    ),
+    value(lambda: data.random_erasing(KEYS, IMAGES / 255, 2), r"prob must lie in \[0, 1\], got 2"),
     value(
-        lambda: data.mixed(KEY, IMAGES[:2] / 255, PROBS[0], mixup_alpha=1.0, cutmix_alpha=0.0),
+        lambda: data.mixup_or_cutmix(KEY, IMAGES[:2] / 255, PROBS[0], mixup_alpha=1.0, cutmix_alpha=0.0),
         r"targets must have a row for each of 2 examples, got shape \(4, 3\)",
     ),
     value(
-        lambda: data.mixed(KEY, IMAGES / 255, PROBS[0, :3], mixup_alpha=-1.0, cutmix_alpha=0.0),
+        lambda: data.mixup_or_cutmix(KEY, IMAGES / 255, PROBS[0, :3], mixup_alpha=-1.0, cutmix_alpha=0.0),
         r"mixup_alpha must lie in \[0, inf\], got -1.0",
     ),
-    kind(lambda: data.augmented(KEYS, IMAGES / 255, configuration.base().augmentation), "images must be uint8, got fl"),
-    value(lambda: data.augmented(TWO_KEYS, IMAGES, configuration.base().augmentation), "keys must be 3 keys"),
+    kind(lambda: data.augment(KEYS, IMAGES / 255, configuration.base().augmentation), "images must be uint8, got fl"),
+    value(lambda: data.augment(TWO_KEYS, IMAGES, configuration.base().augmentation), "keys must be 3 keys"),
     kind(lambda: data.load(["digits"], "train"), "data source must be a name, one of digits, .* got list"),
     kind(lambda: data.load("digits", None), "split must be a string, got None"),
     kind(lambda: data.load("npz", "train", path=3), "path must be a path, got 3"),
@@ -402,11 +406,11 @@ DATA = [
         lambda: data.open_stream("folder", "train", path=".", image_size="3"), "image_size must be an integer, .* '3'"
     ),
     kind(lambda: data.open_stream("folder", "train", crop_fraction=None), "crop_fraction must be a number .* None"),
-    kind(lambda: data.open_spec(None, image_shape=(8, 8, 1)), "spec must be a string, got None"),
-    value(lambda: data.open_spec("digits", image_shape=(8, 8)), r"image_shape must be H, W and C, .* got \(8, 8\)"),
-    kind(lambda: data.open_spec("digits", image_shape=8), "image_shape must be a tuple, got 8"),
+    kind(lambda: data.open_dataset(None, image_shape=(8, 8, 1)), "spec must be a string, got None"),
+    value(lambda: data.open_dataset("digits", image_shape=(8, 8)), r"image_shape must be H, W and C, .* got \(8, 8\)"),
+    kind(lambda: data.open_dataset("digits", image_shape=8), "image_shape must be a tuple, got 8"),
     kind(
-        lambda: data.open_spec("digits", image_shape=(8, 8, 1), label_names="01"),
+        lambda: data.open_dataset("digits", image_shape=(8, 8, 1), label_names="01"),
         "label_names must be a tuple, got '01'",
     ),
     kind(lambda: data.open_corrupted(3, **SPEC), "spec must be a string, got 3"),
@@ -414,18 +418,18 @@ DATA = [
     value(
         lambda: data.photographs((0, 8, 3)), r"image_shape must be H, W and C, whole numbers above 0; got \(0, 8, 3\)"
     ),
-    value(lambda: data.mixing_pictures("", 0, 3), "size must be at least 1, got 0"),
+    value(lambda: data.load_mixing_images("", 0, 3), "size must be at least 1, got 0"),
     kind(lambda: data.select_rows(None, 2, seed=0), "labels must be an array of JAX or NumPy"),
     kind(lambda: data.select_rows(LABELS, True, seed=0), "size must be an integer, .* got True"),
     value(lambda: data.select_rows(LABELS, 2, seed=-1), "seed must be at least 0, got -1"),
     kind(lambda: data.class_rows("ab", ("a", "b")), r"label_names must be a tuple, got 'ab': give \('ab',\)"),
-    kind(lambda: data.stream_of(IMAGES, "x"), "dataset must be Dataset, as data.load gives it; got uint8 of"),
+    kind(lambda: data.eval_dataset(IMAGES, "x"), "dataset must be Dataset, as data.load gives it; got uint8 of"),
 ]
 
 squared_error, gaussian_nll = aj.anchored_squared_error, aj.anchored_gaussian_nll
 PLAIN = regression.Settings(references=False, hidden=(2,), steps=1)
 SCALES = regression.Scale(X[0], X[0]), regression.Scale(X[0, :1], X[0, :1])
-NETWORK = regression.Network(None, *SCALES, BANK, BANK[:, :1], PLAIN, ())
+NETWORK = regression.RegressionNetwork(None, *SCALES, BANK, BANK[:, :1], PLAIN, ())
 PREDICTIONS = regression.Regression(X[:1], None, None)
 
 REGRESSION = [
@@ -508,8 +512,11 @@ REGRESSION = [
     value(
         lambda: regression.nonconformity(NETWORK, X[:, :3]), r"x must be \[B, 5\], as the network was trained on; got"
     ),
-    kind(lambda: regression.mixture([PREDICTIONS]), "members must be Regression, .* got list"),
-    value(lambda: regression.mixture(PREDICTIONS), r"members must be at least 2, \[M, B, ...\]; got shape \(1, 5\)"),
+    kind(lambda: regression.combine_members([PREDICTIONS]), "members must be Regression, .* got list"),
+    value(
+        lambda: regression.combine_members(PREDICTIONS),
+        r"members must be at least 2, \[M, B, ...\]; got shape \(1, 5\)",
+    ),
     value(
         lambda: regression.fourier_features(X, X[:, :2]),
         r"x must be \[B, 5\] for these frequencies; got shape \(4, 2\)",
@@ -672,7 +679,7 @@ def test_a_step_that_is_none_is_told(tmp_path):
     config = configuration.base()
     config.model.name, config.anchoring.enabled = "mlp", False
     config.data.mean, config.data.std = (0.5,), (0.2,)
-    with run_record.claimed(run_record.Run(tmp_path, config, ("a", "b"), (6, 6, 1), "2 examples", None, None)):
+    with run_record.lock_workdir(run_record.Run(tmp_path, config, ("a", "b"), (6, 6, 1), "2 examples", None, None)):
         pass
     for step in (3.0, True, [3]):
         with pytest.raises(UserTypeError, match=r"\Astep must be an integer, static under jit; got"):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from commands import assert_told, quick_command
 from conftest import tiny_config
-from hostile import (
+from corrupt_files import (
     HUGE,
     POSTSCRIPT,
     Mark,

@@ -18,7 +18,7 @@ from anchor_jax.reporting.comparison import compare, paper
 from anchor_jax.reporting.comparison.runs import grouped, load
 from anchor_jax.reporting.comparison.statistics import paired, summary
 from anchor_jax.reporting.comparison.table import tabulated
-from anchor_jax.runs.record import Run, claimed
+from anchor_jax.runs.record import Run, lock_workdir
 from configs import cifar10, cifar100
 
 CORRUPTIONS = [f"corruption_{letter}" for letter in "abcdefghijklmnopqrs"]  # 19, as in the paper
@@ -44,7 +44,7 @@ def begun(folder, config, label_names=tuple("0123456789")):
     anchored = config.anchoring.enabled
     references = np.zeros((3, 2, 2, 1), np.uint8) if anchored else None
     rows = np.arange(3) if anchored else None
-    with claimed(Run(folder, config, tuple(label_names), (2, 2, 1), "60 examples", rows, references)):
+    with lock_workdir(Run(folder, config, tuple(label_names), (2, 2, 1), "60 examples", rows, references)):
         pass
     return folder
 
@@ -457,7 +457,7 @@ def test_protocol_of_the_configs_is_the_papers(tmp_path):
     for experiment in (cifar10, cifar100):
         folder = tmp_path / experiment.__name__
         runs = [of_paper(folder / kind, kind, experiment=experiment) for kind in ("standard", "anchored", "masked")]
-        assert [paper.departure(method) for method in grouped(load(runs))] == [None] * 3
+        assert [paper.protocol_mismatch(method) for method in grouped(load(runs))] == [None] * 3
         keys = {key for key in paper.PROTOCOL if not key.startswith("model.options.")}
         assert configuration.flatten(experiment.get_config()).keys() >= keys
 

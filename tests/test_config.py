@@ -50,7 +50,7 @@ def test_every_experiment_makes_its_model_optimizer_and_schedule(experiment):
     model = models.create(given.model.name, 1000, dtype=given.model.dtype, **dict(given.model.options))
     schedule = optimizer.create_schedule(given.optimizer, steps_per_epoch, total)
     transformation = optimizer.create(given.optimizer, schedule)
-    create = partial(state.create, model, transformation)
+    create = partial(state.create_state, model, transformation)
     first = jax.eval_shape(lambda: create(jax.random.key(0), (1, size, size, 6)))
     updates, _ = jax.eval_shape(transformation.update, first.params, first.opt_state, first.params)
     after = jax.eval_shape(optax.apply_updates, first.params, updates)

@@ -402,8 +402,8 @@ def test_one_device_gives_what_eight_give(name):
         mesh_lib.pmapped(
             partial(corrupt_each, name=name, severity=4),
             mesh_lib.mesh(num),
-            in_specs=(mesh_lib.SPLIT, mesh_lib.SPLIT),
-            out_specs=mesh_lib.SPLIT,
+            in_specs=(mesh_lib.SHARDED, mesh_lib.SHARDED),
+            out_specs=mesh_lib.SHARDED,
         )(keys, images)
         for num in (1, 8)
     )

@@ -12,7 +12,7 @@ from torchmetrics.classification import MulticlassCalibrationError
 import anchor_jax as aj
 from anchor_jax import UserError, data, evaluation
 from anchor_jax.runs import record as run_record
-from anchor_jax.runs.load import model_of
+from anchor_jax.runs.load import create_model
 from anchor_jax.training.loop import train
 
 
@@ -30,7 +30,7 @@ def test_predictor_is_the_anchored_network_averaged_over_the_references_of_the_r
     predictor = aj.load_predictor(workdir)
     answer = predictor(test.images, num_references=4)
     this_run = run_record.load(workdir)
-    model, norm = model_of(this_run), this_run.config.data
+    model, norm = create_model(this_run), this_run.config.data
     assert len(answer.probs) == len(test.images) == 40
 
     def normalized(images):

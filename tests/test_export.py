@@ -13,14 +13,14 @@ import pages
 import pytest
 from commands import ROOT, assert_told, command, quick_command
 from conftest import begun, tiny_config
-from hostile import left_a_mark, pickled, zipped
+from corrupt_files import left_a_mark, pickled, zipped
 from ml_collections import ConfigDict
 
 import anchor_jax as aj
 from anchor_jax.core.errors import UserError, UserTypeError
 from anchor_jax.export import write
 from anchor_jax.export.format import METADATA, PROGRAM, Metadata, write_archive
-from anchor_jax.runs.load import load_predictor, model_of, predictor_of
+from anchor_jax.runs.load import create_model, create_predictor, load_predictor
 from anchor_jax.runs.predictor import Predictor
 from anchor_jax.runs.record import Run
 from anchor_jax.runtime import mesh as mesh_lib
@@ -57,10 +57,10 @@ def untrained(folder, *, anchored):
     config.anchoring.enabled = anchored
     config.anchoring.mask_prob = 0.5 * anchored
     run = begun(config, folder / "run").run
-    shapes = jax.eval_shape(model_of(run).init, jax.random.key(0), np.zeros(run.input_shape, np.float32))
+    shapes = jax.eval_shape(create_model(run).init, jax.random.key(0), np.zeros(run.input_shape, np.float32))
     rng = np.random.default_rng(0)
     variables = jax.tree.map(lambda leaf: rng.uniform(0.1, 0.5, leaf.shape).astype(np.float32), shapes)
-    return Untrained(run, predictor_of(run, variables, mesh_lib.mesh()))
+    return Untrained(run, create_predictor(run, variables, mesh_lib.mesh()))
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from conftest import tiny_config
 from tensorboardX import SummaryWriter
 
 from anchor_jax.training.loop import train
-from faults.kill.remains import differences
-from faults.soak.holding import UNITS, Sample, grown, growth
+from faults.kill.compare_runs import differences
+from faults.soak.resources import UNITS, Sample, grown, growth
 
 
 def test_a_run_that_is_killed_goes_on_as_if_nothing_had_happened(tmp_path):

@@ -23,9 +23,9 @@ from sklearn.datasets import load_sample_images
 
 from anchor_jax import UserError
 from anchor_jax.config import base
-from anchor_jax.data import cropping, feeding, load, load_test, open_feed, open_test
+from anchor_jax.data import cropping, feeding, load, load_test, open_test, open_train_stream
 from anchor_jax.data.cropping import random_box, random_resized_crop, reduction
-from anchor_jax.data.decoding import Example, decoded
+from anchor_jax.data.decoding import Example, decode
 from anchor_jax.data.feeding import Order
 from anchor_jax.data.sources import Files, open_encoded
 
@@ -170,7 +170,7 @@ def test_central_crop_is_shorter_side_resized_and_centre(imagenet_like, fraction
     square = Image.open(imagenet_like.files("train")[12]).convert("RGB").resize((90, 90))
     for image, tolerance in ((square, 1.5), (square.resize((112, 56)), 1.5), (square.resize((61, 97)), 8)):
         image.save(imagenet_like.folder / "central.png")
-        ours = decoded(
+        ours = decode(
             example_of(imagenet_like.folder / "central.png"), mode="RGB", image_size=28, crop_fraction=fraction
         )
         if (resized - 28) % 2 == 0 or tolerance > 2:  # otherwise theirs is half a pixel off the centre
@@ -241,7 +241,7 @@ def test_remainders_differ_and_every_example_comes_as_often():
 
 def taken(data, num, *, first_step=0, shard=(0, 1), area=AREA, batch_size=BATCH):
     """Images and labels of some batches."""
-    with open_feed(data, area=area, seed=5, batch_size=batch_size, shard=shard) as feed:
+    with open_train_stream(data, area=area, seed=5, batch_size=batch_size, shard=shard) as feed:
         stream = feed.batches(first_step)
         batches = [next(stream) for _ in range(num)]
     for images, labels in batches:
@@ -285,32 +285,30 @@ def test_repeated_images_are_cropped_anew(data):
 def test_stream_without_random_crops_has_central_ones(data, imagenet_like):
     data.crop_fraction = 0.875
     images, _ = taken(data, 1, area=())
-    with open_feed(data, area=(), seed=5, batch_size=BATCH) as feed:
-        np.testing.assert_array_equal(feed.picked(Order(5, feed.num_examples, BATCH, 1).rows(0)), images[0])
+    with open_train_stream(data, area=(), seed=5, batch_size=BATCH) as feed:
+        np.testing.assert_array_equal(feed.take(Order(5, feed.num_examples, BATCH, 1).rows(0)), images[0])
 
 
 def test_picked_images_are_central_crops_and_only_they_are_read(data, imagenet_like, monkeypatch):
     data.crop_fraction = 0.875
     files = imagenet_like.files("train")
-    expected = [
-        decoded(example_of(files[row]), mode="RGB", image_size=SIZE, crop_fraction=0.875) for row in (200, 7, 7)
-    ]
+    expected = [decode(example_of(files[row]), mode="RGB", image_size=SIZE, crop_fraction=0.875) for row in (200, 7, 7)]
     read = []
-    monkeypatch.setattr(feeding, "decoded", lambda e, **options: read.append(e.file) or decoded(e, **options))
-    with open_feed(data, area=AREA, seed=0, batch_size=BATCH) as feed:
-        np.testing.assert_array_equal(feed.picked(np.array([200, 7, 7])), expected)
+    monkeypatch.setattr(feeding, "decoded", lambda e, **options: read.append(e.file) or decode(e, **options))
+    with open_train_stream(data, area=AREA, seed=0, batch_size=BATCH) as feed:
+        np.testing.assert_array_equal(feed.take(np.array([200, 7, 7])), expected)
     assert sorted(read) == sorted(files[row] for row in (200, 7, 7))
 
 
 def test_prepared_set_gives_what_the_folder_gives(data, imagenet_like):
     images, labels = taken(data, 2)
-    with open_feed(data, area=AREA, seed=0, batch_size=BATCH) as feed:
+    with open_train_stream(data, area=AREA, seed=0, batch_size=BATCH) as feed:
         in_folder = feed.labels()
     data.source, data.name, data.path = "tfds", "like_train", str(imagenet_like.tfds_dir)
     prepared_images, prepared_labels = taken(data, 2)
     np.testing.assert_array_equal(prepared_images, images)
     np.testing.assert_array_equal(prepared_labels, labels)
-    with open_feed(data, area=AREA, seed=0, batch_size=BATCH) as feed:
+    with open_train_stream(data, area=AREA, seed=0, batch_size=BATCH) as feed:
         assert (feed.num_examples, feed.label_names) == (likeness.NUM["train"], likeness.LABEL_NAMES)
         np.testing.assert_array_equal(feed.labels(), in_folder)
         assert feed.labels().dtype == np.int32
@@ -319,7 +317,7 @@ def test_prepared_set_gives_what_the_folder_gives(data, imagenet_like):
 def test_opening_reads_no_image(data, monkeypatch):
     monkeypatch.setattr(Image, "open", None)
     monkeypatch.setattr(Path, "read_bytes", None)
-    with open_feed(data, area=AREA, seed=0, batch_size=BATCH) as feed:
+    with open_train_stream(data, area=AREA, seed=0, batch_size=BATCH) as feed:
         assert feed.num_examples == likeness.NUM["train"]
         assert np.bincount(feed.labels()).tolist() == [60] * 4
 
@@ -351,7 +349,7 @@ def test_files_of_any_name():
 def test_mistakes_are_told_at_once(data, changed, options, message):
     data.update(changed)
     with pytest.raises(UserError, match=message):
-        open_feed(data, **{"area": AREA, "seed": 0, "batch_size": BATCH, **options})
+        open_train_stream(data, **{"area": AREA, "seed": 0, "batch_size": BATCH, **options})
 
 
 def test_labels_that_name_no_class_are_refused(data, monkeypatch):
@@ -362,7 +360,7 @@ def test_labels_that_name_no_class_are_refused(data, monkeypatch):
         lambda *a, **k: encoded._replace(example=lambda row: encoded.example(row)._replace(label=4)),
     )
     with (
-        open_feed(data, area=AREA, seed=0, batch_size=BATCH) as feed,
+        open_train_stream(data, area=AREA, seed=0, batch_size=BATCH) as feed,
         pytest.raises(UserError, match=r"labels of .*-train: 0 to 3 expected, got 4 to 4"),
     ):
         next(feed.batches())
@@ -374,36 +372,34 @@ def test_labels_that_name_no_class_are_refused(data, monkeypatch):
 @pytest.mark.parametrize("source", ["folder", "tfds"])
 def test_another_image_stands_in_for_a_damaged_one(data, imagenet_like, source):
     files = imagenet_like.files("worn")
-    data.train_split, data.max_damaged = "worn", 0.1
+    data.train_split, data.max_corrupt_fraction = "worn", 0.1
     names = tuple(str(files[row]) for row in likeness.DAMAGED)
     if source == "tfds":
         data.source, data.name, data.path, data.train_split = "tfds", "like_worn", str(imagenet_like.tfds_dir), "train"
         names = tuple(f"example {row} of like_worn/1.0.0-train" for row in likeness.DAMAGED)
-    with open_feed(data, area=AREA, seed=0, batch_size=40) as feed:
+    with open_train_stream(data, area=AREA, seed=0, batch_size=40) as feed:
         stream = feed.batches()
         with pytest.warns(UserWarning, match="another image stands in for a damaged one: .*") as told:
             images, labels = next(stream)
         assert len(told) == 4
-        assert set(feed.damaged) == set(names)
+        assert set(feed.corrupt) == set(names)
         place = {row: place for place, row in enumerate(Order(0, 40, 40, 1).rows(0).tolist())}
         for row, instead in ((5, 7), (6, 7), (23, 24), (39, 0)):
             expected = random_resized_crop(example_of(files[instead]), SIZE, AREA, [0, 1, place[row]])
             np.testing.assert_array_equal(images[place[row]], expected)
             assert likeness.LABEL_NAMES[labels[place[row]]] == files[instead].parent.name
         next(stream)  # the same images: nothing new to tell
-        np.testing.assert_array_equal(feed.picked(np.array([5])), feed.picked(np.array([7])))
-        assert len(feed.damaged) == 4
+        np.testing.assert_array_equal(feed.take(np.array([5])), feed.take(np.array([7])))
+        assert len(feed.corrupt) == 4
 
 
 def test_too_many_damaged_images_end_the_run(data):
-    data.train_split, data.max_damaged = "worn", 0.09
-    message = (
-        r"^4 of the 40 images of folder-worn cannot be read: .*; at most 3 may be, by config.data.max_damaged=0.09;"
-    )
-    with open_feed(data, area=AREA, seed=0, batch_size=10) as feed:
+    data.train_split, data.max_corrupt_fraction = "worn", 0.09
+    message = r"^4 of the 40 images of folder-worn cannot be read: .*; at most 3 may be, by config.data.max_corrupt_fraction=0.09;"
+    with open_train_stream(data, area=AREA, seed=0, batch_size=10) as feed:
         with pytest.warns(UserWarning, match="stands in"), pytest.raises(UserError, match=message):
             list(itertools.islice(feed.batches(), 4))
-        assert len(feed.damaged) == 4
+        assert len(feed.corrupt) == 4
 
 
 def test_unreadable_sets_are_not_searched_for_ever(data, monkeypatch, tmp_path):
@@ -411,9 +407,9 @@ def test_unreadable_sets_are_not_searched_for_ever(data, monkeypatch, tmp_path):
         file = tmp_path / "train" / "ab"[row % 2] / f"{row}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("no image")
-    data.path, data.max_damaged = str(tmp_path), 0.1
+    data.path, data.max_corrupt_fraction = str(tmp_path), 0.1
     with (
-        open_feed(data, area=AREA, seed=0, batch_size=10) as feed,
+        open_train_stream(data, area=AREA, seed=0, batch_size=10) as feed,
         pytest.raises(UserError, match=r"4 of the 30 images of .* cannot be read: .*/a/\d+.jpg, .* at most 3 may be"),
     ):
         next(feed.batches())
@@ -423,7 +419,7 @@ def test_unreadable_sets_are_not_searched_for_ever(data, monkeypatch, tmp_path):
 
 
 def test_worker_processes_give_the_same_and_end(data, monkeypatch):
-    data.train_split, data.max_damaged = "worn", 0.1
+    data.train_split, data.max_corrupt_fraction = "worn", 0.1
     with pytest.warns(UserWarning, match="stands in"):
         images, labels = taken(data, 5, batch_size=36)
     encoded = open_encoded("folder", "worn", path=data.path, image_size=SIZE)
@@ -445,7 +441,7 @@ def test_worker_processes_give_the_same_and_end(data, monkeypatch):
 
 @pytest.mark.parametrize("ends", [False, True])
 def test_errors_of_workers_arrive(data, monkeypatch, ends):
-    data.workers, data.max_damaged = 1, 0.01
+    data.workers, data.max_corrupt_fraction = 1, 0.01
     encoded = open_encoded("folder", "train", path=data.path, image_size=SIZE)
 
     def example(row):
@@ -459,7 +455,7 @@ def test_errors_of_workers_arrive(data, monkeypatch, ends):
         if ends
         else r"^3 of the 240 images of folder-train cannot be read: example \d+ of .*; at most 2 .* first: no row \d+$"
     )
-    feed = open_feed(data, area=AREA, seed=0, batch_size=BATCH)
+    feed = open_train_stream(data, area=AREA, seed=0, batch_size=BATCH)
     with feed, pytest.raises(UserError, match=message) as told:
         next(feed.batches())
     assert "\n" not in str(told.value)
@@ -499,7 +495,7 @@ def _runs(pid: int) -> bool:
 
 
 def test_threads_end_with_the_stream(data):
-    feed = open_feed(data, area=AREA, seed=0, batch_size=BATCH)
+    feed = open_train_stream(data, area=AREA, seed=0, batch_size=BATCH)
     next(feed.batches())
     feed.close()
     for thread in threading.enumerate():

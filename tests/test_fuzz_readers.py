@@ -13,7 +13,7 @@ import jax.export
 import numpy as np
 import pytest
 import safetensors.numpy
-from hostile import image, npz, prepared_set, zipped
+from corrupt_files import image, npz, prepared_set, zipped
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from anchor_jax import config as configuration
 from anchor_jax.core.errors import UserError
 from anchor_jax.data import load
-from anchor_jax.data.decoding import Example, decoded
+from anchor_jax.data.decoding import Example, decode
 from anchor_jax.evaluation import results as results_lib
 from anchor_jax.export import format
 from anchor_jax.models.pytorch.files import read_state_dict
@@ -155,7 +155,7 @@ def _reads(read):
 def test_damaged_images(kind, damage):
     content = damage(image(kind, 12))
     for size in (0, 4):
-        pixels = _reads(lambda size=size: decoded(Example(content, 0, "x"), mode="RGB", image_size=size))
+        pixels = _reads(lambda size=size: decode(Example(content, 0, "x"), mode="RGB", image_size=size))
         assert pixels is None or (pixels.dtype == np.uint8 and pixels.shape[2:] == (3,))
 
 
@@ -274,7 +274,7 @@ def test_damaged_records_of_runs(place, changes, damage):
     images = np.zeros((3, 4, 4, 1), np.uint8)
     fresh = run_record.Run(place / "run", config, ("a", "b"), (4, 4, 1), "3 examples", np.arange(3), images)
     shutil.rmtree(place / "run", ignore_errors=True)
-    with run_record.claimed(fresh):
+    with run_record.lock_workdir(fresh):
         content = (place / "run/run.json").read_bytes()
     for text in (json.dumps(json.loads(content) | changes).encode(), damage(content)):
         (place / "run/run.json").write_bytes(text)

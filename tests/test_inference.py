@@ -222,14 +222,14 @@ def test_poll_counts_the_references_that_say_the_most_said_class(chunk_size):
     said = looped(mlp, PARAMS, X, REFERENCES).argmax(axis=-1)
     expected = np.array([np.bincount(classes).max() for classes in said.T]) / MOST
     assert len(set(expected)) > 1
-    poll = aj.inference.poll(mlp, PARAMS, X, REFERENCES, chunk_size=chunk_size)
+    poll = aj.inference.classify_with_votes(mlp, PARAMS, X, REFERENCES, chunk_size=chunk_size)
     assert_close(poll.agreement, expected)
     assert_close(poll.classification, classify(mlp, PARAMS, X, REFERENCES))
 
 
 def test_poll_of_one_pass_is_that_of_one_reference():
     logits = looped(mlp, PARAMS, X, REFERENCES[:1])[0].astype(np.float32)
-    assert_close(aj.inference.poll_of_one(logits), aj.inference.poll(mlp, PARAMS, X, REFERENCES[:1]))
+    assert_close(aj.inference.single_vote(logits), aj.inference.classify_with_votes(mlp, PARAMS, X, REFERENCES[:1]))
 
 
 def test_full_disagreement_is_ln_2_and_agreement_0():

@@ -38,7 +38,7 @@ def predictions(seed, num_examples=500, num_classes=10, scale=2.0, overconfidenc
 def in_batches(probs, labels, size):
     """The table of a set that is seen in batches of this size, as NumPy arrays."""
     starts = range(0, len(labels), size)
-    tables = [jax.jit(metrics.outcomes)(probs[i : i + size], labels[i : i + size]) for i in starts]
+    tables = [jax.jit(metrics.per_example_scores)(probs[i : i + size], labels[i : i + size]) for i in starts]
     return jax.tree.map(lambda *columns: np.concatenate(columns), *tables)
 
 
@@ -114,7 +114,9 @@ def test_top_k_takes_the_first_classes_of_a_tie():
     tied = jnp.array([[1.0, 1.0, 1.0, -jnp.inf]] * 4)
     for k, expected in [(1, 0.25), (2, 0.5), (3, 0.75), (4, 1.0)]:
         assert metrics.top_k_accuracy(tied, jnp.arange(4), k) == expected
-    assert metrics.outcomes(jnp.full((7, 7), 1 / 7), jnp.arange(7)).in_top5.tolist() == [True] * 5 + [False] * 2
+    assert (
+        metrics.per_example_scores(jnp.full((7, 7), 1 / 7), jnp.arange(7)).in_top5.tolist() == [True] * 5 + [False] * 2
+    )
 
 
 def test_nll_by_hand_and_with_probability_zero():
@@ -132,7 +134,7 @@ def test_brier_sums_over_classes():
 
 def test_outcomes_by_hand():
     probs = jnp.array([[0.5, 0.1, 0.1, 0.1, 0.1, 0.1], [0.5, 0.1, 0.1, 0.1, 0.1, 0.1], [0.0, 0.0, 0.0, 0.0, 0.0, 1.0]])
-    confidence, correct, in_top5, nll, brier = metrics.outcomes(probs, jnp.array([0, 5, 5]))
+    confidence, correct, in_top5, nll, brier = metrics.per_example_scores(probs, jnp.array([0, 5, 5]))
     np.testing.assert_allclose(confidence, [0.5, 0.5, 1.0])
     np.testing.assert_array_equal(correct, [True, False, True])
     np.testing.assert_array_equal(in_top5, [True, False, True])
@@ -145,7 +147,7 @@ def test_outcomes_by_hand():
 def test_top_5_is_told_from_6_classes_on(num_classes, keys):
     probs, labels = predictions(seed=num_classes, num_classes=num_classes)
     assert metrics.summary(probs, labels).keys() == keys
-    assert (metrics.outcomes(probs, labels).in_top5 is None) == (num_classes == 5)
+    assert (metrics.per_example_scores(probs, labels).in_top5 is None) == (num_classes == 5)
 
 
 def test_one_class_is_always_right():
@@ -224,10 +226,10 @@ def test_a_set_twice_is_the_set_once(drawn):
 @settings(deadline=None, max_examples=20)
 @given(prediction_sets, st.sampled_from([1, 8, 16]))
 def test_a_stream_of_batches_gives_what_the_whole_set_gives(drawn, size):
-    table, whole = in_batches(*drawn, size), metrics.outcomes(*drawn)
+    table, whole = in_batches(*drawn, size), metrics.per_example_scores(*drawn)
     for name in ("confidence", "correct", "in_top5"):
         np.testing.assert_array_equal(getattr(table, name), getattr(whole, name), err_msg=name)
-    streamed, expected = metrics.summary_of(table, num_bins=7), metrics.summary(*drawn, num_bins=7)
+    streamed, expected = metrics.summarize(table, num_bins=7), metrics.summary(*drawn, num_bins=7)
     assert streamed.keys() == expected.keys()
     for name in expected:
         np.testing.assert_allclose(streamed[name], expected[name], rtol=1e-6, err_msg=name)
@@ -239,7 +241,7 @@ def test_a_stream_of_few_classes_has_no_column_of_the_top_5():
     assert table.in_top5 is None
     assert table.nll.shape == (500,)
     expected = metrics.summary(probs, labels)
-    for name, value in metrics.summary_of(table).items():
+    for name, value in metrics.summarize(table).items():
         np.testing.assert_allclose(value, expected[name], rtol=1e-6, err_msg=name)
 
 
@@ -252,8 +254,8 @@ def test_all_functions_are_the_same_under_jit():
         (metrics.accuracy, (probs, labels)),
         (metrics.nll, (probs, labels)),
         (metrics.brier, (probs, labels)),
-        (metrics.outcomes, (probs, labels)),
-        (metrics.summary_of, (metrics.outcomes(probs, labels),)),
+        (metrics.per_example_scores, (probs, labels)),
+        (metrics.summarize, (metrics.per_example_scores(probs, labels),)),
         (metrics.summary, (probs, labels)),
     ]:
         jax.tree.map(
@@ -266,7 +268,7 @@ def test_all_functions_are_the_same_under_jit():
 def test_num_bins_and_k_are_static_under_jit():
     probs, labels = predictions(seed=6)
     jitted = jax.jit(metrics.summary, static_argnames="num_bins")(probs, labels, num_bins=7)
-    for name, value in metrics.summary_of(metrics.outcomes(probs, labels), num_bins=7).items():
+    for name, value in metrics.summarize(metrics.per_example_scores(probs, labels), num_bins=7).items():
         np.testing.assert_allclose(jitted[name], value, rtol=1e-5, err_msg=name)
     top_3 = jax.jit(metrics.top_k_accuracy, static_argnames="k")(probs, labels, k=3)
     assert top_3 == metrics.top_k_accuracy(probs, labels, 3)
@@ -317,7 +319,7 @@ def test_results_are_float32_in_64_bit_mode():
 
 
 PROBS, LABELS = predictions(seed=10, num_examples=4, num_classes=3)
-TABLE = metrics.outcomes(PROBS, LABELS)
+TABLE = metrics.per_example_scores(PROBS, LABELS)
 
 
 @pytest.mark.parametrize(
@@ -340,7 +342,9 @@ TABLE = metrics.outcomes(PROBS, LABELS)
         (PROBS, np.array([0, 1, 2, -1]), ValueError, r"labels must lie in \[0, 2\], got values from -1 to 2"),
     ],
 )
-@pytest.mark.parametrize("metric", [metrics.nll, metrics.brier, metrics.reliability, metrics.outcomes, metrics.summary])
+@pytest.mark.parametrize(
+    "metric", [metrics.nll, metrics.brier, metrics.reliability, metrics.per_example_scores, metrics.summary]
+)
 def test_bad_predictions_are_refused(metric, probs, labels, error, message):
     with pytest.raises(error, match=message):
         metric(probs, labels)
@@ -411,10 +415,10 @@ def test_bad_num_bins_is_refused(function):
 )
 def test_bad_tables_are_refused(column, values, error, message):
     with pytest.raises(error, match=message):
-        metrics.summary_of(TABLE._replace(**{column: values}))
+        metrics.summarize(TABLE._replace(**{column: values}))
 
 
 def test_nan_that_jit_let_through_is_found_afterwards():
-    table = jax.jit(metrics.outcomes)(np.where(np.eye(4, 3, dtype=bool), np.float32(np.nan), PROBS), LABELS)
+    table = jax.jit(metrics.per_example_scores)(np.where(np.eye(4, 3, dtype=bool), np.float32(np.nan), PROBS), LABELS)
     with pytest.raises(ValueError, match="confidence must not hold NaN, got 3 of it in 4 values"):
-        metrics.summary_of(table)
+        metrics.summarize(table)

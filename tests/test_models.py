@@ -17,7 +17,7 @@ from anchor_jax.data import Normalization
 from anchor_jax.models.layers import ChannelDropout, StochasticDepth, depth_rates
 from anchor_jax.models.swin_v2 import unit
 from anchor_jax.runs import state
-from anchor_jax.runs.load import model_of
+from anchor_jax.runs.load import create_model
 from anchor_jax.runs.state import Totals
 from anchor_jax.runtime import mesh as mesh_lib
 from anchor_jax.training.loop import prepare
@@ -246,7 +246,7 @@ def test_rematerialisation_is_for_the_model_in_training_alone(tiny, tmp_path):
     tiny.model.remat = True
     training = prepare(tiny, tmp_path / "run")
     assert training.model.remat
-    assert not model_of(training.run).remat
+    assert not create_model(training.run).remat
 
 
 def test_rematerialisation_needs_less_memory():
@@ -407,14 +407,14 @@ def test_one_step_of_training_is_the_same_on_one_and_on_two_devices_that_remater
     rows = np.arange(num, dtype=np.int32)
     data = TrainData(images, rng.integers(0, NUM_CLASSES, num, np.int32), rows)
     variables = {"batch_stats": {}} | tiny_model.first_variables
-    before = jax.device_get((state.begin(variables, optimizer, averages=False), Totals.zeros()))
+    before = jax.device_get((state.initial_state(variables, optimizer, averages=False), Totals.zeros()))
     after = []
     for num_devices, remat in ((1, False), (2, True)):
         mesh = mesh_lib.mesh(num_devices)
         step = make_train_step(create(remat=remat), optimizer, tiny, Normalization((0.5,) * 3, (0.25,) * 3))
         step = from_memory(step, num)
-        carry, held = mesh_lib.replicated((before, data), mesh)
-        after.append(jax.device_get(mesh_lib.repeated(step, mesh)(carry, 1, held, rows)))
+        carry, held = mesh_lib.replicate((before, data), mesh)
+        after.append(jax.device_get(mesh_lib.run_n_steps(step, mesh)(carry, 1, held, rows)))
     assert_close(after[1], after[0], rtol=2e-4, atol=2e-5)
     moved = jax.tree.map(lambda old, new: (old != new).any(), before[0].params, after[0][0].params)
     assert all(jax.tree.leaves(moved))

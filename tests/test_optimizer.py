@@ -323,9 +323,9 @@ def test_state_of_all_groups_is_saved_and_read_back(tmp_path, tiny, which, froze
     transformation = optimizer.create(config, lambda _: 0.1)
     params = jax.tree.map(jnp.asarray, normal_like(shapes_of("mlp", 4, hidden=(3,))))
     _, held = transformation.update(params, transformation.init(params), params)
-    carry = state.TrainState(jnp.int32(1), params, {}, held, {}, state.Skipped.none()), Totals.zeros()
-    with checkpoint.opened(tmp_path / "run", tiny) as checkpoints:
-        checkpoint.save(checkpoints, checkpoint.Saved(carry, 1), {"accuracy": 0.5})
+    carry = state.TrainState(jnp.int32(1), params, {}, held, {}, state.NonFiniteCounter.zero()), Totals.zeros()
+    with checkpoint.open_manager(tmp_path / "run", tiny) as checkpoints:
+        checkpoint.save(checkpoints, checkpoint.Snapshot(carry, 1), {"accuracy": 0.5})
         checkpoints.wait_until_finished()
         restored, reported = checkpoint.restore(checkpoints, mesh_lib.replicated_shapes(carry, mesh_lib.mesh(1)))
     assert reported == 1

@@ -249,7 +249,9 @@ def test_networks_of_many_seeds_in_one_call_are_those_of_each_alone():
 def test_a_mixture_has_the_moments_of_its_samples():
     rng = np.random.default_rng(2)
     means, noise = rng.normal(size=(4, 3)), rng.gamma(2, size=(4, 3))
-    mixed = regression.mixture(Regression(*(jnp.asarray(a, jnp.float32) for a in (means, np.full((4, 3), 0.5), noise))))
+    mixed = regression.combine_members(
+        Regression(*(jnp.asarray(a, jnp.float32) for a in (means, np.full((4, 3), 0.5), noise)))
+    )
     np.testing.assert_allclose(mixed.mean, means.mean(0), rtol=1e-5)
     np.testing.assert_allclose(mixed.epistemic, np.sqrt(means.var(0, ddof=1) + 0.25), rtol=1e-5)
     np.testing.assert_allclose(mixed.noise, np.sqrt((noise**2).mean(0)), rtol=1e-5)

@@ -379,10 +379,10 @@ def test_best_of_a_column_is_bold_and_arrows_say_what_is_best(reported):
     bold = [(row, number) for section, row, number in page.bold if section == "clean" and row]
     findings = {num: clean(np.random.default_rng(num))[0].metrics for num in (1, 10)}
     lower, higher = sorted((1, 10), key=lambda num: findings[num]["accuracy"])
-    assert (figures.spoken(higher), f"{100 * findings[higher]['accuracy']:.2f}") in bold
-    assert (figures.spoken(lower), f"{100 * findings[lower]['accuracy']:.2f}") not in bold
+    assert (figures.format_num_references(higher), f"{100 * findings[higher]['accuracy']:.2f}") in bold
+    assert (figures.format_num_references(lower), f"{100 * findings[lower]['accuracy']:.2f}") not in bold
     best = min((1, 10), key=lambda num: findings[num]["nll"])
-    assert (figures.spoken(best), f"{findings[best]['nll']:.4f}") in bold
+    assert (figures.format_num_references(best), f"{findings[best]['nll']:.4f}") in bold
     headings = next(cells for section, cells in page.rows if section == "clean")
     assert headings[1:4] == ["accuracy %\xa0↑", "NLL ↓", "Brier ↓"]
     assert all(number != "0.2500" for _, number in bold), "the same for all, and neither way is better"

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hostile import POSTSCRIPT, Mark, left_a_mark, npz, pickled, png_of
+from corrupt_files import POSTSCRIPT, Mark, left_a_mark, npz, pickled, png_of
 from PIL import Image
 
 import anchor_jax
 from anchor_jax.core.errors import UserError
 from anchor_jax.data import load
 from anchor_jax.data.cropping import random_resized_crop
-from anchor_jax.data.decoding import Example, decoded
+from anchor_jax.data.decoding import Example, decode
 from anchor_jax.evaluation import results as results_lib
 from anchor_jax.models.pytorch.files import read_state_dict
 from anchor_jax.runs import record as run_record
@@ -90,7 +90,7 @@ def test_pickles_are_refused_and_not_run(load_it, tmp_path):
     assert not left_a_mark(tmp_path)
 
 
-@pytest.mark.parametrize("read", [lambda x: decoded(x, mode="RGB"), lambda x: random_resized_crop(x, 4, (0.1, 1), [0])])
+@pytest.mark.parametrize("read", [lambda x: decode(x, mode="RGB"), lambda x: random_resized_crop(x, 4, (0.1, 1), [0])])
 def test_images_are_read_by_no_other_program_and_are_no_bombs(read, monkeypatch):
     def run_program(*_, **__):
         raise AssertionError("Pillow would run Ghostscript")

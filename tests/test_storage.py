@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anchor_jax import UserError, load_predictor
-from anchor_jax.core.errors import DamagedData
+from anchor_jax.core.errors import CorruptDataWarning
 from anchor_jax.runs import checkpoint, fingerprint
 from anchor_jax.runtime import mesh as mesh_lib
 from anchor_jax.runtime import multihost
-from anchor_jax.runtime.atomic_files import alone_in
+from anchor_jax.runtime.atomic_files import exclusive_lock
 from anchor_jax.training.loop import train
 
 # reads that come back to orbax after it has given up
@@ -90,7 +90,7 @@ DAMAGE = {
 def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(copied, finished, how):
     DAMAGE[how](copied, 12)
     message = r"checkpoint '.*/12' is damaged .*; it was moved to .*, and steps 10 to 12 are done again"
-    with pytest.warns(DamagedData, match=message):
+    with pytest.warns(CorruptDataWarning, match=message):
         again = train(tiny_config(finished[0]), copied)
     assert_same_bits(again, finished[1])
     assert records(copied) == records(finished[0] / "run")
@@ -102,7 +102,7 @@ def test_several_damaged_checkpoints_are_all_kept(copied, finished):
     for step in (9, 12):
         DAMAGE["all files are empty"](copied, step)
     (copied / "damaged/12").mkdir(parents=True)
-    with pytest.warns(DamagedData, match=r"steps 7 to (9|12) are done again"):
+    with pytest.warns(CorruptDataWarning, match=r"steps 7 to (9|12) are done again"):
         assert_same_bits(train(tiny_config(finished[0]), copied), finished[1])
     assert sorted(folder.name for folder in (copied / "damaged").iterdir()) == ["12", "12-2", "9"]
 
@@ -118,7 +118,7 @@ def test_a_run_without_a_checkpoint_that_can_be_read_is_left_alone(copied, finis
 
 def test_evaluation_takes_the_newest_checkpoint_that_can_be_read(copied, finished):
     DAMAGE["a bit of an array is flipped"](copied, 12)
-    with pytest.warns(DamagedData, match=r"checkpoint '.*/12' is damaged .*; that of step 9 is taken"):
+    with pytest.warns(CorruptDataWarning, match=r"checkpoint '.*/12' is damaged .*; that of step 9 is taken"):
         predictor = load_predictor(copied)
     assert_same_bits(predictor.variables, load_predictor(finished[0] / "run", step=9).variables)
     with pytest.raises(UserError, match=r"checkpoint '.*/12' is damaged"):
@@ -129,7 +129,7 @@ def test_evaluation_takes_the_newest_checkpoint_that_can_be_read(copied, finishe
 @pytest.mark.parametrize("content", ['{"accu', "", "[]", '{"accuracy": null}'])
 def test_damaged_scores_leave_the_checkpoint_as_it_is(copied, finished, content):
     (copied / "checkpoints/12/metrics/metrics").write_text(content)
-    with pytest.warns(DamagedData, match=r"the scores of checkpoint '.*/12' are damaged; they were moved to"):
+    with pytest.warns(CorruptDataWarning, match=r"the scores of checkpoint '.*/12' are damaged; they were moved to"):
         assert_same_bits(train(tiny_config(finished[0]), copied), finished[1])
     assert checkpoints_of(copied) == ["12", "3", "6", "9"]
     assert (copied / "damaged/12-metrics").read_text() == content
@@ -182,14 +182,14 @@ def test_a_fingerprint_does_not_depend_on_devices(num_devices):
     numbers = np.random.default_rng(0).normal(size=(16, 5)).astype(np.float32)
     mesh = mesh_lib.mesh(num_devices)
     expected = fingerprint.fingerprints(numbers)
-    assert fingerprint.fingerprints(mesh_lib.divided(numbers, mesh)) == expected
-    assert fingerprint.fingerprints(mesh_lib.replicated(numbers, mesh)) == expected
+    assert fingerprint.fingerprints(mesh_lib.shard_batch(numbers, mesh)) == expected
+    assert fingerprint.fingerprints(mesh_lib.replicate(numbers, mesh)) == expected
 
 
 def test_lost_lines_are_told_and_all_others_go_on(copied, finished):
     shutil.rmtree(copied / "checkpoints/12")
     os.truncate(copied / "metrics.jsonl", 0)
-    with pytest.warns(DamagedData, match=r"metrics\.jsonl' has lost what was told of steps 1 to 9"):
+    with pytest.warns(CorruptDataWarning, match=r"metrics\.jsonl' has lost what was told of steps 1 to 9"):
         assert_same_bits(train(tiny_config(finished[0]), copied), finished[1])
     assert records(copied) == [line for line in records(finished[0] / "run") if line["step"] > 9]
 
@@ -205,7 +205,7 @@ def test_a_clock_that_goes_backwards_changes_nothing(finished, tmp_path, monkeyp
 def test_a_second_process_on_a_folder_is_refused_until_the_first_is_gone(finished, tmp_path):
     config = config_file(tmp_path, tiny_config(finished[0]))
     workdir = tmp_path / "run"
-    with alone_in(workdir):
+    with exclusive_lock(workdir):
         done = quick_command("train.py", "--config", config, "--workdir", workdir)
     assert done == (
         1,
@@ -308,7 +308,7 @@ def test_what_one_of_many_processes_cannot_read_is_out_of_the_way_when_all_begin
     DAMAGE["a file is missing"](copied, 12)
     monkeypatch.setattr(multihost, "all_come", lambda _: all_come)
     if all_come:
-        with pytest.warns(DamagedData, match=r"steps 10 to 12 are done again"):
+        with pytest.warns(CorruptDataWarning, match=r"steps 10 to 12 are done again"):
             train(tiny_config(finished[0]), copied)
         return
     moved = r"it was moved to .*/damaged/12'; " if may_move else ""

@@ -10,7 +10,7 @@ from conftest import StopAfterSave, assert_same_bits, begun, records, stop_after
 from test_config import STREAMING
 
 from anchor_jax import UserError, load_predictor
-from anchor_jax.core.errors import DamagedData
+from anchor_jax.core.errors import CorruptDataWarning
 from anchor_jax.evaluation import evaluate
 from anchor_jax.training import source
 from anchor_jax.training.loop import prepare, train
@@ -79,16 +79,16 @@ def test_a_run_on_a_stream_trains_evaluates_and_is_loaded(streamed, imagenet_lik
 
 
 def test_damaged_images_are_named_and_counted_and_too_many_end_the_run(streamed, tmp_path, capsys):
-    streamed.data.train_split, streamed.data.max_damaged = "worn", 0.1  # 4 of 40
+    streamed.data.train_split, streamed.data.max_corrupt_fraction = "worn", 0.1  # 4 of 40
     streamed.training.batch_size, streamed.training.total_epochs = 40, 3.0
-    with pytest.warns(DamagedData, match="another image stands in for a damaged one: .*JPEG") as told:
+    with pytest.warns(CorruptDataWarning, match="another image stands in for a damaged one: .*JPEG") as told:
         train(streamed, tmp_path / "run")
-    assert len({str(each.message) for each in told if each.category is DamagedData}) == 4
+    assert len({str(each.message) for each in told if each.category is CorruptDataWarning}) == 4
     assert records(tmp_path / "run")[-2]["train/damaged_images"] == 4
     assert "4 damaged images" in capsys.readouterr().out
-    streamed.data.max_damaged = 0.05
+    streamed.data.max_corrupt_fraction = 0.05
     with (
-        pytest.warns(DamagedData),
+        pytest.warns(CorruptDataWarning),
         pytest.raises(UserError, match=r"of the 40 images of .* cannot be read: .*at most 2"),
     ):
         train(streamed, tmp_path / "other")
@@ -130,8 +130,8 @@ def test_a_standard_network_trains_on_a_stream(streamed, tmp_path):
 
 def test_the_bank_lies_on_the_devices_as_central_crops(streamed, tmp_path):
     training = begun(streamed, tmp_path / "run")
-    rows = source.bank_of(training.training_set, streamed)
-    np.testing.assert_array_equal(training.data.images, training.training_set.picked(rows))
+    rows = source.bank_rows(training.training_set, streamed)
+    np.testing.assert_array_equal(training.data.images, training.training_set.take(rows))
     np.testing.assert_array_equal(training.data.bank, np.arange(12))
     record = json.loads((tmp_path / "run/run.json").read_text())
     assert set(record["references"]["rows"]) <= set(rows.tolist())
@@ -139,12 +139,12 @@ def test_the_bank_lies_on_the_devices_as_central_crops(streamed, tmp_path):
 
 def test_labels_of_a_stream_are_as_noisy_as_those_in_memory(streamed):
     streamed.data.label_noise = 0.25
-    noisy, _ = source.open_supply(streamed)
+    noisy, _ = source.open_source(streamed)
     streamed.data.streaming = False
-    in_memory, _ = source.open_supply(streamed)
+    in_memory, _ = source.open_source(streamed)
     np.testing.assert_array_equal(noisy.labels(), in_memory.labels())
     streamed.data.label_noise = 0.0
-    clean, _ = source.open_supply(streamed)
+    clean, _ = source.open_source(streamed)
     assert (noisy.labels() != clean.labels()).sum() == 60
 
 

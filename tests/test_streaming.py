@@ -19,19 +19,19 @@ from prepared import write_tfds
 from anchor_jax.core.errors import UserError
 from anchor_jax.data import (
     Dataset,
-    Stream,
+    EvalDataset,
     class_rows,
     decoding,
+    eval_dataset,
     load,
     load_test,
-    open_spec,
+    open_dataset,
     open_stream,
     open_test,
     photographs,
-    stream_of,
 )
 from anchor_jax.data.decoding import Encoded, Example, decode_batches
-from anchor_jax.data.streaming import stream_of_encoded
+from anchor_jax.data.streaming import eval_dataset_from_encoded
 
 _RANDOM = np.random.default_rng(0)
 _ABC = ("ant", "bee", "cat")
@@ -60,7 +60,7 @@ def _encoded(num: int, shape=(2, 3), **changed) -> Encoded:
     return Encoded("numbers", _ABC, num, example, lambda: "L", 0, [])._replace(**changed)
 
 
-def _all(stream: Stream, size: int) -> Dataset:
+def _all(stream: EvalDataset, size: int) -> Dataset:
     """Everything in a stream, whose batches are as they should be."""
     batches = list(stream.batches(size))
     assert [len(images) for images, _ in batches[:-1]] == [size] * (len(batches) - 1)
@@ -140,7 +140,7 @@ def test_cifar10():
     data_dir = Path(os.environ.get("TFDS_DATA_DIR", "none"))
     if not (data_dir / "cifar10").is_dir():
         pytest.skip("CIFAR-10 is not prepared in $TFDS_DATA_DIR")
-    stream = open_spec("tfds:cifar10@test[:500]", image_shape=(32, 32, 3))
+    stream = open_dataset("tfds:cifar10@test[:500]", image_shape=(32, 32, 3))
     _assert_same(_all(stream, 128), load("tfds", "test[:500]", name="cifar10"))
 
 
@@ -162,9 +162,9 @@ def test_first_examples(folder):
 @given(num=st.integers(1, 40), size=st.integers(1, 45))
 def test_every_example_comes_once_and_in_order(num, size):
     images = np.arange(num, dtype=np.uint8)[:, None, None, None].repeat(2, axis=1)
-    in_memory = _all(stream_of(Dataset(images, np.arange(num, dtype=np.int32) % 3, _ABC), "numbers"), size)
+    in_memory = _all(eval_dataset(Dataset(images, np.arange(num, dtype=np.int32) % 3, _ABC), "numbers"), size)
     assert in_memory.images[:, 0, 0, 0].tolist() == list(range(num))
-    decoded = _all(stream_of_encoded(_encoded(num), "numbers"), size)
+    decoded = _all(eval_dataset_from_encoded(_encoded(num), "numbers"), size)
     assert decoded.images[:, 0, 0, 0].tolist() == list(range(num))
     np.testing.assert_array_equal(decoded.labels, in_memory.labels)
 
@@ -258,7 +258,7 @@ def test_threads_end_with_the_stream():
     assert threading.active_count() > before
     batches.close()
     assert threading.active_count() == before
-    assert len(stream_of_encoded(_encoded(500), "numbers").first(20)[0]) == 20
+    assert len(eval_dataset_from_encoded(_encoded(500), "numbers").first(20)[0]) == 20
     assert threading.active_count() == before
 
 
@@ -284,7 +284,7 @@ def test_bad_examples_are_told_when_their_batch_is_asked_for(bad, message):
         return bad if row == 70 else _encoded(0).example(row)
 
     before = threading.active_count()
-    batches = stream_of_encoded(_encoded(90, example=example), "numbers").batches(20)
+    batches = eval_dataset_from_encoded(_encoded(90, example=example), "numbers").batches(20)
     assert [len(next(batches)[0]) for _ in range(3)] == [20] * 3
     with pytest.raises(UserError, match=message):
         next(batches)
@@ -301,30 +301,30 @@ def test_bad_examples_are_told_when_their_batch_is_asked_for(bad, message):
 def test_malformed_specs(spec):
     message = rf"^unknown data set '{spec}'; allowed: tfds:NAME\[@SPLIT\], folder:PATH\[@SPLIT\], npz:.* photographs$"
     with pytest.raises(UserError, match=message):
-        open_spec(spec, image_shape=(8, 8, 1))
+        open_dataset(spec, image_shape=(8, 8, 1))
 
 
 def test_spec_of_digits():
     for spec, split in (("digits", "test"), ("digits@train", "train")):
-        stream = open_spec(spec, image_shape=(8, 8, 1), label_names=tuple("0123456789"))
+        stream = open_dataset(spec, image_shape=(8, 8, 1), label_names=tuple("0123456789"))
         assert stream.name == spec.replace("@", "-")
         _assert_same(_all(stream, 500), load("digits", split))
 
 
 def test_spec_of_tfds(prepared, monkeypatch):
     with pytest.raises(UserError, match=r"split 'test' of tiny/1.0.0 is unknown or empty; allowed: train, and slices"):
-        open_spec("tfds:tiny", image_shape=(5, 5, 3), tfds_dir=prepared)
-    stream = open_spec("tfds:tiny:1.0.0@train[:4]", image_shape=(5, 5, 3), tfds_dir=prepared)
+        open_dataset("tfds:tiny", image_shape=(5, 5, 3), tfds_dir=prepared)
+    stream = open_dataset("tfds:tiny:1.0.0@train[:4]", image_shape=(5, 5, 3), tfds_dir=prepared)
     assert stream.name == "tiny-train[:4]"
     _assert_same(_all(stream, 3), load("tfds", "train[:4]", name="tiny", path=prepared))
     monkeypatch.setenv("TFDS_DATA_DIR", str(prepared))
-    resized = open_spec("tfds:tiny@train", image_shape=(3, 3, 3))
+    resized = open_dataset("tfds:tiny@train", image_shape=(3, 3, 3))
     _assert_same(_all(resized, 3), load("tfds", "train", name="tiny", image_size=3))
 
 
 def test_spec_of_npz(npz):
     for split in ("", "@train"):
-        stream = open_spec(f"npz:{npz}{split}", image_shape=(4, 4, 1))
+        stream = open_dataset(f"npz:{npz}{split}", image_shape=(4, 4, 1))
         assert stream.name == "some" + split.replace("@", "-")
         _assert_same(_all(stream, 2), load("npz", split[1:] or "test", path=npz))
 
@@ -339,16 +339,16 @@ def test_spec_of_a_folder(folder, tmp_path):
         (f"{folder}/train", "train", train),  # a folder of classes is a split: so ImageNet-R unpacks
         (f"{folder}/test/../train", "train", train),
     ]:
-        stream = open_spec(f"folder:{path}", image_shape=(4, 4, 3))
+        stream = open_dataset(f"folder:{path}", image_shape=(4, 4, 3))
         assert stream.name == name
         _assert_same(_all(stream, 2), expected)
     moved = folder.rename(tmp_path / "im@ges")
-    _assert_same(_all(open_spec(f"folder:{moved}/train", image_shape=(4, 4, 3)), 2), train)
+    _assert_same(_all(open_dataset(f"folder:{moved}/train", image_shape=(4, 4, 3)), 2), train)
 
 
 def test_spec_of_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match=r"no split 'none' in '.*'; it holds: no folders; expected layout"):
-        open_spec(f"folder:{tmp_path}/none", image_shape=(4, 4, 3))
+        open_dataset(f"folder:{tmp_path}/none", image_shape=(4, 4, 3))
 
 
 def test_spec_of_images(tmp_path):
@@ -362,7 +362,7 @@ def test_spec_of_images(tmp_path):
     _write(tmp_path / "found" / "folder.png" / "g.png")
     (tmp_path / "found" / "folder.png" / "g.png").rename(tmp_path / "found" / "g.png")
     (tmp_path / "found" / "folder.png").rmdir()
-    stream = open_spec(f"images:{tmp_path}/found", image_shape=(6, 6, 3))
+    stream = open_dataset(f"images:{tmp_path}/found", image_shape=(6, 6, 3))
     assert (stream.name, stream.label_names) == ("found", ("image",))
     found = _all(stream, 2)
     assert found.labels.tolist() == [0] * 5
@@ -376,31 +376,31 @@ def test_spec_of_images(tmp_path):
 
 def test_spec_of_images_without_any(tmp_path):
     with pytest.raises(UserError, match=r"no images in '.*' or below it; their names end in .bmp, .jpeg, .jpg, "):
-        open_spec(f"images:{tmp_path}", image_shape=(6, 6, 3))
+        open_dataset(f"images:{tmp_path}", image_shape=(6, 6, 3))
     with pytest.raises(UserError, match=r"cannot read folder '.*none' \(FileNotFoundError.*; give a folder of images"):
-        open_spec(f"images:{tmp_path}/none", image_shape=(6, 6, 3))
+        open_dataset(f"images:{tmp_path}/none", image_shape=(6, 6, 3))
     _write(tmp_path / "a.png")
     with pytest.raises(UserError, match=r"cannot read folder '.*a.png' \(NotADirectoryError"):
-        open_spec(f"images:{tmp_path}/a.png", image_shape=(6, 6, 3))
+        open_dataset(f"images:{tmp_path}/a.png", image_shape=(6, 6, 3))
 
 
 def test_images_that_are_not_square_are_not_resized(folder):
-    stream = open_spec(f"folder:{folder}", image_shape=(6, 5, 3))
+    stream = open_dataset(f"folder:{folder}", image_shape=(6, 5, 3))
     _assert_same(_all(stream, 9), load("folder", "test", path=folder))
     message = r"images of 'images' are \[6, 5, 3\], but those of the run \[5, 6, 3\]; give images of the same size"
     with pytest.raises(UserError, match=message):
-        open_spec(f"folder:{folder}", image_shape=(5, 6, 3))
+        open_dataset(f"folder:{folder}", image_shape=(5, 6, 3))
 
 
 @pytest.mark.parametrize("shape", [(4, 5, 1), (5, 5, 1), (4, 4, 2)])
 def test_arrays_are_not_resized(npz, shape):
     with pytest.raises(UserError, match=rf"images of 'some' are \[4, 4, 1\], but those of the run \[{shape[0]}, "):
-        open_spec(f"npz:{npz}", image_shape=shape)
+        open_dataset(f"npz:{npz}", image_shape=shape)
 
 
 def test_grey_images_for_a_run_in_colour(npz, folder):
     grey = load("npz", "test", path=npz).images
-    colour = _all(open_spec(f"npz:{npz}", image_shape=(4, 4, 3)), 3).images
+    colour = _all(open_dataset(f"npz:{npz}", image_shape=(4, 4, 3)), 3).images
     np.testing.assert_array_equal(colour, grey.repeat(3, axis=-1))
 
 
@@ -408,11 +408,11 @@ def test_images_in_colour_for_a_grey_run(tmp_path, folder):
     colour = load("folder", "test", path=folder, image_size=5)
     np.savez(tmp_path / "colour.npz", x_test=colour.images, y_test=colour.labels)
     expected = [np.asarray(Image.fromarray(image).convert("L")) for image in colour.images]
-    of_arrays = _all(open_spec(f"npz:{tmp_path}/colour.npz", image_shape=(5, 5, 1)), 2).images
+    of_arrays = _all(open_dataset(f"npz:{tmp_path}/colour.npz", image_shape=(5, 5, 1)), 2).images
     np.testing.assert_array_equal(of_arrays[..., 0], expected)
     luma = colour.images @ np.array([0.299, 0.587, 0.114])
     assert np.abs(of_arrays[..., 0] - luma).max() < 1
-    of_files = _all(open_spec(f"folder:{folder}", image_shape=(5, 5, 1)), 2).images
+    of_files = _all(open_dataset(f"folder:{folder}", image_shape=(5, 5, 1)), 2).images
     for image, file in zip(of_files, sorted(folder.glob("test/*/*")), strict=True):
         grey = ImageOps.fit(Image.open(file).convert("L"), (5, 5), Image.Resampling.BICUBIC)
         np.testing.assert_array_equal(image[..., 0], np.asarray(grey))
@@ -423,9 +423,9 @@ def test_corrupted_tfds_sets_are_not_taken_without_a_corruption(tmp_path):
         with pytest.raises(
             UserError, match=r"'.*' names neither corruption nor severity; give .* 'tfds:\w+/fog_3', or"
         ):
-            open_spec(f"tfds:{name}", image_shape=(4, 4, 3), tfds_dir=tmp_path)
+            open_dataset(f"tfds:{name}", image_shape=(4, 4, 3), tfds_dir=tmp_path)
     _prepare(tmp_path / "cifar10_corrupted", "fog_3", [0, 1, 2])
-    stream = open_spec("tfds:cifar10_corrupted/fog_3@train", image_shape=(5, 5, 3), tfds_dir=tmp_path)
+    stream = open_dataset("tfds:cifar10_corrupted/fog_3@train", image_shape=(5, 5, 3), tfds_dir=tmp_path)
     assert (stream.name, stream.num_examples) == ("cifar10_corrupted-fog_3-train", 3)
 
 
@@ -433,7 +433,7 @@ def test_classes_without_examples_are_not_those_of_imagenet_a_and_r(tmp_path):
     names = ("n01", "n02", "n03", "n04")
     for name, expected in (("imagenet_r", ("n02", "n04")), ("imagenet_sketch", names)):
         _prepare(tmp_path, name, [3, 1, 1, 3], label_names=names)
-        stream = open_spec(f"tfds:{name}@train", image_shape=(5, 5, 3), tfds_dir=tmp_path)
+        stream = open_dataset(f"tfds:{name}@train", image_shape=(5, 5, 3), tfds_dir=tmp_path)
         given = _all(stream, 3)
         assert given.label_names == expected
         assert [given.label_names[label] for label in given.labels] == ["n04", "n02", "n02", "n04"]
@@ -444,7 +444,7 @@ def test_classes_without_examples_are_not_those_of_imagenet_a_and_r(tmp_path):
 
 @pytest.mark.parametrize("image_shape", [(8, 8, 1), (32, 32, 3), (10, 20, 3)])
 def test_photographs(image_shape):
-    stream = open_spec("photographs", image_shape=image_shape)
+    stream = open_dataset("photographs", image_shape=image_shape)
     patches = _all(stream, 100)
     assert patches.images.shape == (360, *image_shape)
     assert (stream.name, patches.label_names) == ("photographs", ("china", "flower"))
@@ -511,16 +511,16 @@ def test_class_rows_of_strange_classes(names, message):
 
 
 def test_labels_are_counted_as_the_run_does(folder):
-    set_names = _all(open_spec(f"folder:{folder}", image_shape=(4, 4, 3)), 2)
+    set_names = _all(open_dataset(f"folder:{folder}", image_shape=(4, 4, 3)), 2)
     run_names = ("cat", "ant", "bee")
-    as_run = _all(open_spec(f"folder:{folder}", image_shape=(4, 4, 3), label_names=run_names), 2)
+    as_run = _all(open_dataset(f"folder:{folder}", image_shape=(4, 4, 3), label_names=run_names), 2)
     assert as_run.label_names == run_names
     assert [run_names[row] for row in as_run.labels] == [set_names.label_names[row] for row in set_names.labels]
     np.testing.assert_array_equal(as_run.images, set_names.images)
 
 
 def test_numbers_stand_for_the_classes_of_the_run(npz):
-    stream = open_spec(f"npz:{npz}", image_shape=(4, 4, 1), label_names=_ABC)
+    stream = open_dataset(f"npz:{npz}", image_shape=(4, 4, 1), label_names=_ABC)
     assert stream.label_names == _ABC
     np.testing.assert_array_equal(_all(stream, 4).labels, load("npz", "test", path=npz).labels)
 
@@ -535,4 +535,4 @@ def test_numbers_stand_for_the_classes_of_the_run(npz):
 )
 def test_sets_of_other_classes_are_refused(folder, label_names, message):
     with pytest.raises(UserError, match=message):
-        open_spec(f"folder:{folder}", image_shape=(4, 4, 3), label_names=label_names)
+        open_dataset(f"folder:{folder}", image_shape=(4, 4, 3), label_names=label_names)

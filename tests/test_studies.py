@@ -16,15 +16,15 @@ import pytest
 from commands import ROOT, assert_told, quick_command
 
 from anchor_jax import UserError, config, load_predictor
-from anchor_jax.core.errors import Stopped
-from anchor_jax.data import augmented, load_test
+from anchor_jax.core.errors import Preempted
+from anchor_jax.data import augment, load_test
 from anchor_jax.evaluation import SUITES
 from anchor_jax.reporting.comparison.statistics import Difference, Summary
 from anchor_jax.runs import record as run_record
 from anchor_jax.runs.load import load_checkpoint
-from studies import pools, report, results, running
+from studies import ensembles, report, results, running
+from studies.definitions import ANCHORED, MASKED, SIZES, STANDARD, STUDIES, Ask, Column, Figure, Pool, Row, Size, Study
 from studies.runs import StudyRun, jobs_of, runs_of
-from studies.tables import ANCHORED, MASKED, SIZES, STANDARD, STUDIES, Ask, Column, Figure, Pool, Row, Size, Study
 
 TINY = Size(
     "tiny",
@@ -243,7 +243,7 @@ def pooled_probs(one, kind, num_members):
     """Of the test set, mean and spread over the members."""
     this_run = run_record.load(one.workdir)
     _, predictor = load_checkpoint(this_run, "latest")
-    predictor = pools.predictor_of_pool(kind, [this_run], [predictor], num_members, seed=0)
+    predictor = ensembles.predictor_of_pool(kind, [this_run], [predictor], num_members, seed=0)
     test = load_test(this_run.config.data, predictor.label_names, predictor.image_shape)
     answer = predictor(test.images)
     return test, answer.probs, answer.probs_std
@@ -254,7 +254,7 @@ def test_an_augmented_pool_sees_every_image_cropped_as_in_training(studied):
     test, probs, std = pooled_probs(one, "augmentation", 3)
     predictor, settings = load_predictor(one.workdir), run_record.load(one.workdir).config.augmentation
     seen = [
-        np.asarray(augmented(jax.numpy.broadcast_to(key, len(test.images)), test.images, settings))
+        np.asarray(augment(jax.numpy.broadcast_to(key, len(test.images)), test.images, settings))
         for key in jax.random.split(jax.random.key(0), 3)
     ]
     expected = [predictor(images).probs for images in seen]
@@ -327,7 +327,7 @@ def test_asked_to_stop_what_runs_may_save_and_nothing_more_begins(tmp_path):
 
     (tmp_path / "first.txt").touch()
     threading.Thread(target=stop, daemon=True).start()
-    with pytest.raises(Stopped, match="SIGTERM: the same command goes on from here") as stopped:
+    with pytest.raises(Preempted, match="SIGTERM: the same command goes on from here") as stopped:
         running.run_all(jobs, 1, tmp_path)
     assert stopped.value.status == 143
     assert (tmp_path / "first.txt").read_text().endswith("saved\n")

@@ -18,14 +18,14 @@ import anchor_jax as aj
 from anchor_jax import UserError, data, evaluation, metrics, models
 from anchor_jax.data import corruptions
 from anchor_jax.evaluation import results as on_disk
-from anchor_jax.evaluation.context import Options, EvalContext
-from anchor_jax.evaluation.predictions import examine, rows
+from anchor_jax.evaluation.context import EvalContext, Options
+from anchor_jax.evaluation.predictions import predict_dataset, rows
 from anchor_jax.evaluation.suites.corruptions import ALEXNET_ERRORS, generated, mean_corruption_error, means
 from anchor_jax.evaluation.suites.landscape import filter_normalised_direction
 from anchor_jax.evaluation.suites.ood import SCORES, anomaly_scores, detection
 from anchor_jax.evaluation.temperature import best_temperature
 from anchor_jax.runs import record as run_record
-from anchor_jax.runs.load import load_checkpoint, model_of, normalization_of
+from anchor_jax.runs.load import create_model, load_checkpoint, run_normalization
 from anchor_jax.runs.predictor import Predictor, compile_network
 from anchor_jax.runtime import mesh as mesh_lib
 from anchor_jax.training.loop import train
@@ -66,8 +66,8 @@ def subject_of(workdir, **options) -> EvalContext:
 
 def by_hand(subject, images, references):
     """Logits float64 [K, B, C] of the anchored network, one reference after the other."""
-    norm = normalization_of(subject.run)
-    model = model_of(subject.run)
+    norm = run_normalization(subject.run)
+    model = create_model(subject.run)
 
     def normalized(pixels):
         return (pixels.astype(np.float32) / 255 - np.float32(norm.mean)) / np.float32(norm.std)
@@ -86,7 +86,7 @@ def by_hand(subject, images, references):
 def test_table_of_a_stream_is_that_of_all_images_at_once(subject, batch_size):
     test = data.load("digits", "test")
     predictor = dataclasses.replace(subject.predictor, batch_size=batch_size)
-    table = dataclasses.replace(subject, predictor=predictor).examine(subject.test, 3)
+    table = dataclasses.replace(subject, predictor=predictor).predict(subject.test, 3)
     logits = by_hand(subject, test.images, subject.run.references[:3])
     probs = scipy.special.softmax(logits, axis=-1)
     mean = probs.mean(axis=0)
@@ -327,7 +327,9 @@ def test_every_score_is_higher_for_what_is_stranger():
         def reference_itself(_, inputs):
             return jnp.split(inputs, 2, axis=-1)[0]
 
-        poll = aj.inference.poll(reference_itself, None, np.zeros((1, 3), np.float32), np.float32(logits))
+        poll = aj.inference.classify_with_votes(
+            reference_itself, None, np.zeros((1, 3), np.float32), np.float32(logits)
+        )
         return anomaly_scores(rows(None, poll, np.zeros(1, np.int32)))
 
     sure = scores_of([[9, 0, 0], [8, 0, 0], [9, 1, 0]])
@@ -379,8 +381,8 @@ def test_transduction_gives_each_image_its_nearest_reference(workdir):
     transduction = subject.transduction
     assert len(transduction.references) == 40
     test = data.load("digits", "test")
-    table = subject.examine_transduced(subject.test)
-    norm = normalization_of(subject.run)
+    table = subject.predict_transduced(subject.test)
+    norm = run_normalization(subject.run)
     x, r = (np.asarray(data.normalize(images, norm)) for images in (test.images, transduction.references))
     d = np.asarray(transduction.residuals)
     expected = []
@@ -400,7 +402,7 @@ def test_suites_are_asked_by_transduction_too(workdir):
     found = evaluation.evaluate(workdir, ("clean", "ood"), (1, 5), options=some)
     assert {suite: set(of) for suite, of in found.items()} == {"clean-blt": {"1"}, "ood-blt": {"1"}}
     subject = subject_of(workdir, blt_references=40)
-    right = subject.examine_transduced(subject.test).outcomes.correct
+    right = subject.predict_transduced(subject.test).outcomes.correct
     assert found["clean-blt"]["1"]["accuracy"] == pytest.approx(right.mean())
     report = (workdir / "eval" / f"step{subject.step}-bins15/report.html").read_text()
     assert "Clean test set, by transduction (BLT)" in report
@@ -417,7 +419,7 @@ def test_transduction_restricts_classes_as_random_references_do(workdir, tmp_pat
     spec = write_npz(tmp_path / "some.npz", test.images[some], labels, ["7", "2"])
     subject = subject_of(workdir, shift=(spec,), protocol="blt", blt_references=30)
     finding = evaluation.SUITES["shift"].measure(subject, 1)
-    references = next(subject.transduction.paired(data.stream_of(test, "test")).batches(360))[1][some]
+    references = next(subject.transduction.paired(data.eval_dataset(test, "test")).batches(360))[1][some]
     pairs = zip(test.images[some], references, strict=True)
     logits = np.stack([by_hand(subject, image[None], reference[None])[0, 0, [7, 2]] for image, reference in pairs])
     np.testing.assert_array_equal(finding.arrays["some/predicted"], logits.argmax(-1))
@@ -442,7 +444,7 @@ def test_probe_is_logistic_regression_on_mean_features(workdir, tmp_path):
     flipped = write_npz(tmp_path / "flipped.npz", test.images[:, ::-1], test.labels, list("0123456789"))
     subject = subject_of(workdir, probe=("digits", flipped))
     finding = evaluation.SUITES["probe"].measure(subject, 3)
-    norm, model = normalization_of(subject.run), model_of(subject.run)
+    norm, model = run_normalization(subject.run), create_model(subject.run)
 
     def features(images):
         x, outputs = data.normalize(images, norm), []
@@ -577,17 +579,17 @@ def test_alexnet_has_a_corruption_error_of_1():
 def test_a_suite_does_not_compile_for_every_set(subject):
     """The second corruption set of a size and what follows use the programs of the first."""
     made = generated("made", ("contrast", "brightness"), subject.test, seed=0)
-    subject.examine(made.stream("contrast", 1), 2)
+    subject.predict(made.stream("contrast", 1), 2)
     before = subject.predictor.network.poll(None, None)._cache_size()
-    subject.examine(made.stream("brightness", 1), 2)
+    subject.predict(made.stream("brightness", 1), 2)
     assert subject.predictor.network.poll(None, None)._cache_size() == before
 
 
 def test_predictor_is_the_same_on_one_device_and_eight(workdir, subject):
     images = data.load("digits", "test").images
-    from anchor_jax.runs.load import predictor_of
+    from anchor_jax.runs.load import create_predictor
 
-    one = predictor_of(subject.run, jax.device_get(subject.predictor.variables), mesh_lib.mesh(1))
+    one = create_predictor(subject.run, jax.device_get(subject.predictor.variables), mesh_lib.mesh(1))
     for a, b in zip(one(images, 3), aj.load_predictor(workdir)(images, 3), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
@@ -605,14 +607,14 @@ def test_memory_does_not_grow_with_the_images():
             made.append(start)
             yield np.full((size, *shape), start % 256, np.uint8), np.zeros(size, np.int32)
 
-    stream = data.Stream("made", ("a", "b", "c"), shape, num, lambda: np.zeros(num, np.int32), batches)
+    stream = data.EvalDataset("made", ("a", "b", "c"), shape, num, lambda: np.zeros(num, np.int32), batches)
     model = models.create("mlp", 3, hidden=(2,))
     variables = model.init(jax.random.key(0), np.zeros((1, *shape), np.float32))
     normalization, mesh = data.Normalization((0.5,) * 3, (0.5,) * 3), mesh_lib.mesh()
     network = compile_network(model, normalization, mesh, anchored=False, inputs_at_once=128)
     predictor = Predictor(variables, None, stream.label_names, shape, network, mesh.size, batch_size=128)
     tracemalloc.start()
-    table = examine(predictor, stream, 0)
+    table = predict_dataset(predictor, stream, 0)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(table.label) == num

@@ -44,14 +44,14 @@ def stepped(config, num_steps, num_devices=1, shift=0):
     labels = (labels + shift) % CLASSES
     model = models.create(config.model.name, CLASSES, axis_name=mesh_lib.AXIS, **config.model.options)
     transformation = optimizer.create(config.optimizer, optimizer.create_schedule(config.optimizer, 3, 100))
-    variables = state.first_variables(model, jax.random.key(0), (1, 6, 6, 2))
-    first = state.begin(variables, transformation, averages=config.training.ema_decay > 0)
+    variables = state.init_variables(model, jax.random.key(0), (1, 6, 6, 2))
+    first = state.initial_state(variables, transformation, averages=config.training.ema_decay > 0)
     mesh = mesh_lib.mesh(num_devices)
-    specs = sharding.specs_of(first, num_devices, config.training.sharding)
+    specs = sharding.state_partition_specs(first, num_devices, config.training.sharding)
     step = from_memory(make_train_step(model, transformation, config, NORMALIZATION, specs), config.training.batch_size)
-    run_steps = mesh_lib.repeated(step, mesh, (specs or mesh_lib.SAME, mesh_lib.SAME))
-    carry = mesh_lib.placed(first, specs, mesh), mesh_lib.replicated(Totals.zeros(), mesh)
-    data = mesh_lib.replicated(TrainData(images, labels, np.arange(48, dtype=np.int32)), mesh)
+    run_steps = mesh_lib.run_n_steps(step, mesh, (specs or mesh_lib.REPLICATED, mesh_lib.REPLICATED))
+    carry = mesh_lib.place_state(first, specs, mesh), mesh_lib.replicate(Totals.zeros(), mesh)
+    data = mesh_lib.replicate(TrainData(images, labels, np.arange(48, dtype=np.int32)), mesh)
     states = [jax.device_get(carry[0])]
     for _ in range(num_steps):
         carry = run_steps(carry, 1, data, np.arange(48, dtype=np.int32))
@@ -172,8 +172,8 @@ def test_a_divided_state_makes_the_steps_of_a_replicated_one(small, num_devices)
 def test_arrays_are_divided_along_their_longest_axis_that_can_be():
     shapes = {"a": (3, 3, 64, 128), "b": (512, 90), "c": (30, 50), "d": (64,), "e": (4096,), "f": ()}
     params = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
-    first = state.TrainState(params["f"], params, {"mean": params["e"]}, (), {}, state.Skipped.none())
-    specs = sharding.specs_of(first, 8, "fsdp")
+    first = state.TrainState(params["f"], params, {"mean": params["e"]}, (), {}, state.NonFiniteCounter.zero())
+    specs = sharding.state_partition_specs(first, 8, "fsdp")
     assert {name: tuple(spec) for name, spec in specs.params.items()} == {
         "a": (None, None, None, "data"),
         "b": ("data",),
@@ -183,18 +183,18 @@ def test_arrays_are_divided_along_their_longest_axis_that_can_be():
         "f": (),
     }
     assert tuple(specs.batch_stats["mean"]) == ()
-    assert sharding.specs_of(first, 8, "replicated") is None
+    assert sharding.state_partition_specs(first, 8, "replicated") is None
 
 
 def lowered(config, num_devices):
     """The program of one step."""
     model = models.create("mlp", CLASSES, axis_name=mesh_lib.AXIS, **config.model.options)
     transformation = optax.sgd(0.1)
-    first = jax.eval_shape(lambda: state.create(model, transformation, jax.random.key(0), (1, 6, 6, 2)))
-    specs = sharding.specs_of(first, num_devices, config.training.sharding)
+    first = jax.eval_shape(lambda: state.create_state(model, transformation, jax.random.key(0), (1, 6, 6, 2)))
+    specs = sharding.state_partition_specs(first, num_devices, config.training.sharding)
     step = from_memory(make_train_step(model, transformation, config, NORMALIZATION, specs), 16)
-    carry_specs = (specs or mesh_lib.SAME, mesh_lib.SAME)
-    in_specs = (carry_specs, mesh_lib.SAME, mesh_lib.SAME)
+    carry_specs = (specs or mesh_lib.REPLICATED, mesh_lib.REPLICATED)
+    in_specs = (carry_specs, mesh_lib.REPLICATED, mesh_lib.REPLICATED)
     mapped = mesh_lib.pmapped(step, mesh_lib.mesh(num_devices), in_specs=in_specs, out_specs=carry_specs)
     data = TrainData(np.zeros((48, 6, 6, 1), np.uint8), np.zeros(48, np.int32), np.arange(48, dtype=np.int32))
     return mapped.lower((first, Totals.zeros()), data, np.arange(48, dtype=np.int32)).as_text()
@@ -272,7 +272,7 @@ def test_a_masked_batch_leaves_the_statistics_alone_unless_that_is_asked(small):
     small.model.name, small.model.options = "resnet18", {"stage_sizes": (1,), "width": 4}
     small.anchoring.mask_prob = 0.5
     left_alone, totals, _ = stepped(small, 6)
-    small.anchoring.masked_statistics = True
+    small.anchoring.update_bn_when_masked = True
     counted, _, _ = stepped(small, 6)
     assert 0 < totals.masked_examples < totals.examples
     changed = [
@@ -295,7 +295,7 @@ def test_statistics_are_of_all_examples_where_each_has_its_own_mask(small):
     small.model.name, small.model.options = "resnet18", {"stage_sizes": (1,), "width": 4}
     small.anchoring.mask_prob, small.anchoring.mask_per = 0.5, "example"
     default, _, _ = stepped(small, 3)
-    small.anchoring.masked_statistics = True
+    small.anchoring.update_bn_when_masked = True
     assert_same_bits(stepped(small, 3)[0], default)
 
 

@@ -21,7 +21,7 @@ from anchor_jax.runs.state import Totals
 from anchor_jax.runtime import backends
 from anchor_jax.runtime import mesh as mesh_lib
 from anchor_jax.training import loop, optimizer
-from anchor_jax.training.loop import Length, prepare, train
+from anchor_jax.training.loop import TrainingSchedule, prepare, train
 from anchor_jax.training.step import (
     TrainData,
     draw_step,
@@ -44,12 +44,12 @@ def test_one_two_and_eight_devices_give_the_same_losses_and_parameters(tiny, ref
     outcomes = {}
     for num_devices in (1, 2, 8):
         mesh = mesh_lib.mesh(num_devices)
-        run_steps = mesh_lib.repeated(
+        run_steps = mesh_lib.run_n_steps(
             from_memory(make_train_step(model, transformation, tiny, Normalization((0.5,), (0.25,))), 16), mesh
         )
-        carry = state.create(model, transformation, jax.random.key(0), (1, 6, 6, 2)), Totals.zeros()
+        carry = state.create_state(model, transformation, jax.random.key(0), (1, 6, 6, 2)), Totals.zeros()
         data = TrainData(images, labels, np.arange(0, 48, 2, dtype=np.int32))
-        carry, data = mesh_lib.replicated((carry, data), mesh)
+        carry, data = mesh_lib.replicate((carry, data), mesh)
         losses = []
         for _ in range(5):
             carry = run_steps(carry, 1, data, np.random.default_rng(2).permutation(48).astype(np.int32))
@@ -102,8 +102,8 @@ def test_saved_state_is_that_of_its_step_although_training_goes_on(tiny, tmp_pat
     training = prepare(tiny, tmp_path / "run")
     carry, _ = training.advance(training.first_carry(), 3)
     expected = jax.tree.map(lambda a: np.array(a, copy=True), carry)
-    with checkpoint.opened(tmp_path / "run", tiny) as checkpoints:
-        checkpoint.save(checkpoints, checkpoint.Saved(carry, 2), {"accuracy": 0.5})
+    with checkpoint.open_manager(tmp_path / "run", tiny) as checkpoints:
+        checkpoint.save(checkpoints, checkpoint.Snapshot(carry, 2), {"accuracy": 0.5})
         training.advance(carry, 6)
         checkpoints.wait_until_finished()
         restored, reported = checkpoint.restore(checkpoints, training.carry_shapes())
@@ -115,9 +115,9 @@ def test_newest_and_best_checkpoints_are_kept(tiny, tmp_path):
     tiny.checkpoint.keep = 2
     training = prepare(tiny, tmp_path / "run")
     current, totals = training.first_carry()
-    with checkpoint.opened(tmp_path / "run", tiny) as checkpoints:
+    with checkpoint.open_manager(tmp_path / "run", tiny) as checkpoints:
         for step, accuracy in enumerate((0.1, 0.9, 0.3, 0.2, 0.5), start=1):
-            saved = checkpoint.Saved((current._replace(step=jnp.int32(step)), totals), step)
+            saved = checkpoint.Snapshot((current._replace(step=jnp.int32(step)), totals), step)
             checkpoint.save(checkpoints, saved, {"accuracy": accuracy})
         checkpoints.wait_until_finished()
         assert list(checkpoints.all_steps()) == [2, 4, 5]
@@ -255,10 +255,10 @@ def test_an_epoch_shows_every_example_once_in_an_order_of_its_own():
 
 def test_stops_are_log_points_ends_of_epochs_and_what_is_due(tiny):
     tiny.logging.every_steps, tiny.evaluation.every_epochs, tiny.checkpoint.every_epochs = 4, 1.0, 2.0
-    assert list(Length(10, 25).stops(0, tiny)) == [4, 8, 10, 14, 18, 20, 24, 25]
-    assert list(Length(10, 25).stops(14, tiny)) == [18, 20, 24, 25]
+    assert list(TrainingSchedule(10, 25).stops(0, tiny)) == [4, 8, 10, 14, 18, 20, 24, 25]
+    assert list(TrainingSchedule(10, 25).stops(14, tiny)) == [18, 20, 24, 25]
     tiny.logging.every_steps = 0
-    assert list(Length(10, 25).stops(0, tiny)) == [10, 20, 25]
+    assert list(TrainingSchedule(10, 25).stops(0, tiny)) == [10, 20, 25]
 
 
 def test_sgd_is_that_of_pytorch(tiny):
@@ -373,7 +373,10 @@ def test_a_run_that_another_process_has_begun_meanwhile_is_left_alone(tiny, tmp_
     training = prepare(tiny, tmp_path / "run")
     tiny.seed = 1
     begun(tiny, tmp_path / "run")
-    with pytest.raises(UserError, match=r"another process has begun to train in"), run_record.claimed(training.run):
+    with (
+        pytest.raises(UserError, match=r"another process has begun to train in"),
+        run_record.lock_workdir(training.run),
+    ):
         pass
 
 
@@ -466,7 +469,7 @@ def test_gradients_of_all_parameters_are_reduced_in_one_message(tiny, tmp_path):
     transformation = optimizer.create(config.optimizer, training.schedule)
     step = make_train_step(training.model, transformation, config, Normalization((0.5,), (0.2,)))
     step = from_memory(step, config.training.batch_size)
-    mapped = mesh_lib.pmapped(step, training.mesh, in_specs=mesh_lib.SAME, out_specs=mesh_lib.SAME)
+    mapped = mesh_lib.pmapped(step, training.mesh, in_specs=mesh_lib.REPLICATED, out_specs=mesh_lib.REPLICATED)
     carry = training.first_carry()
     order = np.arange(len(training.data.images), dtype=np.int32)
     compiled = mapped.lower(carry, training.data, order).compile().as_text()

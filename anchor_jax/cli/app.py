@@ -18,11 +18,11 @@ from ml_collections import config_flags
 
 from anchor_jax import config
 from anchor_jax.config import Config
-from anchor_jax.core.errors import DamagedData, Stopped, UserError
+from anchor_jax.core.errors import CorruptDataWarning, Preempted, UserError
 from anchor_jax.runtime import backends, multihost
-from anchor_jax.runtime.compilation_cache import forget_damaged, keep_compiled
+from anchor_jax.runtime.compilation_cache import discard_corrupt_entries, enable_compilation_cache
 
-FAILED, WRONG_COMMAND_LINE = multihost.FAILED, 2
+FAILURE_STATUS, USAGE_STATUS = multihost.FAILURE_STATUS, 2
 
 # what a disk says that is full, is not to be written to, or fails
 _OF_STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
@@ -47,27 +47,27 @@ def run(main: Callable[..., object], *, arguments: bool = False, distributed: bo
     sys.unraisablehook = _unraisablehook
     warnings.showwarning = _showwarning
     warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # by Pillow; we refuse the image, and say so
-    keep_compiled()
+    enable_compilation_cache()
     if distributed:
         _define_processes()
-        backends.keep_host_memory()
+        backends.keep_freed_host_memory()
 
     def main_of_app(argv):
         if argv[1:] and not arguments:
-            _exit(WRONG_COMMAND_LINE, f"unexpected argument '{argv[1]}'; flags are written --name=value")
+            _exit(USAGE_STATUS, f"unexpected argument '{argv[1]}'; flags are written --name=value")
         given = _given_processes() if distributed else {}
         try:
             if distributed:
-                multihost.start(**given)
+                multihost.initialize(**given)
                 _quieten()
             main(*argv[1:])
-            multihost.finish()
+            multihost.shutdown()
         except UserError as error:
             _fail(str(error))
-        except Stopped as stopped:
-            if multihost.is_first():
+        except Preempted as stopped:
+            if multihost.is_primary():
                 _tell("stopped", str(stopped))
-            multihost.finish()
+            multihost.shutdown()
             sys.exit(stopped.status)
         except KeyboardInterrupt:
             _interrupted()
@@ -78,7 +78,7 @@ def run(main: Callable[..., object], *, arguments: bool = False, distributed: bo
         except Exception as error:
             if out_of_memory := _out_of_memory(error):
                 _fail(out_of_memory)
-            if not multihost.are_many():
+            if not multihost.is_multiprocess():
                 raise
             _end_all(error)
 
@@ -90,7 +90,7 @@ def integer(flag: str, value: str) -> int:
     try:
         return int(value)
     except ValueError:
-        _exit(WRONG_COMMAND_LINE, f"--{flag} takes whole numbers; got '{value}'")
+        _exit(USAGE_STATUS, f"--{flag} takes whole numbers; got '{value}'")
 
 
 def step(flag: str, value: str) -> int | str:
@@ -101,7 +101,7 @@ def step(flag: str, value: str) -> int | str:
 def path(flag: str, value: str, what: str = "a folder") -> Path:
     """The path that a flag was given."""
     if not value:
-        _exit(WRONG_COMMAND_LINE, f"--{flag} takes the path of {what}; got ''")
+        _exit(USAGE_STATUS, f"--{flag} takes the path of {what}; got ''")
     return Path(value)
 
 
@@ -113,7 +113,7 @@ def define_config(description: str) -> flags.FlagHolder[Config]:
             "config", None, description, lock_config=False, accept_new_attributes=True
         )
     except flags.Error as error:  # a --flagfile is read now
-        _exit(WRONG_COMMAND_LINE, str(error).removeprefix("ERROR:: "))
+        _exit(USAGE_STATUS, str(error).removeprefix("ERROR:: "))
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS["config"])  # told by --help
     return flag
 
@@ -121,14 +121,14 @@ def define_config(description: str) -> flags.FlagHolder[Config]:
 def only_path(arguments: tuple[str, ...], what: str) -> Path:
     """The path that was given beside the flags, which must be there once."""
     if len(arguments) != 1 or not arguments[0]:
-        _exit(WRONG_COMMAND_LINE, f"one path must be given beside the flags, that of {what}; got {list(arguments)}")
+        _exit(USAGE_STATUS, f"one path must be given beside the flags, that of {what}; got {list(arguments)}")
     return Path(arguments[0])
 
 
-def loaded(flag: flags.FlagHolder[Config]) -> Config:
+def load_config(flag: flags.FlagHolder[Config]) -> Config:
     """The config of a config-file flag; the file is read when it is first looked at."""
     if flag.default is None and not flag.present:
-        _exit(WRONG_COMMAND_LINE, f"--{flag.name} must have a value, a file of configs/; see --help")
+        _exit(USAGE_STATUS, f"--{flag.name} must have a value, a file of configs/; see --help")
     try:
         config.flatten(flag.value)
     except Exception as error:  # the file is code, which may fail in any way
@@ -151,12 +151,12 @@ def _given_processes() -> dict[str, Any]:
     if len(missing) == len(given):
         return {}
     if missing:
-        _exit(WRONG_COMMAND_LINE, f"--coordinator, --num_processes and --process_id go together; give {missing[0]} too")
+        _exit(USAGE_STATUS, f"--coordinator, --num_processes and --process_id go together; give {missing[0]} too")
     if not re.fullmatch(r".+:\d+", given["coordinator"]):
-        _exit(WRONG_COMMAND_LINE, f"--coordinator must be HOST:PORT of process 0; got '{given['coordinator']}'")
+        _exit(USAGE_STATUS, f"--coordinator must be HOST:PORT of process 0; got '{given['coordinator']}'")
     if not 0 <= given["process_id"] < given["num_processes"]:
         last = given["num_processes"] - 1
-        _exit(WRONG_COMMAND_LINE, f"--process_id must lie in 0..{last}, below num_processes; got {given['process_id']}")
+        _exit(USAGE_STATUS, f"--process_id must lie in 0..{last}, below num_processes; got {given['process_id']}")
     return given
 
 
@@ -168,7 +168,7 @@ def _flag_or_variable(flag, variable):
 
 
 def _quieten():
-    if multihost.are_many():
+    if multihost.is_multiprocess():
         faulthandler.disable()  # JAX aborts where process 0 died, and says so: what each thread did adds nothing
 
 
@@ -176,38 +176,38 @@ def _fail(message: str) -> NoReturn:
     """End with a mistake, which process 0 tells if all processes make it, and else the one that makes it."""
     if not multihost.all_fail():
         _tell(f"error of process {jax.process_index()} of {jax.process_count()}", message)
-        multihost.leave(FAILED)
-    if multihost.is_first():
+        multihost.exit_now(FAILURE_STATUS)
+    if multihost.is_primary():
         _tell("error", message)
-    sys.exit(FAILED)
+    sys.exit(FAILURE_STATUS)
 
 
 def _end_all(error: Exception) -> NoReturn:
     """End one of many processes after an error that no user made, without a wait for the others."""
     if isinstance(error, jax.errors.JaxRuntimeError) and re.search("gloo|nccl|coordination", str(error), re.IGNORECASE):
-        _tell("error", f"{multihost.LOST} ({str(error).splitlines()[0]})")
+        _tell("error", f"{multihost.LOST_PROCESS} ({str(error).splitlines()[0]})")
     else:
         traceback.print_exception(error)
-    multihost.leave(FAILED)
+    multihost.exit_now(FAILURE_STATUS)
 
 
 def _showwarning(message, category, *_):
-    if multihost.is_first() or issubclass(category, DamagedData):
+    if multihost.is_primary() or issubclass(category, CorruptDataWarning):
         _tell("warning", str(message))
-    forget_damaged(str(message))
+    discard_corrupt_entries(str(message))
 
 
 def _parse(argv):
     for argument in argv[1:]:
         override = re.match(r"--?config\.([^=]*)", argument)
         if override and not config.is_known(override[1]):
-            _exit(WRONG_COMMAND_LINE, config.unknown_key(override[1]))
+            _exit(USAGE_STATUS, config.unknown_key(override[1]))
     try:
         return flags.FLAGS(argv)
     except flags.Error as error:
         if in_config_file := _error_in_config_file(error):
             _cannot_load(in_config_file)
-        _exit(WRONG_COMMAND_LINE, f"{error}; see --help")
+        _exit(USAGE_STATUS, f"{error}; see --help")
     except KeyboardInterrupt:
         _interrupted()
     except (Exception, SystemExit) as error:  # the config file is code, which may end in any way
@@ -234,7 +234,7 @@ def _out_of_memory(error: Exception) -> str:
 
 
 def _interrupted():
-    _exit(Stopped.status_of(signal.SIGINT), "interrupted")
+    _exit(Preempted.status_of(signal.SIGINT), "interrupted")
 
 
 def _cannot_load(error):
@@ -242,7 +242,7 @@ def _cannot_load(error):
     # a locked ConfigDict tells of all fields there are, and then of the nearest
     reason = re.sub(r"Other fields present:.*\n", "", text.strip('"').replace("\\n", "\n"))
     mend = "its get_config() must return base() of anchor_jax.config, with what differs"
-    _exit(FAILED, f"cannot load the config file ({type(error).__name__}: {reason}); {mend}")
+    _exit(FAILURE_STATUS, f"cannot load the config file ({type(error).__name__}: {reason}); {mend}")
 
 
 def _unraisablehook(unraisable):

@@ -29,7 +29,7 @@ from anchor_jax.contrib import pager
 from anchor_jax.core import checks
 from anchor_jax.core.anchoring import anchored, sample_mask, sample_references
 from anchor_jax.core.errors import UserError
-from anchor_jax.core.inference import Prediction, predict_members
+from anchor_jax.core.inference import Prediction, predict_ensemble
 from anchor_jax.core.inference import predict as predict_with_references
 from anchor_jax.core.losses import anchored_gaussian_nll, anchored_squared_error
 from anchor_jax.core.uncertainty import deviation
@@ -79,7 +79,7 @@ class Scale(NamedTuple):
 
 
 @struct.dataclass
-class Network:
+class RegressionNetwork:
     """A trained network, as `fit` gives it; with a leading axis in each array, networks of many seeds."""
 
     params: Any
@@ -121,7 +121,7 @@ class MLP(nn.Module):
         return nn.Dense(self.outputs)(inputs)
 
 
-def fit(key: jax.Array, x: jax.Array, y: jax.Array, settings: Settings) -> Network:
+def fit(key: jax.Array, x: jax.Array, y: jax.Array, settings: Settings) -> RegressionNetwork:
     """Train a network on vectors.
 
     Args:
@@ -152,7 +152,7 @@ def fit(key: jax.Array, x: jax.Array, y: jax.Array, settings: Settings) -> Netwo
     return trained.replace(settings=settings)
 
 
-def predict(key: jax.Array, network: Network, x: jax.Array, num: int = 10) -> Regression:
+def predict(key: jax.Array, network: RegressionNetwork, x: jax.Array, num: int = 10) -> Regression:
     """Means and uncertainties of a trained network.
 
     An anchored network is asked with `num` references, all different, of its training inputs; one with dropout instead,
@@ -174,7 +174,9 @@ def predict(key: jax.Array, network: Network, x: jax.Array, num: int = 10) -> Re
     return _predict(key, network, jnp.asarray(x, jnp.float32), num)
 
 
-def nonconformity(network: Network, x: jax.Array, *, refined: bool = False, chunk_size: int | None = None) -> jax.Array:
+def nonconformity(
+    network: RegressionNetwork, x: jax.Array, *, refined: bool = False, chunk_size: int | None = None
+) -> jax.Array:
     """How strange inputs are to an anchored network: `anchor_jax.contrib.pager` with all of its training examples.
 
     Args:
@@ -206,7 +208,7 @@ def nonconformity(network: Network, x: jax.Array, *, refined: bool = False, chun
     return jax.jit(partial(score, means, chunk_size=chunk_size))(network.params, rows, network.bank, network.labels)
 
 
-def mixture(members: Regression) -> Regression:
+def combine_members(members: Regression) -> Regression:
     """One prediction of many, such as of an ensemble: moments of the mixture of its members.
 
     Args:
@@ -263,7 +265,7 @@ def fourier_features(frequencies: jax.Array, x: jax.Array) -> jax.Array:
 @partial(jax.jit, static_argnames="settings")
 def _fit(
     key: jax.Array, x: jax.Array, y: jax.Array, settings: Settings, learning_rate: jax.Array, weight_decay: jax.Array
-) -> Network:
+) -> RegressionNetwork:
     init_key, steps_key = jax.random.split(key)
     inputs, targets = _scale_of(x), _scale_of(y.reshape(len(y), -1))
     bank, labels = _standardised(x, inputs), _standardised(y.reshape(len(y), -1), targets)
@@ -301,11 +303,11 @@ def _fit(
 
     keys = jax.random.split(steps_key, settings.steps)
     (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), keys)
-    return Network(params, inputs, targets, bank, labels, settings, y.shape[1:])
+    return RegressionNetwork(params, inputs, targets, bank, labels, settings, y.shape[1:])
 
 
 @partial(jax.jit, static_argnames="num")
-def _predict(key: jax.Array, network: Network, x: jax.Array, num: int) -> Regression:
+def _predict(key: jax.Array, network: RegressionNetwork, x: jax.Array, num: int) -> Regression:
     settings, targets = network.settings, network.targets
     model, rows = _model(settings, len(targets.mean)), _standardised(x, network.inputs)
 
@@ -319,7 +321,7 @@ def _predict(key: jax.Array, network: Network, x: jax.Array, num: int) -> Regres
             lambda params, inputs: moments(model.apply(params, inputs, train=False)), network.params, rows, references
         )
     elif settings.dropout:
-        asked = predict_members(
+        asked = predict_ensemble(
             lambda key: moments(model.apply(network.params, rows, train=True, rngs={"dropout": key})),
             jax.random.split(key, num),
         )
@@ -356,7 +358,7 @@ def _standardised(columns, scale):
 
 
 def _check_asked(network, x):
-    checks.instance("network", network, Network, "anchor_jax.contrib.regression.fit")
+    checks.instance("network", network, RegressionNetwork, "anchor_jax.contrib.regression.fit")
     _check_vectors("x", x, "[B, C]")
     if x.shape[1] != network.bank.shape[-1]:
         raise UserError(f"x must be [B, {network.bank.shape[-1]}], as the network was trained on; got shape {x.shape}")

@@ -15,7 +15,7 @@ class UserTypeError(UserError, TypeError):
     """A mistake in the type or dtype of what a user gave: a `UserError` that is a `TypeError` too."""
 
 
-class Stopped(Exception):  # noqa: N818  # it is none
+class Preempted(Exception):  # noqa: N818  # it is none
     """Somebody asked a run to stop, and it did so in good order.
 
     Attributes:
@@ -32,7 +32,7 @@ class Stopped(Exception):  # noqa: N818  # it is none
         return 128 + number
 
 
-class DamagedData(UserWarning):
+class CorruptDataWarning(UserWarning):
     """Something in the data that cannot be read, and goes without; of several processes each tells its own."""
 
 

@@ -66,17 +66,19 @@ class Classification(NamedTuple):
     mutual_information: jax.Array  # float32 [B], in [0, ln C] nats; higher is less certain; 0 when K == 1
 
 
-class Poll(NamedTuple):
+class VotedClassification(NamedTuple):
     """Class predictions of K references, and how far they agree."""
 
     classification: Classification
     agreement: jax.Array  # float32 [B], in [1/K, 1], largest share of references that say one class
 
 
-def poll_of_one(logits: jax.Array) -> Poll:
+def single_vote(logits: jax.Array) -> VotedClassification:
     """The poll of a network that is asked once, without references or with one: floating logits `[B, C]`."""
     probs, num = jax.nn.softmax(logits), logits.shape[0]
-    return Poll(Classification(logits, probs, None, predictive_entropy(probs), jnp.zeros(num)), jnp.ones(num))
+    return VotedClassification(
+        Classification(logits, probs, None, predictive_entropy(probs), jnp.zeros(num)), jnp.ones(num)
+    )
 
 
 def encode_references(model: SplitModel, params: Any, references: jax.Array) -> EncodedReferences:
@@ -125,10 +127,10 @@ def predict(
     """
     _check(apply_fn, x, references, chunk_size)
     outputs, references = _by_reference(apply_fn, params, x, references)
-    return predict_members(outputs, references, chunk_size=chunk_size)
+    return predict_ensemble(outputs, references, chunk_size=chunk_size)
 
 
-def predict_members(
+def predict_ensemble(
     output_of: Callable[[jax.Array], jax.Array], members: jax.Array, *, chunk_size: int | None = None
 ) -> Prediction:
     """Mean and spread of what any members say of one batch of inputs; see `poll_members`.
@@ -169,10 +171,10 @@ def classify(
       UserTypeError: as `predict`.
       UserError: as `predict`, the outputs are not logits `[B, C]`, or `temper` is unknown.
     """
-    return poll(apply_fn, params, x, references, chunk_size=chunk_size, temper=temper).classification
+    return classify_with_votes(apply_fn, params, x, references, chunk_size=chunk_size, temper=temper).classification
 
 
-def poll(
+def classify_with_votes(
     apply_fn: Apply | SplitModel,
     params: Any,
     x: jax.Array,
@@ -180,21 +182,21 @@ def poll(
     *,
     chunk_size: int | None = None,
     temper: Literal["duq"] | None = None,
-) -> Poll:
+) -> VotedClassification:
     """As `classify`, and how far the references agree on a class, in the same pass."""
     _check(apply_fn, x, references, chunk_size)
     checks.choice("temper", temper, TEMPERS)
     logits_of, references = _by_reference(apply_fn, params, x, references)
-    return poll_members(logits_of, references, chunk_size=chunk_size, temper=temper)
+    return classify_ensemble(logits_of, references, chunk_size=chunk_size, temper=temper)
 
 
-def poll_members(
+def classify_ensemble(
     logits_of: Callable[[jax.Array], jax.Array],
     members: jax.Array,
     *,
     chunk_size: int | None = None,
     temper: Literal["duq"] | None = None,
-) -> Poll:
+) -> VotedClassification:
     """What any members say of one batch of inputs: references, keys of dropout, networks of an ensemble.
 
     Args:
@@ -223,7 +225,7 @@ def poll_members(
         logits = logits / (1 + jnp.exp(jnp.mean(std["sigmoid"], axis=-1, keepdims=True)))
         probs = jax.nn.softmax(logits)
     classification = Classification(logits, probs, std and std["probs"], predictive_entropy(probs), gain)
-    return Poll(classification, jnp.max(mean["vote"], axis=-1))
+    return VotedClassification(classification, jnp.max(mean["vote"], axis=-1))
 
 
 def transductive_references(x: jax.Array, bank: jax.Array, residuals: jax.Array) -> jax.Array:

@@ -3,47 +3,47 @@
 from anchor_jax.data.anomalies import photographs
 from anchor_jax.data.augmentation import (
     Normalization,
-    augmented,
-    erased,
+    augment,
+    load_mixing_images,
     measure_normalization,
-    mixed,
-    mixing_pictures,
+    mixup_or_cutmix,
     normalize,
+    random_erasing,
 )
 from anchor_jax.data.corruptions import corrupt
 from anchor_jax.data.dataset import Dataset
-from anchor_jax.data.dataset_spec import open_spec
-from anchor_jax.data.feeding import Batch, Feed, open_feed
+from anchor_jax.data.dataset_spec import open_dataset
+from anchor_jax.data.feeding import Batch, TrainStream, open_train_stream
 from anchor_jax.data.loading import load_test, load_train, open_test, select_rows
 from anchor_jax.data.published_corruptions import CorruptedSet, check_differs, open_corrupted
 from anchor_jax.data.sources import load, open_stream
-from anchor_jax.data.streaming import Stream, class_rows, stream_of
+from anchor_jax.data.streaming import EvalDataset, class_rows, eval_dataset
 
 __all__ = [
     "Batch",
     "CorruptedSet",
     "Dataset",
-    "Feed",
+    "EvalDataset",
     "Normalization",
-    "Stream",
-    "augmented",
+    "TrainStream",
+    "augment",
     "check_differs",
     "class_rows",
     "corrupt",
-    "erased",
+    "eval_dataset",
     "load",
+    "load_mixing_images",
     "load_test",
     "load_train",
     "measure_normalization",
-    "mixed",
-    "mixing_pictures",
+    "mixup_or_cutmix",
     "normalize",
     "open_corrupted",
-    "open_feed",
-    "open_spec",
+    "open_dataset",
     "open_stream",
     "open_test",
+    "open_train_stream",
     "photographs",
+    "random_erasing",
     "select_rows",
-    "stream_of",
 ]

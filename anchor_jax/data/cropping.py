@@ -15,8 +15,8 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from anchor_jax.data.dataset import opened_file, reading
-from anchor_jax.data.decoding import Example, converted, opened
+from anchor_jax.data.dataset import open_file, reading_errors
+from anchor_jax.data.decoding import Example, convert, open_image
 
 try:
     import cykooz_resizer as fast
@@ -85,7 +85,7 @@ def _central_box(width: int, height: int) -> Box:
 
 def _content(example: Example) -> bytes:
     if isinstance(example.file, Path):
-        with reading(f"image {example.where}", "replace or remove it"), opened_file(example.file) as file:
+        with reading_errors(f"image {example.where}", "replace or remove it"), open_file(example.file) as file:
             return file.read()
     return example.file
 
@@ -107,8 +107,8 @@ def _part_of_jpeg(example: Example, box_in: BoxIn, image_size: int) -> tuple[np.
 
 
 def _part_of_any(example: Example, box_in: BoxIn) -> tuple[np.ndarray, Sequence[float]]:
-    with opened(example) as image:
-        return np.asarray(converted(image, "RGB", example.where)), box_in(*image.size)
+    with open_image(example) as image:
+        return np.asarray(convert(image, "RGB", example.where)), box_in(*image.size)
 
 
 def reduction(box: Box, image_size: int) -> int:

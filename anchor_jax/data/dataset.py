@@ -20,7 +20,7 @@ class Dataset(NamedTuple):
     label_names: tuple[str, ...]
 
 
-def validated(dataset: Dataset, where: str) -> Dataset:
+def validate_dataset(dataset: Dataset, where: str) -> Dataset:
     """The data set with int32 labels, refused if it is not what `Dataset` says; `where` it is from."""
     images, labels, names = dataset
     if images.dtype != np.uint8:
@@ -32,7 +32,7 @@ def validated(dataset: Dataset, where: str) -> Dataset:
     if labels.shape != (len(images),):
         raise UserError(f"labels of {where}: [{len(images)}] expected, got {list(labels.shape)}")
     check_classes(names, where)
-    return Dataset(images, validated_labels(labels, len(names), where), names)
+    return Dataset(images, validate_labels(labels, len(names), where), names)
 
 
 def check_classes(label_names: tuple[str, ...], where: str) -> None:
@@ -44,7 +44,7 @@ def check_classes(label_names: tuple[str, ...], where: str) -> None:
         raise UserError(f"two classes of {where} are called '{twice}'; give each a name of its own")
 
 
-def validated_labels(labels: np.ndarray, num_classes: int, where: str) -> np.ndarray:
+def validate_labels(labels: np.ndarray, num_classes: int, where: str) -> np.ndarray:
     """Integer labels as int32, refused where they name none of the classes."""
     if labels.min() < 0 or labels.max() >= num_classes:
         raise UserError(f"labels of {where}: 0 to {num_classes - 1} expected, got {labels.min()} to {labels.max()}")
@@ -57,7 +57,7 @@ def first_of(names: Sequence[str]) -> str:
 
 
 @contextlib.contextmanager
-def reading(what: str, mend: str) -> Iterator[None]:
+def reading_errors(what: str, mend: str) -> Iterator[None]:
     """Tells every failure to read `what` as one UserError that ends in how to mend it."""
     try:
         yield
@@ -74,7 +74,7 @@ def check_regular(path: Path) -> None:
         raise OSError("it is no regular file")
 
 
-def opened_file(path: Path) -> BinaryIO:
+def open_file(path: Path) -> BinaryIO:
     """A regular file, open to be read."""
     check_regular(path)
     return path.open("rb")
@@ -93,8 +93,8 @@ def absolute(path: str | os.PathLike[str]) -> Path:
 
 
 @contextlib.contextmanager
-def opened_npz(path: Path, mend: str) -> Iterator[Any]:
+def open_npz(path: Path, mend: str) -> Iterator[Any]:
     """The arrays of an .npz file; see `reading`. No file can run code: objects are refused."""
     # np.load leaves a damaged file open if it opened it itself
-    with reading(f"'{path}'", mend), opened_file(path) as file, np.load(file, allow_pickle=False) as arrays:
+    with reading_errors(f"'{path}'", mend), open_file(path) as file, np.load(file, allow_pickle=False) as arrays:
         yield arrays

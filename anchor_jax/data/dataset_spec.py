@@ -10,7 +10,7 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.data.anomalies import photographs
 from anchor_jax.data.dataset import absolute
 from anchor_jax.data.sources import open_images, open_stream
-from anchor_jax.data.streaming import MODES, Stream, fitted, of_classes_that_occur, stream_of, with_classes
+from anchor_jax.data.streaming import MODES, EvalDataset, drop_empty_classes, eval_dataset, match_channels, remap_labels
 
 # how a spec is written -> its kind, what it names, and its split; a split never holds "/", a path may hold "@"
 _FORMS = {
@@ -29,7 +29,7 @@ CORRUPTED_TFDS = {"cifar10_corrupted": "test", "imagenet2012_corrupted": "valida
 _SUBSETS = ("imagenet_a", "imagenet_r")
 
 
-def open_spec(
+def open_dataset(
     spec: str,
     *,
     image_shape: tuple[int, ...],
@@ -37,7 +37,7 @@ def open_spec(
     default_split: str = "test",
     tfds_dir: str | os.PathLike[str] = "",
     crop_fraction: float = 1.0,
-) -> Stream:
+) -> EvalDataset:
     """Opens the data set that a string names, its images made like those of a run.
 
     Specs:
@@ -58,7 +58,7 @@ def open_spec(
       crop_fraction: of the run, for what is resized; see `load`.
 
     Returns:
-      `Stream` named after the data set, and after the split if it is given.
+      `EvalDataset` named after the data set, and after the split if it is given.
 
     Raises:
       UserTypeError: an argument is of the wrong type.
@@ -68,8 +68,8 @@ def open_spec(
     checks.image_shape("image_shape", image_shape)
     if label_names is not None:
         checks.several("label_names", label_names)
-    stream = fitted(_opened(spec, image_shape, default_split, tfds_dir, crop_fraction), image_shape)
-    return with_classes(stream, label_names) if label_names else stream
+    stream = match_channels(_opened(spec, image_shape, default_split, tfds_dir, crop_fraction), image_shape)
+    return remap_labels(stream, label_names) if label_names else stream
 
 
 def _opened(
@@ -78,25 +78,25 @@ def _opened(
     default_split: str,
     tfds_dir: str | os.PathLike[str],
     crop_fraction: float,
-) -> Stream:
+) -> EvalDataset:
     kind, what, given_split = _parsed(spec)
     split = given_split or default_split
-    title, like = _title(kind, what, given_split), like_images_of(image_shape, crop_fraction)
+    title, like = _title(kind, what, given_split), matching_images(image_shape, crop_fraction)
     if kind == "tfds":
         _check_configuration(what)
         stream = open_stream("tfds", split, name=what, path=tfds_dir, title=title, **like)
-        return of_classes_that_occur(stream) if re.split("[/:]", what)[0] in _SUBSETS else stream
+        return drop_empty_classes(stream) if re.split("[/:]", what)[0] in _SUBSETS else stream
     if kind == "folder":
         folder, split = (absolute(what), split) if given_split else _folder_and_split(what, split)
         return open_stream("folder", split, path=folder, title=title, **like)
     if kind == "images":
         return open_images(what, title=title, **like)
     if kind == "photographs":
-        return stream_of(photographs(image_shape), title)
+        return eval_dataset(photographs(image_shape), title)
     return open_stream(kind, split, path=what, title=title)
 
 
-def like_images_of(image_shape: tuple[int, ...], crop_fraction: float = 1.0) -> dict[str, Any]:
+def matching_images(image_shape: tuple[int, ...], crop_fraction: float = 1.0) -> dict[str, Any]:
     """What `open_stream` needs to make images as those of a run: resized if they are square, grey or RGB."""
     height, width, channels = image_shape
     resized = {"image_size": height, "crop_fraction": crop_fraction} if height == width else {"image_size": 0}

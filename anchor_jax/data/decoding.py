@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from anchor_jax.core.errors import UserError
-from anchor_jax.data.dataset import check_regular, reading
+from anchor_jax.data.dataset import check_regular, reading_errors
 
 # whatever a file is called: those that Pillow reads by itself; for others, such as EPS, it runs programs
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -100,10 +100,10 @@ def shape_of(encoded: Encoded) -> tuple[int, int, int]:
 
 
 def _decoder(encoded: Encoded) -> Callable[[Example], np.ndarray]:
-    return partial(decoded, mode=encoded.mode(), image_size=encoded.image_size, crop_fraction=encoded.crop_fraction)
+    return partial(decode, mode=encoded.mode(), image_size=encoded.image_size, crop_fraction=encoded.crop_fraction)
 
 
-def decoded(example: Example, *, mode: str, image_size: int = 0, crop_fraction: float = 1.0) -> np.ndarray:
+def decode(example: Example, *, mode: str, image_size: int = 0, crop_fraction: float = 1.0) -> np.ndarray:
     """An image as uint8 `[H, W, C]`, as it is stored; an orientation that EXIF asks for is not applied.
 
     Args:
@@ -116,15 +116,15 @@ def decoded(example: Example, *, mode: str, image_size: int = 0, crop_fraction: 
     Raises:
       UserError: the image cannot be read, or has more than 8 bits.
     """
-    with opened(example) as image:
-        image = converted(image, mode, example.where)
+    with open_image(example) as image:
+        image = convert(image, mode, example.where)
         if image_size:
             border = (1 - image_size / round(image_size / crop_fraction)) / 2
             image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BICUBIC, bleed=border)
         return np.asarray(image).reshape(image.height, image.width, len(mode))
 
 
-def converted(image: Image.Image, mode: str, where: str) -> Image.Image:
+def convert(image: Image.Image, mode: str, where: str) -> Image.Image:
     """An image in the mode "L" or "RGB", without its transparency; refused where it has more than 8 bits."""
     if image.mode.startswith(("I", "F")):  # Pillow would clip these to 8 bits, not scale them
         raise UserError(f"image {where} has pixels of mode {image.mode}; 8 bits are expected")
@@ -135,14 +135,14 @@ def converted(image: Image.Image, mode: str, where: str) -> Image.Image:
 
 def mode_of(example: Example) -> str:
     """Pillow's mode of an image, such as "RGB", from its header alone."""
-    with opened(example) as image:
+    with open_image(example) as image:
         return image.mode
 
 
 @contextlib.contextmanager
-def opened(example: Example) -> Iterator[Image.Image]:
+def open_image(example: Example) -> Iterator[Image.Image]:
     """An image of which Pillow has read the header; every failure to read it is told as one UserError."""
-    with reading(f"image {example.where}", "replace or remove it"):
+    with reading_errors(f"image {example.where}", "replace or remove it"):
         if isinstance(example.file, Path):
             check_regular(example.file)
         file = io.BytesIO(example.file) if isinstance(example.file, bytes) else example.file

@@ -24,10 +24,10 @@ import numpy as np
 from absl import flags
 
 from anchor_jax.config import Config
-from anchor_jax.core.errors import DamagedData, UserError
+from anchor_jax.core.errors import CorruptDataWarning, UserError
 from anchor_jax.data.cropping import random_resized_crop
-from anchor_jax.data.dataset import first_of, validated_labels
-from anchor_jax.data.decoding import Encoded, Example, decoded
+from anchor_jax.data.dataset import first_of, validate_labels
+from anchor_jax.data.decoding import Encoded, Example, decode
 from anchor_jax.data.loading import label_offsets, with_offsets
 from anchor_jax.data.sources import open_encoded
 
@@ -71,7 +71,7 @@ def _permutation(seed: int, epoch: int, num: int) -> np.ndarray:
     return np.random.default_rng([seed, _ORDER, epoch]).permutation(num)
 
 
-class Damaged(NamedTuple):
+class CorruptImage(NamedTuple):
     """An example that cannot be read."""
 
     row: int
@@ -85,16 +85,16 @@ class Read(NamedTuple):
     image: np.ndarray
     label: int
     row: int  # of the example whose image and label these are
-    damaged: list[Damaged]  # what could not be read before
+    damaged: list[CorruptImage]  # what could not be read before
 
 
-class Examples(NamedTuple):
+class EncodedExamples(NamedTuple):
     """Examples of which each has an image: where it cannot be read, that of the next one that can."""
 
     encoded: Callable[[int], Example]
     num: int
     title: str
-    max_damaged: float  # fraction of the examples
+    max_corrupt_fraction: float  # fraction of the examples
 
     def read(self, row: int, image_of: Callable[[Example], np.ndarray]) -> Read:
         """What `image_of` makes of an example.
@@ -110,18 +110,18 @@ class Examples(NamedTuple):
                 name = example.where
                 return Read(image_of(example), example.label, row, damaged)
             except UserError as error:
-                damaged.append(Damaged(row, name, str(error)))
+                damaged.append(CorruptImage(row, name, str(error)))
             self.check(damaged)
             row = (row + 1) % self.num
 
-    def check(self, damaged: Sequence[Damaged]) -> None:
+    def check(self, damaged: Sequence[CorruptImage]) -> None:
         """Refuse more damaged examples than are allowed."""
-        limit = int(self.max_damaged * self.num)
+        limit = int(self.max_corrupt_fraction * self.num)
         if len(damaged) > limit:
             raise UserError(
                 f"{len(damaged)} of the {self.num} images of {self.title} cannot be read: "
                 f"{first_of([each.name for each in damaged])}; at most {limit} may be, by "
-                f"config.data.max_damaged={self.max_damaged}; replace or remove them, or raise it; the first: "
+                f"config.data.max_corrupt_fraction={self.max_corrupt_fraction}; replace or remove them, or raise it; the first: "
                 f"{damaged[0].reason}"
             )
 
@@ -134,7 +134,7 @@ class _Picture(NamedTuple):
     area: tuple[float, ...]
 
     def central(self, example: Example) -> np.ndarray:
-        return decoded(example, mode="RGB", image_size=self.image_size, crop_fraction=self.crop_fraction)
+        return decode(example, mode="RGB", image_size=self.image_size, crop_fraction=self.crop_fraction)
 
     def augmented(self, example: Example, seed: list[int]) -> np.ndarray:
         if not self.area:
@@ -148,13 +148,13 @@ class _Part(NamedTuple):
     images: np.ndarray  # uint8 [n, S, S, 3]
     labels: np.ndarray  # int64 [n], as they are stored
     rows: np.ndarray  # int64 [n]
-    damaged: list[Damaged]
+    damaged: list[CorruptImage]
 
 
 class _Parts(NamedTuple):
     """The parts of all batches, each by its number: what workers make."""
 
-    examples: Examples
+    examples: EncodedExamples
     order: Order
     picture: _Picture
     bounds: np.ndarray  # int64 [parts + 1]: where the parts of a batch begin and end
@@ -180,7 +180,7 @@ class _Parts(NamedTuple):
         return _Part(images, labels, rows, damaged)
 
 
-class Feed:
+class TrainStream:
     """The training images of `config.data` as an endless stream of batches; to be closed, or used as a context.
 
     Attributes:
@@ -197,10 +197,10 @@ class Feed:
         self._parts = parts
         self._num_workers = num_workers
         self._label_offsets = label_offsets  # int32 [N], of label noise
-        self._damaged: dict[int, Damaged] = {}
+        self._damaged: dict[int, CorruptImage] = {}
         self._opened: list[Generator[Batch, None, None]] = []
 
-    def __enter__(self) -> "Feed":
+    def __enter__(self) -> "TrainStream":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -212,7 +212,7 @@ class Feed:
             self._opened.pop().close()
 
     @property
-    def damaged(self) -> tuple[str, ...]:
+    def corrupt(self) -> tuple[str, ...]:
         """Names of the images that this process could not read so far; others stood in for them."""
         return tuple(each.name for each in self._damaged.values())
 
@@ -222,7 +222,7 @@ class Feed:
         stored = np.fromiter((self._encoded.example(row).label for row in range(num)), np.int64, num)
         return self._labelled(stored, np.arange(num))
 
-    def picked(self, rows: np.ndarray) -> np.ndarray:
+    def take(self, rows: np.ndarray) -> np.ndarray:
         """uint8 `[n, S, S, 3]`: central crops of some examples, see `decoded`; only these are read."""
         read, central = self._parts.examples.read, self._parts.picture.central
         with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -234,7 +234,7 @@ class Feed:
         """The batches of all steps from one on, without end; workers make them ahead of who takes them.
 
         Raises:
-          UserError: more images cannot be read than `config.data.max_damaged` allows, a label is none of the classes,
+          UserError: more images cannot be read than `config.data.max_corrupt_fraction` allows, a label is none of the classes,
             or a worker process was ended by something else.
         """
         batches = self._made(first_step)
@@ -251,7 +251,7 @@ class Feed:
     def _labelled(self, labels: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """The labels that training sees of these examples, int32 `[n]`, from those that are stored."""
         num_classes = len(self.label_names)
-        labels = validated_labels(labels, num_classes, self._encoded.title)
+        labels = validate_labels(labels, num_classes, self._encoded.title)
         offsets = self._label_offsets
         return labels if offsets is None else with_offsets(labels, offsets[rows], num_classes)
 
@@ -261,17 +261,19 @@ class Feed:
         digest = hashlib.sha256("\n".join(names).encode(errors="surrogateescape"))
         return f"{self.num_examples} examples, sha256 of names {digest.hexdigest()}"
 
-    def _report(self, damaged: Sequence[Damaged]) -> None:
+    def _report(self, damaged: Sequence[CorruptImage]) -> None:
         for each in damaged:
             if each.row not in self._damaged:
                 self._damaged[each.row] = each
-                warnings.warn(f"another image stands in for a damaged one: {each.reason}", DamagedData, stacklevel=3)
+                warnings.warn(
+                    f"another image stands in for a damaged one: {each.reason}", CorruptDataWarning, stacklevel=3
+                )
         self._parts.examples.check(list(self._damaged.values()))
 
 
-def open_feed(
+def open_train_stream(
     config: Config, *, area: Sequence[float], seed: int, batch_size: int, shard: tuple[int, int] = (0, 1)
-) -> Feed:
+) -> TrainStream:
     """Opens the training images of `config.data` as a stream; no image is read yet.
 
     Args:
@@ -309,7 +311,7 @@ def open_feed(
     size = batch_size // count
     num_parts = math.ceil(size / _EXAMPLES_PER_TASK)
     parts = _Parts(
-        Examples(encoded.example, encoded.num, encoded.title, config.max_damaged),
+        EncodedExamples(encoded.example, encoded.num, encoded.title, config.max_corrupt_fraction),
         Order(seed, encoded.num, batch_size, config.repeats),
         _Picture(config.image_size, config.crop_fraction, tuple(area)),
         index * size + np.arange(num_parts + 1) * size // num_parts,
@@ -317,7 +319,7 @@ def open_feed(
     )
     noise = config.label_noise
     offsets = label_offsets(encoded.num, len(encoded.label_names), noise, seed) if noise else None
-    return Feed(encoded, parts, config.workers, offsets)
+    return TrainStream(encoded, parts, config.workers, offsets)
 
 
 def _prefetched(parts: _Parts, num_workers: int) -> Any:

@@ -7,7 +7,7 @@ from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.dataset import Dataset, first_of
 from anchor_jax.data.sources import load, open_stream
-from anchor_jax.data.streaming import Stream
+from anchor_jax.data.streaming import EvalDataset
 
 
 def load_train(config: Config, seed: int) -> tuple[Dataset, Dataset | None]:
@@ -74,7 +74,7 @@ def load_test(config: Config, label_names: tuple[str, ...], image_shape: tuple[i
     return dataset
 
 
-def open_test(config: Config, label_names: tuple[str, ...], image_shape: tuple[int, ...]) -> Stream:
+def open_test(config: Config, label_names: tuple[str, ...], image_shape: tuple[int, ...]) -> EvalDataset:
     """The test set as `load_test` gives it, as a stream named "test"."""
     stream = open_stream(config.source, config.test_split, **_place(config), title="test")
     _check_test(config.test_split, stream.label_names, stream.image_shape, label_names, image_shape)

@@ -15,10 +15,16 @@ from numpy.lib.format import open_memmap, read_array
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.corruptions import SEVERITIES
-from anchor_jax.data.dataset import Dataset, absolute, check_regular, opened_file, reading, validated
-from anchor_jax.data.dataset_spec import CORRUPTED_TFDS, like_images_of
+from anchor_jax.data.dataset import Dataset, absolute, check_regular, open_file, reading_errors, validate_dataset
+from anchor_jax.data.dataset_spec import CORRUPTED_TFDS, matching_images
 from anchor_jax.data.sources import is_image, numbered_classes, open_stream, subfolders, tfds_data_dir
-from anchor_jax.data.streaming import Stream, check_same_classes, fitted, stream_of_rows, with_classes
+from anchor_jax.data.streaming import (
+    EvalDataset,
+    check_same_classes,
+    eval_dataset_from_rows,
+    match_channels,
+    remap_labels,
+)
 
 # where TFDS differs from the names of the published sets
 _PUBLISHED_NAMES = {"frosted_glass_blur": "glass_blur", "elastic": "elastic_transform"}
@@ -37,14 +43,14 @@ class CorruptedSet:
       name: what reports and messages call it.
       members: names of the corruptions, sorted, as ImageNet-C and ImageNet-C-bar spell them.
       num_examples: N, the same in every member and severity.
-      stream: (member, severity) -> its `Stream`, images and labels as those of the run.
+      stream: (member, severity) -> its `EvalDataset`, images and labels as those of the run.
       severities: 1 to 5, from mild to strong.
     """
 
     name: str
     members: tuple[str, ...]
     num_examples: int
-    stream: Callable[[str, int], Stream]
+    stream: Callable[[str, int], EvalDataset]
     severities: tuple[int, ...] = SEVERITIES
 
 
@@ -53,7 +59,7 @@ class _Part(NamedTuple):
 
     label_names: tuple[str, ...]
     num_examples: int
-    open: Callable[[], Stream]
+    open: Callable[[], EvalDataset]
 
 
 _Parts = Mapping[str, Mapping[int, _Part]]  # corruption -> severity -> part
@@ -98,10 +104,10 @@ def open_corrupted(
     name, parts = _found(match, tfds_data_dir(os.fspath(tfds_dir)), image_shape)
     _check(parts, label_names, name)
 
-    def stream(member: str, severity: int) -> Stream:
+    def stream(member: str, severity: int) -> EvalDataset:
         part = parts[member][severity].open()
         named = dataclasses.replace(part, name=f"{name}-{member}-{severity}")
-        return with_classes(fitted(named, image_shape), label_names)
+        return remap_labels(match_channels(named, image_shape), label_names)
 
     members = tuple(sorted(parts))
     return CorruptedSet(name, members, stream(members[0], 1).num_examples, stream)
@@ -156,8 +162,8 @@ def _tfds_parts(name: str, split: str | None, data_dir: Path, image_shape: tuple
 
 
 def _tfds_part(name: str, split: str, data_dir: Path, image_shape: tuple[int, ...]) -> _Part:
-    opened = partial(open_stream, "tfds", split, name=name, path=data_dir, title=name, **like_images_of(image_shape))
-    stream = fitted(opened(), image_shape)
+    opened = partial(open_stream, "tfds", split, name=name, path=data_dir, title=name, **matching_images(image_shape))
+    stream = match_channels(opened(), image_shape)
     return _Part(stream.label_names, stream.num_examples, opened)  # opened anew: so many sets keep no files open
 
 
@@ -165,7 +171,7 @@ def _tfds_part(name: str, split: str, data_dir: Path, image_shape: tuple[int, ..
 
 
 def _npy_parts(root: Path, image_shape: tuple[int, ...]) -> _Parts:
-    with reading(f"folder '{root}'", _NPY_LAYOUT):
+    with reading_errors(f"folder '{root}'", _NPY_LAYOUT):
         files = [root / name for name in sorted(os.listdir(root)) if name.endswith(".npy") and name != "labels.npy"]
     if not files:
         raise UserError(f"no corruptions in '{root}'; {_NPY_LAYOUT}")
@@ -175,7 +181,7 @@ def _npy_parts(root: Path, image_shape: tuple[int, ...]) -> _Parts:
 
 
 def _npy_labels(file: Path) -> np.ndarray:
-    with reading(f"'{file}'", _NPY_LAYOUT), opened_file(file) as opened:
+    with reading_errors(f"'{file}'", _NPY_LAYOUT), open_file(file) as opened:
         labels = read_array(opened, allow_pickle=False)
     if labels.dtype.kind not in "iu" or labels.ndim != 1 or not len(labels) or len(labels) % len(SEVERITIES):
         raise UserError(f"'{file}': integers [5N] expected, got {labels.dtype} {list(labels.shape)}")
@@ -187,7 +193,7 @@ def _npy_labels(file: Path) -> np.ndarray:
 def _npy_severities(
     file: Path, labels: np.ndarray, label_names: tuple[str, ...], image_shape: tuple[int, ...]
 ) -> dict[int, _Part]:
-    images, labels, _ = validated(Dataset(_mapped(file), labels, label_names), f"'{file}'")
+    images, labels, _ = validate_dataset(Dataset(_mapped(file), labels, label_names), f"'{file}'")
     num = len(labels) // len(SEVERITIES)
 
     def part(severity: int) -> _Part:
@@ -196,14 +202,16 @@ def _npy_severities(
         def read(batch: slice) -> np.ndarray:
             return np.array(_mapped(file)[rows][batch])  # mapped anew: what other batches read does not stay in memory
 
-        stream = fitted(stream_of_rows(read, labels[rows], label_names, images.shape[1:], file.stem), image_shape)
+        stream = match_channels(
+            eval_dataset_from_rows(read, labels[rows], label_names, images.shape[1:], file.stem), image_shape
+        )
         return _Part(label_names, num, lambda: stream)
 
     return {severity: part(severity) for severity in SEVERITIES}
 
 
 def _mapped(file: Path) -> np.ndarray:
-    with reading(f"'{file}'", _NPY_LAYOUT):
+    with reading_errors(f"'{file}'", _NPY_LAYOUT):
         check_regular(file)
         return open_memmap(file, mode="r")
 
@@ -213,7 +221,7 @@ def _mapped(file: Path) -> np.ndarray:
 
 def _folder_parts(root: Path, image_shape: tuple[int, ...]) -> _Parts:
     parts = {}
-    with reading(f"folder '{root}'", _FOLDER_LAYOUT):
+    with reading_errors(f"folder '{root}'", _FOLDER_LAYOUT):
         for corruption in _corruption_folders(root):
             if corruption.name in parts:
                 raise UserError(f"'{corruption.name}' is twice in '{root}'; {_FOLDER_LAYOUT}")
@@ -257,14 +265,14 @@ def _severity_names(corruption: Path) -> dict[int, str]:
 def _folder_part(corruption: Path, severity: str, image_shape: tuple[int, ...]) -> _Part:
     classes = subfolders(corruption / severity)
     num = sum(sum(map(is_image, os.listdir(corruption / severity / name))) for name in classes)
-    opened = partial(open_stream, "folder", severity, path=corruption, **like_images_of(image_shape))
+    opened = partial(open_stream, "folder", severity, path=corruption, **matching_images(image_shape))
     return _Part(tuple(classes), num, opened)
 
 
 # --- against the clean set ------------------------------------------------------------------------------
 
 
-def check_differs(clean: Stream, *corrupted: Stream) -> None:
+def check_differs(clean: EvalDataset, *corrupted: EvalDataset) -> None:
     """Refuse a corrupted set that is the clean one under another name, in the same order or another.
 
     Such as `cifar10_corrupted` taken from TFDS without the name of a corruption (hendrycks/robustness#29).

@@ -13,10 +13,10 @@ import numpy as np
 
 from anchor_jax.core import checks, errors
 from anchor_jax.core.errors import UserError
-from anchor_jax.data.cache import cached
-from anchor_jax.data.dataset import Dataset, absolute, check_classes, opened_npz, reading, validated
+from anchor_jax.data.cache import load_cached
+from anchor_jax.data.dataset import Dataset, absolute, check_classes, open_npz, reading_errors, validate_dataset
 from anchor_jax.data.decoding import Encoded, Example, decode_all, mode_of
-from anchor_jax.data.streaming import Stream, stream_of, stream_of_encoded
+from anchor_jax.data.streaming import EvalDataset, eval_dataset, eval_dataset_from_encoded
 
 _IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 _FOLDER_LAYOUT = "expected layout: <data.path>/<split>/<class name>/<image>.png"
@@ -75,8 +75,8 @@ def load(
     """
     found, where = _opened(source, _request(split, name, path, image_size, crop_fraction))
     if isinstance(found, Encoded):
-        found = cached(found, decode_all, os.fspath(cache_dir or ""))
-    return _sized(validated(found, where), source, image_size)
+        found = load_cached(found, decode_all, os.fspath(cache_dir or ""))
+    return _sized(validate_dataset(found, where), source, image_size)
 
 
 def open_stream(
@@ -89,7 +89,7 @@ def open_stream(
     crop_fraction: float = 1.0,
     mode: str = "",
     title: str = "",
-) -> Stream:
+) -> EvalDataset:
     """Opens one split of a data set as a stream of the very images that `load` gives; they pass through no cache.
 
     Args:
@@ -103,16 +103,16 @@ def open_stream(
       title: name of the stream; "": the source and split.
 
     Returns:
-      `Stream`, of which "tfds" and "folder" hold a few batches in memory at a time.
+      `EvalDataset`, of which "tfds" and "folder" hold a few batches in memory at a time.
 
     Raises:
       UserError: as `load` does; for damaged images, sizes and labels when their batch is asked for.
     """
     found, where = _opened(source, _request(split, name, path, image_size, crop_fraction))
     if isinstance(found, Dataset):
-        return stream_of(_sized(validated(found, where), source, image_size), title or where)
+        return eval_dataset(_sized(validate_dataset(found, where), source, image_size), title or where)
     check_classes(found.label_names, found.title)
-    return stream_of_encoded(found._replace(mode=lambda: mode) if mode else found, title or where)
+    return eval_dataset_from_encoded(found._replace(mode=lambda: mode) if mode else found, title or where)
 
 
 def open_encoded(
@@ -143,7 +143,7 @@ def open_encoded(
 
 def open_images(
     path: str | os.PathLike[str], *, image_size: int, mode: str, title: str, crop_fraction: float = 1.0
-) -> Stream:
+) -> EvalDataset:
     """Opens all images below a folder, at any depth, as a stream of the one class "image", sorted by path.
 
     Args:
@@ -157,7 +157,7 @@ def open_images(
       UserError: no folder, or no images in it; for damaged images and sizes when their batch is asked for.
     """
     root = absolute(path)
-    with reading(f"folder '{root}'", "give a folder of images"):
+    with reading_errors(f"folder '{root}'", "give a folder of images"):
         os.listdir(root)  # rglob finds nothing in what is no folder
         files = sorted(file for file in root.rglob("*") if is_image(file.name) and not _hidden(file.relative_to(root)))
     if not files:
@@ -165,7 +165,7 @@ def open_images(
     names = [os.path.relpath(file, root) for file in files]
     encoded = _encoded_files(root.name, ("image",), Files(root, names), np.zeros(len(files), np.int32))
     encoded = encoded._replace(image_size=image_size, crop_fraction=crop_fraction)
-    return stream_of_encoded(encoded._replace(mode=lambda: mode) if mode else encoded, title)
+    return eval_dataset_from_encoded(encoded._replace(mode=lambda: mode) if mode else encoded, title)
 
 
 def _hidden(path: Path) -> bool:
@@ -230,7 +230,7 @@ def _tfds(request: _Request) -> Encoded:
     data_dir = tfds_data_dir(request.path)
     prepare = _prepare_command(request.name, data_dir)
     mend = f"check data.name, or prepare the data set again: {prepare}"
-    with reading(f"tfds data set '{request.name}' in '{data_dir}'", mend):
+    with reading_errors(f"tfds data set '{request.name}' in '{data_dir}'", mend):
         builder = _tfds_builder(request.name, data_dir)
         mode, label_names = _classification_features(builder)
         records = _tfds_records(builder, request.split, prepare)
@@ -249,7 +249,7 @@ class _RecordExamples(NamedTuple):
 
     def __call__(self, row: int) -> Example:
         where = f"example {row} of {self.title}"
-        with reading(where, self.mend):
+        with reading_errors(where, self.mend):
             record = self.records[row]
         return Example(record["image"], record["label"], where)
 
@@ -355,7 +355,7 @@ class Files(Sequence[Path]):
 
 def _folder(request: _Request) -> Encoded:
     root = _given_path(request, f"source 'folder' needs a folder; {_FOLDER_LAYOUT}")
-    with reading(f"folder '{root}'", _FOLDER_LAYOUT):
+    with reading_errors(f"folder '{root}'", _FOLDER_LAYOUT):
         splits = subfolders(root)
         if request.split not in splits:
             raise UserError(
@@ -419,7 +419,7 @@ def _npz(request: _Request) -> Dataset:
     x, y = f"x_{request.split}", f"y_{request.split}"
     expected = f"expected: an .npz file with the arrays {x} (uint8 [N, H, W, C]) and {y} (integers [N])"
     path = _given_path(request, expected)
-    with opened_npz(path, expected) as arrays:
+    with open_npz(path, expected) as arrays:
         for key in (x, y):
             if key not in arrays.files:
                 raise UserError(f"no array '{key}' in '{path}'; it holds: {', '.join(arrays.files)}")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
-from anchor_jax.data.dataset import Dataset, first_of, validated_labels
+from anchor_jax.data.dataset import Dataset, first_of, validate_labels
 from anchor_jax.data.decoding import Encoded, decode_batches, shape_of
 
 Batch = tuple[np.ndarray, np.ndarray]  # images uint8 [b, H, W, C], labels int32 [b]
@@ -21,7 +21,7 @@ MODES = {1: "L", 3: "RGB"}  # channels -> Pillow's mode
 
 
 @dataclasses.dataclass(frozen=True)
-class Stream:
+class EvalDataset:
     """Labelled images, batch after batch.
 
     Attributes:
@@ -46,7 +46,7 @@ class Stream:
         with contextlib.closing(self.batches(num)) as batches:
             return next(batches)
 
-    def picked(self, rows: np.ndarray) -> Batch:
+    def take(self, rows: np.ndarray) -> Batch:
         """Some examples, in the order of `rows`, looked for batch by batch up to the last of them."""
         found, start = {}, 0
         with contextlib.closing(self.batches(_PICKED_FROM)) as batches:
@@ -59,7 +59,7 @@ class Stream:
         images, labels = zip(*(found[row] for row in rows), strict=True)
         return np.stack(images), np.array(labels, np.int32)
 
-    def converted(self, image_shape: tuple[int, ...], convert: Callable[[np.ndarray], np.ndarray]) -> "Stream":
+    def converted(self, image_shape: tuple[int, ...], convert: Callable[[np.ndarray], np.ndarray]) -> "EvalDataset":
         """The stream with what `convert` makes of the images of each batch."""
 
         def batches(size: int) -> Generator[Batch, None, None]:
@@ -68,7 +68,7 @@ class Stream:
 
         return dataclasses.replace(self, image_shape=image_shape, batches=batches)
 
-    def relabelled(self, label_names: tuple[str, ...], rows: np.ndarray) -> "Stream":
+    def relabelled(self, label_names: tuple[str, ...], rows: np.ndarray) -> "EvalDataset":
         """The stream with label `rows[label]`, int32 `[classes]`, in the place of each label."""
 
         def batches(size: int) -> Generator[Batch, None, None]:
@@ -78,7 +78,7 @@ class Stream:
         return dataclasses.replace(self, label_names=label_names, labels=lambda: rows[self.labels()], batches=batches)
 
 
-def stream_of(dataset: Dataset, name: str) -> Stream:
+def eval_dataset(dataset: Dataset, name: str) -> EvalDataset:
     """A data set in memory as a stream of views of its arrays.
 
     Raises:
@@ -87,16 +87,16 @@ def stream_of(dataset: Dataset, name: str) -> Stream:
     checks.instance("dataset", dataset, Dataset, "data.load")
     checks.text("name", name)
     images, labels, label_names = dataset
-    return stream_of_rows(images.__getitem__, labels, label_names, images.shape[1:], name)
+    return eval_dataset_from_rows(images.__getitem__, labels, label_names, images.shape[1:], name)
 
 
-def stream_of_rows(
+def eval_dataset_from_rows(
     read: Callable[[slice], np.ndarray],
     labels: np.ndarray,
     label_names: tuple[str, ...],
     image_shape: tuple[int, ...],
     name: str,
-) -> Stream:
+) -> EvalDataset:
     """Images as a stream, of which `read` gives any rows."""
 
     def batches(size: int) -> Generator[Batch, None, None]:
@@ -104,14 +104,14 @@ def stream_of_rows(
             rows = slice(start, start + size)
             yield read(rows), labels[rows]
 
-    return Stream(name, label_names, image_shape, len(labels), lambda: labels, batches)
+    return EvalDataset(name, label_names, image_shape, len(labels), lambda: labels, batches)
 
 
-def stream_of_encoded(encoded: Encoded, name: str) -> Stream:
+def eval_dataset_from_encoded(encoded: Encoded, name: str) -> EvalDataset:
     """Encoded images as a stream, decoded by threads ahead of who takes them."""
 
     def valid(labels: np.ndarray) -> np.ndarray:
-        return validated_labels(labels, len(encoded.label_names), encoded.title)
+        return validate_labels(labels, len(encoded.label_names), encoded.title)
 
     def labels() -> np.ndarray:
         return valid(np.fromiter((encoded.example(row).label for row in range(encoded.num)), np.int64, encoded.num))
@@ -120,10 +120,10 @@ def stream_of_encoded(encoded: Encoded, name: str) -> Stream:
         for images, labels in decode_batches(encoded, size):
             yield images, valid(labels)
 
-    return Stream(name, encoded.label_names, shape_of(encoded), encoded.num, labels, batches)
+    return EvalDataset(name, encoded.label_names, shape_of(encoded), encoded.num, labels, batches)
 
 
-def fitted(stream: Stream, image_shape: tuple[int, ...]) -> Stream:
+def match_channels(stream: EvalDataset, image_shape: tuple[int, ...]) -> EvalDataset:
     """The stream with as many channels as the images of a run: grey is Pillow's, by ITU-R 601; colour repeats grey.
 
     Raises:
@@ -183,7 +183,7 @@ def class_rows(
     return None if np.array_equal(rows, np.arange(len(run_label_names))) else rows
 
 
-def with_classes(stream: Stream, label_names: tuple[str, ...]) -> Stream:
+def remap_labels(stream: EvalDataset, label_names: tuple[str, ...]) -> EvalDataset:
     """The stream with its labels counted as a run does.
 
     Raises:
@@ -207,7 +207,7 @@ def check_same_classes(label_names: tuple[str, ...], run_label_names: tuple[str,
         )
 
 
-def of_classes_that_occur(stream: Stream) -> Stream:
+def drop_empty_classes(stream: EvalDataset) -> EvalDataset:
     """The stream without the names of classes of which it has no example."""
     present = np.unique(stream.labels())
     rows = np.full(len(stream.label_names), -1, np.int32)

@@ -9,13 +9,13 @@ import numpy as np
 
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
-from anchor_jax.data import Dataset, Stream, load_test, open_spec, open_test, stream_of
-from anchor_jax.evaluation.predictions import Examples, examine, examine_pairs
-from anchor_jax.evaluation.temperature import fit_temperature, held_out_of
-from anchor_jax.evaluation.transduction import Transduction, transduction_of
+from anchor_jax.data import Dataset, EvalDataset, eval_dataset, load_test, open_dataset, open_test
+from anchor_jax.evaluation.predictions import PredictionTable, predict_dataset, predict_pairs
+from anchor_jax.evaluation.temperature import fit_temperature, require_held_out
+from anchor_jax.evaluation.transduction import Transduction, create_transduction
 from anchor_jax.runs.predictor import Predictor
 from anchor_jax.runs.record import Run
-from anchor_jax.training.source import Supply, open_supply
+from anchor_jax.training.source import TrainSource, open_source
 
 PROTOCOLS = ("random", "blt")
 
@@ -87,20 +87,20 @@ class EvalContext:
     num_bins: int
 
     @cached_property
-    def test(self) -> Stream:
+    def test(self) -> EvalDataset:
         """The run's test set; a small one is decoded once, since many passes follow."""
         data = self.run.config.data, self.run.label_names, self.run.image_shape
         stream = open_test(*data)
         if stream.num_examples * math.prod(stream.image_shape) > _SMALL:
             return stream
-        return stream_of(load_test(*data), stream.name)
+        return eval_dataset(load_test(*data), stream.name)
 
-    def open(self, spec: str, **options: Any) -> Stream:
+    def open(self, spec: str, **options: Any) -> EvalDataset:
         """The data set that a string names, its images made like those of the run; see `data.open_spec`."""
         like = {"image_shape": self.run.image_shape, "crop_fraction": self.run.config.data.crop_fraction}
-        return open_spec(spec, tfds_dir=self.tfds_dir, **like, **options)
+        return open_dataset(spec, tfds_dir=self.tfds_dir, **like, **options)
 
-    def open_all(self, specs: tuple[str, ...], **options: Any) -> list[Stream]:
+    def open_all(self, specs: tuple[str, ...], **options: Any) -> list[EvalDataset]:
         """Several data sets, refused where two would have one name in a report."""
         streams = [self.open(spec, **options) for spec in specs]
         names = [stream.name for stream in streams]
@@ -117,21 +117,21 @@ class EvalContext:
         return data.path if data.source == "tfds" else ""
 
     @cached_property
-    def train(self) -> tuple[Supply, Dataset | None]:
+    def train(self) -> tuple[TrainSource, Dataset | None]:
         """The run's training set, and what was held out of it."""
-        return open_supply(self.run.config)
+        return open_source(self.run.config)
 
     @cached_property
     def transduction(self) -> Transduction:
         """What bilinear transduction looks among."""
-        return transduction_of(self.run, self.train[0], self.options.blt_references, self.options.seed)
+        return create_transduction(self.run, self.train[0], self.options.blt_references, self.options.seed)
 
     def temperature(self, num_references: int) -> float | None:
         """Of temperature scaling, if the caller chose it; fitted once."""
         if not self.options.temperature_scaling:
             return None
         if num_references not in self._temperatures:
-            held_out = held_out_of(self.train)
+            held_out = require_held_out(self.train)
             self._temperatures[num_references] = fit_temperature(self.predictor, held_out, num_references)
         return self._temperatures[num_references]
 
@@ -139,12 +139,12 @@ class EvalContext:
     def _temperatures(self) -> dict[int, float]:
         return {}
 
-    def examine(self, stream: Stream, num_references: int, **options: Any) -> Examples:
-        """The table of a stream by the protocol that the caller chose, see `examples.examine`."""
+    def predict(self, stream: EvalDataset, num_references: int, **options: Any) -> PredictionTable:
+        """The table of a stream by the protocol that the caller chose, see `predictions.predict_dataset`."""
         if self.options.protocol == "blt":
-            return self.examine_transduced(stream, **options)
-        return examine(self.predictor, stream, num_references, **options)
+            return self.predict_transduced(stream, **options)
+        return predict_dataset(self.predictor, stream, num_references, **options)
 
-    def examine_transduced(self, stream: Stream, **options: Any) -> Examples:
+    def predict_transduced(self, stream: EvalDataset, **options: Any) -> PredictionTable:
         """The table of a stream with the reference of bilinear transduction for each image."""
-        return examine_pairs(self.predictor, self.transduction.paired(stream), **options)
+        return predict_pairs(self.predictor, self.transduction.paired(stream), **options)

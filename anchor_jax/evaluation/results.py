@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from anchor_jax.core.errors import UserError
-from anchor_jax.runtime.atomic_files import is_incomplete, replacing
+from anchor_jax.runtime.atomic_files import atomic_write, is_incomplete
 
 REPORT = "report.json"  # lies beside the suites' files
 ASKED = "asked"  # the fact that holds the options which make numbers answers to one question
@@ -23,7 +23,7 @@ EARLIER = "earlier"  # folder of answers to other questions, numbered
 TRANSDUCED = "-blt"  # ends the name of a suite whose references bilinear transduction picked
 
 
-def asked_by(suite: str, protocol: str) -> str:
+def storage_name(suite: str, protocol: str) -> str:
     """The name under which the answers of a suite by a protocol are kept."""
     return suite + (TRANSDUCED if protocol == "blt" else "")
 
@@ -83,7 +83,7 @@ def write(folder: Path, suite: str, facts: dict[str, Any], found: dict[int, Foun
     with writing(folder):
         for num, (_, arrays) in found.items():
             _write_arrays(_arrays_file(folder, suite, num), arrays)
-        with replacing(folder / f"{suite}.json") as file:
+        with atomic_write(folder / f"{suite}.json") as file:
             file.write_text(text)
     return moved
 
@@ -184,7 +184,7 @@ def _write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
     if not arrays:
         file.unlink(missing_ok=True)  # those of an earlier measurement would be taken for this one's
         return
-    with replacing(file) as new:
+    with atomic_write(file) as new:
         np.savez(new, **dict(arrays))  # pyright: ignore[reportArgumentType]
 
 

@@ -19,15 +19,15 @@ from anchor_jax import config as configuration
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
 from anchor_jax.evaluation import results as on_disk
-from anchor_jax.evaluation.context import Finding, Options, EvalContext
+from anchor_jax.evaluation.context import EvalContext, Finding, Options
 from anchor_jax.evaluation.results import Found
 from anchor_jax.evaluation.suites import SUITES
-from anchor_jax.evaluation.temperature import held_out_of
+from anchor_jax.evaluation.temperature import require_held_out
 from anchor_jax.runs import record as run_record
 from anchor_jax.runs.load import load_checkpoint
 from anchor_jax.runs.predictor import Predictor
 from anchor_jax.runtime import multihost
-from anchor_jax.runtime.atomic_files import alone_in, replacing
+from anchor_jax.runtime.atomic_files import atomic_write, exclusive_lock
 
 TRACED_BATCHES = 4
 _FEW = 4  # names that are told one by one
@@ -86,14 +86,14 @@ def evaluate(
 
     subject = EvalContext(this_run, found_step, predictor, options, config.num_bins)
     folder = workdir / "eval" / f"step{found_step}-bins{config.num_bins}"
-    is_first = multihost.is_first()
+    is_first = multihost.is_primary()
     if is_first:
         _check_folder(folder)
     _check(subject, suites)
     results = {}
     with _reporting(subject, folder) if is_first else contextlib.nullcontext():
         for suite in dict.fromkeys(suites):
-            name = on_disk.asked_by(suite, options.protocol)
+            name = on_disk.storage_name(suite, options.protocol)
             findings = ask(subject, suite, num_references, folder, name)
             results[name] = {str(num): finding.metrics for num, finding in findings.items()}
             if is_first:
@@ -115,7 +115,7 @@ def _reporting(subject: EvalContext, folder: Path) -> Iterator[None]:
     """Report in the end what was found, also before a failure or an interruption; nobody else evaluates here."""
     with contextlib.ExitStack() as stack:
         with on_disk.writing(folder):
-            stack.enter_context(alone_in(folder.parent))
+            stack.enter_context(exclusive_lock(folder.parent))
             folder.mkdir(parents=True, exist_ok=True)
         try:
             yield
@@ -150,7 +150,7 @@ def _check_names(suites: tuple[str, ...], options: Options) -> None:
 def _check(subject: EvalContext, suites: tuple[str, ...]) -> None:
     """Refuse, before anything is measured, what cannot be."""
     if subject.options.temperature_scaling:
-        held_out_of(subject.train)
+        require_held_out(subject.train)
         scaled = [name for name, suite in SUITES.items() if "temperature_scaling" in suite.options]
         if not set(scaled) & set(suites):
             raise UserError(
@@ -175,7 +175,9 @@ def _numbers_of_references(predictor: Predictor, asked: tuple[int, ...], options
     return (1,) if options.protocol == "blt" else tuple(dict.fromkeys(asked))
 
 
-def ask(subject: EvalContext, suite: str, num_references: tuple[int, ...], folder: Path, name: str) -> dict[int, Finding]:
+def ask(
+    subject: EvalContext, suite: str, num_references: tuple[int, ...], folder: Path, name: str
+) -> dict[int, Finding]:
     """What a suite finds with each number of references; every one is on disk before the next begins.
 
     Args:
@@ -190,7 +192,7 @@ def ask(subject: EvalContext, suite: str, num_references: tuple[int, ...], folde
         started = time.perf_counter()
         finding = SUITES[suite].measure(subject, num)
         findings[num] = finding
-        if not multihost.is_first():
+        if not multihost.is_primary():
             continue
         facts = finding.facts | _facts_of_measurement(subject, suite) | {"seconds": time.perf_counter() - started}
         moved = on_disk.write(folder, name, facts, {num: Found(finding.metrics, finding.arrays)})
@@ -213,7 +215,7 @@ def _facts_of_measurement(subject: EvalContext, suite: str) -> dict[str, Any]:
         "devices": [device.device_kind for device in jax.devices()],
         "host": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
-        "versions": run_record.versions(),
+        "versions": run_record.package_versions(),
     }
 
 
@@ -251,13 +253,13 @@ def _write_metrics(folder: Path) -> None:
         suite: {str(num): of_num.metrics for num, of_num in of_suite.results.items()}
         for suite, of_suite in on_disk.read(folder).items()
     }
-    with on_disk.writing(folder), replacing(folder.parent / "metrics.json") as file:
+    with on_disk.writing(folder), atomic_write(folder.parent / "metrics.json") as file:
         file.write_text(json.dumps(everything, indent=2) + "\n")
 
 
 def _trace(subject: EvalContext, num_references: int, folder: Path) -> None:
     images, _ = subject.test.first(TRACED_BATCHES * subject.predictor.batch_size)
-    with multihost.traced(folder):
+    with multihost.profile_trace(folder):
         subject.predictor(images, num_references)
-    if multihost.is_first():
+    if multihost.is_primary():
         _tell(f"profile: {folder}")

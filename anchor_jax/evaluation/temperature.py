@@ -7,13 +7,13 @@ from scipy.optimize import minimize_scalar
 
 from anchor_jax import metrics
 from anchor_jax.core.errors import UserError
-from anchor_jax.data import Dataset, Stream, stream_of
-from anchor_jax.evaluation.predictions import watched
-from anchor_jax.runs.predictor import Predictor, joined
-from anchor_jax.training.source import Supply
+from anchor_jax.data import Dataset, EvalDataset, eval_dataset
+from anchor_jax.evaluation.predictions import with_progress
+from anchor_jax.runs.predictor import Predictor, tree_concatenate
+from anchor_jax.training.source import TrainSource
 
 
-def held_out_of(train: tuple[Supply, Dataset | None]) -> Stream:
+def require_held_out(train: tuple[TrainSource, Dataset | None]) -> EvalDataset:
     """What a run held out of its training set.
 
     Raises:
@@ -25,17 +25,17 @@ def held_out_of(train: tuple[Supply, Dataset | None]) -> Stream:
             "temperature scaling is fitted on training data that the run held out, and this run held out none; train "
             "with --config.data.validation_fraction=0.1, or leave temperature scaling out"
         )
-    return stream_of(held_out, "held-out training data")
+    return eval_dataset(held_out, "held-out training data")
 
 
-def fit_temperature(predictor: Predictor, held_out: Stream, num_references: int) -> float:
+def fit_temperature(predictor: Predictor, held_out: EvalDataset, num_references: int) -> float:
     """The temperature T that fits `softmax(mean logits / T)` best to what was held out."""
-    batches = watched(held_out, predictor, f"{held_out.name}, {num_references} references")
+    batches = with_progress(held_out, predictor, f"{held_out.name}, {num_references} references")
 
     def logits_and_labels(poll, labels):
         return poll.classification.logits, labels
 
-    return best_temperature(*joined(predictor.stream(batches, num_references, then=logits_and_labels)))
+    return best_temperature(*tree_concatenate(predictor.stream(batches, num_references, then=logits_and_labels)))
 
 
 def best_temperature(logits: np.ndarray, labels: np.ndarray) -> float:

@@ -21,7 +21,7 @@ from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.inference import Classification
 from anchor_jax.runtime import backends
-from anchor_jax.runtime.atomic_files import new_file
+from anchor_jax.runtime.atomic_files import write_new_file
 
 FORMAT = "anchor_jax.export/1"
 METADATA, PROGRAM = "metadata.json", "program.stablehlo"
@@ -105,7 +105,7 @@ def write_archive(file: Path, program: Exported, metadata: Metadata) -> None:
       UserError: the file is there already or cannot be written.
     """
     content = {"format": FORMAT} | dataclasses.asdict(metadata)
-    with new_file(file) as new, zipfile.ZipFile(new, "w") as archive:
+    with write_new_file(file) as new, zipfile.ZipFile(new, "w") as archive:
         archive.writestr(_member(METADATA), json.dumps(content, indent=2) + "\n")
         archive.writestr(_member(PROGRAM), program.serialize())
 

@@ -12,11 +12,11 @@ from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
 from anchor_jax.export.format import Metadata, write_archive
 from anchor_jax.runs import record as run_record
-from anchor_jax.runs.load import load_checkpoint, model_of, normalization_of
-from anchor_jax.runs.predictor import Predictor, poll_images
+from anchor_jax.runs.load import create_model, load_checkpoint, run_normalization
+from anchor_jax.runs.predictor import Predictor, classify_images
 from anchor_jax.runs.record import Run
 from anchor_jax.runtime import mesh as mesh_lib
-from anchor_jax.runtime.atomic_files import check_new
+from anchor_jax.runtime.atomic_files import check_does_not_exist
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 DEFAULT_PLATFORMS = ("cpu", "cuda", "tpu")
@@ -46,7 +46,7 @@ def export(
       UserError: the file is there already or cannot be written, there is no such run or checkpoint, or it is damaged;
         K or `chunk_size` is out of range, or a platform unknown.
     """
-    check_new(out)
+    check_does_not_exist(out)
     platforms = tuple(dict.fromkeys(platforms))
     for platform in platforms:
         checks.known("platform", platform, PLATFORMS)
@@ -63,7 +63,7 @@ def export(
         num_references=None if predictor.references is None else num_references,
         outputs=tuple(jax.tree.unflatten(program.out_tree, program.out_avals)),
         platforms=program.platforms,
-        versions=run_record.versions(),
+        versions=run_record.package_versions(),
     )
     write_archive(out, program, metadata)
     return metadata
@@ -76,13 +76,17 @@ def program_of(
 
     Parameters, normalisation, and what the first layer makes of the references are constants in it.
     """
-    model, normalization = model_of(this_run), normalization_of(this_run)
+    model, normalization = create_model(this_run), run_normalization(this_run)
     chunk_size = chunk_size or this_run.config.evaluation.chunk_size or None
     encoded = predictor.network.encode(predictor.variables, predictor.first_references(num_references))
-    variables, references = mesh_lib.fetched((predictor.variables, encoded))  # however many devices they were on
+    variables, references = mesh_lib.device_get_global(
+        (predictor.variables, encoded)
+    )  # however many devices they were on
 
     def classify(images: jax.Array) -> dict[str, jax.Array]:
-        answer = poll_images(model, normalization, variables, references, images, chunk_size=chunk_size).classification
+        answer = classify_images(
+            model, normalization, variables, references, images, chunk_size=chunk_size
+        ).classification
         return {name: array for name, array in answer._asdict().items() if array is not None}
 
     shape = jax.export.symbolic_shape(f"b, {', '.join(map(str, this_run.image_shape))}")

@@ -18,13 +18,13 @@ from anchor_jax.metrics.calibration import (
     reliability_bins,
     smooth_ece,
 )
-from anchor_jax.metrics.per_example import Outcomes, outcomes, summary, summary_of
+from anchor_jax.metrics.per_example import PerExampleScores, per_example_scores, summarize, summary
 from anchor_jax.metrics.regression import coverage_error, gaussian_nll, interval_coverage, rmse
 from anchor_jax.metrics.scores import accuracy, brier, nll, top_k_accuracy
 from anchor_jax.metrics.selective import RiskCoverage, aurc, excess_aurc, risk_coverage
 
 __all__ = [
-    "Outcomes",
+    "PerExampleScores",
     "ReliabilityBins",
     "RiskCoverage",
     "accuracy",
@@ -37,13 +37,13 @@ __all__ = [
     "gaussian_nll",
     "interval_coverage",
     "nll",
-    "outcomes",
+    "per_example_scores",
     "reliability",
     "reliability_bins",
     "risk_coverage",
     "rmse",
     "smooth_ece",
+    "summarize",
     "summary",
-    "summary_of",
     "top_k_accuracy",
 ]

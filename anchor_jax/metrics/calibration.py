@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 
 from anchor_jax.core import checks
 from anchor_jax.metrics import validation
-from anchor_jax.metrics.ranking import ranked
+from anchor_jax.metrics.ranking import rank
 from anchor_jax.metrics.scores import top_class
 
 # smoothed ECE: nodes of the grid on [0, 1], halvings of the interval that holds the bandwidth, and the
@@ -109,7 +109,7 @@ def adaptive_calibration_error(confidence: ArrayLike, correct: ArrayLike, num_bi
     num_bins = checks.count("num_bins", num_bins)
     confidence, correct = validation.judged(confidence, correct)
     size = len(confidence)
-    confidence, right = ranked(confidence, correct)
+    confidence, right = rank(confidence, correct)
     promised = jnp.concatenate([jnp.zeros(1, jnp.float32), jnp.cumsum(confidence)])
     borders = np.linspace(0, size, num_bins + 1).astype(np.float32)
     excess = jnp.interp(borders, jnp.arange(size + 1, dtype=jnp.float32), promised - right)

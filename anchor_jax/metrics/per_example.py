@@ -16,7 +16,7 @@ from anchor_jax.metrics.selective import aurc
 from anchor_jax.metrics.validation import Column
 
 
-class Outcomes(NamedTuple):
+class PerExampleScores(NamedTuple):
     """What the metrics need to know of each example, whatever the number of classes.
 
     The tables of several batches are joined by
@@ -30,7 +30,7 @@ class Outcomes(NamedTuple):
     brier: Column  # float32 [B], in [0, 2], squared distance from the probabilities to the one-hot label
 
 
-def outcomes(probs: ArrayLike, labels: ArrayLike) -> Outcomes:
+def per_example_scores(probs: ArrayLike, labels: ArrayLike) -> PerExampleScores:
     """Reduces predictions to what their metrics need.
 
     Under `jit` nothing is read back to look for NaN, so batches of a stream do not wait for one another;
@@ -41,7 +41,7 @@ def outcomes(probs: ArrayLike, labels: ArrayLike) -> Outcomes:
       labels: integer `[B]`, in [0, C).
 
     Returns:
-      `Outcomes` of B rows; `in_top5` is None where C is below 6.
+      `PerExampleScores` of B rows; `in_top5` is None where C is below 6.
 
     Raises:
       UserError: `probs` holds NaN or a value outside [0, 1], `labels` one outside [0, C), or a shape does
@@ -51,7 +51,7 @@ def outcomes(probs: ArrayLike, labels: ArrayLike) -> Outcomes:
     return _outcomes(*validation.predictions("probs", probs, labels))
 
 
-def summary_of(outcomes: Outcomes, num_bins: int = 15) -> dict[str, jax.Array]:
+def summarize(outcomes: PerExampleScores, num_bins: int = 15) -> dict[str, jax.Array]:
     """All metrics of one set of predictions, from their outcomes.
 
     Args:
@@ -66,9 +66,9 @@ def summary_of(outcomes: Outcomes, num_bins: int = 15) -> dict[str, jax.Array]:
 
     Raises:
       UserError: a column holds NaN or a value out of its range, or its shape is not that of `confidence`.
-      UserTypeError: `outcomes` are no `Outcomes`, a column of numbers is not floating, or `num_bins` no integer.
+      UserTypeError: `outcomes` are no `PerExampleScores`, a column of numbers is not floating, or `num_bins` no integer.
     """
-    checks.instance("outcomes", outcomes, Outcomes, "metrics.outcomes")
+    checks.instance("outcomes", outcomes, PerExampleScores, "metrics.outcomes")
     return _summary_of(_checked(outcomes), checks.count("num_bins", num_bins))
 
 
@@ -88,18 +88,18 @@ def summary(probs: ArrayLike, labels: ArrayLike, num_bins: int = 15) -> dict[str
       UserTypeError: as `outcomes`, or `num_bins` is not an integer.
     """
     num_bins = checks.count("num_bins", num_bins)
-    return _summary_of(outcomes(probs, labels), num_bins)
+    return _summary_of(per_example_scores(probs, labels), num_bins)
 
 
 @jax.jit
-def _outcomes(probs: jax.Array, labels: jax.Array) -> Outcomes:
+def _outcomes(probs: jax.Array, labels: jax.Array) -> PerExampleScores:
     confidence, correct = top_class(probs, labels)
     in_top5 = in_top(probs, labels, 5) if probs.shape[1] > 5 else None
-    return Outcomes(confidence, correct, in_top5, log_losses(probs, labels), squared_distances(probs, labels))
+    return PerExampleScores(confidence, correct, in_top5, log_losses(probs, labels), squared_distances(probs, labels))
 
 
 @partial(jax.jit, static_argnames="num_bins")
-def _summary_of(outcomes: Outcomes, num_bins: int) -> dict[str, jax.Array]:
+def _summary_of(outcomes: PerExampleScores, num_bins: int) -> dict[str, jax.Array]:
     judged = outcomes.confidence, outcomes.correct
     bins = reliability_bins(*judged, num_bins)
     top5 = {} if outcomes.in_top5 is None else {"top5_accuracy": jnp.mean(outcomes.in_top5, dtype=jnp.float32)}
@@ -116,10 +116,10 @@ def _summary_of(outcomes: Outcomes, num_bins: int) -> dict[str, jax.Array]:
     }
 
 
-def _checked(outcomes: Outcomes) -> Outcomes:
+def _checked(outcomes: PerExampleScores) -> PerExampleScores:
     confidence, correct = validation.judged(outcomes.confidence, outcomes.correct)
     shape = confidence.shape
-    return Outcomes(
+    return PerExampleScores(
         confidence,
         correct,
         None if outcomes.in_top5 is None else validation.flags("in_top5", outcomes.in_top5, shape),

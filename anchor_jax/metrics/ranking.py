@@ -6,7 +6,7 @@ from jax import lax
 
 
 @jax.jit
-def ranked(confidence: jax.Array, correct: jax.Array) -> tuple[jax.Array, jax.Array]:
+def rank(confidence: jax.Array, correct: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The confidences from the highest down, and how many of the first k examples are right.
 
     Examples of equal confidence stand in random order, and the number right is the mean over those orders:

@@ -8,7 +8,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from anchor_jax.metrics import validation
-from anchor_jax.metrics.ranking import ranked
+from anchor_jax.metrics.ranking import rank
 
 
 class RiskCoverage(NamedTuple):
@@ -37,7 +37,7 @@ def risk_coverage(confidence: ArrayLike, correct: ArrayLike) -> RiskCoverage:
       UserTypeError: `confidence` is not floating.
     """
     confidence, correct = validation.judged(confidence, correct, -np.inf, np.inf)
-    _, right = ranked(confidence, correct)
+    _, right = rank(confidence, correct)
     accepted = jnp.arange(1, len(right), dtype=jnp.float32)
     return RiskCoverage(accepted / len(confidence), (accepted - right[1:]) / accepted)
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from anchor_jax.runtime.backends import grouped_convolution
-from anchor_jax.runtime.mesh import own_part
+from anchor_jax.runtime.mesh import local_shard
 
 # PyTorch's default for convolutions and linear layers, kaiming_uniform(a=√5): U(±1/√fan_in)
 torch_kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -118,7 +118,7 @@ def _thinned(key, x, each, rate, axis_name):
     """`x` with parts of each example left out by chance; `each` is the shape of one example's draws."""
     num_devices = jax.lax.axis_size(axis_name) if axis_name else 1
     kept = jax.random.bernoulli(key, 1 - rate, (len(x) * num_devices, *each))
-    kept = own_part(kept, axis_name) if axis_name else kept
+    kept = local_shard(kept, axis_name) if axis_name else kept
     return x * (kept / (1 - rate)).astype(x.dtype)
 
 
@@ -136,7 +136,7 @@ class FeedForward(nn.Module):
         return dense(x.shape[-1], name="fc2")(hidden)
 
 
-def computed_again(block: type[Block], when: bool, static_argnums: tuple[int, ...] = ()) -> type[Block]:
+def maybe_remat(block: type[Block], when: bool, static_argnums: tuple[int, ...] = ()) -> type[Block]:
     """The class of a block; `when` it is true, the gradient computes what is in the block again, see `jax.checkpoint`.
 
     `static_argnums` are the arguments of its call that are no arrays, the module itself being 0.
@@ -175,7 +175,7 @@ def conv(
     )
 
 
-def projected(
+def residual_shortcut(
     x: jax.Array,
     features: int,
     stride: int,

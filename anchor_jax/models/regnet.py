@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from anchor_jax.core.errors import UserError
-from anchor_jax.models.layers import Classifier, batch_norm, computed_again, conv, global_mean, projected
-from anchor_jax.runtime.backends import computed_once
+from anchor_jax.models.layers import Classifier, batch_norm, conv, global_mean, maybe_remat, residual_shortcut
+from anchor_jax.runtime.backends import materialize
 
 
 class Block(nn.Module):
@@ -24,15 +24,15 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, H, W, C]` -> `[B, H/stride, W/stride, width]`."""
-        x = computed_once(x)
+        x = materialize(x)
         y = self.conv(self.width, 1, name="conv1")(x)
-        y = computed_once(nn.relu(self.norm(name="bn1")(y)))
+        y = materialize(nn.relu(self.norm(name="bn1")(y)))
         y = self.conv(self.width, 3, self.stride, groups=self.width // self.group_width, name="conv2")(y)
-        y = computed_once(nn.relu(self.norm(name="bn2")(y)))
+        y = materialize(nn.relu(self.norm(name="bn2")(y)))
         y = y * self._excitation(y, round(x.shape[-1] / 4))
         y = self.conv(self.width, 1, name="conv3")(y)
         y = self.norm(name="bn3")(y)
-        return nn.relu(projected(x, y.shape[-1], self.stride, self.conv, self.norm) + y)
+        return nn.relu(residual_shortcut(x, y.shape[-1], self.stride, self.conv, self.norm) + y)
 
     def _excitation(self, y, squeezed):
         """A weight in (0, 1) for each channel, from the mean of all (Hu et al. 2018, arXiv 1709.01507)."""
@@ -73,7 +73,7 @@ class RegNetY(Classifier):
     @nn.compact
     def features(self, x: jax.Array, train: bool = False) -> jax.Array:
         """What the head sees: `[B, H/2, W/2, stem_width]`, from the first layer, -> float32 `[B, features]`."""
-        block_class = computed_again(Block, self.remat and train)
+        block_class = maybe_remat(Block, self.remat and train)
         norm = batch_norm(self.dtype, self.axis_name, train)
         x = nn.relu(norm(name="stem_bn")(x))
         for stage, (num_blocks, width) in enumerate(zip(self.stage_sizes, self.widths, strict=True)):

@@ -16,15 +16,15 @@ from anchor_jax.models.layers import (
     ChannelDropout,
     Classifier,
     batch_norm,
-    computed_again,
     conv,
     global_mean,
     he_kernel_init,
-    projected,
+    maybe_remat,
+    residual_shortcut,
     torch_bias_init,
     torch_kernel_init,
 )
-from anchor_jax.runtime.backends import computed_once
+from anchor_jax.runtime.backends import materialize
 
 ONE_EACH_SIDE: Any = ((1, 1), (1, 1))  # Flax declares a str, and takes pairs too
 CIFAR, IMAGENET = "cifar", "imagenet"
@@ -45,12 +45,12 @@ class BasicBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, H, W, C]` -> `[B, H/stride, W/stride, width]`."""
-        x = computed_once(x)
+        x = materialize(x)
         y = self.conv(self.width, 3, self.stride, name="conv1")(x)
-        y = computed_once(self.drop(name="drop")(nn.relu(self.norm(name="bn1")(y))))
+        y = materialize(self.drop(name="drop")(nn.relu(self.norm(name="bn1")(y))))
         y = self.conv(self.width, 3, name="conv2")(y)
         y = self.norm(name="bn2")(y)
-        return nn.relu(projected(x, y.shape[-1], self.stride, self.conv, self.norm) + y)
+        return nn.relu(residual_shortcut(x, y.shape[-1], self.stride, self.conv, self.norm) + y)
 
 
 class Bottleneck(nn.Module):
@@ -67,14 +67,14 @@ class Bottleneck(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, H, W, C]` -> `[B, H/stride, W/stride, 4·width]`."""
-        x = computed_once(x)
+        x = materialize(x)
         y = self.conv(self.width, 1, name="conv1")(x)
-        y = computed_once(nn.relu(self.norm(name="bn1")(y)))
+        y = materialize(nn.relu(self.norm(name="bn1")(y)))
         y = self.conv(self.width, 3, self.stride, name="conv2")(y)
-        y = computed_once(self.drop(name="drop")(nn.relu(self.norm(name="bn2")(y))))
+        y = materialize(self.drop(name="drop")(nn.relu(self.norm(name="bn2")(y))))
         y = self.conv(4 * self.width, 1, name="conv3")(y)
         y = self.norm(name="bn3")(y)
-        return nn.relu(projected(x, y.shape[-1], self.stride, self.conv, self.norm) + y)
+        return nn.relu(residual_shortcut(x, y.shape[-1], self.stride, self.conv, self.norm) + y)
 
 
 BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
@@ -118,7 +118,7 @@ class ResNet(Classifier):
     @nn.compact
     def features(self, x: jax.Array, train: bool = False) -> jax.Array:
         """What the head sees: `[B, H, W, width]`, from the first layer, -> float32 `[B, features]`."""
-        block_class = computed_again(BLOCKS[self.block], self.remat and train)
+        block_class = maybe_remat(BLOCKS[self.block], self.remat and train)
         norm = batch_norm(self.dtype, self.axis_name, train)
         drop = partial(ChannelDropout, self.dropout_rate, self.axis_name)
         x = nn.relu(norm(name="stem_bn")(x))

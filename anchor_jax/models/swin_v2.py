@@ -15,9 +15,9 @@ from anchor_jax.models.layers import (
     Classifier,
     FeedForward,
     StochasticDepth,
-    computed_again,
     depth_rates,
     global_mean,
+    maybe_remat,
     patches,
     transformer_kernel_init,
 )
@@ -54,7 +54,7 @@ class WindowAttention(nn.Module):
             x = jnp.roll(x, [-s for s in shift], axis=(1, 2))
             bias = bias + shift_mask(size, self.window, shift)[:, None]
 
-        windows = divided(x, self.window)
+        windows = window_partition(x, self.window)
         query, key, value = self._queries_keys_values(windows)
         scale = self.param("logit_scale", nn.initializers.constant(math.log(10)), (self.num_heads, 1, 1))
         cosines = jnp.einsum("bwqhd,bwkhd->bwhqk", unit(query), unit(key), preferred_element_type=jnp.float32)
@@ -63,7 +63,7 @@ class WindowAttention(nn.Module):
         attended = jnp.einsum("bwhqk,bwkhd->bwqhd", attention, value).reshape(windows.shape)
         y = nn.Dense(features, dtype=self.dtype, kernel_init=transformer_kernel_init, name="projection")(attended)
 
-        y = joined(y, size, self.window)
+        y = window_reverse(y, size, self.window)
         if any(shift):
             y = jnp.roll(y, shift, axis=(1, 2))
         return y[:, :height, :width]
@@ -176,7 +176,7 @@ class SwinV2(Classifier):
     @nn.compact
     def features(self, x: jax.Array, train: bool = False) -> jax.Array:
         """What the head sees: `[B, H, W, width]`, from the first layer, -> float32 `[B, features]`."""
-        block_class = computed_again(Block, self.remat and train, static_argnums=(2,))
+        block_class = maybe_remat(Block, self.remat and train, static_argnums=(2,))
         rates = depth_rates(self.stochastic_depth, sum(self.stage_sizes))
         x = layer_norm(dtype=self.dtype, name="patch_norm")(x)
         for stage, (num_blocks, num_heads) in enumerate(zip(self.stage_sizes, self.num_heads, strict=True)):
@@ -203,14 +203,14 @@ def unit(x: jax.Array) -> jax.Array:
     return (x * jax.lax.rsqrt(jnp.maximum(squares, 1e-24))).astype(x.dtype)
 
 
-def divided(x: Array, window: int) -> Array:
+def window_partition(x: Array, window: int) -> Array:
     """`[B, H, W, D]` -> `[B, windows, window², D]`."""
     batch, height, width, features = x.shape
     x = x.reshape(batch, height // window, window, width // window, window, features)
     return x.swapaxes(2, 3).reshape(batch, -1, window**2, features)
 
 
-def joined(windows: jax.Array, size: tuple[int, int], window: int) -> jax.Array:
+def window_reverse(windows: jax.Array, size: tuple[int, int], window: int) -> jax.Array:
     """The inverse of `divided`, for images of this height and width."""
     (height, width), features = size, windows.shape[-1]
     x = windows.reshape(-1, height // window, width // window, window, window, features)
@@ -224,7 +224,7 @@ def shift_mask(size: tuple[int, int], window: int, shift: tuple[int, int]) -> np
         np.digitize(np.arange(side), [side - window, side - s] if s else [side])
         for side, s in zip(size, shift, strict=True)
     )
-    regions = divided((3 * rows[:, None] + columns)[None, ..., None], window)[0, ..., 0]
+    regions = window_partition((3 * rows[:, None] + columns)[None, ..., None], window)[0, ..., 0]
     return np.where(regions[:, :, None] == regions[:, None], 0, MASKED).astype(np.float32)
 
 

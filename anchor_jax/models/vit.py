@@ -11,8 +11,8 @@ from anchor_jax.models.layers import (
     Classifier,
     FeedForward,
     StochasticDepth,
-    computed_again,
     depth_rates,
+    maybe_remat,
     patches,
     transformer_kernel_init,
 )
@@ -105,7 +105,7 @@ class ViT(Classifier):
         x = jnp.concatenate([*(jnp.broadcast_to(t, (batch, 1, self.width)) for t in tokens), x], axis=1)
         positions = self.param("position_embedding", nn.initializers.normal(0.02), (1, *x.shape[1:]))
         x = x + positions.astype(self.dtype)
-        block_class = computed_again(Block, self.remat and train, static_argnums=(2,))
+        block_class = maybe_remat(Block, self.remat and train, static_argnums=(2,))
         for block, rate in enumerate(depth_rates(self.stochastic_depth, self.depth)):
             x = block_class(self.num_heads, rate, self.dtype, self.axis_name, name=f"block{block + 1}")(x, train)
         return layer_norm(dtype=jnp.float32, name="norm")(x[:, 0])

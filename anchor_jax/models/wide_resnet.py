@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from anchor_jax.core.errors import UserError
-from anchor_jax.models.layers import Classifier, batch_norm, computed_again, conv, global_mean, torch_kernel_init
-from anchor_jax.runtime.backends import computed_once
+from anchor_jax.models.layers import Classifier, batch_norm, conv, global_mean, maybe_remat, torch_kernel_init
+from anchor_jax.runtime.backends import materialize
 
 
 class PreActivationBlock(nn.Module):
@@ -26,10 +26,10 @@ class PreActivationBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, H, W, C]` -> `[B, H/stride, W/stride, width]`."""
-        x = computed_once(x)
-        activated = computed_once(nn.relu(self.norm(name="bn1")(x)))
+        x = materialize(x)
+        activated = materialize(nn.relu(self.norm(name="bn1")(x)))
         y = self.conv(self.width, 3, self.stride, name="conv1")(activated)
-        y = computed_once(nn.relu(self.norm(name="bn2")(y)))
+        y = materialize(nn.relu(self.norm(name="bn2")(y)))
         y = self.conv(self.width, 3, name="conv2")(y)
         if x.shape[-1] != self.width:
             x = self.conv(self.width, 1, self.stride, name="shortcut_conv")(activated)
@@ -66,7 +66,7 @@ class WideResNet(Classifier):
     @nn.compact
     def features(self, x: jax.Array, train: bool = False) -> jax.Array:
         """What the head sees: `[B, H, W, 16]`, from the first layer, -> float32 `[B, features]`."""
-        block_class = computed_again(PreActivationBlock, self.remat and train)
+        block_class = maybe_remat(PreActivationBlock, self.remat and train)
         norm = batch_norm(self.dtype, self.axis_name, train)
         for stage in range(3):
             for block in range(self.blocks_per_stage):

@@ -53,7 +53,7 @@ def draw(results: Mapping[str, SuiteResult], label_names: Sequence[str], folder:
     }
 
 
-def spoken(num_references: int) -> str:
+def format_num_references(num_references: int) -> str:
     """A number of references in words."""
     return {0: "standard network", 1: "1 reference"}.get(num_references, f"{num_references:,} references")
 
@@ -137,7 +137,7 @@ class _Page:
 
 def _clean(page: _Page) -> Iterator[Picture]:
     judged = {
-        spoken(num): Judged(found.arrays["confidence"], found.arrays["correct"])
+        format_num_references(num): Judged(found.arrays["confidence"], found.arrays["correct"])
         for num, found in page.with_arrays("confidence", "correct").items()
     }
     if judged:
@@ -169,7 +169,7 @@ def _risk_coverage(page: _Page, judged: Mapping[str, Judged], scores: Mapping[st
     panels = {"by confidence": judged}
     if page.has("confidence", "correct") and len(scores) > 1:
         correct = page.found.arrays["correct"]
-        panels[f"by uncertainty, {spoken(page.largest)}"] = {
+        panels[f"by uncertainty, {format_num_references(page.largest)}"] = {
             name.removesuffix(" (nats)"): Judged(-score, correct) for name, score in scores.items()
         }
     plots.risk_coverage_curves(panels, path := page.path("risk-coverage"))
@@ -206,7 +206,7 @@ def _corruptions(page: _Page) -> Iterator[Picture]:
             path,
             "Against severity",
             "Mean over the corruptions, one line for each number of references; thin lines are single corruptions "
-            f"with {spoken(page.largest)}. An honest model loses confidence as it loses accuracy: its error of "
+            f"with {format_num_references(page.largest)}. An honest model loses confidence as it loses accuracy: its error of "
             "calibration stays low.",
         )
     if members["accuracy"]:
@@ -227,7 +227,7 @@ def _means_by_severity(page: _Page, quantity: str) -> dict[str, dict[int, float]
         curve = {severity: found.metrics[name] for severity, name in names.items() if name in found.metrics}
         if quantity in page.clean_metrics(num):
             curve = {0: page.clean_metrics(num)[quantity], **curve}
-        curves |= {spoken(num): curve} if curve else {}
+        curves |= {format_num_references(num): curve} if curve else {}
     return curves
 
 
@@ -237,7 +237,7 @@ def _severities(metrics: Mapping[str, float]) -> list[int]:
 
 def _entropy_by_severity(page: _Page, metrics: Mapping[str, float]) -> dict[str, dict[int, float]]:
     return {
-        spoken(num): dict(
+        format_num_references(num): dict(
             zip(_severities(metrics), found.arrays["entropy"].mean((0, 2), dtype=np.float64).tolist(), strict=True)
         )
         for num, found in page.with_arrays("entropy").items()
@@ -291,7 +291,7 @@ def _by_set_and_references(page: _Page) -> dict[str, dict[str, float]]:
     table = {}
     for num, found in page.result.results.items():
         for name, value in by_set(found.metrics, "accuracy").items():
-            table.setdefault(name, {})[spoken(num)] = value
+            table.setdefault(name, {})[format_num_references(num)] = value
     return table
 
 
@@ -461,4 +461,4 @@ def _plain(name: str) -> str:
 
 
 def _sentence(num_references: int) -> str:
-    return f"With {spoken(num_references)}" if num_references else "The standard network"
+    return f"With {format_num_references(num_references)}" if num_references else "The standard network"

@@ -18,9 +18,9 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.evaluation import results as results_lib
 from anchor_jax.evaluation.results import REPORT, SuiteResult, base_suite
 from anchor_jax.reporting import figures
-from anchor_jax.reporting.figures import Picture, spoken
+from anchor_jax.reporting.figures import Picture, format_num_references
 from anchor_jax.reporting.plots import DPI
-from anchor_jax.runtime.atomic_files import replacing
+from anchor_jax.runtime.atomic_files import atomic_write
 
 CSS_DPI = 96
 NO_BREAK = "\N{NO-BREAK SPACE}"
@@ -119,7 +119,7 @@ def write_report(folder: Path, run_facts: dict[str, Any]) -> Path:
         _write_json(folder / REPORT, results, run_facts)
         _write_csv(folder / "report.csv", results)
         page = _page(folder, results, run_facts, pictures)
-        with replacing(folder / "report.html") as file:
+        with atomic_write(folder / "report.html") as file:
             file.write_text(page, encoding="utf-8")
     return folder / "report.html"
 
@@ -157,7 +157,7 @@ def _shift_tables(result: SuiteResult) -> Iterator[Table]:
     metrics = result.results[num].metrics
     names = ("accuracy", "top5_accuracy", *PREDICTION[1:], "aurc", "num_examples")
     rows = {of: (metrics, _columns(names, f"{of}/")) for of in figures.by_set(metrics, "accuracy")}
-    yield from _table(f"Each set, {spoken(num)}", rows, compare=False)
+    yield from _table(f"Each set, {format_num_references(num)}", rows, compare=False)
 
 
 def _ood_tables(result: SuiteResult) -> Iterator[Table]:
@@ -183,7 +183,7 @@ def _probe_tables(result: SuiteResult) -> Iterator[Table]:
     columns = {name: f"{name}/accuracy" for name in figures.by_set(metrics, "accuracy")}
     yield from _by_references("Accuracy", result, columns)
     rows = {of: (metrics, _columns(PREDICTION, f"{of}/")) for of in columns}
-    yield from _table(f"Each set, {spoken(num)}", rows, compare=False)
+    yield from _table(f"Each set, {format_num_references(num)}", rows, compare=False)
 
 
 def _landscape_tables(result: SuiteResult) -> Iterator[Table]:
@@ -259,7 +259,9 @@ def _columns(names: Sequence[str], prefix: str = "") -> dict[str, str]:
 
 def _by_references(caption: str, result: SuiteResult, columns: Mapping[str, str]) -> Iterator[Table]:
     """A row for each number of references; no table where there is none of these numbers."""
-    return _table(caption, {spoken(num): (each.metrics, columns) for num, each in result.results.items()})
+    return _table(
+        caption, {format_num_references(num): (each.metrics, columns) for num, each in result.results.items()}
+    )
 
 
 def _table(
@@ -316,11 +318,11 @@ def _glance(results: Mapping[str, SuiteResult]) -> list[tuple[str, str, str]]:
     for suite, result in results.items():
         num = max(result.results)
         metrics = result.results[num].metrics
-        remarks = {name: spoken(num) for name in GLANCE.get(base_suite(suite), ()) if name in metrics}
+        remarks = {name: format_num_references(num) for name in GLANCE.get(base_suite(suite), ()) if name in metrics}
         areas = figures.by_set_and_score(metrics, "auroc").get("", {}) if base_suite(suite) == "ood" else {}
         if areas:
             best = max(areas, key=areas.__getitem__)
-            remarks[f"{best}/auroc"] = f"best score: {_spoken(best)}, {spoken(num)}"
+            remarks[f"{best}/auroc"] = f"best score: {_spoken(best)}, {format_num_references(num)}"
         for name, remark in remarks.items():
             metric = metric_of(name)
             shown.append((f"{section_of(suite).title}: {metric.heading}", f"{_form(metric, metrics[name])} %", remark))
@@ -345,7 +347,7 @@ def _page(
 def _subtitle(results: Mapping[str, SuiteResult]) -> str:
     numbers = sorted({num for result in results.values() for num in result.results})
     facts = next(iter(results.values())).facts
-    return f"step {facts['step']:,} · {', '.join(map(spoken, numbers))} · {facts['num_bins']} calibration bins"
+    return f"step {facts['step']:,} · {', '.join(map(format_num_references, numbers))} · {facts['num_bins']} calibration bins"
 
 
 def _suite(result: SuiteResult, pictures: Sequence[Picture], run_facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -357,7 +359,7 @@ def _suite(result: SuiteResult, pictures: Sequence[Picture], run_facts: Mapping[
         "averages": averages(result),
         "pictures": [embedded(picture) for picture in pictures],
         "numbers": _all_numbers(result),
-        "headings": [spoken(num) for num in result.results],
+        "headings": [format_num_references(num) for num in result.results],
         "facts": _suite_facts(result, run_facts),
         "unlike": _unlike(result),
     }
@@ -385,7 +387,7 @@ def _suite_facts(result: SuiteResult, run_facts: Mapping[str, Any]) -> list[tupl
         if len(set(texts.values())) == 1:
             shown.append((name, next(iter(texts.values()))))
         else:
-            shown += [(f"{name}, {spoken(num)}", text) for num, text in texts.items()]
+            shown += [(f"{name}, {format_num_references(num)}", text) for num, text in texts.items()]
     return shown
 
 
@@ -417,12 +419,12 @@ def _write_json(file: Path, results: Mapping[str, SuiteResult], run_facts: dict[
         suite: {"facts": result.facts, "results": {str(num): each.metrics for num, each in result.results.items()}}
         for suite, result in results.items()
     }
-    with replacing(file) as new:
+    with atomic_write(file) as new:
         new.write_text(json.dumps({"run": run_facts, "suites": suites}, indent=2, allow_nan=False) + "\n")
 
 
 def _write_csv(file: Path, results: Mapping[str, SuiteResult]) -> None:
-    with replacing(file) as new, new.open("w", newline="", encoding="utf-8") as opened:
+    with atomic_write(file) as new, new.open("w", newline="", encoding="utf-8") as opened:
         writer = csv.writer(opened)
         writer.writerow(("suite", "references", "name", "value"))
         for suite, result in results.items():

@@ -23,7 +23,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from PIL import Image
 
 from anchor_jax import metrics
-from anchor_jax.runtime.atomic_files import replacing
+from anchor_jax.runtime.atomic_files import atomic_write
 
 DPI = 150
 FULL, HALF = 9.6, 4.7
@@ -409,7 +409,7 @@ def picture(
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
     image = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         image.quantize(256, Image.Quantize.MEDIANCUT).save(file, dpi=(DPI, DPI))
 
 

@@ -24,32 +24,34 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 
 from anchor_jax.config import Config
 from anchor_jax.core import checks
-from anchor_jax.core.errors import DamagedData, UserError
-from anchor_jax.runs.divergence import diverged
+from anchor_jax.core.errors import CorruptDataWarning, UserError
+from anchor_jax.runs.divergence import divergence_error
 from anchor_jax.runs.fingerprint import all_finite, fingerprints
-from anchor_jax.runs.state import Carry, Skipped, Totals, TrainState, variables
+from anchor_jax.runs.state import Carry, NonFiniteCounter, Totals, TrainState, variables
 from anchor_jax.runtime import mesh as mesh_lib
 from anchor_jax.runtime import multihost
 
 METRIC = "accuracy"  # of the evaluation in training, by which the best is known
 VARIABLES, OPT_STATE, AVERAGE, RECORD = "variables", "opt_state", "average", "record"  # items of a checkpoint
-DAMAGED = "damaged"  # folder of a run to which checkpoints go that cannot be read
+CORRUPT_DIR = "damaged"  # folder of a run to which checkpoints go that cannot be read
 _DELETED = "deleted"  # folder of old checkpoints on their way out: a half deleted one is never taken for a whole one
 
 # what tensorstore says where the machine fails
 _OF_MACHINE = re.compile("PERMISSION_DENIED|RESOURCE_EXHAUSTED|UNAVAILABLE|DEADLINE_EXCEEDED|CANCELLED")
 
+_RENAMED_FIELDS = {"in_a_row": "consecutive"}  # of version 0.1 -> its name now
+
 Result = TypeVar("Result")
 
 
-class Saved(NamedTuple):
+class Snapshot(NamedTuple):
     """What goes on from step to step, and up to which of them it was reported."""
 
     carry: Carry
     reported: int  # the last step of a report; -1 where there was none
 
 
-class _Damaged(UserError):  # noqa: N818
+class _CorruptCheckpoint(UserError):  # noqa: N818
     """A checkpoint does not hold what was saved, or what is asked for."""
 
 
@@ -72,13 +74,13 @@ def _manager(workdir: Path, config: Config, *, read_only: bool = False) -> ocp.C
 
 
 @contextlib.contextmanager
-def opened(workdir: Path, config: Config) -> Iterator[ocp.CheckpointManager]:
+def open_manager(workdir: Path, config: Config) -> Iterator[ocp.CheckpointManager]:
     """The checkpoints of a run that goes on; in the end all that were saved are on disk.
 
     Raises:
       UserError: one of them could not be saved.
     """
-    multihost.by_first(partial(_put_damaged_scores_away, workdir), "scores")
+    multihost.on_primary(partial(_put_damaged_scores_away, workdir), "scores")
     with _writing(workdir):
         checkpoints = _manager(workdir, config)
     try:
@@ -98,10 +100,10 @@ def _put_damaged_scores_away(workdir):
         try:
             float(json.loads(file.read_text())[METRIC])
         except (ValueError, KeyError, TypeError):
-            place = _moved(file, workdir / DAMAGED / f"{file.parts[-3]}-metrics")
+            place = _moved(file, workdir / CORRUPT_DIR / f"{file.parts[-3]}-metrics")
             warnings.warn(
                 f"the scores of checkpoint '{file.parents[1]}' are damaged; they were moved to '{place}'",
-                DamagedData,
+                CorruptDataWarning,
                 stacklevel=2,
             )
 
@@ -112,12 +114,12 @@ def _delete_old(checkpoints, keep):
         checkpoints.delete(step)
 
 
-def any_in(workdir: Path) -> bool:
+def has_checkpoints(workdir: Path) -> bool:
     """Whether a run has a checkpoint, complete or not."""
     return any(folder.name.isdigit() for folder in (workdir / "checkpoints").glob("*"))
 
 
-def save(checkpoints: ocp.CheckpointManager, saved: Saved, metrics: dict[str, float] | None) -> None:
+def save(checkpoints: ocp.CheckpointManager, saved: Snapshot, metrics: dict[str, float] | None) -> None:
     """Save what goes on from step to step, in the background; what evaluation needs lies apart from the rest.
 
     Args:
@@ -132,11 +134,11 @@ def save(checkpoints: ocp.CheckpointManager, saved: Saved, metrics: dict[str, fl
     items, step = _items(state), int(state.step)
     if not all_finite(items):
         what = f"a number of the state is not finite after step {step} of '{checkpoints.directory.parent}'"
-        raise diverged(what, checkpoints.latest_step())
+        raise divergence_error(what, checkpoints.latest_step())
     record = {
         "fingerprints": {name: fingerprints(item) for name, item in items.items()},
-        "totals": {name: float(total) for name, total in mesh_lib.fetched(totals)._asdict().items()},
-        "skipped": {name: int(number) for name, number in mesh_lib.fetched(state.skipped)._asdict().items()},
+        "totals": {name: float(total) for name, total in mesh_lib.device_get_global(totals)._asdict().items()},
+        "skipped": {name: int(number) for name, number in mesh_lib.device_get_global(state.skipped)._asdict().items()},
         "reported": reported,
     }
     record["sha256"] = _digest(record)
@@ -148,7 +150,7 @@ def save(checkpoints: ocp.CheckpointManager, saved: Saved, metrics: dict[str, fl
 
 
 def _remove_deleted(checkpoints):
-    if multihost.is_first():
+    if multihost.is_primary():
         shutil.rmtree(checkpoints.directory / _DELETED, ignore_errors=True)
 
 
@@ -166,7 +168,7 @@ def _writing(workdir):
         ) from error
 
 
-def restore(checkpoints: ocp.CheckpointManager, like: Carry) -> Saved | None:
+def restore(checkpoints: ocp.CheckpointManager, like: Carry) -> Snapshot | None:
     """The newest that was saved and can be read, with shapes, dtypes and devices as in `like`; None if there is none.
 
     Newer ones that are damaged move to the run's folder `damaged/`, with a warning that says what is lost.
@@ -177,12 +179,12 @@ def restore(checkpoints: ocp.CheckpointManager, like: Carry) -> Saved | None:
     steps = _agreed_steps(checkpoints)
     if not steps:
         return None
-    step, record, items, damaged = _newest_readable(checkpoints, steps, _items(like[0]), may_move=True)
+    step, record, items, damaged = _latest_valid(checkpoints, steps, _items(like[0]), may_move=True)
     _give_up(checkpoints, damaged, step)
     return _saved(step, record, items, like)
 
 
-def _newest_readable(checkpoints, steps, like, *, may_move):
+def _latest_valid(checkpoints, steps, like, *, may_move):
     """The first of these steps that all processes can read, its record and items, and why those before it cannot be."""
     damaged: dict[int, UserError] = {}
     for step in steps:
@@ -190,7 +192,7 @@ def _newest_readable(checkpoints, steps, like, *, may_move):
             folder = checkpoints.directory / str(step)
             record, items = _by_all(partial(_read, checkpoints, like, step), folder, may_move=may_move)
             _compare(record, items, folder)  # which is the same for all processes
-        except _Damaged as error:
+        except _CorruptCheckpoint as error:
             damaged[step] = error
         else:
             return step, record, items, damaged
@@ -201,8 +203,8 @@ def _newest_readable(checkpoints, steps, like, *, may_move):
 def _agreed_steps(checkpoints):
     """All steps there are, the newest first, as process 0 sees them."""
     steps = sorted(checkpoints.all_steps(), reverse=True)
-    number = multihost.agreed(len(steps))
-    return [multihost.agreed(steps[index] if index < len(steps) else -1) for index in range(number)]
+    number = multihost.broadcast_from_primary(len(steps))
+    return [multihost.broadcast_from_primary(steps[index] if index < len(steps) else -1) for index in range(number)]
 
 
 def _by_all(read: Callable[[], Result], folder: Path, *, may_move: bool) -> Result:
@@ -212,29 +214,29 @@ def _by_all(read: Callable[[], Result], folder: Path, *, may_move: bool) -> Resu
     """
     try:
         found = read()
-    except _Damaged as error:
-        if multihost.all_come(f"{folder.name} is damaged"):
+    except _CorruptCheckpoint as error:
+        if multihost.all_arrive(f"{folder.name} is damaged"):
             raise
         told = f"{error}, for this process and not for all"
         if may_move:
-            told += f"; it was moved to '{_moved(folder, folder.parents[1] / DAMAGED / folder.name)}'"
+            told += f"; it was moved to '{_moved(folder, folder.parents[1] / CORRUPT_DIR / folder.name)}'"
         raise UserError(f"{told}; start the same command again on all hosts") from error
-    multihost.together(f"{folder.name} is read")
+    multihost.barrier(f"{folder.name} is read")
     return found
 
 
 def _give_up(checkpoints, damaged, step):
     """Put checkpoints that are damaged out of the way, since a run goes on from an older one."""
     for lost, error in damaged.items():
-        multihost.by_first(partial(_put_away, checkpoints.directory / str(lost), error, step), f"damaged {lost}")
+        multihost.on_primary(partial(_put_away, checkpoints.directory / str(lost), error, step), f"damaged {lost}")
     if damaged:
         checkpoints.reload()
 
 
 def _put_away(folder, error, step):
-    place = _moved(folder, folder.parents[1] / DAMAGED / folder.name)
+    place = _moved(folder, folder.parents[1] / CORRUPT_DIR / folder.name)
     told = f"{error}; it was moved to '{place}', and steps {step + 1} to {folder.name} are done again"
-    warnings.warn(told, DamagedData, stacklevel=2)
+    warnings.warn(told, CorruptDataWarning, stacklevel=2)
 
 
 def _moved(source: Path, place: Path) -> Path:
@@ -250,14 +252,15 @@ def _moved(source: Path, place: Path) -> Path:
 def _saved(step, record, items, like):
     mesh = like[0].step.sharding.mesh
     totals = _numbers(Totals, record["totals"], np.float32)
-    skipped = _numbers(Skipped, record["skipped"], np.int32).from_here(np.int32(step))
-    done, totals, skipped = mesh_lib.replicated((np.int32(step), totals, skipped), mesh)
+    skipped = _numbers(NonFiniteCounter, record["skipped"], np.int32).reset_longest(np.int32(step))
+    done, totals, skipped = mesh_lib.replicate((np.int32(step), totals, skipped), mesh)
     average = items.get(AVERAGE, {})
     state = TrainState(done, **items[VARIABLES], opt_state=items[OPT_STATE], average=average, skipped=skipped)
-    return Saved((state, totals), record["reported"])
+    return Snapshot((state, totals), record["reported"])
 
 
 def _numbers(kind, numbers, dtype):
+    numbers = {_RENAMED_FIELDS.get(name, name): value for name, value in numbers.items()}
     return kind(**{name: dtype(numbers[name]) for name in kind._fields})
 
 
@@ -286,9 +289,9 @@ def restore_variables(workdir: Path, config: Config, like: Any, which: int | str
         if not set(wanted) & set(steps):
             there_are = ", ".join(map(str, sorted(steps))) or "none"
             raise UserError(f"no checkpoint {which} in '{workdir}'; there are: {there_are}")
-        step, _, items, damaged = _newest_readable(checkpoints, wanted, {item: like}, may_move=False)
-    for error in damaged.values() if multihost.is_first() else ():
-        warnings.warn(f"{error}; that of step {step} is taken", DamagedData, stacklevel=2)
+        step, _, items, damaged = _latest_valid(checkpoints, wanted, {item: like}, may_move=False)
+    for error in damaged.values() if multihost.is_primary() else ():
+        warnings.warn(f"{error}; that of step {step} is taken", CorruptDataWarning, stacklevel=2)
     return step, items[item]
 
 
@@ -332,7 +335,7 @@ def _read(checkpoints, like, step):
             told = f"cannot read '{folder}' now ({_reason(error)}); nothing was changed: start the same command again"
             raise UserError(told) from error
         told = f"checkpoint '{folder}' is damaged or does not fit the model ({_reason(error)})"
-        raise _Damaged(told) from error
+        raise _CorruptCheckpoint(told) from error
     return record, {name: restored[name] for name in like}
 
 
@@ -349,7 +352,9 @@ def _compare(record, items, folder):
         saved, found = record["fingerprints"][item], fingerprints(arrays)
         differ = [name for name in found if saved.get(name) != found[name]]
         if differ:
-            raise _Damaged(f"checkpoint '{folder}' is damaged ({item}/{differ[0]} does not hold what was saved)")
+            raise _CorruptCheckpoint(
+                f"checkpoint '{folder}' is damaged ({item}/{differ[0]} does not hold what was saved)"
+            )
 
 
 def _digest(record):

@@ -16,10 +16,10 @@ def check_finite(step: int, numbers: Mapping[str, float | None], last_good: int 
     """
     for name, value in numbers.items():
         if value is not None and not math.isfinite(value):
-            raise diverged(f"{name} is {value} at step {step} of '{workdir}'", last_good)
+            raise divergence_error(f"{name} is {value} at step {step} of '{workdir}'", last_good)
 
 
-def check_skipped(state: TrainState, allowed: int, last_good: int | None, workdir: Path) -> None:
+def check_nonfinite_updates(state: TrainState, allowed: int, last_good: int | None, workdir: Path) -> None:
     """Stop a run of which more updates in a row were left out than are allowed.
 
     Raises:
@@ -28,10 +28,10 @@ def check_skipped(state: TrainState, allowed: int, last_good: int | None, workdi
     longest, until = int(state.skipped.longest), int(state.skipped.until)
     if longest > allowed:
         steps = f"step {until}" if longest == 1 else f"steps {until - longest + 1} to {until}"
-        raise diverged(f"the loss or its gradient is not finite at {steps} of '{workdir}'", last_good)
+        raise divergence_error(f"the loss or its gradient is not finite at {steps} of '{workdir}'", last_good)
 
 
-def diverged(what: str, last_good: int | None) -> UserError:
+def divergence_error(what: str, last_good: int | None) -> UserError:
     """The error of a run that cannot go on, and whose last good checkpoint is that of a step."""
     kept = f"the checkpoint of step {last_good} is good" if last_good is not None else "no checkpoint was written"
     return UserError(

@@ -19,14 +19,14 @@ def fingerprints(tree: Any) -> dict[str, int]:
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
-    numbers = mesh_lib.fetched([_fingerprint(leaf) for _, leaf in leaves])
+    numbers = mesh_lib.device_get_global([_fingerprint(leaf) for _, leaf in leaves])
     return {name: int(number) for name, number in zip(names, numbers, strict=True)}
 
 
 def all_finite(tree: Any) -> bool:
     """Whether no number of a tree of arrays is NaN or infinite."""
     floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-    return all(mesh_lib.fetched([_is_finite(leaf) for leaf in floats]))
+    return all(mesh_lib.device_get_global([_is_finite(leaf) for leaf in floats]))
 
 
 @jax.jit

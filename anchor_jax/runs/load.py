@@ -39,28 +39,28 @@ def load_predictor(workdir: str | os.PathLike[str], step: int | str | None = Non
 def load_checkpoint(this_run: Run, step: int | str | None) -> tuple[int, Predictor]:
     """Step and predictor of a checkpoint, see `load_predictor`."""
     mesh = mesh_lib.mesh()
-    model = model_of(this_run)
-    shapes = jax.eval_shape(lambda: state.first_variables(model, jax.random.key(0), this_run.input_shape))
+    model = create_model(this_run)
+    shapes = jax.eval_shape(lambda: state.init_variables(model, jax.random.key(0), this_run.input_shape))
     like = mesh_lib.replicated_shapes(shapes, mesh)
     found, variables = checkpoint.restore_variables(
         this_run.workdir, this_run.config, like, "latest" if step is None else step
     )
-    return found, predictor_of(this_run, variables, mesh)
+    return found, create_predictor(this_run, variables, mesh)
 
 
-def model_of(this_run: Run, axis_name: str | None = None) -> Classifier:
+def create_model(this_run: Run, axis_name: str | None = None) -> Classifier:
     """The untrained model; `axis_name` is the mapped axis of training, for which alone `config.model.remat` is."""
     config = this_run.config.model
     options = dict(config.options) | ({"axis_name": axis_name, "remat": config.remat} if axis_name else {})
     return models.create(config.name, len(this_run.label_names), dtype=config.dtype, **options)
 
 
-def predictor_of(this_run: Run, variables: Any, mesh: Mesh) -> Predictor:
+def create_predictor(this_run: Run, variables: Any, mesh: Mesh) -> Predictor:
     """A predictor of the run with these variables."""
     config = this_run.config
     network = compile_network(
-        model_of(this_run),
-        normalization_of(this_run),
+        create_model(this_run),
+        run_normalization(this_run),
         mesh,
         anchored=config.anchoring.enabled,
         inputs_at_once=config.evaluation.batch_size // mesh.size,
@@ -77,6 +77,6 @@ def predictor_of(this_run: Run, variables: Any, mesh: Mesh) -> Predictor:
     )
 
 
-def normalization_of(this_run: Run) -> Normalization:
+def run_normalization(this_run: Run) -> Normalization:
     """Of the run's config."""
     return Normalization(this_run.config.data.mean, this_run.config.data.std)

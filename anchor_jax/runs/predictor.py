@@ -20,12 +20,12 @@ from anchor_jax.core.inference import (
     Apply,
     Classification,
     EncodedReferences,
-    Poll,
     SplitModel,
+    VotedClassification,
+    classify_with_votes,
     encode_references,
-    poll,
-    poll_of_one,
     predict,
+    single_vote,
 )
 from anchor_jax.data.augmentation import Normalization, normalize
 from anchor_jax.runtime import mesh as mesh_lib
@@ -33,7 +33,7 @@ from anchor_jax.runtime import mesh as mesh_lib
 Images = np.ndarray | jax.Array
 
 
-class Network(NamedTuple):
+class CompiledNetwork(NamedTuple):
     """A network on raw images, each of its uses compiled for a mesh when it is first asked for.
 
     Images are uint8 `[B, H, W, C]` and divided over the devices.
@@ -42,9 +42,9 @@ class Network(NamedTuple):
     # variables, uint8 [K, H, W, C] -> what the network has to know of them; None -> None for a standard network
     encode: Callable[[Any, np.ndarray | None], EncodedReferences | jax.Array | None]
     # (classes, temper) -> function of variables, encoded references, images; classes: rows of the logits, None: all
-    poll: Callable[..., Callable[..., Poll]]
+    poll: Callable[..., Callable[..., VotedClassification]]
     # classes -> function of variables, images, one reference for each of them
-    poll_pairs: Callable[..., Callable[..., Poll]]
+    poll_pairs: Callable[..., Callable[..., VotedClassification]]
     # variables, encoded references, images -> what the last layer sees, mean over references, float32 [B, features]
     features: Callable[..., jax.Array]
     # an array [B, ...] of the host or the devices -> the same, divided over the devices
@@ -69,7 +69,7 @@ class Predictor:
     references: np.ndarray | None
     label_names: tuple[str, ...]
     image_shape: tuple[int, ...]
-    network: Network
+    network: CompiledNetwork
     num_devices: int
     batch_size: int
 
@@ -94,7 +94,7 @@ class Predictor:
         size = self.size_for(len(images))
         batches = ((images[start : start + size],) for start in range(0, len(images), size))
         answers = self.stream(batches, num_references, then=lambda poll: poll.classification, temper=temper)
-        return joined(answers)
+        return tree_concatenate(answers)
 
     def stream(
         self,
@@ -117,7 +117,7 @@ class Predictor:
           temper: see `anchor_jax.classify`.
 
         Yields:
-          What `then` makes of each batch, as NumPy arrays of its own length: a `Poll` by default.
+          What `then` makes of each batch, as NumPy arrays of its own length: a `VotedClassification` by default.
 
         Raises:
           UserError: as a call does.
@@ -167,14 +167,14 @@ class Predictor:
         """What `ask` makes of each batch, fetched while the device is at the next: no more than two are on it."""
 
         def fetched(answer, num):
-            return jax.tree.map(lambda part: part[:num], mesh_lib.fetched(answer))
+            return jax.tree.map(lambda part: part[:num], mesh_lib.device_get_global(answer))
 
         pending, size = (), 0
         for batch in batches:
             num = len(batch[0])
             self._check(batch[0])
             size = max(size, self.size_for(num))
-            answer = ask(*(self.network.divided(filled(part, size)) for part in batch))
+            answer = ask(*(self.network.divided(pad_rows(part, size)) for part in batch))
             if pending:
                 yield fetched(*pending)
             pending = answer, num
@@ -185,12 +185,12 @@ class Predictor:
         checks.stored_images("images", images, self.image_shape)
 
 
-def joined(parts: Iterable[Any]) -> Any:
+def tree_concatenate(parts: Iterable[Any]) -> Any:
     """What was found for batches, trees of NumPy arrays, as one tree for all of them."""
     return jax.tree.map(lambda *columns: np.concatenate(columns), *parts)
 
 
-def filled(part: Images, size: int) -> Images:
+def pad_rows(part: Images, size: int) -> Images:
     """An array with rows of zeros up to a number of them; where its rows are, host or device, it stays."""
     missing = size - len(part)
     pad = jnp.pad if isinstance(part, jax.Array) else np.pad
@@ -210,7 +210,7 @@ def compile_network(
     anchored: bool,
     inputs_at_once: int,
     chunk_size: int | None = None,
-) -> Network:
+) -> CompiledNetwork:
     """A network on raw images, compiled for the mesh.
 
     Args:
@@ -231,11 +231,11 @@ def compile_network(
 
     def poll_batch(classes, temper, variables, references, images):
         options = {"classes": classes, "chunk_size": chunk(images), "temper": temper}
-        return poll_images(model, normalization, variables, references, images, **options)
+        return classify_images(model, normalization, variables, references, images, **options)
 
     def poll_pairs(classes, variables, images, references):
         x, references = normalize(images, normalization), normalize(references, normalization)
-        return poll_of_one(_network_of(model, classes)(variables, anchor(x, references)))
+        return single_vote(_network_of(model, classes)(variables, anchor(x, references)))
 
     def features(variables, references, images):
         network, x = _network_of(model, last="features"), normalize(images, normalization)
@@ -244,20 +244,20 @@ def compile_network(
         return predict(network, variables, x, references, chunk_size=chunk(images)).mean
 
     def mapped(function, num_same, num_split):
-        specs = (mesh_lib.SAME,) * num_same + (mesh_lib.SPLIT,) * num_split
-        return mesh_lib.pmapped(function, mesh, in_specs=specs, out_specs=mesh_lib.SPLIT)
+        specs = (mesh_lib.REPLICATED,) * num_same + (mesh_lib.SHARDED,) * num_split
+        return mesh_lib.pmapped(function, mesh, in_specs=specs, out_specs=mesh_lib.SHARDED)
 
-    compiled_encode = mesh_lib.pmapped(encode, mesh, in_specs=mesh_lib.SAME, out_specs=mesh_lib.SAME)
-    return Network(
+    compiled_encode = mesh_lib.pmapped(encode, mesh, in_specs=mesh_lib.REPLICATED, out_specs=mesh_lib.REPLICATED)
+    return CompiledNetwork(
         encode=compiled_encode if anchored else lambda variables, references: None,
         poll=cache(lambda classes, temper: mapped(partial(poll_batch, classes, temper), 2, 1)),
         poll_pairs=cache(lambda classes: mapped(partial(poll_pairs, classes), 1, 2)),
         features=mapped(features, 2, 1),
-        divided=partial(mesh_lib.divided, mesh=mesh),
+        divided=partial(mesh_lib.shard_batch, mesh=mesh),
     )
 
 
-def poll_images(
+def classify_images(
     model: nn.Module,
     normalization: Normalization,
     variables: Any,
@@ -267,7 +267,7 @@ def poll_images(
     classes: tuple[int, ...] | None = None,
     chunk_size: int | None = None,
     temper: Literal["duq"] | None = None,
-) -> Poll:
+) -> VotedClassification:
     """What a network says of raw images, on one device; how many they are may be symbolic.
 
     Args:
@@ -282,8 +282,8 @@ def poll_images(
     """
     network, x = _network_of(model, classes), normalize(images, normalization)
     if references is None:
-        return poll_of_one(network(variables, x))
-    return poll(network, variables, x, references, chunk_size=chunk_size, temper=temper)
+        return single_vote(network(variables, x))
+    return classify_with_votes(network, variables, x, references, chunk_size=chunk_size, temper=temper)
 
 
 def _network_of(model: nn.Module, classes: tuple[int, ...] | None = None, last: str = "rest") -> Apply | SplitModel:

@@ -27,12 +27,12 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from anchor_jax import config as configuration
-from anchor_jax.config import MAY_CHANGE, Config, base, flatten
+from anchor_jax.config import RESUMABLE_CHANGES, Config, base, flatten
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
 from anchor_jax.models.pytorch.files import source_and_file
 from anchor_jax.runtime import multihost
-from anchor_jax.runtime.atomic_files import alone_in, replacing
+from anchor_jax.runtime.atomic_files import atomic_write, exclusive_lock
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 RECORD = "run.json"
@@ -40,7 +40,7 @@ DATA = "data"  # stands for the images and labels of the training set among what
 _SHOWN_WITHIN_SECONDS = 60
 
 
-class TrainingData(Protocol):
+class TrainingSetInfo(Protocol):
     """The facts of a training set that a run records."""
 
     label_names: tuple[str, ...]
@@ -50,7 +50,7 @@ class TrainingData(Protocol):
         """Return what distinguishes this training set from others."""
         ...
 
-    def picked(self, rows: np.ndarray) -> np.ndarray:
+    def take(self, rows: np.ndarray) -> np.ndarray:
         """Return un-augmented images: int `[n]` -> uint8 `[n, H, W, C]`."""
         ...
 
@@ -96,8 +96,8 @@ class Run:
         return (1, *size, channels * (2 if self.config.anchoring.enabled else 1))
 
 
-def begin(
-    workdir: Path, config: Config, train: TrainingData, bank: np.ndarray, accept_changes: tuple[str, ...] = ()
+def open_or_create(
+    workdir: Path, config: Config, train: TrainingSetInfo, bank: np.ndarray, accept_changes: tuple[str, ...] = ()
 ) -> Run:
     """The run of a folder, or a new one for it, of which nothing is written yet (see `claimed`).
 
@@ -128,7 +128,7 @@ def begin(
         raise UserError(f"'{workdir}' holds {left[0]} but no run.json; restore that file or choose another --workdir")
     else:
         rows = _reference_rows(config, bank) if config.anchoring.enabled else None
-        references = train.picked(rows) if rows is not None else None
+        references = train.take(rows) if rows is not None else None
         run = Run(workdir, config, train.label_names, train.image_shape, data, rows, references)
     if run.references is not None and config.evaluation.num_references > len(run.references):
         raise UserError(
@@ -139,7 +139,7 @@ def begin(
 
 
 @contextlib.contextmanager
-def claimed(run: Run) -> Iterator[None]:
+def lock_workdir(run: Run) -> Iterator[None]:
     """Be the only one that trains in the folder of a run; its record is written, if there is none.
 
     Of several processes the first claims and writes.
@@ -148,7 +148,7 @@ def claimed(run: Run) -> Iterator[None]:
       UserError: another process has claimed it, it cannot be written to, or is not the same one for all processes.
     """
     with contextlib.ExitStack() as stack:
-        multihost.by_first(partial(_claim, run, stack), "run.json")
+        multihost.on_primary(partial(_claim, run, stack), "run.json")
         if not _appears(run.workdir / RECORD):
             raise UserError(
                 f"'{run.workdir}' is not the folder that process 0 writes to; give a --workdir on a disk that all share"
@@ -158,7 +158,7 @@ def claimed(run: Run) -> Iterator[None]:
 
 def _claim(run, stack):
     with _writing(run.workdir):
-        stack.enter_context(alone_in(run.workdir))
+        stack.enter_context(exclusive_lock(run.workdir))
         record = run.workdir / RECORD
         if (record.read_bytes() if record.exists() else None) != run.record:
             raise UserError(f"another process has begun to train in '{run.workdir}'; start the same command again")
@@ -188,7 +188,7 @@ def _write(run):
         "label_names": run.label_names,
         "image_shape": run.image_shape,
         "data": run.data,
-        "versions": versions(),
+        "versions": package_versions(),
     }
     if run.config.model.weights:
         _, weights = source_and_file(run.config.model.weights)
@@ -200,7 +200,7 @@ def _write(run):
         references = run.workdir / "references.npz"
         if references.exists():
             _check_left(references, digest)
-        with replacing(references) as file:
+        with atomic_write(references) as file:
             np.savez_compressed(file, images=run.references)
     _write_record(run.workdir, record)
 
@@ -216,19 +216,19 @@ def _check_left(references, digest):
         ) from error
 
 
-def note_changes(run: Run, step: int | None) -> None:
+def record_config_changes(run: Run, step: int | None) -> None:
     """Bring the record of a run up to date, once it goes on from the checkpoint of this step."""
-    if run.changes and multihost.is_first():
+    if run.changes and multihost.is_primary():
         record = json.loads((run.workdir / RECORD).read_text())
         record |= {"config": run.config.to_dict(), "data": run.data}
-        since = {"after_step": step, "versions": versions()}
+        since = {"after_step": step, "versions": package_versions()}
         record["changes"] = [*record.get("changes", []), *(change._asdict() | since for change in run.changes)]
         with _writing(run.workdir):
             _write_record(run.workdir, record)
 
 
 def _write_record(workdir, record):
-    with replacing(workdir / RECORD) as file:
+    with atomic_write(workdir / RECORD) as file:
         file.write_text(json.dumps(record, indent=2) + "\n")
 
 
@@ -268,7 +268,7 @@ def _image_shape(shape):
     return tuple(shape)
 
 
-def versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     """Of the packages whose change may change the numbers."""
     return {package: importlib.metadata.version(package) for package in PACKAGES}
 
@@ -304,7 +304,7 @@ def _config_of(record: dict[str, Any]) -> Config:
         return tuple(map(restored, value)) if isinstance(value, list) else value
 
     config = base()
-    config.update(restored(record))
+    config.update(restored(configuration.rename_old_keys(record)))
     return config
 
 
@@ -322,7 +322,7 @@ def _check(run, train, changes, accepted):
             "cannot change; choose another --workdir"
         )
     for key, before, now in changes:
-        if not key.startswith(MAY_CHANGE) and key not in accepted:
+        if not key.startswith(RESUMABLE_CHANGES) and key not in accepted:
             what = "its training set" if key == DATA else f"its config.{key}"
             raise UserError(
                 f"'{run.workdir}' holds another run: {what} is {before!r}, given is {now!r}; give the same, another "

@@ -8,28 +8,28 @@ import optax
 from flax import linen as nn
 
 
-class Skipped(NamedTuple):
+class NonFiniteCounter(NamedTuple):
     """Updates that were left out, since the loss or a gradient was not finite; int32 []."""
 
     total: jax.Array
-    in_a_row: jax.Array  # up to now
+    consecutive: jax.Array  # up to now
     longest: jax.Array  # in a row, since the run was begun or gone on with
     until: jax.Array  # the last step of that row, counted from 1; 0 where there is none
 
     @classmethod
-    def none(cls) -> "Skipped":
+    def zero(cls) -> "NonFiniteCounter":
         """Before the first step."""
         return cls(*(jnp.int32(0) for _ in cls._fields))
 
-    def then(self, is_skipped: jax.Array, step: jax.Array) -> "Skipped":
+    def update(self, is_skipped: jax.Array, step: jax.Array) -> "NonFiniteCounter":
         """After one more step, of this number, of which bool `[]` says whether its update was left out."""
-        in_a_row = jnp.where(is_skipped, self.in_a_row + 1, 0)
+        in_a_row = jnp.where(is_skipped, self.consecutive + 1, 0)
         until = jnp.where(in_a_row > self.longest, step, self.until)
-        return Skipped(self.total + is_skipped, in_a_row, jnp.maximum(self.longest, in_a_row), until)
+        return NonFiniteCounter(self.total + is_skipped, in_a_row, jnp.maximum(self.longest, in_a_row), until)
 
-    def from_here(self, step: Any) -> "Skipped":
+    def reset_longest(self, step: Any) -> "NonFiniteCounter":
         """As a run sees it that goes on after this step, which is not to blame for what was allowed before."""
-        return self._replace(longest=self.in_a_row, until=step if self.in_a_row else 0 * step)
+        return self._replace(longest=self.consecutive, until=step if self.consecutive else 0 * step)
 
 
 class TrainState(NamedTuple):
@@ -40,7 +40,7 @@ class TrainState(NamedTuple):
     batch_stats: Any  # float32, running statistics of BatchNorm; {} without it
     opt_state: optax.OptState
     average: Any  # float32, of both over the steps: {"params", "batch_stats"}; {} where none is kept
-    skipped: Skipped
+    skipped: NonFiniteCounter
 
 
 class Totals(NamedTuple):
@@ -64,19 +64,19 @@ class Totals(NamedTuple):
 Carry = tuple[TrainState, Totals]
 
 
-def create(model: nn.Module, optimizer: optax.GradientTransformation, key: jax.Array, input_shape) -> TrainState:
+def create_state(model: nn.Module, optimizer: optax.GradientTransformation, key: jax.Array, input_shape) -> TrainState:
     """The state before the first step, for inputs `[1, H, W, C]` of this shape; it keeps no average."""
-    return begin(first_variables(model, key, input_shape), optimizer, averages=False)
+    return initial_state(init_variables(model, key, input_shape), optimizer, averages=False)
 
 
-def begin(variables: dict[str, Any], optimizer: optax.GradientTransformation, *, averages: bool) -> TrainState:
+def initial_state(variables: dict[str, Any], optimizer: optax.GradientTransformation, *, averages: bool) -> TrainState:
     """The state before the first step that begins from these variables; `averages` says whether it keeps any."""
     average = jax.tree.map(jnp.copy, variables) if averages else {}
     opt_state = optimizer.init(variables["params"])
-    return TrainState(jnp.int32(0), **variables, opt_state=opt_state, average=average, skipped=Skipped.none())
+    return TrainState(jnp.int32(0), **variables, opt_state=opt_state, average=average, skipped=NonFiniteCounter.zero())
 
 
-def first_variables(model: nn.Module, key: jax.Array, input_shape) -> dict[str, Any]:
+def init_variables(model: nn.Module, key: jax.Array, input_shape) -> dict[str, Any]:
     """What `model.apply` takes, before the first step; `batch_stats` is {} without BatchNorm."""
     return {"batch_stats": {}, **model.init(key, jnp.zeros(input_shape))}
 
@@ -86,6 +86,6 @@ def variables(state: TrainState) -> dict[str, Any]:
     return {"params": state.params, "batch_stats": state.batch_stats}
 
 
-def evaluated(state: TrainState) -> dict[str, Any]:
+def eval_variables(state: TrainState) -> dict[str, Any]:
     """What `model.apply` takes where the state is evaluated: the average, where one is kept."""
     return state.average or variables(state)

@@ -15,7 +15,7 @@ _INCOMPLETE = "incomplete-"
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A path to write to; it takes the place of `path` once all is written, in one step, or never.
 
     It is beside `path` and ends in the same name. What a process left there that was killed while it wrote is removed;
@@ -35,21 +35,21 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def new_file(path: Path) -> Iterator[Path]:
+def write_new_file(path: Path) -> Iterator[Path]:
     """As `replacing`, of what is not there yet.
 
     Raises:
       UserError: there is something at `path` already, or it cannot be written to.
     """
-    check_new(path)
+    check_does_not_exist(path)
     try:
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             yield file
     except OSError as error:
         raise UserError(f"cannot write '{path}' ({error.strerror})") from error
 
 
-def check_new(path: Path) -> None:
+def check_does_not_exist(path: Path) -> None:
     """Refuses what is there already."""
     if path.exists():
         raise UserError(f"'{path}' is there already; choose another name")
@@ -80,7 +80,7 @@ def _remove_abandoned(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
+def exclusive_lock(folder: Path) -> Iterator[None]:
     """Be the only process that writes to a folder.
 
     The file `lock` in it stays; left by a process that is dead, it is no obstacle.
@@ -108,7 +108,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("ANCHOR_JAX_CACHE") or default).expanduser()
 
 
-def keep_newest(folder: Path, max_bytes: int) -> None:
+def prune_cache(folder: Path, max_bytes: int) -> None:
     """Remove the oldest files in a folder, as far as that can be done, until no more than so many bytes are left."""
     found = []
     for file in folder.rglob("*"):

@@ -19,7 +19,7 @@ _CPU_ONCE_OPTIONS: dict[str, str | int] = {"xla_backend_optimization_level": 0}
 _MALLOC = {-2: 2**27, -3: 2**25}
 
 
-def keep_host_memory() -> None:
+def keep_freed_host_memory() -> None:
     """Let glibc keep what the CPU's computations free; it would give it back, and ask for it again in each step."""
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if hasattr(libc, "mallopt"):  # musl has none
@@ -33,7 +33,7 @@ def compiler_options(platform: str, *, runs_once: bool = False) -> dict[str, str
     return options if platform == "cpu" and all(map(_is_known_to_xla, options.items())) else None
 
 
-def loops_on_device(platform: str) -> bool:
+def has_fast_device_loops(platform: str) -> bool:
     """Whether many training steps go into one compiled loop; on CPU, XLA compiles convolution gradients in a
     loop to code that is many times slower.
     """
@@ -66,7 +66,7 @@ def _has_cudnn_attention(dtype: jnp.dtype) -> bool:
     return "cuda" in jax.devices()[0].client.platform_version.lower()
 
 
-def level_counts(values: jax.Array) -> jax.Array:
+def histogram(values: jax.Array) -> jax.Array:
     """How often each level is in uint8 `[N]`, int32 `[256]`.
 
     Adding one by one is the fastest on a CPU, and the slowest where thousands do it at once.
@@ -82,7 +82,7 @@ def level_counts(values: jax.Array) -> jax.Array:
 
 
 @jax.custom_jvp
-def computed_once(x: jax.Array) -> jax.Array:
+def materialize(x: jax.Array) -> jax.Array:
     """`x` itself; on CPU it is computed once, also where it has several readers.
 
     XLA on CPU fuses what it takes for cheap, such as BatchNorm and ReLU, into every reader. Where that is the
@@ -92,9 +92,9 @@ def computed_once(x: jax.Array) -> jax.Array:
     return jax.lax.platform_dependent(x, cpu=_behind_a_branch, default=lambda x: x)
 
 
-@computed_once.defjvp
+@materialize.defjvp
 def _computed_once_jvp(primals, tangents):
-    return computed_once(*primals), *tangents
+    return materialize(*primals), *tangents
 
 
 def grouped_convolution(

@@ -7,14 +7,14 @@ import warnings
 
 import jax
 
-from anchor_jax.runtime.atomic_files import cache_folder, keep_newest
+from anchor_jax.runtime.atomic_files import cache_folder, prune_cache
 
 # older ones load CPU programs, but log each as an error where there is AVX-512 (github.com/jax-ml/jax/issues/38445)
-KEEPS_COMPILED = (0, 10, 2)
+MIN_JAX_VERSION = (0, 10, 2)
 _MAX_BYTES = 2**30
 
 
-def keep_compiled() -> None:
+def enable_compilation_cache() -> None:
     """Let the next process load the programs that this one compiles; a warning where that cannot be.
 
     They go to the cache folder, unless JAX itself has been told where to, or not to.
@@ -22,7 +22,7 @@ def keep_compiled() -> None:
     given = jax.config.values
     if given["jax_compilation_cache_dir"] is not None or not given["jax_enable_compilation_cache"]:
         return
-    if jax.__version_info__ < KEEPS_COMPILED:
+    if jax.__version_info__ < MIN_JAX_VERSION:
         return
     try:
         folder = _writable_folder()
@@ -34,7 +34,7 @@ def keep_compiled() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # the many small ones add up to seconds
 
 
-def forget_damaged(warning: str) -> None:
+def discard_corrupt_entries(warning: str) -> None:
     """Remove the program that this warning of JAX says cannot be read; JAX itself would keep it, and warn each time."""
     damaged = re.match(r"Error reading persistent compilation cache entry for '(\w+)'", warning)
     if damaged and jax.config.values["jax_compilation_cache_dir"] == str(_folder()):
@@ -53,5 +53,5 @@ def _writable_folder():
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # they are code: who can write here can run anything
     with tempfile.TemporaryFile(dir=folder):
         pass  # it can be written to
-    keep_newest(folder, _MAX_BYTES)
+    prune_cache(folder, _MAX_BYTES)
     return folder

@@ -13,8 +13,8 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.runtime import backends
 
 AXIS = "data"  # the name a step gives to `lax.pmean` and its like
-SPLIT = PartitionSpec(AXIS)  # the first axis is divided over the devices
-SAME = PartitionSpec()  # every device holds all of it
+SHARDED = PartitionSpec(AXIS)  # the first axis is divided over the devices
+REPLICATED = PartitionSpec()  # every device holds all of it
 
 Tree = TypeVar("Tree")
 
@@ -45,26 +45,28 @@ def pmapped(
     return jax.jit(mapped, donate_argnums=donate_argnums, compiler_options=compiler_options)
 
 
-def repeated(step: Callable[..., Tree], mesh: Mesh, carry_specs: Any = SAME) -> Callable[..., Tree]:
+def run_n_steps(step: Callable[..., Tree], mesh: Mesh, carry_specs: Any = REPLICATED) -> Callable[..., Tree]:
     """Map `step(carry, *args) -> carry` over the mesh, to be run many times: `run(carry, num_steps, *args)`.
 
     Every device holds all of `args` and, if `carry_specs` say nothing else, of `carry`, which is donated. However many
     steps are asked for, they are compiled once; the host waits for none of them.
     """
-    if backends.loops_on_device(platform_of(mesh)):
+    if backends.has_fast_device_loops(platform_of(mesh)):
 
         @wraps(step)
         def steps(carry, num_steps, args):
             return jax.lax.fori_loop(0, num_steps, lambda _, carry: step(carry, *args), carry)
 
-        all_steps = pmapped(steps, mesh, in_specs=(carry_specs, SAME, SAME), out_specs=carry_specs, donate_argnums=(0,))
+        all_steps = pmapped(
+            steps, mesh, in_specs=(carry_specs, REPLICATED, REPLICATED), out_specs=carry_specs, donate_argnums=(0,)
+        )
         return lambda carry, num_steps, *args: all_steps(carry, num_steps, args)
 
     @wraps(step)  # its name is seen in a trace
     def one(carry, args):
         return step(carry, *args)
 
-    one_step = pmapped(one, mesh, in_specs=(carry_specs, SAME), out_specs=carry_specs, donate_argnums=(0,))
+    one_step = pmapped(one, mesh, in_specs=(carry_specs, REPLICATED), out_specs=carry_specs, donate_argnums=(0,))
 
     def run(carry, num_steps, *args):
         for _ in range(num_steps):
@@ -79,34 +81,34 @@ def platform_of(mesh: Mesh) -> str:
     return mesh.devices.flat[0].platform
 
 
-def everywhere(mesh: Mesh) -> NamedSharding:
+def replicated_sharding(mesh: Mesh) -> NamedSharding:
     """The sharding of arrays that every device of the mesh holds in full."""
-    return NamedSharding(mesh, SAME)
+    return NamedSharding(mesh, REPLICATED)
 
 
-def replicated(tree: Any, mesh: Mesh) -> Any:
+def replicate(tree: Any, mesh: Mesh) -> Any:
     """The arrays of a tree in full on every device of the mesh; of several processes each gives the same."""
-    return jax.tree.map(lambda array: _placed(array, everywhere(mesh)), tree)
+    return jax.tree.map(lambda array: _placed(array, replicated_sharding(mesh)), tree)
 
 
-def divided(array: Any, mesh: Mesh) -> jax.Array:
+def shard_batch(array: Any, mesh: Mesh) -> jax.Array:
     """An array with its first axis divided over the devices of the mesh; of several processes each gives all of it."""
-    return _placed(array, NamedSharding(mesh, SPLIT))
+    return _placed(array, NamedSharding(mesh, SHARDED))
 
 
 def make_global_batch(tree: Any, mesh: Mesh) -> Any:
     """As `divided`, where each process gives an equal part of the arrays: process 0 their beginning, and so on."""
-    sharding = NamedSharding(mesh, SPLIT)
+    sharding = NamedSharding(mesh, SHARDED)
     return jax.tree.map(lambda part: jax.make_array_from_process_local_data(sharding, part), tree)
 
 
-def fetched(tree: Any) -> Any:
+def device_get_global(tree: Any) -> Any:
     """The arrays of a tree as NumPy arrays, in full on each process; all of them must ask."""
     leaves, structure = jax.tree.flatten(tree)
     is_divided = [not (_is_here(leaf) or leaf.is_fully_replicated) for leaf in leaves]
     if any(is_divided):
         parts = [leaf for leaf, divided in zip(leaves, is_divided, strict=True) if divided]
-        whole = iter(jax.jit(_same, out_shardings=everywhere(parts[0].sharding.mesh))(parts))
+        whole = iter(jax.jit(_same, out_shardings=replicated_sharding(parts[0].sharding.mesh))(parts))
         leaves = [next(whole) if divided else leaf for leaf, divided in zip(leaves, is_divided, strict=True)]
     return jax.device_get(jax.tree.unflatten(structure, leaves))
 
@@ -130,19 +132,19 @@ def _same(arrays):
 
 def replicated_shapes(tree: Any, mesh: Mesh) -> Any:
     """What `replicated` would make of arrays of these shapes, without the arrays."""
-    return placed_shapes(tree, None, mesh)
+    return state_shapes(tree, None, mesh)
 
 
-def placed(tree: Tree, specs: Tree | None, mesh: Mesh) -> Tree:
+def place_state(tree: Tree, specs: Tree | None, mesh: Mesh) -> Tree:
     """The arrays of a tree on the devices of the mesh, each divided as its spec says; in full where there are none."""
     if specs is None:
-        return replicated(tree, mesh)
+        return replicate(tree, mesh)
     return jax.tree.map(lambda array, spec: _placed(array, NamedSharding(mesh, spec)), tree, specs)
 
 
-def placed_shapes(tree: Tree, specs: Tree | None, mesh: Mesh) -> Tree:
+def state_shapes(tree: Tree, specs: Tree | None, mesh: Mesh) -> Tree:
     """What `placed` would make of arrays of these shapes, without the arrays."""
-    specs = jax.tree.map(lambda _: SAME, tree) if specs is None else specs
+    specs = jax.tree.map(lambda _: REPLICATED, tree) if specs is None else specs
     return jax.tree.map(
         lambda array, spec: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=NamedSharding(mesh, spec)),
         tree,
@@ -150,7 +152,7 @@ def placed_shapes(tree: Tree, specs: Tree | None, mesh: Mesh) -> Tree:
     )
 
 
-def own_part(tree: Tree, axis_name: str = AXIS) -> Tree:
+def local_shard(tree: Tree, axis_name: str = AXIS) -> Tree:
     """Inside a mapped step: this device's equal share of arrays that every device holds in full."""
 
     def part(array):

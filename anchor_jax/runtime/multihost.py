@@ -16,13 +16,13 @@ import numpy as np
 
 from anchor_jax.core.errors import UserError
 
-LOST = (
+LOST_PROCESS = (
     "another process of this run ended, or cannot be reached; start the same command again on all hosts, it goes on "
     "from the newest checkpoint"
 )
-FAILED = 1  # exit status of processes that end because another did
+FAILURE_STATUS = 1  # exit status of processes that end because another did
 
-_BEAT_SECONDS = 5.0  # between two signs of life
+_HEARTBEAT_SECONDS = 5.0  # between two signs of life
 _ERROR_SECONDS = 10  # in which the others come to the same mistake, if it is theirs too
 _JOIN_SECONDS = 300  # in which process 0 must have started
 _MAX_WAIT_SECONDS = 7 * 24 * 3600  # of processes that are alive for one another
@@ -30,7 +30,7 @@ _MAX_WAIT_SECONDS = 7 * 24 * 3600  # of processes that are alive for one another
 _is_over = threading.Event()
 
 
-def start(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
+def initialize(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
     """Join the processes of one run; to be called before JAX looks for devices. One process alone has nothing to do.
 
     Without arguments they are what JAX finds for a cluster that it knows: on TPU, or where SLURM or Open MPI
@@ -72,51 +72,51 @@ def start(coordinator: str | None = None, num_processes: int | None = None, proc
         reason = str(error).splitlines()[0]
         raise UserError(f"cannot join the other processes ({reason}); look at --coordinator and the network") from error
     signal.signal(signal.SIGTERM, on_termination)  # JAX only notes it, for those who ask; nobody does here
-    if are_many():
+    if is_multiprocess():
         threading.Thread(target=_watch, args=(_barrier(),), daemon=True).start()
 
 
-def are_many() -> bool:
+def is_multiprocess() -> bool:
     """Whether this is one of several processes; where JAX was told of none it does not look for devices."""
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
-def is_first() -> bool:
+def is_primary() -> bool:
     """Whether this is the one process that writes and tells."""
-    return not are_many() or jax.process_index() == 0
+    return not is_multiprocess() or jax.process_index() == 0
 
 
-def together(name: str) -> None:
+def barrier(name: str) -> None:
     """Wait until all processes have come to the point of this name."""
-    if are_many():
+    if is_multiprocess():
         _barrier()(key=name, timeout_ms=_MAX_WAIT_SECONDS * 1000)
 
 
-def by_first(action: Callable[[], object], name: str) -> None:
+def on_primary(action: Callable[[], object], name: str) -> None:
     """Let process 0 do something; none of the others is before it when it begins, all are after it when it is done."""
-    together(f"before {name}")
-    if is_first():
+    barrier(f"before {name}")
+    if is_primary():
         action()
-    together(f"after {name}")
+    barrier(f"after {name}")
 
 
-def of_all(numbers: Sequence[int]) -> np.ndarray:
+def process_allgather(numbers: Sequence[int]) -> np.ndarray:
     """The numbers that each process gives, int32 `[processes, n]`, on all of them."""
-    if not are_many():
+    if not is_multiprocess():
         return np.asarray([numbers], np.int32)
     from jax.experimental import multihost_utils
 
     return np.asarray(multihost_utils.process_allgather(np.asarray(numbers, np.int32)))
 
 
-def agreed(number: int) -> int:
+def broadcast_from_primary(number: int) -> int:
     """The number that process 0 gives, on all of them."""
-    return int(of_all([number])[0, 0])
+    return int(process_allgather([number])[0, 0])
 
 
-def all_come(name: str) -> bool:
+def all_arrive(name: str) -> bool:
     """Whether all processes come to the point of this name, in a few seconds."""
-    if not are_many():
+    if not is_multiprocess():
         return True
     try:
         _barrier()(key=name, timeout_ms=_ERROR_SECONDS * 1000)
@@ -127,19 +127,19 @@ def all_come(name: str) -> bool:
 
 def all_fail() -> bool:
     """Of a process that has failed: whether all others come here too, in a few seconds."""
-    if not all_come("failed"):
+    if not all_arrive("failed"):
         return False
     _is_over.set()
     return True
 
 
-def finish() -> None:
+def shutdown() -> None:
     """Wait for all other processes at the end of a run; from here on none watches the others."""
-    together("finished")
+    barrier("finished")
     _is_over.set()
 
 
-def leave(status: int) -> NoReturn:
+def exit_now(status: int) -> NoReturn:
     """End this process at once, without regard to the others, which notice."""
     sys.stdout.flush()
     sys.stderr.flush()
@@ -147,9 +147,9 @@ def leave(status: int) -> NoReturn:
 
 
 @contextlib.contextmanager
-def traced(folder: Path):
+def profile_trace(folder: Path):
     """A profile of what is done inside, of process 0, in a folder."""
-    with jax.profiler.trace(str(folder)) if is_first() else contextlib.nullcontext():
+    with jax.profiler.trace(str(folder)) if is_primary() else contextlib.nullcontext():
         yield
 
 
@@ -192,10 +192,10 @@ def _barrier() -> Callable[..., None]:
 
 def _watch(barrier) -> None:
     """Signs of life to one another."""
-    while not _is_over.wait(_BEAT_SECONDS):
+    while not _is_over.wait(_HEARTBEAT_SECONDS):
         try:
             barrier(key="alive", timeout_ms=_patience_seconds() * 1000)
         except RuntimeError:
             if not _is_over.is_set():
-                print(f"error: {LOST}", file=sys.stderr)
-                leave(FAILED)
+                print(f"error: {LOST_PROCESS}", file=sys.stderr)
+                exit_now(FAILURE_STATUS)

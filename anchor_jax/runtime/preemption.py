@@ -9,14 +9,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from anchor_jax.core.errors import Stopped
+from anchor_jax.core.errors import Preempted
 
 _SAME_SECONDS = 1.0  # in which what asks once may send several signals, to a process and to its group
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @contextlib.contextmanager
-def listening() -> Iterator[Callable[[], int]]:
+def catch_stop_signals() -> Iterator[Callable[[], int]]:
     """Note the first signal that asks to stop; what is yielded tells its number, 0 if there was none.
 
     It is noted, and a second one, a second later or more, ends the process, at once: also while the main thread waits
@@ -51,7 +51,7 @@ def _listen(ours, received):
         if number[0] not in _SIGNALS:
             continue
         if received and time.monotonic() - noted > _SAME_SECONDS:
-            os._exit(Stopped.status_of(number[0]))
+            os._exit(Preempted.status_of(number[0]))
         if received:
             continue
         received.append(number[0])

@@ -17,9 +17,9 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
-from anchor_jax.core.errors import DamagedData, UserError
+from anchor_jax.core.errors import CorruptDataWarning, UserError
 from anchor_jax.runtime import multihost
-from anchor_jax.runtime.atomic_files import replacing
+from anchor_jax.runtime.atomic_files import atomic_write
 
 SHOWN = {
     "loss": "loss {:.3f}",
@@ -32,7 +32,7 @@ SHOWN = {
 }
 
 
-class Reporter:
+class TrainLogger:
     """Writes numbers of a step everywhere, after the last one that was reported of those that are done; -1: of none.
 
     A terminal gets a bar, anything else one line a report.
@@ -47,7 +47,7 @@ class Reporter:
         with _writing(workdir):
             _forget_after(workdir / "metrics.jsonl", reported)
             self._lines = (workdir / "metrics.jsonl").open("a", buffering=1)
-            self._tensorboard = EventFile(workdir / "tensorboard", reported + 1)
+            self._tensorboard = TensorBoardWriter(workdir / "tensorboard", reported + 1)
         self._console = Console()
         self._total_steps = total_steps
         columns = (
@@ -62,7 +62,7 @@ class Reporter:
         )
         self._task = self._bar.add_task("", total=total_steps, completed=max(reported, 0), text="compiling")
 
-    def __enter__(self) -> "Reporter":
+    def __enter__(self) -> "TrainLogger":
         self._bar.start()
         return self
 
@@ -72,11 +72,11 @@ class Reporter:
             self._tensorboard.close()
             self._lines.close()
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         """A line for the reader of the terminal."""
         self._console.print(text, highlight=False, soft_wrap=True, markup=False)
 
-    def report(self, step: int, prefix: str, numbers: Mapping[str, float | None]) -> None:
+    def log(self, step: int, prefix: str, numbers: Mapping[str, float | None]) -> None:
         """Numbers of a step under names such as "train/loss"; None where there was nothing to measure."""
         named = {f"{prefix}/{name}": value for name, value in numbers.items()}
         with _writing(self._workdir):
@@ -87,7 +87,7 @@ class Reporter:
         text = f"{prefix} {', '.join(shown)}"
         self._bar.update(self._task, completed=step, text=text)
         if not self._console.is_terminal or prefix != "train":
-            self.say(f"step {step}/{self._total_steps}: {text}")
+            self.print(f"step {step}/{self._total_steps}: {text}")
 
     def flush(self) -> None:
         """All that was reported is on disk."""
@@ -97,7 +97,7 @@ class Reporter:
             os.fsync(self._lines.fileno())
 
 
-class EventFile:
+class TensorBoardWriter:
     """A file for TensorBoard, in which a run goes on from a step; what earlier files say of it and later is void.
 
     It is written at once, not by a thread as tensorboardX would do: one that a full disk or a clock that goes backwards
@@ -127,13 +127,13 @@ class EventFile:
         self._events.close()
 
 
-class SilentReporter(Reporter):
+class SilentLogger(TrainLogger):
     """Tells nobody: of a process that is not the first."""
 
     def __init__(self, reported: int):
         self.reported = reported
 
-    def __enter__(self) -> "Reporter":
+    def __enter__(self) -> "TrainLogger":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -150,9 +150,9 @@ class SilentReporter(Reporter):
         """Nothing was."""
 
 
-def reporter_of(workdir: Path, reported: int, total_steps: int) -> Reporter:
+def create_logger(workdir: Path, reported: int, total_steps: int) -> TrainLogger:
     """The `Reporter` of process 0; the others are silent."""
-    return Reporter(workdir, reported, total_steps) if multihost.is_first() else SilentReporter(reported)
+    return TrainLogger(workdir, reported, total_steps) if multihost.is_primary() else SilentLogger(reported)
 
 
 @contextlib.contextmanager
@@ -171,11 +171,13 @@ def _forget_after(file: Path, step: int) -> None:
     lines = file.read_text(errors="replace").splitlines() if file.exists() else []
     kept = [line for line in lines if _step_of(line) <= step]
     if file.exists():
-        with replacing(file) as new:
+        with atomic_write(file) as new:
             new.write_text("".join(line + "\n" for line in kept))
     last = max(map(_step_of, kept), default=0)
     if last < step:
-        warnings.warn(f"'{file}' has lost what was told of steps {last + 1} to {step}", DamagedData, stacklevel=3)
+        warnings.warn(
+            f"'{file}' has lost what was told of steps {last + 1} to {step}", CorruptDataWarning, stacklevel=3
+        )
 
 
 def _step_of(line: str) -> float:

@@ -21,36 +21,36 @@ from jax.sharding import Mesh
 from anchor_jax import config as configuration
 from anchor_jax import metrics
 from anchor_jax.config import Config
-from anchor_jax.core.errors import Stopped, UserError
-from anchor_jax.data import Normalization, Stream, load_test, open_test, stream_of
+from anchor_jax.core.errors import Preempted, UserError
+from anchor_jax.data import EvalDataset, Normalization, eval_dataset, load_test, open_test
 from anchor_jax.models.adapting import Adapted
 from anchor_jax.runs import checkpoint, state
 from anchor_jax.runs import record as run_record
-from anchor_jax.runs.divergence import check_finite, check_skipped
-from anchor_jax.runs.load import model_of, normalization_of, predictor_of
-from anchor_jax.runs.predictor import Predictor, joined
+from anchor_jax.runs.divergence import check_finite, check_nonfinite_updates
+from anchor_jax.runs.load import create_model, create_predictor, run_normalization
+from anchor_jax.runs.predictor import Predictor, tree_concatenate
 from anchor_jax.runs.record import Run
 from anchor_jax.runs.state import Carry, Totals, TrainState
 from anchor_jax.runtime import backends, multihost, preemption
 from anchor_jax.runtime import mesh as mesh_lib
 from anchor_jax.training import optimizer, sharding, source, warm_start
-from anchor_jax.training.logging import Reporter, reporter_of
-from anchor_jax.training.pace import Pace
-from anchor_jax.training.source import Supply
+from anchor_jax.training.logging import TrainLogger, create_logger
+from anchor_jax.training.pace import StepChunker
+from anchor_jax.training.source import TrainSource
 from anchor_jax.training.step import TrainData, make_train_step, seed_keys
 
 TRACED_STEPS = 10
 _MOST_STEPS = 2**31 - 1  # of int32
 
 
-class Length(NamedTuple):
+class TrainingSchedule(NamedTuple):
     """How long a run is."""
 
     steps_per_epoch: int
     total_steps: int
 
     @classmethod
-    def of(cls, config: Config, num_examples: int) -> "Length":
+    def of(cls, config: Config, num_examples: int) -> "TrainingSchedule":
         """On a training set of so many examples."""
         steps_per_epoch = num_examples // config.training.batch_size
         return cls(steps_per_epoch, round(config.training.total_epochs * steps_per_epoch))
@@ -88,20 +88,20 @@ def train(config: Config, workdir: Path, *, profile: bool = False, accept_change
     config, length = training.run.config, training.length
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.closing(training.training_set))
-        stack.enter_context(run_record.claimed(training.run))
-        checkpoints = stack.enter_context(checkpoint.opened(workdir, config))
+        stack.enter_context(run_record.lock_workdir(training.run))
+        checkpoints = stack.enter_context(checkpoint.open_manager(workdir, config))
         saved = checkpoint.restore(checkpoints, training.carry_shapes())
-        run_record.note_changes(training.run, checkpoints.latest_step())
-        carry, reported = saved or checkpoint.Saved(training.first_carry(), -1)
-        reporter = stack.enter_context(reporter_of(workdir, reported, length.total_steps))
-        reporter.say(introduction(training, carry[0]))
-        asked_to_stop = stack.enter_context(preemption.listening())
-        session = Session(checkpoints, reporter, Pace(asked_to_stop))
+        run_record.record_config_changes(training.run, checkpoints.latest_step())
+        carry, reported = saved or checkpoint.Snapshot(training.first_carry(), -1)
+        reporter = stack.enter_context(create_logger(workdir, reported, length.total_steps))
+        reporter.print(run_summary(training, carry[0]))
+        asked_to_stop = stack.enter_context(preemption.catch_stop_signals())
+        session = Session(checkpoints, reporter, StepChunker(asked_to_stop))
         if length.total_steps == 0 and not saved:
             _evaluate(training, carry, session)
-        last = _go_on(training, carry, session, profile)
+        last = _train_loop(training, carry, session, profile)
         if number := asked_to_stop():
-            raise Stopped(number, f"{signal.Signals(number).name}: the run has come to its end")
+            raise Preempted(number, f"{signal.Signals(number).name}: the run has come to its end")
     return last
 
 
@@ -109,8 +109,8 @@ class Session(NamedTuple):
     """What one process that trains writes to, and how far it goes at once."""
 
     checkpoints: ocp.CheckpointManager
-    reporter: Reporter
-    pace: Pace
+    reporter: TrainLogger
+    pace: StepChunker
 
     @property
     def last_good(self) -> int | None:
@@ -118,20 +118,20 @@ class Session(NamedTuple):
         return self.checkpoints.latest_step()
 
 
-def _go_on(training, carry, session, profile):
+def _train_loop(training, carry, session, profile):
     """Step, report, evaluate and save, up to the last step; the state then."""
     config, length, workdir = training.run.config, training.length, training.run.workdir
     for look, stop in enumerate(length.stops(int(carry[0].step), config)):
         # up to the first look of the host much is compiled
         traced = profile and (look == 1 or (look == 0 and stop == length.total_steps))
         carry, numbers = training.advance(carry, stop, session.pace, workdir / "profile" if traced else None)
-        check_skipped(carry[0], config.training.max_skipped, session.last_good, workdir)
+        check_nonfinite_updates(carry[0], config.training.max_consecutive_nonfinite, session.last_good, workdir)
         if int(carry[0].step) < stop:
             _stop(carry, length, session)
         if traced:
-            session.reporter.say(f"profile   {workdir / 'profile'}")
+            session.reporter.print(f"profile   {workdir / 'profile'}")
         check_finite(stop, numbers, session.last_good, workdir)
-        session.reporter.report(stop, "train", numbers)
+        session.reporter.log(stop, "train", numbers)
         carry = carry[0], training.no_totals()
         if any(length.is_due(stop, due.every_epochs) for due in (config.evaluation, config.checkpoint)):
             _evaluate(training, carry, session)
@@ -143,10 +143,10 @@ def _evaluate(training, carry, session):
     step = int(carry[0].step)
     scores = training.evaluate(carry[0])
     check_finite(step, scores, session.last_good, training.run.workdir)
-    session.reporter.report(step, training.evaluation_set.name, scores)
+    session.reporter.log(step, training.evaluation_set.name, scores)
     if training.length.is_due(step, training.run.config.checkpoint.every_epochs):
         session.reporter.flush()
-        checkpoint.save(session.checkpoints, checkpoint.Saved(carry, session.reporter.reported), scores)
+        checkpoint.save(session.checkpoints, checkpoint.Snapshot(carry, session.reporter.reported), scores)
 
 
 def _stop(carry, length, session):
@@ -157,30 +157,30 @@ def _stop(carry, length, session):
         done = f"{step:,} of {length.total_steps:,} steps are done and saved; the same command goes on from there"
     if step not in (0, session.last_good):
         session.reporter.flush()
-        checkpoint.save(session.checkpoints, checkpoint.Saved(carry, session.reporter.reported), None)
-    raise Stopped(number, f"{signal.Signals(number).name}: {done}")
+        checkpoint.save(session.checkpoints, checkpoint.Snapshot(carry, session.reporter.reported), None)
+    raise Preempted(number, f"{signal.Signals(number).name}: {done}")
 
 
 def prepare(config: Config, workdir: Path, accept_changes: tuple[str, ...] = ()) -> "Training":
     """All that a run needs before its first step, of which nothing is written yet; see `train`."""
     configuration.validate(config)
     mesh = mesh_lib.mesh()
-    training_set, held_out = source.open_supply(config)
+    training_set, held_out = source.open_source(config)
     length = _length(config, training_set.num_examples, mesh)
     config = _with_normalization(config, training_set)
-    bank = source.bank_of(training_set, config)
-    this_run = run_record.begin(workdir, config, training_set, bank, accept_changes)
+    bank = source.bank_rows(training_set, config)
+    this_run = run_record.open_or_create(workdir, config, training_set, bank, accept_changes)
     evaluation_set = _evaluation_set(this_run, held_out)
 
-    model = model_of(this_run, axis_name=mesh_lib.AXIS)
+    model = create_model(this_run, axis_name=mesh_lib.AXIS)
     schedule = optimizer.create_schedule(config.optimizer, *length)
     transformation = optimizer.create(config.optimizer, schedule)
     create = partial(_create_state, this_run, model, transformation)
     shapes = jax.eval_shape(create)
-    specs = sharding.specs_of(shapes, mesh.size, config.training.sharding)
-    step = make_train_step(model, transformation, config, normalization_of(this_run), specs)
-    data = mesh_lib.replicated(training_set.on_devices(bank, config), mesh)
-    begins_from_weights = config.model.weights and not checkpoint.any_in(workdir)
+    specs = sharding.state_partition_specs(shapes, mesh.size, config.training.sharding)
+    step = make_train_step(model, transformation, config, run_normalization(this_run), specs)
+    data = mesh_lib.replicate(training_set.on_devices(bank, config), mesh)
+    begins_from_weights = config.model.weights and not checkpoint.has_checkpoints(workdir)
     weights = warm_start.read(this_run, model, state.variables(shapes)) if begins_from_weights else None
     return Training(
         run=this_run,
@@ -193,8 +193,8 @@ def prepare(config: Config, workdir: Path, accept_changes: tuple[str, ...] = ())
         training_set=training_set,
         data=data,
         evaluation_set=evaluation_set,
-        run_steps=training_set.steps(step, config, mesh, (specs or mesh_lib.SAME, mesh_lib.SAME)),
-        predictor=predictor_of(this_run, None, mesh),
+        run_steps=training_set.steps(step, config, mesh, (specs or mesh_lib.REPLICATED, mesh_lib.REPLICATED)),
+        predictor=create_predictor(this_run, None, mesh),
         weights=weights,
     )
 
@@ -203,14 +203,14 @@ def _evaluation_set(this_run, held_out):
     """What the evaluations in training see: decoded once for all of them, but where that might be too much to hold."""
     config, like = this_run.config.data, (this_run.label_names, this_run.image_shape)
     if held_out:
-        return stream_of(held_out, "validation")
-    return open_test(config, *like) if config.streaming else stream_of(load_test(config, *like), "test")
+        return eval_dataset(held_out, "validation")
+    return open_test(config, *like) if config.streaming else eval_dataset(load_test(config, *like), "test")
 
 
 def _create_state(this_run, model, transformation, variables=None):
     key = seed_keys(this_run.config.seed).init
-    first = state.first_variables(model, key, this_run.input_shape) if variables is None else variables
-    return state.begin(first, transformation, averages=this_run.config.training.ema_decay > 0)
+    first = state.init_variables(model, key, this_run.input_shape) if variables is None else variables
+    return state.initial_state(first, transformation, averages=this_run.config.training.ema_decay > 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,16 +218,16 @@ class Training:
     """What stays the same from the first step of a run to its last."""
 
     run: Run
-    length: Length
+    length: TrainingSchedule
     mesh: Mesh
     model: nn.Module
     schedule: optax.Schedule
     create: Callable[..., TrainState]  # the state before the first step, of drawn variables or of those given
     specs: TrainState | None  # which part of it a device holds, see `sharding.specs_of`
-    training_set: Supply
+    training_set: TrainSource
     data: TrainData
-    evaluation_set: Stream  # "validation" or "test"
-    run_steps: source.Run
+    evaluation_set: EvalDataset  # "validation" or "test"
+    run_steps: source.RunSteps
     predictor: Predictor
     weights: Adapted | None  # to begin from, if the run does not begin from drawn ones
 
@@ -236,11 +236,11 @@ class Training:
         first = self._once(self.create)()
         if self.weights:
             first = self._once(self.create)(self.weights.over(state.variables(first)))
-        return mesh_lib.placed(first, self.specs, self.mesh), self.no_totals()
+        return mesh_lib.place_state(first, self.specs, self.mesh), self.no_totals()
 
     def no_totals(self) -> Totals:
         """Sums over no step, on the devices."""
-        return mesh_lib.replicated(Totals.zeros(), self.mesh)
+        return mesh_lib.replicate(Totals.zeros(), self.mesh)
 
     def _once(self, function):
         return jax.jit(
@@ -249,20 +249,20 @@ class Training:
 
     def carry_shapes(self) -> Carry:
         """Shapes, dtypes and devices of the state and the sums."""
-        shapes = mesh_lib.placed_shapes(jax.eval_shape(self.create), self.specs, self.mesh)
+        shapes = mesh_lib.state_shapes(jax.eval_shape(self.create), self.specs, self.mesh)
         return shapes, mesh_lib.replicated_shapes(jax.eval_shape(Totals.zeros), self.mesh)
 
     def advance(
-        self, carry: Carry, stop: int, pace: Pace | None = None, profile: Path | None = None
+        self, carry: Carry, stop: int, pace: StepChunker | None = None, profile: Path | None = None
     ) -> tuple[Carry, dict[str, Any]]:
         """Train up to step `stop`, within one epoch, or to a request to stop; also what was seen since the last report.
 
         `carry` is donated. The first few steps are traced into the folder `profile`, if there is one.
         """
-        pace = pace or Pace()
+        pace = pace or StepChunker()
         started, waited, first = time.perf_counter(), self.training_set.waited, int(carry[0].step)
         if profile:
-            with multihost.traced(profile):
+            with multihost.profile_trace(profile):
                 carry = self._run(carry, min(first + TRACED_STEPS, stop), pace)
         carry = self._run(carry, stop, pace)
         current, totals = carry
@@ -275,32 +275,32 @@ class Training:
         numbers["images_per_second"] = (int(current.step) - first) * self.run.config.training.batch_size / seconds
         if self.run.config.data.streaming:
             numbers["input_wait"] = (self.training_set.waited - waited) / seconds
-            numbers["damaged_images"] = self.training_set.num_damaged or None
+            numbers["damaged_images"] = self.training_set.num_corrupt or None
         return carry, numbers
 
     def _run(self, carry, stop, pace):
-        for done, num in pace.pieces(int(carry[0].step), stop):
+        for done, num in pace.chunks(int(carry[0].step), stop):
             carry = jax.block_until_ready(self.run_steps(carry, self.data, done, num))
-            if int(carry[0].skipped.longest) > self.run.config.training.max_skipped:
+            if int(carry[0].skipped.longest) > self.run.config.training.max_consecutive_nonfinite:
                 break
         return carry
 
     def evaluate(self, current: TrainState) -> dict[str, float]:
         """Scores of a state on the evaluation set, see `metrics.summary`; NaN where a prediction is no number."""
         config = self.run.config.evaluation
-        variables = mesh_lib.replicated(state.evaluated(current), self.mesh)  # gathered, if they are divided
+        variables = mesh_lib.replicate(state.eval_variables(current), self.mesh)  # gathered, if they are divided
         predictor = dataclasses.replace(self.predictor, variables=variables)
         batches = self.evaluation_set.batches(predictor.size_for(self.evaluation_set.num_examples))
         answers = predictor.stream(
             batches, config.num_references, then=lambda poll, labels: (poll.classification.probs, labels)
         )
-        probs, labels = joined(answers)
+        probs, labels = tree_concatenate(answers)
         if not np.isfinite(probs).all():
             return {checkpoint.METRIC: math.nan}
         return {name: float(score) for name, score in metrics.summary(probs, labels, config.num_bins).items()}
 
 
-def introduction(training: Training, current: TrainState) -> str:
+def run_summary(training: Training, current: TrainState) -> str:
     """What runs where, in a few lines."""
     this_run, length = training.run, training.length
     config = this_run.config
@@ -353,7 +353,7 @@ def _length(config, num_examples, mesh):
         raise UserError(
             f"config.training.batch_size must be at most {num_examples}, the training set; got {batch_size}"
         )
-    length = Length.of(config, num_examples)
+    length = TrainingSchedule.of(config, num_examples)
     if config.training.total_epochs and length.total_steps < 1:
         raise UserError(f"config.training.total_epochs={config.training.total_epochs} is less than one step; raise it")
     if length.total_steps > _MOST_STEPS:

@@ -8,7 +8,7 @@ from anchor_jax.runtime import multihost
 _SECONDS = 1.0  # between two looks; a pause of the devices, for less than a thousandth of that, costs nothing
 
 
-class Pace:
+class StepChunker:
     """Divides steps into pieces of about a second, the same on all processes, and stops them all at once."""
 
     def __init__(self, asked_to_stop: Callable[[], int] = int):
@@ -17,7 +17,7 @@ class Pace:
         self._num = 1
         self.signal = 0  # by which any process was asked to stop
 
-    def pieces(self, done: int, stop: int) -> Iterator[tuple[int, int]]:
+    def chunks(self, done: int, stop: int) -> Iterator[tuple[int, int]]:
         """Steps done and steps to do, up to `stop`, or until a process is asked to stop."""
         while done < stop and not self._is_over():
             num = min(self._num, stop - done)
@@ -28,6 +28,6 @@ class Pace:
             done += num
 
     def _is_over(self):
-        signals, nums = multihost.of_all([self._asked_to_stop(), self._num]).T
+        signals, nums = multihost.process_allgather([self._asked_to_stop(), self._num]).T
         self.signal, self._num = int(signals.max()), int(nums.min())
         return self.signal != 0

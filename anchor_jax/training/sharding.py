@@ -15,23 +15,21 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from anchor_jax.runs.state import TrainState
-from anchor_jax.runtime.mesh import AXIS, SAME
-
-REPLICATED, FSDP = "replicated", "fsdp"
+from anchor_jax.runtime.mesh import AXIS, REPLICATED
 
 MIN_SIZE = 1024  # of numbers in an array that is divided: a message for less costs more than it saves
 
 
-def specs_of(shapes: TrainState, num_devices: int, sharding: str) -> TrainState | None:
+def state_partition_specs(shapes: TrainState, num_devices: int, sharding: str) -> TrainState | None:
     """Which part of the state each of so many devices holds: a `PartitionSpec` for each array, given their shapes.
 
     An array is divided along the longest of its axes that can be; statistics are the same everywhere. None where
     all of the state is.
     """
-    if sharding == REPLICATED:
+    if sharding == "replicated":
         return None
     divided: TrainState = jax.tree.map(lambda leaf: _spec_of(leaf.shape, num_devices), shapes)
-    same: TrainState = jax.tree.map(lambda _: SAME, shapes)
+    same: TrainState = jax.tree.map(lambda _: REPLICATED, shapes)
     average = same.average | ({"params": divided.average["params"]} if shapes.average else {})
     return same._replace(params=divided.params, opt_state=divided.opt_state, average=average)
 
@@ -39,12 +37,12 @@ def specs_of(shapes: TrainState, num_devices: int, sharding: str) -> TrainState 
 def _spec_of(shape: tuple[int, ...], num_devices: int) -> PartitionSpec:
     axes = [axis for axis, length in enumerate(shape) if length % num_devices == 0]
     if math.prod(shape) < MIN_SIZE or not axes:
-        return SAME
+        return REPLICATED
     longest = max(axes, key=lambda axis: shape[axis])
     return PartitionSpec(*[None] * longest, AXIS)
 
 
-def loss_of_shares(loss_of: Callable[..., Any], specs: Any) -> Callable[..., Any]:
+def fsdp_loss(loss_of: Callable[..., Any], specs: Any) -> Callable[..., Any]:
     """A loss of this device's shares of the parameters, from one of all parameters, which it gathers.
 
     What was gathered for the forward pass is not kept for the backward pass. Inside a mapped step.

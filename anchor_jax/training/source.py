@@ -16,12 +16,12 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.data import (
     Batch,
     Dataset,
-    Feed,
     Normalization,
+    TrainStream,
+    load_mixing_images,
     load_train,
     measure_normalization,
-    mixing_pictures,
-    open_feed,
+    open_train_stream,
     select_rows,
 )
 from anchor_jax.runs.state import Carry
@@ -30,10 +30,10 @@ from anchor_jax.training.step import TrainData, TrainStep, epoch_order, from_mem
 
 STEPS_AHEAD = 2  # of the devices, that the host may be: so many batches wait on them
 
-Run = Callable[[Carry, TrainData, int, int], Carry]  # carry, data, steps done, steps to do -> carry
+RunSteps = Callable[[Carry, TrainData, int, int], Carry]  # carry, data, steps done, steps to do -> carry
 
 
-class Supply(Protocol):
+class TrainSource(Protocol):
     """The training set of a run, and its way to the steps.
 
     Attributes:
@@ -41,7 +41,7 @@ class Supply(Protocol):
       image_shape: H, W and C.
       num_examples: N.
       waited: seconds that the host has waited for batches up to now.
-      num_damaged: images that this process could not read up to now.
+      num_corrupt: images that this process could not read up to now.
     """
 
     label_names: tuple[str, ...]
@@ -50,7 +50,7 @@ class Supply(Protocol):
     waited: float
 
     @property
-    def num_damaged(self) -> int:
+    def num_corrupt(self) -> int:
         """See above."""
         ...
 
@@ -62,7 +62,7 @@ class Supply(Protocol):
         """int32 `[N]`."""
         ...
 
-    def picked(self, rows: np.ndarray) -> np.ndarray:
+    def take(self, rows: np.ndarray) -> np.ndarray:
         """Images as they are evaluated, not augmented: int `[n]` -> uint8 `[n, H, W, C]`."""
         ...
 
@@ -74,7 +74,7 @@ class Supply(Protocol):
         """What the devices are to hold beside the state, with the rows int32 `[M]` that serve as references."""
         ...
 
-    def steps(self, train_step: TrainStep, config: Config, mesh: Mesh, specs: Any) -> Run:
+    def steps(self, train_step: TrainStep, config: Config, mesh: Mesh, specs: Any) -> RunSteps:
         """Makes steps, compiled for the mesh; the carry, of which `specs` say what a device holds, is donated."""
         ...
 
@@ -83,45 +83,45 @@ class Supply(Protocol):
         ...
 
 
-class InMemory:
-    """A training set of which every device holds all, a `Supply`: the host says how many steps, and no more."""
+class InMemorySource:
+    """A training set of which every device holds all, a `TrainSource`: the host says how many steps, and no more."""
 
-    waited, num_damaged = 0.0, 0
+    waited, num_corrupt = 0.0, 0
 
     def __init__(self, dataset: Dataset):
         self.label_names, self._dataset = dataset.label_names, dataset
         self.num_examples, self.image_shape = len(dataset.images), dataset.images.shape[1:]
 
     def identity(self) -> str:
-        """See `Supply`; of pixels and labels."""
+        """See `TrainSource`; of pixels and labels."""
         digest = hashlib.sha256(np.ascontiguousarray(self._dataset.images).data)
         digest.update(np.ascontiguousarray(self._dataset.labels).data)
         return f"{self.num_examples} examples, sha256 {digest.hexdigest()}"
 
     def labels(self) -> np.ndarray:
-        """See `Supply`."""
+        """See `TrainSource`."""
         return self._dataset.labels
 
-    def picked(self, rows: np.ndarray) -> np.ndarray:
-        """See `Supply`."""
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """See `TrainSource`."""
         return self._dataset.images[rows]
 
     def normalization(self) -> Normalization:
-        """See `Supply`."""
+        """See `TrainSource`."""
         return measure_normalization(self._dataset.images)
 
     def on_devices(self, bank: np.ndarray, config: Config) -> TrainData:
-        """See `Supply`."""
+        """See `TrainSource`."""
         return TrainData(self._dataset.images, self._dataset.labels, bank, _pictures(config, self.image_shape))
 
-    def steps(self, train_step: TrainStep, config: Config, mesh: Mesh, specs: Any) -> Run:
-        """See `Supply`; the steps asked for at once lie within one epoch."""
+    def steps(self, train_step: TrainStep, config: Config, mesh: Mesh, specs: Any) -> RunSteps:
+        """See `TrainSource`; the steps asked for at once lie within one epoch."""
         key, batch_size = seed_keys(config.seed).order, config.training.batch_size
-        run_steps = mesh_lib.repeated(from_memory(train_step, batch_size), mesh, specs)
+        run_steps = mesh_lib.run_n_steps(from_memory(train_step, batch_size), mesh, specs)
 
         @lru_cache(maxsize=1)
         def order_of(epoch: int) -> jax.Array:
-            return mesh_lib.replicated(_order_of(key, epoch, self.num_examples), mesh)
+            return mesh_lib.replicate(_order_of(key, epoch, self.num_examples), mesh)
 
         def run(carry: Carry, data: TrainData, done: int, num: int) -> Carry:
             return run_steps(carry, num, data, order_of(done // (self.num_examples // batch_size)))
@@ -129,41 +129,41 @@ class InMemory:
         return run
 
     def close(self) -> None:
-        """See `Supply`."""
+        """See `TrainSource`."""
 
 
-class Streamed:
-    """A training set that comes batch after batch, a `Supply`; each process decodes the part of its own devices."""
+class StreamSource:
+    """A training set that comes batch after batch, a `TrainSource`; each process decodes the part of its own devices."""
 
-    def __init__(self, feed: Feed):
+    def __init__(self, feed: TrainStream):
         self.label_names, self.image_shape, self.num_examples = feed.label_names, feed.image_shape, feed.num_examples
-        self.labels, self.picked, self.identity = feed.labels, feed.picked, feed.identity
+        self.labels, self.take, self.identity = feed.labels, feed.take, feed.identity
         self.waited = 0.0
         self._feed, self._batches = feed, None
 
     @property
-    def num_damaged(self) -> int:
-        """See `Supply`."""
-        return len(self._feed.damaged)
+    def num_corrupt(self) -> int:
+        """See `TrainSource`."""
+        return len(self._feed.corrupt)
 
     def normalization(self) -> Normalization:
-        """See `Supply`."""
+        """See `TrainSource`."""
         raise UserError("config.data.mean and config.data.std are not measured on a stream; give both")
 
     def on_devices(self, bank: np.ndarray, config: Config) -> TrainData:
-        """See `Supply`: the bank alone, where references are taken from it."""
+        """See `TrainSource`: the bank alone, where references are taken from it."""
         needed = config.anchoring.enabled and config.anchoring.references == "bank"
         if needed and not config.anchoring.bank_size:
             raise UserError(
                 "config.anchoring.bank_size=0, all of the training set, does not fit on the devices where that is a "
                 "stream; give a number of images, or config.anchoring.references='batch'"
             )
-        images = self._feed.picked(bank) if needed else np.zeros((0, *self.image_shape), np.uint8)
+        images = self._feed.take(bank) if needed else np.zeros((0, *self.image_shape), np.uint8)
         rows = np.arange(len(images), dtype=np.int32)
         return TrainData(images, np.zeros_like(rows), rows, _pictures(config, self.image_shape))
 
-    def steps(self, train_step: TrainStep, config: Config, mesh: Mesh, specs: Any) -> Run:
-        """See `Supply`."""
+    def steps(self, train_step: TrainStep, config: Config, mesh: Mesh, specs: Any) -> RunSteps:
+        """See `TrainSource`."""
         del config
 
         def step(carry, data, batch):
@@ -173,8 +173,8 @@ class Streamed:
         step = mesh_lib.pmapped(
             step,
             mesh,
-            in_specs=(specs, mesh_lib.SAME, mesh_lib.SPLIT),
-            out_specs=(specs, mesh_lib.SAME),
+            in_specs=(specs, mesh_lib.REPLICATED, mesh_lib.SHARDED),
+            out_specs=(specs, mesh_lib.REPLICATED),
             donate_argnums=(0,),
         )
 
@@ -198,26 +198,26 @@ class Streamed:
             yield batch
 
     def close(self) -> None:
-        """See `Supply`."""
+        """See `TrainSource`."""
         self._feed.close()
 
 
-def open_supply(config: Config) -> tuple[Supply, Dataset | None]:
+def open_source(config: Config) -> tuple[TrainSource, Dataset | None]:
     """The training set of a config, and what it holds out for the evaluations in training, if anything."""
     if not config.data.streaming:
         dataset, held_out = load_train(config.data, config.seed)
-        return InMemory(dataset), held_out
-    feed = open_feed(
+        return InMemorySource(dataset), held_out
+    feed = open_train_stream(
         config.data,
         area=config.augmentation.resized_crop,
         seed=config.seed,
         batch_size=config.training.batch_size,
         shard=(jax.process_index(), jax.process_count()),
     )
-    return Streamed(feed), None
+    return StreamSource(feed), None
 
 
-def bank_of(supply: Supply, config: Config) -> np.ndarray:
+def bank_rows(supply: TrainSource, config: Config) -> np.ndarray:
     """The rows of the training set that serve as references, int32 `[M]`."""
     anchoring = config.anchoring
     # labels may have to be looked for, and only a bank of so many a class asks for them
@@ -237,7 +237,7 @@ def _pictures(config, image_shape):
     if config.augmentation.policy != "pixmix":
         return None
     *sides, channels = image_shape
-    return mixing_pictures(config.augmentation.pictures, max(sides), channels)
+    return load_mixing_images(config.augmentation.mixing_images_dir, max(sides), channels)
 
 
 _order_of = jax.jit(epoch_order, static_argnums=2)

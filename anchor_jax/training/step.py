@@ -18,11 +18,11 @@ from anchor_jax.config import Config
 from anchor_jax.core.anchoring import anchor, sample_mask, sample_references
 from anchor_jax.core.losses import anchored_cross_entropy
 from anchor_jax.core.uncertainty import predictive_entropy
-from anchor_jax.data import Batch, Normalization, augmented, erased, mixed, normalize
+from anchor_jax.data import Batch, Normalization, augment, mixup_or_cutmix, normalize, random_erasing
 from anchor_jax.models.layers import Classifier
 from anchor_jax.runs.state import Carry, Totals, TrainState
 from anchor_jax.runtime import backends
-from anchor_jax.runtime.mesh import AXIS, own_part
+from anchor_jax.runtime.mesh import AXIS, local_shard
 from anchor_jax.training import sharding
 from anchor_jax.training.optimizer import without_gradient
 
@@ -38,7 +38,7 @@ class TrainData(NamedTuple):
     pictures: Array | None = None  # uint8 [P, S, S, C], that the augmentation mixes in
 
 
-class Draw(NamedTuple):
+class StepDraws(NamedTuple):
     """What chance decides of one step; B examples."""
 
     augment_keys: jax.Array  # key [B]
@@ -47,7 +47,7 @@ class Draw(NamedTuple):
     mask: jax.Array  # bool [B], true where the reference is masked
 
 
-class Inputs(NamedTuple):
+class ModelBatch(NamedTuple):
     """What the network is shown and asked for."""
 
     inputs: jax.Array  # float32 [B, H, W, C or 2C]
@@ -92,9 +92,9 @@ def make_train_step(
             masked_target=config.anchoring.masked_target,
             label_smoothing=config.training.label_smoothing,
         )
-        return jnp.mean(losses), (updates.get("batch_stats", {}), totals_of(losses, logits, shown))
+        return jnp.mean(losses), (updates.get("batch_stats", {}), batch_totals(losses, logits, shown))
 
-    gradient = jax.grad(sharding.loss_of_shares(loss_of, param_specs), has_aux=True)
+    gradient = jax.grad(sharding.fsdp_loss(loss_of, param_specs), has_aux=True)
 
     def train_step(carry, data, batch):
         state, totals = carry
@@ -115,7 +115,7 @@ def make_train_step(
         step_totals = step_totals._replace(steps=1.0, gradient_norm=gradient_norm)
 
         is_finite = jnp.isfinite(step_totals.loss) & jnp.isfinite(gradient_norm)
-        skipped = state.skipped.then(~is_finite, state.step + 1)
+        skipped = state.skipped.update(~is_finite, state.step + 1)
         updated = TrainState(state.step + 1, params, batch_stats, opt_state, average, skipped)
         as_it_was = state._replace(step=state.step + 1, skipped=skipped)
         updated_totals = jax.tree.map(jnp.add, totals, step_totals)
@@ -126,7 +126,7 @@ def make_train_step(
 
 def _masked_count(anchoring):
     """Whether masked batches count in the running statistics; where there are no others they must."""
-    return anchoring.masked_statistics or anchoring.mask_per != "batch" or anchoring.mask_prob == 1
+    return anchoring.update_bn_when_masked or anchoring.mask_per != "batch" or anchoring.mask_prob == 1
 
 
 def from_memory(train_step: TrainStep, batch_size: int) -> Callable[[Carry, TrainData, jax.Array], Carry]:
@@ -138,7 +138,7 @@ def from_memory(train_step: TrainStep, batch_size: int) -> Callable[[Carry, Trai
     def train_step_from_memory(carry, data, order):
         state, _ = carry
         place = state.step % (len(order) // batch_size)
-        rows = own_part(jax.lax.dynamic_slice_in_dim(order, place * batch_size, batch_size))
+        rows = local_shard(jax.lax.dynamic_slice_in_dim(order, place * batch_size, batch_size))
         return train_step(carry, data, Batch(data.images[rows], data.labels[rows]))
 
     return train_step_from_memory
@@ -163,7 +163,7 @@ def _in_parts(gradient, state, shown, depth_key, num_parts):
 
     parts = jax.tree.map(lambda array: array.reshape(num_parts, -1, *array.shape[1:]), shown)
     first = jax.tree.map(jnp.zeros_like, state.params), (state.batch_stats, Totals.zeros())
-    on_device = backends.loops_on_device(jax.default_backend())
+    on_device = backends.has_fast_device_loops(jax.default_backend())
     (grads, rest), _ = jax.lax.scan(add, first, (jnp.arange(num_parts), parts), unroll=1 if on_device else num_parts)
     return jax.tree.map(lambda total: total / num_parts, grads), rest
 
@@ -190,20 +190,20 @@ def _make_inputs(config, normalization, num_classes):
 
     def inputs_of(key, data, batch):
         keys = step_keys(key)
-        draw = own_part(draw_step(keys, config.training.batch_size, len(data.bank), config.anchoring))
-        images = augmented(draw.augment_keys, batch.images, augmentation, data.pictures)
+        draw = local_shard(draw_step(keys, config.training.batch_size, len(data.bank), config.anchoring))
+        images = augment(draw.augment_keys, batch.images, augmentation, data.pictures)
         x, targets = normalize(images, normalization), batch.labels
         if augmentation.erasing_prob:
-            x = erased(draw.erase_keys, x, augmentation.erasing_prob)
+            x = random_erasing(draw.erase_keys, x, augmentation.erasing_prob)
         if any(alphas.values()):
-            x, targets = mixed(keys.mix, x, jax.nn.one_hot(targets, num_classes), **alphas)
+            x, targets = mixup_or_cutmix(keys.mix, x, jax.nn.one_hot(targets, num_classes), **alphas)
         if not config.anchoring.enabled:
-            return Inputs(x, targets, draw.mask)
+            return ModelBatch(x, targets, draw.mask)
         if config.anchoring.references == "batch":
             references = _out_of_batch(x, draw.references, config.anchoring.group_size)
         else:
             references = normalize(data.images[data.bank[draw.references]], normalization)
-        return Inputs(anchor(x, references, draw.mask), targets, draw.mask)
+        return ModelBatch(anchor(x, references, draw.mask), targets, draw.mask)
 
     return inputs_of
 
@@ -249,9 +249,9 @@ def step_keys(key: jax.Array) -> StepKeys:
     return StepKeys(*jax.random.split(key, len(StepKeys._fields)))
 
 
-def draw_step(keys: StepKeys, batch_size: int, bank_size: int, config: Config) -> Draw:
+def draw_step(keys: StepKeys, batch_size: int, bank_size: int, config: Config) -> StepDraws:
     """What chance decides for each example of the whole batch, given `config.anchoring`."""
-    return Draw(
+    return StepDraws(
         augment_keys=jax.random.split(keys.augment, batch_size),
         erase_keys=jax.random.split(keys.erase, batch_size),
         references=_draw_references(keys.references, batch_size, bank_size, config),
@@ -274,7 +274,7 @@ def _draw_references(key, batch_size, bank_size, config):
     return jnp.arange(batch_size) // group_size * group_size + within
 
 
-def totals_of(losses: jax.Array, logits: jax.Array, shown: Inputs) -> Totals:
+def batch_totals(losses: jax.Array, logits: jax.Array, shown: ModelBatch) -> Totals:
     """Sums over the examples of one batch; of mixed images the class with the greatest share counts."""
     labels = shown.targets if shown.targets.ndim == 1 else jnp.argmax(shown.targets, axis=-1)
     correct = jnp.argmax(logits, axis=-1) == labels

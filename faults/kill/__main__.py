@@ -25,11 +25,11 @@ from absl import flags
 
 from anchor_jax.cli import app
 from anchor_jax.core.errors import UserError
-from anchor_jax.runtime.atomic_files import is_incomplete, replacing
-from benchmarks.measuring import environment
-from faults.kill.moments import Aim, Attempt, aims, found, strike
-from faults.kill.remains import differences
-from faults.kill.victim import Victim, write_digits
+from anchor_jax.runtime.atomic_files import atomic_write, is_incomplete
+from benchmarks.timing import environment
+from faults.kill.compare_runs import differences
+from faults.kill.kill_points import Aim, Attempt, aims, found, strike
+from faults.kill.target_run import Victim, write_digits
 
 JSON = flags.DEFINE_string("json", None, "The result file.")
 KILLS = flags.DEFINE_integer("kills", 25, "How many; about a quarter of them hit eval.py.", lower_bound=1)
@@ -143,7 +143,7 @@ def _report(kills: list[dict[str, Any]], verdicts: dict[str, list[str]]) -> None
             "verdicts": {name: told or "the same" for name, told in verdicts.items()},
             "kills": kills,
         }
-        with replacing(Path(JSON.value)) as file:
+        with atomic_write(Path(JSON.value)) as file:
             file.write_text(json.dumps(content, indent=1) + "\n")
     failed = [name for name, told in verdicts.items() if told]
     if failed:

@@ -20,8 +20,8 @@ from anchor_jax.cli import app
 from anchor_jax.core.errors import UserError
 from anchor_jax.data import load_train
 from anchor_jax.training.loop import train
-from benchmarks.measuring import Result, report
-from faults.soak.holding import UNITS, Sample, grown, growth, sampled
+from benchmarks.timing import Result, report
+from faults.soak.resources import UNITS, Sample, grown, growth, sampled
 
 CONFIG = config_flags.DEFINE_config_file("config", "faults/small_run.py:mlp", "What is trained.")
 JSON = flags.DEFINE_string("json", None, "The result file.")
@@ -32,7 +32,7 @@ MOST_GROWTH = flags.DEFINE_float("most_growth", 0.5, "Of memory, in MiB in 1,000
 
 def main() -> None:
     """Train and look, then judge."""
-    config = app.loaded(CONFIG)
+    config = app.load_config(CONFIG)
     steps_per_epoch = len(load_train(config.data, config.seed)[0].images) // config.training.batch_size
     config.training.total_epochs = epochs = STEPS.value / steps_per_epoch
     config.checkpoint.every_epochs = config.evaluation.every_epochs = epochs / LOOKS.value
@@ -57,7 +57,7 @@ def _judge(samples: list[Sample]) -> None:
     facts = {
         "command": " ".join(["python -m faults.soak", *sys.argv[1:]]),
         "config": config_flags.get_config_filename(flags.FLAGS["config"]),
-        "seed": app.loaded(CONFIG).seed,
+        "seed": app.load_config(CONFIG).seed,
         "most_growth": MOST_GROWTH.value,
     }
     report("A long run in one process", facts, results, JSON.value)

@@ -8,27 +8,27 @@ from anchor_jax.config import Config
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.augmentation.crops import mirror, padded_crop, resized_crop
-from anchor_jax.data.augmentation.erasing import erased
+from anchor_jax.data.augmentation.erasing import random_erasing
 from anchor_jax.data.augmentation.fractals import fractals
-from anchor_jax.data.augmentation.mixing import mixed
-from anchor_jax.data.augmentation.mixing_images import mixing_pictures
+from anchor_jax.data.augmentation.mixing import mixup_or_cutmix
+from anchor_jax.data.augmentation.mixing_images import load_mixing_images
 from anchor_jax.data.augmentation.normalization import Normalization, measure_normalization, normalize
 from anchor_jax.data.augmentation.pixmix import pixmix
 from anchor_jax.data.augmentation.policies import rand_augment, trivial_augment
 
 __all__ = [
     "Normalization",
-    "augmented",
-    "erased",
+    "augment",
     "fractals",
+    "load_mixing_images",
     "measure_normalization",
-    "mixed",
-    "mixing_pictures",
+    "mixup_or_cutmix",
     "normalize",
+    "random_erasing",
 ]
 
 
-def augmented(keys: jax.Array, images: jax.Array, config: Config, pictures: jax.Array | None = None) -> jax.Array:
+def augment(keys: jax.Array, images: jax.Array, config: Config, pictures: jax.Array | None = None) -> jax.Array:
     """A random crop, a mirror and a policy, as `config.augmentation` says; for use under `jit`.
 
     Args:

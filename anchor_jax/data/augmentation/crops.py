@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from anchor_jax.data.augmentation.boxes import NUM_NUMBERS, Box, random_box
-from anchor_jax.runtime.backends import computed_once
+from anchor_jax.runtime.backends import materialize
 
 _RATIOS = (3 / 4, 4 / 3)  # width by height
 _PLACES = 22  # binary ones of the weights, as in Pillow
@@ -33,15 +33,15 @@ def resized_crop(key: jax.Array, image: jax.Array, areas: tuple[float, float]) -
     height, width, _ = image.shape
     numbers = jax.random.uniform(key, (NUM_NUMBERS,))
     box, found = random_box(numbers, image.shape, areas=areas, ratios=_RATIOS, least=1, greatest=(height, width))
-    return resized(image, Box(*(jnp.where(found, *sides) for sides in zip(box, _central(height, width), strict=True))))
+    return resize(image, Box(*(jnp.where(found, *sides) for sides in zip(box, _central(height, width), strict=True))))
 
 
-def resized(image: jax.Array, box: Box) -> jax.Array:
+def resize(image: jax.Array, box: Box) -> jax.Array:
     """The part of uint8 `[H, W, C]` in a box, resized to H x W by Pillow's bilinear filter, bit for bit.
 
     Nothing is ever made smaller, so each pixel has two neighbours on either axis and there is nothing to antialias.
     """
-    image = computed_once(_resized_axis(image, box.left, box.width, axis=1))
+    image = materialize(_resized_axis(image, box.left, box.width, axis=1))
     return _resized_axis(image, box.top, box.height, axis=0)
 
 
@@ -52,7 +52,7 @@ def _resized_axis(image, start, length, axis):
     before, rest = place // (2 * size), place % (2 * size)
     # in two steps, of half of the places each, since 32 bits cannot hold the numerator at once
     high, rest = jnp.divmod(rest << (_PLACES // 2), 2 * size)
-    weight = computed_once((high << (_PLACES // 2)) + ((rest << (_PLACES // 2)) + size) // (2 * size))
+    weight = materialize((high << (_PLACES // 2)) + ((rest << (_PLACES // 2)) + size) // (2 * size))
     weight = weight.reshape([-1 if each == axis else 1 for each in range(3)])
     near, far = (
         jnp.take(image, start + jnp.clip(at, 0, length - 1), axis, mode="clip").astype(jnp.int32)

@@ -10,7 +10,7 @@ _AREAS = (0.02, 0.33)  # of that of the image
 _RATIOS = (1 / 3.3, 1 / 0.3)  # width by height; torchvision's 0.3 to 3.3 are height by width
 
 
-def erased(keys: jax.Array, x: jax.Array, prob: float) -> jax.Array:
+def random_erasing(keys: jax.Array, x: jax.Array, prob: float) -> jax.Array:
     """Sets a rectangle of each image to 0, the mean after normalisation: torchvision's `RandomErasing`, its defaults.
 
     Args:

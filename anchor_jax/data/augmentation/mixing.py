@@ -11,7 +11,7 @@ from anchor_jax.data.augmentation.boxes import Box, inside
 from anchor_jax.data.augmentation.draws import whole
 
 
-def mixed(
+def mixup_or_cutmix(
     key: jax.Array, x: jax.Array, targets: jax.Array, *, mixup_alpha: float, cutmix_alpha: float
 ) -> tuple[jax.Array, jax.Array]:
     """Mixes the examples of a batch in pairs, and their targets: torchvision's `MixUp` and `CutMix`.

@@ -17,7 +17,7 @@ NUM_FRACTALS = 512
 _SEED = 0
 
 
-def mixing_pictures(folder: str | os.PathLike[str], size: int, channels: int) -> np.ndarray:
+def load_mixing_images(folder: str | os.PathLike[str], size: int, channels: int) -> np.ndarray:
     """Pictures for "pixmix", an eighth larger than the images, of which a random window is mixed in.
 
     Args:
@@ -45,7 +45,7 @@ def mixing_pictures(folder: str | os.PathLike[str], size: int, channels: int) ->
         return _in_mode(fractals(_SEED, min(NUM_FRACTALS, most), size), MODES[channels])
     stream = open_images(folder, image_size=size, mode=MODES[channels], title="pictures for pixmix")
     rows = np.linspace(0, stream.num_examples - 1, min(stream.num_examples, most)).astype(int)
-    return stream.picked(rows)[0]
+    return stream.take(rows)[0]
 
 
 def _in_mode(pictures: np.ndarray, mode: str) -> np.ndarray:

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from anchor_jax.runtime.backends import computed_once, level_counts
+from anchor_jax.runtime.backends import histogram, materialize
 
 Array = Any  # jax.Array where it is traced, of NumPy where it is made on the host
 
@@ -104,12 +104,12 @@ def _fixed(matrix: np.ndarray) -> np.ndarray:
     return np.floor(centred * 65536 + 0.5).astype(np.int32)
 
 
-def applied(image: jax.Array, operation: Operation) -> jax.Array:
+def apply(image: jax.Array, operation: Operation) -> jax.Array:
     """uint8 `[H, W, C]`, C is 1 or 3 -> the same after an operation."""
-    return moved(blended(levelled(image, operation.levels), operation.blend), operation.matrix)
+    return warp(blend(map_levels(image, operation.levels), operation.blend), operation.matrix)
 
 
-def moved(image: jax.Array, matrix: Array) -> jax.Array:
+def warp(image: jax.Array, matrix: Array) -> jax.Array:
     """Each pixel of `[H, W, C]` is the one that the matrix int32 `[6]` says, or black where there is none."""
     height, width, _ = image.shape
     y, x = jnp.mgrid[:height, :width]
@@ -129,7 +129,7 @@ def pixels_at(image: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
 # blends
 
 
-def blended(image: jax.Array, blend: Blend) -> jax.Array:
+def blend(image: jax.Array, blend: Blend) -> jax.Array:
     """uint8 `[H, W, C]` -> the same after a blend, cut off to whole levels."""
     own = image.astype(jnp.int32)
     grey = luma(own)
@@ -141,7 +141,7 @@ def blended(image: jax.Array, blend: Blend) -> jax.Array:
     coarse = jax.lax.reduce_precision(blend.factor, exponent_bits=8, mantissa_bits=11)
     distance = (own - other).astype(jnp.float32)
     product = coarse * distance + (blend.factor - coarse) * distance
-    return computed_once(jnp.clip(other.astype(jnp.float32) + product, 0, 255).astype(jnp.uint8))
+    return materialize(jnp.clip(other.astype(jnp.float32) + product, 0, 255).astype(jnp.uint8))
 
 
 def luma(levels: jax.Array) -> jax.Array:
@@ -167,17 +167,17 @@ def _smooth(levels):
 # levels
 
 
-def levelled(image: jax.Array, levels: Levels) -> jax.Array:
+def map_levels(image: jax.Array, levels: Levels) -> jax.Array:
     """uint8 `[H, W, C]` -> the same with the levels of each channel changed."""
     channels = image.shape[-1]
     tables = jax.vmap(lambda values: _table(values, levels), in_axes=-1)(image.reshape(-1, channels))
     places = image.astype(jnp.int32) + 256 * jnp.arange(channels)
-    return computed_once(jnp.take(computed_once(tables).ravel(), places, mode="clip"))
+    return materialize(jnp.take(materialize(tables).ravel(), places, mode="clip"))
 
 
 def _table(values: jax.Array, levels: Levels) -> jax.Array:
     """What becomes of each level in a channel of values uint8 `[N]`, uint8 `[256]`."""
-    level, counts = jnp.arange(256), level_counts(values)
+    level, counts = jnp.arange(256), histogram(values)
     least, greatest = jnp.argmax(counts > 0), 255 - jnp.argmax(counts[::-1] > 0)
     stretched = jnp.clip(255 * (level - least) // jnp.maximum(greatest - least, 1), 0, 255)
     table = jnp.where(level >= levels.inverted_from, 255 - level, level) & levels.mask

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from anchor_jax.data.augmentation.draws import between, whole
-from anchor_jax.data.augmentation.operations import SAME_LEVELS, Levels, levelled, pixels_at
+from anchor_jax.data.augmentation.operations import SAME_LEVELS, Levels, map_levels, pixels_at
 
 ROUNDS = 4  # at most
 OPERATIONS = (
@@ -124,7 +124,7 @@ def augmented_with(image: jax.Array, number: jax.Array, level: jax.Array, sign: 
     down = sign * (level * height / 30).astype(jnp.int32) * named["translate_y"]
     to_x = jnp.stack([cos, -sin + slope * named["shear_x"], right + (1 - cos) * width / 2 + sin * height / 2])
     to_y = jnp.stack([sin + slope * named["shear_y"], cos, down - sin * width / 2 + (1 - cos) * height / 2])
-    return moved_bilinearly(levelled(image, changed), to_x, to_y)
+    return moved_bilinearly(map_levels(image, changed), to_x, to_y)
 
 
 def moved_bilinearly(image: jax.Array, to_x: jax.Array, to_y: jax.Array) -> jax.Array:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from anchor_jax.data.augmentation.draws import whole
-from anchor_jax.data.augmentation.operations import Operation, applied, operation
+from anchor_jax.data.augmentation.operations import Operation, apply, operation
 
 NAMES = (
     *("Identity", "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate"),
@@ -115,4 +115,4 @@ def _stacked(operations):
 def _drawn(key: jax.Array, image: jax.Array, operations: Operation) -> jax.Array:
     """One of the operations, arrays `[names, magnitudes, signs, ...]`, all as likely."""
     row = whole(jax.random.uniform(key, (3,)), jnp.array(operations.matrix.shape[:3]))
-    return applied(image, jax.tree.map(lambda rows: jnp.asarray(rows)[tuple(row)], operations))
+    return apply(image, jax.tree.map(lambda rows: jnp.asarray(rows)[tuple(row)], operations))

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from anchor_jax.evaluation.context import Finding, EvalContext
+from anchor_jax.evaluation.context import EvalContext, Finding
 from anchor_jax.evaluation.suites import clean, corruptions, landscape, ood, probe, protocols, shift
 
 

@@ -11,11 +11,11 @@ import jax
 import numpy as np
 
 from anchor_jax.core.errors import UserError
-from anchor_jax.data import CorruptedSet, Stream, check_differs, corruptions, open_corrupted
+from anchor_jax.data import CorruptedSet, EvalDataset, check_differs, corruptions, open_corrupted
 from anchor_jax.data.corruptions import SEVERITIES
-from anchor_jax.evaluation.context import Finding, EvalContext
+from anchor_jax.evaluation.context import EvalContext, Finding
 from anchor_jax.evaluation.predictions import main_scores
-from anchor_jax.runs.predictor import filled
+from anchor_jax.runs.predictor import pad_rows
 from anchor_jax.runtime import mesh as mesh_lib
 
 GENERATED, GENERATED_C_BAR = "generated", "generated-c-bar"
@@ -64,7 +64,7 @@ def measure(subject: EvalContext, num_references: int) -> Finding:
     columns = {"correct": [], "confidence": [], "entropy": []}
     for member, of in members.items():
         for severity in SEVERITIES:
-            examples = subject.examine(
+            examples = subject.predict(
                 of.stream(member, severity), num_references, temperature=subject.temperature(num_references)
             )
             of_set = main_scores(examples, subject.num_bins)
@@ -80,7 +80,10 @@ def measure(subject: EvalContext, num_references: int) -> Finding:
     arrays = {name: np.reshape(parts, shape) for name, parts in columns.items()}
     size = subject.predictor.size_for(subject.test.num_examples)
     arrays["sample_images"] = np.stack(
-        [mesh_lib.fetched(of.stream(member, _SHOWN_SEVERITY).first(size)[0])[0] for member, of in members.items()]
+        [
+            mesh_lib.device_get_global(of.stream(member, _SHOWN_SEVERITY).first(size)[0])[0]
+            for member, of in members.items()
+        ]
     )
     facts = {
         "source": [of.name for of in sets],
@@ -128,19 +131,19 @@ def mean_corruption_error(found: dict[str, float]) -> float:
     return float(np.mean(relative))
 
 
-def generated(name: str, members: tuple[str, ...], clean: Stream, seed: int) -> CorruptedSet:
+def generated(name: str, members: tuple[str, ...], clean: EvalDataset, seed: int) -> CorruptedSet:
     """A clean set under corruptions, which are made on the device while it is read.
 
     Example i always has the same noise, whatever the batches and devices.
     """
     mesh = mesh_lib.mesh()
 
-    def stream(member: str, severity: int) -> Stream:
+    def stream(member: str, severity: int) -> EvalDataset:
         def batches(size: int) -> Generator[Any, None, None]:
             even = math.ceil(size / mesh.size) * mesh.size
             for index, (images, labels) in enumerate(clean.batches(size)):
-                rows = mesh_lib.divided(index * size + np.arange(even), mesh)
-                on_devices = mesh_lib.divided(filled(images, even), mesh)
+                rows = mesh_lib.shard_batch(index * size + np.arange(even), mesh)
+                on_devices = mesh_lib.shard_batch(pad_rows(images, even), mesh)
                 yield corruptions.corrupt_each(_keys(seed, rows), on_devices, member, severity)[: len(images)], labels
 
         return dataclasses.replace(clean, name=f"{member} {severity}", batches=batches)

@@ -9,10 +9,10 @@ import numpy as np
 
 from anchor_jax import metrics
 from anchor_jax.core.errors import UserError
-from anchor_jax.data import Dataset, stream_of
-from anchor_jax.evaluation.context import Finding, EvalContext
-from anchor_jax.evaluation.predictions import watched
-from anchor_jax.runs.predictor import joined
+from anchor_jax.data import Dataset, eval_dataset
+from anchor_jax.evaluation.context import EvalContext, Finding
+from anchor_jax.evaluation.predictions import with_progress
+from anchor_jax.runs.predictor import tree_concatenate
 
 _EXAMPLES = 1_000
 _POINTS = 11  # along each direction, odd so that the trained network is among them
@@ -26,8 +26,8 @@ def measure(subject: EvalContext, num_references: int) -> Finding:
     statistics of BatchNorm stay where they are. The examples are spread evenly over the test set.
     """
     num = subject.test.num_examples
-    images, labels = subject.test.picked(np.unique(np.linspace(0, num - 1, min(num, _EXAMPLES)).astype(int)))
-    few = stream_of(Dataset(images, labels, subject.run.label_names), "landscape")
+    images, labels = subject.test.take(np.unique(np.linspace(0, num - 1, min(num, _EXAMPLES)).astype(int)))
+    few = eval_dataset(Dataset(images, labels, subject.run.label_names), "landscape")
     params = subject.predictor.variables["params"]
     keys = jax.random.split(jax.random.key(subject.options.seed))
     one, other = (filter_normalised_direction(key, params) for key in keys)
@@ -38,8 +38,8 @@ def measure(subject: EvalContext, num_references: int) -> Finding:
         for j, beta in enumerate(steps):
             variables = subject.predictor.variables | {"params": _moved(params, one, other, alpha, beta)}
             there = dataclasses.replace(subject.predictor, variables=variables)
-            batches = watched(few, there, f"point {i * _POINTS + j + 1} of {_POINTS**2}")
-            correct, nll = joined(there.stream(batches, num_references, then=_outcomes))
+            batches = with_progress(few, there, f"point {i * _POINTS + j + 1} of {_POINTS**2}")
+            correct, nll = tree_concatenate(there.stream(batches, num_references, then=_outcomes))
             accuracy[i, j], loss[i, j] = np.mean(correct), np.mean(nll)
     centre = _POINTS // 2
     if not np.isfinite(loss[centre, centre]):
@@ -74,7 +74,7 @@ def filter_normalised_direction(key: jax.Array, params: Any) -> Any:
 def _outcomes(poll, labels):
     """Right or not, and loss; a prediction that is no number is not right, and its loss is infinite."""
     probs = poll.classification.probs
-    outcomes, finite = metrics.outcomes(probs, labels), jnp.all(jnp.isfinite(probs), axis=-1)
+    outcomes, finite = metrics.per_example_scores(probs, labels), jnp.all(jnp.isfinite(probs), axis=-1)
     return outcomes.correct & finite, jnp.where(finite, outcomes.nll, jnp.inf)
 
 

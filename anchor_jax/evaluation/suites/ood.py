@@ -6,9 +6,9 @@ import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from anchor_jax.core.errors import UserError
-from anchor_jax.data import Stream
-from anchor_jax.evaluation.context import Finding, EvalContext
-from anchor_jax.evaluation.predictions import Examples
+from anchor_jax.data import EvalDataset
+from anchor_jax.evaluation.context import EvalContext, Finding
+from anchor_jax.evaluation.predictions import PredictionTable
 
 # score -> the formula that is reported with it; each is higher for what is more likely an anomaly
 SCORES = {
@@ -40,11 +40,11 @@ def check(subject: EvalContext) -> None:
 def measure(subject: EvalContext, num_references: int) -> Finding:
     """How well each score tells every anomaly set from the test set; means over the groups and over all."""
     names = SCORES if num_references > 1 else _OF_ONE_PASS
-    inside = anomaly_scores(subject.examine(subject.test, num_references), names)
+    inside = anomaly_scores(subject.predict(subject.test, num_references), names)
     found, arrays = {}, {f"in/{name}": values for name, values in inside.items()}
     members = {"": [], "near": [], "far": []}
     for group, stream in _sets(subject):
-        outside = anomaly_scores(subject.examine(_unlabelled(stream), num_references), names)
+        outside = anomaly_scores(subject.predict(_unlabelled(stream), num_references), names)
         arrays |= {f"{stream.name}/{name}": values for name, values in outside.items()}
         arrays[f"{stream.name}/sample_images"] = stream.first(_SHOWN)[0]
         for name in names:
@@ -68,7 +68,7 @@ def measure(subject: EvalContext, num_references: int) -> Finding:
     return Finding(found, arrays, facts)
 
 
-def anomaly_scores(examples: Examples, names: Iterable[str] = tuple(SCORES)) -> dict[str, np.ndarray]:
+def anomaly_scores(examples: PredictionTable, names: Iterable[str] = tuple(SCORES)) -> dict[str, np.ndarray]:
     """The scores of a table, float32 `[N]` each; higher is more anomalous."""
     scores = {
         "max_softmax": 1 - examples.outcomes.confidence,
@@ -109,7 +109,7 @@ def _specs(subject: EvalContext) -> tuple[str, ...]:
     return subject.options.ood or (("photographs",) if subject.run.config.data.source == "digits" else ())
 
 
-def _sets(subject: EvalContext) -> list[tuple[str, Stream]]:
+def _sets(subject: EvalContext) -> list[tuple[str, EvalDataset]]:
     """Group and images of every anomaly set."""
     groups, specs = zip(*map(_grouped, _specs(subject)), strict=True)
     return list(zip(groups, subject.open_all(specs), strict=True))
@@ -121,6 +121,6 @@ def _grouped(spec: str) -> tuple[str, str]:
     return (group, rest) if equals and group in _GROUPS else ("", spec)
 
 
-def _unlabelled(stream: Stream) -> Stream:
+def _unlabelled(stream: EvalDataset) -> EvalDataset:
     """The stream with the label 0 throughout: the classes of anomalies are none of the network's."""
     return stream.relabelled(("anomaly",), np.zeros(len(stream.label_names), np.int32))

@@ -9,10 +9,10 @@ from sklearn.preprocessing import StandardScaler
 
 from anchor_jax import metrics
 from anchor_jax.core.errors import UserError
-from anchor_jax.data import Stream
-from anchor_jax.evaluation.context import Finding, EvalContext
-from anchor_jax.evaluation.predictions import METRICS, watched
-from anchor_jax.runs.predictor import joined
+from anchor_jax.data import EvalDataset
+from anchor_jax.evaluation.context import EvalContext, Finding
+from anchor_jax.evaluation.predictions import METRICS, with_progress
+from anchor_jax.runs.predictor import tree_concatenate
 
 _MAX_ITERATIONS = 1_000
 _COMPARED = 32  # images
@@ -66,15 +66,15 @@ def measure(subject: EvalContext, num_references: int) -> Finding:
     return Finding(found | {"accuracy": found[f"{members[0]}/accuracy"]}, {}, facts)
 
 
-def _sets(subject: EvalContext) -> tuple[Stream, list[Stream]]:
+def _sets(subject: EvalContext) -> tuple[EvalDataset, list[EvalDataset]]:
     """The set to be fitted to, and those to be tested on, its own first."""
     fitted = subject.open(subject.options.probe[0], default_split="train")
     return fitted, subject.open_all(subject.options.probe, label_names=fitted.label_names)
 
 
-def _features(subject: EvalContext, stream: Stream, num_references: int) -> tuple[np.ndarray, np.ndarray]:
-    batches = watched(stream, subject.predictor, f"features of {stream.name}, {num_references} references")
-    features, labels = joined(subject.predictor.stream_features(batches, num_references))
+def _features(subject: EvalContext, stream: EvalDataset, num_references: int) -> tuple[np.ndarray, np.ndarray]:
+    batches = with_progress(stream, subject.predictor, f"features of {stream.name}, {num_references} references")
+    features, labels = tree_concatenate(subject.predictor.stream_features(batches, num_references))
     if not np.isfinite(features).all():
         raise UserError(f"features of '{stream.name}' are no finite numbers: the checkpoint has diverged")
     return features, labels

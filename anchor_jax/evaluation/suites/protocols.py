@@ -8,14 +8,14 @@ from functools import partial
 
 import numpy as np
 
-from anchor_jax.data import Dataset, Stream, stream_of
-from anchor_jax.evaluation.context import Finding, EvalContext
-from anchor_jax.evaluation.predictions import METRICS, Examples, examine, main_scores
+from anchor_jax.data import Dataset, EvalDataset, eval_dataset
+from anchor_jax.evaluation.context import EvalContext, Finding
+from anchor_jax.evaluation.predictions import METRICS, PredictionTable, main_scores, predict_dataset
 
 _TIMED, _TIMES = 1_000, 3  # examples, and how often
 _CURVE = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000)  # numbers of references
 
-Ask = Callable[[Stream], Examples]
+Ask = Callable[[EvalDataset], PredictionTable]
 
 
 def check(subject: EvalContext) -> None:
@@ -29,7 +29,7 @@ def measure(subject: EvalContext, num_references: int) -> Finding:
     facts = {"num_examples": subject.test.num_examples, "timed_examples": min(_TIMED, subject.test.num_examples)}
     references = subject.run.references
     if references is None:
-        return Finding(_measured(subject, "standard", partial(subject.examine, num_references=0)), {}, facts)
+        return Finding(_measured(subject, "standard", partial(subject.predict, num_references=0)), {}, facts)
 
     found, draws = {}, {}
     for num in sorted({num for num in _CURVE if num < num_references} | {1, num_references}):
@@ -42,7 +42,7 @@ def measure(subject: EvalContext, num_references: int) -> Finding:
             values = [found[f"draws/{draw}/{num}/{name}"] for draw in range(draws[num])]
             found[f"{protocol}/{name}"] = float(np.mean(values))
         found[f"{protocol}/seconds_per_1000"] = _seconds_per_1000(subject, _ask_drawn(subject, references, 0, num))
-    found |= _measured(subject, "blt", subject.examine_transduced)
+    found |= _measured(subject, "blt", subject.predict_transduced)
     facts |= {
         "draws": {str(num): count for num, count in draws.items()},
         "blt_references": len(subject.transduction.references),
@@ -55,7 +55,7 @@ def _ask_drawn(subject: EvalContext, references: np.ndarray, draw: int, num_refe
     """The network with a part of its saved references that no other draw of so many has."""
     its_own_first = np.roll(references, -draw * num_references, axis=0)
     predictor = dataclasses.replace(subject.predictor, references=its_own_first)
-    return partial(examine, predictor, num_references=num_references)
+    return partial(predict_dataset, predictor, num_references=num_references)
 
 
 def _measured(subject: EvalContext, protocol: str, ask: Ask) -> dict[str, float]:
@@ -67,7 +67,7 @@ def _measured(subject: EvalContext, protocol: str, ask: Ask) -> dict[str, float]
 def _seconds_per_1000(subject: EvalContext, ask: Ask) -> float:
     """Time for 1,000 images from host memory to the table, once all is compiled; the median of some."""
     images, labels = subject.test.first(_TIMED)
-    few = stream_of(Dataset(np.asarray(images), labels, subject.run.label_names), "timed")
+    few = eval_dataset(Dataset(np.asarray(images), labels, subject.run.label_names), "timed")
     ask(few)
     times = []
     for _ in range(_TIMES):

@@ -4,7 +4,7 @@ import numpy as np
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.data import class_rows
-from anchor_jax.evaluation.context import Finding, EvalContext
+from anchor_jax.evaluation.context import EvalContext, Finding
 from anchor_jax.evaluation.predictions import METRICS, all_scores, columns
 
 
@@ -29,7 +29,7 @@ def measure(subject: EvalContext, num_references: int) -> Finding:
         classes = class_rows(stream.label_names, subject.run.label_names, where=stream.name)
         restricted = None if classes is None else tuple(classes.tolist())
         temperature = subject.temperature(num_references)
-        examples = subject.examine(stream, num_references, classes=restricted, temperature=temperature)
+        examples = subject.predict(stream, num_references, classes=restricted, temperature=temperature)
         found |= {f"{stream.name}/{name}": value for name, value in all_scores(examples, subject.num_bins).items()}
         arrays |= {f"{stream.name}/{name}": column for name, column in columns(examples).items()}
         found[f"{stream.name}/num_examples"] = float(len(examples.label))

@@ -11,7 +11,7 @@ import safetensors.numpy
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.models.pytorch.names import SOURCES
-from anchor_jax.runtime.atomic_files import new_file
+from anchor_jax.runtime.atomic_files import write_new_file
 
 # where a checkpoint of a training keeps the weights, the average of them first
 NESTED = ("model_ema", "state_dict", "model", "net")
@@ -61,7 +61,7 @@ def write_state_dict(file: Path, tensors: Mapping[str, np.ndarray]) -> None:
       UserError: the file is there already or cannot be written, or PyTorch is needed and not installed.
     """
     arrays = {name: np.ascontiguousarray(tensor).reshape(tensor.shape) for name, tensor in tensors.items()}
-    with new_file(file) as new:
+    with write_new_file(file) as new:
         if file.suffix == ".safetensors":
             safetensors.numpy.save_file(arrays, new)
         else:

@@ -20,7 +20,7 @@ from anchor_jax.reporting.comparison.labels import suite_title, title
 from anchor_jax.reporting.comparison.statistics import Difference, Summary
 from anchor_jax.reporting.comparison.table import Comparison, Entry, PaperRow, SuiteTable
 from anchor_jax.reporting.html import embedded, metric_of, section_of
-from anchor_jax.runtime.atomic_files import is_incomplete, replacing
+from anchor_jax.runtime.atomic_files import atomic_write, is_incomplete
 
 KIND = "anchor_jax comparison"  # how a comparison's JSON is known again
 JSON, CSV, HTML = "compare.json", "compare.csv", "compare.html"
@@ -72,11 +72,11 @@ def write(comparison: Comparison, folder: Path) -> Path:
         page = _page(comparison, {suite: list(map(embedded, of_suite)) for suite, of_suite in pictures.items()})
     with results_lib.writing(folder):
         # the JSON first: by it the folder is known as a comparison's, should the rest be cut off
-        with replacing(folder / JSON) as file:
+        with atomic_write(folder / JSON) as file:
             file.write_text(json.dumps(_record(comparison), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        with replacing(folder / CSV) as file, file.open("w", newline="", encoding="utf-8") as opened:
+        with atomic_write(folder / CSV) as file, file.open("w", newline="", encoding="utf-8") as opened:
             csv.writer(opened).writerows(_lines(comparison))
-        with replacing(folder / HTML) as file:
+        with atomic_write(folder / HTML) as file:
             file.write_text(page, encoding="utf-8")
     return folder / HTML
 

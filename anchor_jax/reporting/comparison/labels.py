@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from anchor_jax.reporting.comparison.runs import Method
 from anchor_jax.reporting.comparison.table import SuiteTable
-from anchor_jax.reporting.figures import spoken
+from anchor_jax.reporting.figures import format_num_references
 from anchor_jax.reporting.html import NAMES, metric_of, section_of, signed
 
 _PROTOCOLS = {"random1": "1 random reference", "randomK": "K random references", "blt": "BLT"}
@@ -23,5 +23,7 @@ def title(metric: str) -> str:
 
 def suite_title(table: SuiteTable, methods: Sequence[Method]) -> str:
     """A suite and the references that its numbers were found with."""
-    references = f", {spoken(table.num_references)}" if any(method.anchored for method in methods) else ""
+    references = (
+        f", {format_num_references(table.num_references)}" if any(method.anchored for method in methods) else ""
+    )
     return f"{section_of(table.suite).title}{references}"

@@ -37,7 +37,7 @@ PROTOCOL: dict[str, tuple[Any, ...]] = {
     "anchoring.mask_prob": (0.0, 0.25),
     "anchoring.mask_per": ("batch",),
     "anchoring.masked_target": ("uniform",),
-    "anchoring.masked_statistics": (True, False),  # of which the paper says nothing
+    "anchoring.update_bn_when_masked": (True, False),  # of which the paper says nothing
     "optimizer.name": ("sgd",),
     "optimizer.learning_rate": (0.1,),
     "optimizer.momentum": (0.9,),
@@ -121,7 +121,7 @@ def figures(method: Method) -> dict[Quantity, Figure]:
     }
 
 
-def departure(method: Method) -> str | None:
+def protocol_mismatch(method: Method) -> str | None:
     """The first thing in which a method is not the paper's, in words; None if it is the paper's."""
     config, defaults = method.config, flatten(base())
     for key in dict.fromkeys([*PROTOCOL, *config]):

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from anchor_jax.config import MAY_CHANGE, flatten
+from anchor_jax.config import RESUMABLE_CHANGES, flatten
 from anchor_jax.core.errors import UserError
 from anchor_jax.evaluation import results as results_lib
 from anchor_jax.evaluation.results import Found, SuiteResult
@@ -202,10 +202,10 @@ def effective(flat: Mapping[str, Any]) -> dict[str, Any]:
     if not flat["anchoring.enabled"]:
         dropped |= {key for key in flat if key.startswith("anchoring.") and key != "anchoring.enabled"}
     elif not flat["anchoring.mask_prob"]:
-        dropped |= {"anchoring.mask_per", "anchoring.masked_target", "anchoring.masked_statistics"}
+        dropped |= {"anchoring.mask_per", "anchoring.masked_target", "anchoring.update_bn_when_masked"}
     elif flat["anchoring.mask_per"] != "batch":
-        dropped |= {"anchoring.masked_statistics"}
-    return {key: value for key, value in flat.items() if key not in dropped and not key.startswith(MAY_CHANGE)}
+        dropped |= {"anchoring.update_bn_when_masked"}
+    return {key: value for key, value in flat.items() if key not in dropped and not key.startswith(RESUMABLE_CHANGES)}
 
 
 def _same_method(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -276,7 +276,7 @@ def _notes(methods: Sequence[Method], runs: Sequence[EvaluatedRun]) -> list[str]
 
 
 def _beside_paper(methods: Sequence[Method], tables: Sequence[SuiteTable]) -> tuple[list[PaperRow], dict[str, str]]:
-    departures = {method.name: reason for method in methods if (reason := paper.departure(method))}
+    departures = {method.name: reason for method in methods if (reason := paper.protocol_mismatch(method))}
     table = next((table for table in tables if table.suite == "corruptions"), None)
     if table is None:
         return [], departures

@@ -24,7 +24,9 @@ def test_more_devices_than_there_are_is_told(num_devices):
 def test_own_parts_make_up_the_whole_in_order(num_devices):
     whole = {"a": jnp.arange(16), "b": jnp.arange(32).reshape(16, 2)}
     mesh = mesh_lib.mesh(num_devices)
-    parts = mesh_lib.pmapped(mesh_lib.own_part, mesh, in_specs=mesh_lib.SAME, out_specs=mesh_lib.SPLIT)(whole)
+    parts = mesh_lib.pmapped(mesh_lib.local_shard, mesh, in_specs=mesh_lib.REPLICATED, out_specs=mesh_lib.SHARDED)(
+        whole
+    )
     jax.tree.map(np.testing.assert_array_equal, parts, whole)
 
 
@@ -32,7 +34,7 @@ def test_mapped_step_reduces_over_devices():
     def step(x):
         return jax.lax.pmean(jnp.sum(x), mesh_lib.AXIS)
 
-    mapped = mesh_lib.pmapped(step, mesh_lib.mesh(8), in_specs=mesh_lib.SPLIT, out_specs=mesh_lib.SAME)
+    mapped = mesh_lib.pmapped(step, mesh_lib.mesh(8), in_specs=mesh_lib.SHARDED, out_specs=mesh_lib.REPLICATED)
     assert mapped(jnp.arange(16.0)) == np.arange(16).sum() / 8
 
 
@@ -46,8 +48,8 @@ def test_repeated_steps_are_compiled_once_and_donate_their_carry(monkeypatch, lo
         return carry + increment
 
     mesh = mesh_lib.mesh(2)
-    run = mesh_lib.repeated(step, mesh)
-    carry, increment = mesh_lib.replicated((jnp.zeros(3), jnp.ones(3)), mesh)
+    run = mesh_lib.run_n_steps(step, mesh)
+    carry, increment = mesh_lib.replicate((jnp.zeros(3), jnp.ones(3)), mesh)
     after = run(carry, 3, increment)
     assert carry.is_deleted()
     assert not increment.is_deleted()

@@ -16,15 +16,15 @@ import jax.numpy as jnp
 
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
-from anchor_jax.core.inference import Poll, poll_members
-from anchor_jax.data import Normalization, augmented, normalize
+from anchor_jax.core.inference import VotedClassification, classify_ensemble
+from anchor_jax.data import Normalization, augment, normalize
 from anchor_jax.evaluation import SUITES, Options
 from anchor_jax.evaluation.context import EvalContext
 from anchor_jax.evaluation.runner import ask
 from anchor_jax.models.layers import Classifier
 from anchor_jax.runs import record as run_record
-from anchor_jax.runs.load import load_checkpoint, model_of, normalization_of
-from anchor_jax.runs.predictor import Network, Predictor
+from anchor_jax.runs.load import create_model, load_checkpoint, run_normalization
+from anchor_jax.runs.predictor import CompiledNetwork, Predictor
 from anchor_jax.runs.record import Run
 from anchor_jax.runtime import mesh as mesh_lib
 
@@ -71,8 +71,8 @@ def predictor_of_pool(
         members = jnp.arange(len(runs))
     else:
         variables, members = predictors[0].variables, jax.random.split(jax.random.key(seed), num_members)
-    model = model_of(runs[0], axis_name=mesh_lib.AXIS)  # dropout draws for the whole batch, over all devices
-    logits_of = partial(_LOGITS[kind], model, normalization_of(runs[0]), runs[0].config.augmentation)
+    model = create_model(runs[0], axis_name=mesh_lib.AXIS)  # dropout draws for the whole batch, over all devices
+    logits_of = partial(_LOGITS[kind], model, run_normalization(runs[0]), runs[0].config.augmentation)
     return pooled(predictors[0], logits_of, variables, members, mesh_lib.mesh())
 
 
@@ -87,18 +87,18 @@ def pooled(of_one: Predictor, logits_of: Callable, variables: Any, members: jax.
       mesh: over which images are divided.
     """
 
-    def poll(classes, temper, variables, members, images) -> Poll:
+    def poll(classes, temper, variables, members, images) -> VotedClassification:
         def logits(member):
             of_all = logits_of(variables, member, images)
             return of_all if classes is None else of_all[:, list(classes)]
 
-        return poll_members(logits, members, chunk_size=1, temper=temper)
+        return classify_ensemble(logits, members, chunk_size=1, temper=temper)
 
     def compiled(classes, temper):
-        specs = (mesh_lib.SAME, mesh_lib.SAME, mesh_lib.SPLIT)
-        return mesh_lib.pmapped(partial(poll, classes, temper), mesh, in_specs=specs, out_specs=mesh_lib.SPLIT)
+        specs = (mesh_lib.REPLICATED, mesh_lib.REPLICATED, mesh_lib.SHARDED)
+        return mesh_lib.pmapped(partial(poll, classes, temper), mesh, in_specs=specs, out_specs=mesh_lib.SHARDED)
 
-    network = Network(
+    network = CompiledNetwork(
         encode=lambda variables, references: members,
         poll=cache(compiled),
         poll_pairs=of_one.network.poll_pairs,
@@ -118,7 +118,7 @@ def _of_dropout(model: Classifier, normalization: Normalization, _, variables, m
 
 def _of_augmentation(model: Classifier, normalization: Normalization, augmentation, variables, member, images):
     keys = jnp.broadcast_to(member, len(images))  # the same crop for all, so that none depends on its neighbours
-    return model.apply(variables, normalize(augmented(keys, images, augmentation), normalization))
+    return model.apply(variables, normalize(augment(keys, images, augmentation), normalization))
 
 
 _LOGITS = {"ensemble": _of_ensemble, "dropout": _of_dropout, "augmentation": _of_augmentation}

@@ -12,7 +12,7 @@ from commands import ROOT, environment_of_command, running
 from conftest import assert_same_bits, records, tiny_config
 
 from anchor_jax.cli import app
-from anchor_jax.core.errors import Stopped
+from anchor_jax.core.errors import Preempted
 from anchor_jax.runtime import preemption
 from anchor_jax.training import pace
 from anchor_jax.training.loop import Training, train
@@ -48,7 +48,7 @@ def test_stopped_run_goes_on_to_the_same_bits_and_lines(tiny, tmp_path, monkeypa
     averaging(tiny)
     with monkeypatch.context() as patch:
         stop_after(patch, num_steps)
-        with pytest.raises(Stopped, match=rf"SIGTERM: {num_steps} of 12 steps are done and saved") as stopped:
+        with pytest.raises(Preempted, match=rf"SIGTERM: {num_steps} of 12 steps are done and saved") as stopped:
             train(tiny, tmp_path / "run")
     assert stopped.value.status == 143
     assert (tmp_path / f"run/checkpoints/{num_steps}").is_dir()
@@ -61,7 +61,7 @@ def test_a_run_that_is_stopped_again_and_again_ends(tiny, tmp_path, monkeypatch,
     with monkeypatch.context() as patch:
         for done in (5, 10):
             stop_after(patch, 5)
-            with pytest.raises(Stopped, match=f"{done} of 12 steps are done"):
+            with pytest.raises(Preempted, match=f"{done} of 12 steps are done"):
                 train(tiny, tmp_path / "run")
         stop_after(patch, 5)
         assert_same_bits(train(tiny, tmp_path / "run"), straight[0])
@@ -73,7 +73,7 @@ def test_stop_in_the_middle_keeps_what_was_reported_and_summed_up(tiny, tmp_path
     tiny.training.total_epochs = 1.0
     with monkeypatch.context() as patch:
         stop_after(patch, 5)
-        with pytest.raises(Stopped):
+        with pytest.raises(Preempted):
             train(tiny, tmp_path / "run")
     before = records(tmp_path / "run")
     assert [line["step"] for line in before] == [2, 3, 3, 4]
@@ -101,7 +101,7 @@ def test_a_stop_asked_for_in_the_last_evaluation_is_told_in_the_end(tiny, tmp_pa
     monkeypatch.setattr(Training, "evaluate", lambda *args: asked.append(1) or evaluate(*args))
     monkeypatch.setattr(preemption, "listening", listening)
     tiny.evaluation.every_epochs = tiny.checkpoint.every_epochs = 2.0
-    with pytest.raises(Stopped, match="SIGINT: the run has come to its end") as stopped:
+    with pytest.raises(Preempted, match="SIGINT: the run has come to its end") as stopped:
         train(tiny, tmp_path / "run")
     assert stopped.value.status == 130
     assert (tmp_path / "run/checkpoints/12").is_dir()
@@ -109,7 +109,7 @@ def test_a_stop_asked_for_in_the_last_evaluation_is_told_in_the_end(tiny, tmp_pa
 
 def test_stop_before_the_first_step_saves_nothing(tiny, tmp_path, monkeypatch):
     stop_after(monkeypatch, 0)
-    with pytest.raises(Stopped, match="nothing is done yet; the same command begins anew"):
+    with pytest.raises(Preempted, match="nothing is done yet; the same command begins anew"):
         train(tiny, tmp_path / "run")
     assert not list((tmp_path / "run/checkpoints").glob("[0-9]*"))
 
@@ -171,7 +171,7 @@ def test_second_signal_ends_at_once_whatever_the_main_thread_does():
 
 def test_handlers_are_given_back():
     before = signal.getsignal(signal.SIGTERM)
-    with preemption.listening() as asked:
+    with preemption.catch_stop_signals() as asked:
         assert asked() == 0
         os.kill(os.getpid(), signal.SIGTERM)
         deadline = time.monotonic() + 10

@@ -16,12 +16,12 @@ ANCHORED: dict[str, Any] = {"anchoring.mask_prob": 0.0}
 MASKED: dict[str, Any] = {"anchoring.mask_prob": 0.25}
 LABEL = {"anchoring.masked_target": "label"}
 PER_EXAMPLE = {"anchoring.mask_per": "example"}
-ALL_STATISTICS = {"anchoring.masked_statistics": True}  # as in the released code
+ALL_STATISTICS = {"anchoring.update_bn_when_masked": True}  # as in the released code
 METHODS = {"standard": STANDARD, "anchored": ANCHORED, "anchored + masking": MASKED}
 
 
 class Pool(NamedTuple):
-    """Several predictions of an image, without references; see `studies.pools`."""
+    """Several predictions of an image, without references; see `studies.ensembles`."""
 
     kind: str
     members: int  # of an ensemble: its networks, with the seeds 0, 1, ...
@@ -54,7 +54,7 @@ class Ask(NamedTuple):
     @property
     def names(self) -> tuple[str, ...]:
         """Of the suites, as their answers are kept."""
-        return tuple(results_lib.asked_by(suite, self.protocol) for suite in self.suites)
+        return tuple(results_lib.storage_name(suite, self.protocol) for suite in self.suites)
 
 
 class Column(NamedTuple):

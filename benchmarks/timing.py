@@ -22,7 +22,7 @@ from flax import linen as nn
 from rich.console import Console
 from rich.table import Table
 
-from anchor_jax.runtime.atomic_files import replacing
+from anchor_jax.runtime.atomic_files import atomic_write
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "pillow", "torch", "torchvision", "timm", "transformers")
 
@@ -136,7 +136,7 @@ def report(title: str, facts: Mapping[str, Any], results: Sequence[Result], file
             "environment": {**environment(), **facts},
             "results": [{**r._asdict(), "samples": list(r.samples), "median": r.median} for r in results],
         }
-        with replacing(Path(file)) as new:
+        with atomic_write(Path(file)) as new:
             new.write_text(json.dumps(content, indent=1) + "\n")
 
 

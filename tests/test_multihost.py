@@ -274,8 +274,8 @@ def initialize(monkeypatch):
 def test_one_process_looks_for_no_others(initialize, monkeypatch, environment):
     for variable, value in environment.items():
         monkeypatch.setenv(variable, value)
-    multihost.start()
-    multihost.start("127.0.0.1:1", 1, 0)
+    multihost.initialize()
+    multihost.initialize("127.0.0.1:1", 1, 0)
     assert initialize == []
 
 
@@ -286,20 +286,20 @@ def test_processes_that_jax_cannot_join_are_told(initialize, monkeypatch, enviro
     for variable, value in environment.items():
         monkeypatch.setenv(variable, value)
     with pytest.raises(UserError, match=r"cannot join them .*; give --coordinator, --num_processes and --process_id"):
-        multihost.start()
+        multihost.initialize()
     assert len(initialize) == 1
 
 
 def test_tpu_of_one_host_needs_no_others(initialize, monkeypatch):
     monkeypatch.setenv("TPU_ML_PLATFORM", "JAX")
-    multihost.start()
+    multihost.initialize()
     assert len(initialize) == 1
 
 
 def test_process_0_that_nobody_started_is_told(initialize, monkeypatch):
     monkeypatch.setattr(multihost, "_JOIN_SECONDS", 0)
     with pytest.raises(UserError, match=r"cannot reach process 0 at 127.0.0.1:\d+ .*; start it too"):
-        multihost.start(f"127.0.0.1:{free_port()}", 2, 1)
+        multihost.initialize(f"127.0.0.1:{free_port()}", 2, 1)
     assert initialize == []
 
 
@@ -307,8 +307,8 @@ def test_process_0_that_nobody_started_is_told(initialize, monkeypatch):
 def test_arrays_are_placed_and_fetched_whole(num_devices):
     mesh = mesh_lib.mesh(num_devices)
     tree = {"a": np.arange(16), "b": np.arange(32.0, dtype=np.float32).reshape(16, 2)}
-    for placed in (mesh_lib.replicated(tree, mesh), mesh_lib.make_global_batch(tree, mesh)):
-        assert_same_bits(mesh_lib.fetched(placed), tree)
-    divided = mesh_lib.divided(tree["b"], mesh)
+    for placed in (mesh_lib.replicate(tree, mesh), mesh_lib.make_global_batch(tree, mesh)):
+        assert_same_bits(mesh_lib.device_get_global(placed), tree)
+    divided = mesh_lib.shard_batch(tree["b"], mesh)
     assert divided.addressable_shards[0].data.shape == (16 // num_devices, 2)
-    np.testing.assert_array_equal(mesh_lib.fetched(divided), tree["b"])
+    np.testing.assert_array_equal(mesh_lib.device_get_global(divided), tree["b"])

@@ -9,8 +9,8 @@ from commands import command, quick_command
 from conftest import assert_same_bits
 
 import anchor_jax as aj
-from anchor_jax.runtime.atomic_files import keep_newest
-from anchor_jax.runtime.compilation_cache import KEEPS_COMPILED
+from anchor_jax.runtime.atomic_files import prune_cache
+from anchor_jax.runtime.compilation_cache import MIN_JAX_VERSION
 
 CONFIG = """
 from anchor_jax.config import base
@@ -23,7 +23,7 @@ def get_config():
     return config
 """
 
-pytestmark = pytest.mark.skipif(jax.__version_info__ < KEEPS_COMPILED, reason="this JAX keeps no programs")
+pytestmark = pytest.mark.skipif(jax.__version_info__ < MIN_JAX_VERSION, reason="this JAX keeps no programs")
 
 
 # as users compile, who have set nothing
@@ -136,8 +136,8 @@ def test_oldest_files_go_first(tmp_path):
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(bytes(10))
         os.utime(file, (1000 - age, 1000 - age))
-    keep_newest(tmp_path, 25)
+    prune_cache(tmp_path, 25)
     assert {file.name for file in tmp_path.rglob("*") if file.is_file()} == {"new", "middle"}
-    keep_newest(tmp_path, 0)
-    keep_newest(tmp_path / "nowhere", 0)
+    prune_cache(tmp_path, 0)
+    prune_cache(tmp_path / "nowhere", 0)
     assert not [file for file in tmp_path.rglob("*") if file.is_file()]

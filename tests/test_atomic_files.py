@@ -10,7 +10,7 @@ import pytest
 
 from anchor_jax.evaluation import results as results_lib
 from anchor_jax.reporting.comparison.html import check_folder
-from anchor_jax.runtime.atomic_files import is_incomplete, replacing
+from anchor_jax.runtime.atomic_files import atomic_write, is_incomplete
 
 WRITER = """
 import sys
@@ -48,13 +48,13 @@ def test_what_a_killed_process_left_is_removed_by_the_next_that_writes(tmp_path,
     writer.wait()
     (left,) = tmp_path.iterdir()
     assert is_incomplete(left)
-    with replacing(tmp_path / "other.json") as file:
+    with atomic_write(tmp_path / "other.json") as file:
         file.write_text("whole")
     assert names(tmp_path) == ["other.json"]
 
 
 def test_what_another_process_is_writing_is_left_alone(tmp_path, writer):
-    with replacing(tmp_path / "results.json") as file:
+    with atomic_write(tmp_path / "results.json") as file:
         file.write_text("sooner")
     assert (tmp_path / "results.json").read_text() == "sooner"
     writer.communicate("")
@@ -72,7 +72,7 @@ def test_failure_leaves_what_was_there(tmp_path):
     (tmp_path / "results.json").write_text("earlier")
 
     def write_half():
-        with replacing(tmp_path / "results.json") as file:
+        with atomic_write(tmp_path / "results.json") as file:
             file.write_text("half")
             raise OSError("no room")
 
@@ -94,14 +94,14 @@ def test_a_file_that_was_taken_for_abandoned_before_it_was_locked_is_begun_again
         return descriptor
 
     monkeypatch.setattr(os, "open", create_and_lose_the_first)
-    with replacing(tmp_path / "results.json") as file:
+    with atomic_write(tmp_path / "results.json") as file:
         assert lost != [file]
         file.write_text("whole")
     assert names(tmp_path) == ["results.json"]
 
 
 def test_others_may_read_what_was_written_as_any_new_file(tmp_path):
-    with replacing(tmp_path / "arrays.npz") as file:
+    with atomic_write(tmp_path / "arrays.npz") as file:
         np.savez(file, numbers=np.arange(3))
     (tmp_path / "new").write_text("")
     assert (tmp_path / "arrays.npz").stat().st_mode == (tmp_path / "new").stat().st_mode

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from anchor_jax.runtime.atomic_files import is_incomplete
-from faults.kill.victim import Victim
+from faults.kill.target_run import Victim
 
 POLL_SECONDS = 0.003
 _TEMPORARY = ".orbax-checkpoint-tmp"

@@ -10,7 +10,7 @@ from conftest import records
 
 from anchor_jax import UserError
 from anchor_jax.runs import checkpoint
-from anchor_jax.runs.state import Skipped
+from anchor_jax.runs.state import NonFiniteCounter
 from anchor_jax.training import loop, step
 from anchor_jax.training.loop import prepare, train
 
@@ -47,24 +47,24 @@ def test_an_update_that_is_not_finite_changes_nothing_but_the_step(poisoned, tmp
             skipped_steps.append(number)
             assert numbers["loss"] is None
             assert after[0].skipped.until in (number, skipped_steps[0])
-            assert after[0].skipped.in_a_row == 1
+            assert after[0].skipped.consecutive == 1
         else:
             assert not any(jax.tree.leaves((same.params, same.average["params"])))
-            assert after[0].skipped.in_a_row == 0
+            assert after[0].skipped.consecutive == 0
     assert len(skipped_steps) == 2
     assert [number > 6 for number in skipped_steps] == [False, True]
     assert carry[0].skipped == (2, 0, 1, skipped_steps[0])
 
 
 def test_a_run_that_may_skip_goes_to_its_end_and_tells_how_many(poisoned, tmp_path, capsys):
-    poisoned.training.max_skipped = 1
+    poisoned.training.max_consecutive_nonfinite = 1
     last = train(poisoned, tmp_path / "run")
     assert last.skipped.total == 2
     told = [line["train/skipped_updates"] for line in records(tmp_path / "run") if "train/loss" in line]
     assert told[0] in (None, 1)
     assert told[-1] == 2
     assert "2 updates left out" in capsys.readouterr().out
-    poisoned.training.max_skipped = 0  # what was allowed before is no mistake now
+    poisoned.training.max_consecutive_nonfinite = 0  # what was allowed before is no mistake now
     assert train(poisoned, tmp_path / "run").skipped == (2, 0, 0, 0)
 
 
@@ -90,9 +90,9 @@ def test_a_run_that_may_not_skip_ends_with_the_step(poisoned, tmp_path):
     ],
 )
 def test_rows_of_skipped_updates_are_counted(finite, expected):
-    skipped = Skipped.none()
+    skipped = NonFiniteCounter.zero()
     for number, is_finite in enumerate(finite, start=1):
-        skipped = skipped.then(jnp.bool_(not is_finite), jnp.int32(number))
+        skipped = skipped.update(jnp.bool_(not is_finite), jnp.int32(number))
     assert skipped == expected
 
 
@@ -103,10 +103,10 @@ def test_a_state_that_is_not_finite_is_not_saved(tiny, tmp_path, part):
     current, totals = training.first_carry()
     leaves, structure = jax.tree.flatten(getattr(current, part))
     broken = jax.tree.unflatten(structure, [leaf + np.inf for leaf in leaves])
-    with checkpoint.opened(tmp_path / "run", tiny) as checkpoints:
-        saved = checkpoint.Saved((current._replace(step=jnp.int32(3)), totals), 3)
+    with checkpoint.open_manager(tmp_path / "run", tiny) as checkpoints:
+        saved = checkpoint.Snapshot((current._replace(step=jnp.int32(3)), totals), 3)
         checkpoint.save(checkpoints, saved, {"accuracy": 0.5})
-        broken_saved = checkpoint.Saved((current._replace(step=jnp.int32(4), **{part: broken}), totals), 4)
+        broken_saved = checkpoint.Snapshot((current._replace(step=jnp.int32(4), **{part: broken}), totals), 4)
         with pytest.raises(UserError, match=r"not finite after step 4 of .*; the checkpoint of step 3 is good"):
             checkpoint.save(checkpoints, broken_saved, {"accuracy": 0.5})
     assert [folder.name for folder in (tmp_path / "run/checkpoints").glob("[0-9]*")] == ["3"]

@@ -12,7 +12,7 @@ from PIL import Image
 from prepared import write_tfds
 
 from anchor_jax.core.errors import UserError
-from anchor_jax.data import CorruptedSet, Dataset, check_differs, open_corrupted, stream_of
+from anchor_jax.data import CorruptedSet, Dataset, check_differs, eval_dataset, open_corrupted
 
 _ABC = ("ant", "bee", "cat")
 _SHAPE = (5, 5, 3)
@@ -352,7 +352,7 @@ def test_tfds_not_prepared(tmp_path):
 
 
 def _stream(images: np.ndarray, name: str):
-    return stream_of(Dataset(images, np.arange(len(images), dtype=np.int32) % 3, _ABC), name)
+    return eval_dataset(Dataset(images, np.arange(len(images), dtype=np.int32) % 3, _ABC), name)
 
 
 def test_a_corrupted_set_that_is_the_clean_one_is_refused():
