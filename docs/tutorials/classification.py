@@ -89,4 +89,4 @@ for name, auroc in found.items():
 is_right = is_known & (np.argmax(answer.probs, axis=1) == labels)
 is_sure = scores["entropy of the mean"] <= np.quantile(scores["entropy of the mean"], 0.7)
 answered = is_right[is_sure].mean()
-print(f"accuracy on all ten digits: {is_right.mean():.1%}; on the most certain 70 %: {answered:.1%}")
+print(f"accuracy on all ten digits: {is_right.mean():.1%}; on the most certain 70%: {answered:.1%}")
