@@ -1,4 +1,4 @@
-"""How Sphinx makes the pages: `make docs`."""
+"""Sphinx configuration; build the site with `make docs`."""
 
 import importlib.metadata
 import os
@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 DOCS = Path(__file__).parent
-sys.path.insert(0, str(DOCS.parent))  # these pages are of the code beside them
+sys.path.insert(0, str(DOCS.parent))  # document this checkout, not an installed version
 
-# files beside docs/ that are pages, too
+# pages whose source is outside docs/
 PAGES = {
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
@@ -26,15 +26,15 @@ exclude_patterns = ["results"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 
-default_role = "literal"  # docstrings have names in single backticks
+default_role = "literal"  # docstrings use single backticks for names
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 napoleon_use_ivar = True
-napoleon_use_rtype = False  # what is returned is described in words
+napoleon_use_rtype = False  # Returns sections hold prose, not types
 
 
 def setup(app):
-    """Links are written as from the files where they stand, for who reads those; pages need them as from docs/."""
+    """Rewrite links, which are relative to their source file so that they work on GitHub, relative to docs/."""
     app.connect("source-read", lambda app, name, source: _relink(source, DOCS))
     app.connect("include-read", lambda app, path, name, source: _relink(source, (DOCS / path).parent))
 

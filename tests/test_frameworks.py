@@ -23,9 +23,9 @@ EXAMPLES = {section.splitlines()[0]: section for section in SECTIONS}
 ASKED = {
     "Flax Linen": lambda example: (example["model"].apply, example["variables"]),
     "Flax NNX": lambda example: (example["f"], example["model"]),
-    "Equinox": lambda example: (example["predicted"], example["trained"]),
-    "Haiku": lambda example: (example["predicted"], example["trained"]),
-    "A plain function": lambda example: (example["predicted"], example["params"]),
+    "Equinox": lambda example: (example["predict_fn"], example["trained"]),
+    "Haiku": lambda example: (example["predict_fn"], example["trained"]),
+    "A plain function": lambda example: (example["predict_fn"], example["params"]),
 }
 
 

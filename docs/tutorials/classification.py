@@ -1,6 +1,7 @@
-"""Uncertainty in my own loop: a network on handwritten digits that knows what it has not learnt.
+"""Train an anchored classifier in your own loop, and detect classes it was not trained on.
 
-It is trained on the digits 0 to 7 alone, then asked for all ten. On 8 and 9 it must be wrong; it should say so.
+The network is trained on the digits 0 to 7 and evaluated on all ten. Its predictions for 8 and 9 are necessarily wrong;
+its uncertainty should be high there.
 """
 
 import jax
@@ -13,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 import anchor_jax as aj
 
-# --- data: images float [N, 8, 8, 1], normalised, so that zero is the mean image ---------------------------
+# --- data: images float [N, 8, 8, 1], normalized so that zero is the mean image ---------------------------
 
 images, labels = load_digits(return_X_y=True)
 images = images.reshape(-1, 8, 8, 1).astype(np.float32)
@@ -21,11 +22,11 @@ is_known, is_test = labels < 8, np.arange(len(labels)) % 5 == 0
 train_images, train_labels = images[is_known & ~is_test], labels[is_known & ~is_test]
 mean, std = train_images.mean(), train_images.std()
 
-bank = jnp.asarray((train_images - mean) / std)  # the training set is the set of references
+bank = jnp.asarray((train_images - mean) / std)  # references are drawn from the training set
 x_test = jnp.asarray((images[is_test] - mean) / std)
 
 
-# --- a model: any function f(params, inputs); its first layer sees twice the channels ----------------------
+# --- model: any function f(params, inputs); its first layer takes twice the channels of the images --------
 
 
 class Net(nn.Module):
@@ -41,7 +42,7 @@ params = model.init(jax.random.key(0), aj.anchor(bank[:1], bank[:1]))
 moments = optimizer.init(params)
 
 
-# --- a step: three lines are new, the references, the mask, and the loss that knows of the mask ------------
+# --- training step: the references, the mask and the masked loss are new -----------------------------------
 
 
 @jax.jit
@@ -65,27 +66,27 @@ for step in range(400):
     key = jax.random.fold_in(jax.random.key(1), step)
     params, moments, loss = train_step(params, moments, bank[rows], train_labels[rows], key)
 
-# --- answers: K references give K predictions, their mean and how far they disagree ------------------------
+# --- inference: average over K references, and measure how far they disagree -------------------------------
 
 references = aj.sample_references(jax.random.key(2), bank, 20, replace=False)
 answer = jax.jit(aj.classify, static_argnums=0)(model.apply, params, x_test, references)
 
 is_known, labels = is_known[is_test], labels[is_test]
 accuracy = np.mean(np.argmax(answer.probs, axis=1)[is_known] == labels[is_known])
-scores = {  # higher is less certain
+scores = {  # higher means less certain
     "1 - largest probability": 1 - np.max(answer.probs, axis=1),
-    "entropy of the mean": np.asarray(answer.entropy),  # all uncertainty, that of the data as well
-    "mutual information": np.asarray(answer.mutual_information),  # what the references disagree on
+    "entropy of the mean": np.asarray(answer.entropy),  # total uncertainty, including that of the data
+    "mutual information": np.asarray(answer.mutual_information),  # disagreement between references
 }
 found = {name: roc_auc_score(~is_known, score) for name, score in scores.items()}
 
-print(f"accuracy on digits that were learnt: {accuracy:.1%}")
+print(f"accuracy on the digits 0 to 7: {accuracy:.1%}")
 for name, auroc in found.items():
-    print(f"AUROC of 8 and 9 against the others, by {name}: {auroc:.3f}")
+    print(f"AUROC of 8 and 9 against 0 to 7, by {name}: {auroc:.3f}")
 
-# --- use: refuse what is uncertain, and be right more often on the rest ------------------------------------
+# --- selective prediction: abstain on uncertain images to raise the accuracy on the rest -------------------
 
 is_right = is_known & (np.argmax(answer.probs, axis=1) == labels)
 is_sure = scores["entropy of the mean"] <= np.quantile(scores["entropy of the mean"], 0.7)
 answered = is_right[is_sure].mean()
-print(f"right among all ten digits: {is_right.mean():.1%}; among the 70 % it is most certain of: {answered:.1%}")
+print(f"accuracy on all ten digits: {is_right.mean():.1%}; on the most certain 70%: {answered:.1%}")

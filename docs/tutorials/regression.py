@@ -1,10 +1,11 @@
-"""An anchored network knows where it has seen no data: the one-dimensional example of Δ-UQ (arXiv 2207.07235).
+"""Regression with uncertainty away from the data: the one-dimensional example of Δ-UQ (arXiv 2207.07235).
 
     python docs/tutorials/regression.py FOLDER
 
-A sine is seen in two places, [0, 0.5] and [1.5, 2]. One network is trained on them, and asked from -0.5 to 2.5 with 20
-of its training inputs as references. Where the references agree it has seen data, between and beyond they disagree.
-As in the released code, the network is anchored on Fourier features of the input. The picture is FOLDER/regression.png.
+A single network is trained on samples of a sine from two intervals, [0, 0.5] and [1.5, 2], and evaluated from -0.5 to
+2.5 with 20 of its training inputs as references. The references agree where there is data, and disagree between and
+beyond the intervals. As in the released code, the network is anchored on Fourier features of the input. The plot is
+written to FOLDER/regression.png.
 """
 
 import sys
@@ -18,11 +19,11 @@ from anchor_jax.regression import Regression, Settings
 from anchor_jax import regression
 
 SETTINGS = Settings(noise=False, hidden=(128, 128), steps=1_000, learning_rate=3e-3)
-FREQUENCIES = np.random.default_rng(0).uniform(-0.5, 0.5, (32, 1))  # periods a unit
+FREQUENCIES = np.random.default_rng(0).uniform(-0.5, 0.5, (32, 1))  # periods per unit
 
 
 def main(folder: str) -> dict[str, float]:
-    """Train, ask, draw; gives the mean spread where there are data, between them and beyond."""
+    """Train, predict and plot; return the mean spread where there is data, between the intervals, and beyond them."""
     x, y = examples()
     network = regression.fit(jax.random.key(0), features(x), y, SETTINGS)
     grid = np.linspace(-0.5, 2.5, 301)
@@ -35,19 +36,19 @@ def main(folder: str) -> dict[str, float]:
 
 
 def examples() -> tuple[np.ndarray, np.ndarray]:
-    """32 points of the sine, without noise, in two places."""
+    """Return 32 noise-free samples of the sine, from two intervals."""
     rng = np.random.default_rng(0)
     x = np.concatenate([rng.uniform(0, 0.5, 16), rng.uniform(1.5, 2, 16)])
     return x, np.sin(2 * np.pi * x)
 
 
 def features(x: np.ndarray) -> jax.Array:
-    """Sines and cosines of the inputs, on which the network is anchored."""
+    """Return Fourier features of the inputs; the network is anchored on these."""
     return regression.fourier_features(FREQUENCIES, x[:, None])
 
 
 def spread_of(grid: np.ndarray, spread: np.ndarray) -> dict[str, float]:
-    """The mean over each part of the line."""
+    """Return the mean spread in each region of the grid."""
     inside = ((grid >= 0) & (grid <= 0.5)) | ((grid >= 1.5) & (grid <= 2))
     between = (grid > 0.5) & (grid < 1.5)
     parts = {"where there are data": inside, "between them": between, "beyond them": ~inside & ~between}
@@ -55,15 +56,15 @@ def spread_of(grid: np.ndarray, spread: np.ndarray) -> dict[str, float]:
 
 
 def draw(grid: np.ndarray, asked: Regression, x: np.ndarray, y: np.ndarray, path: Path) -> None:
-    """The mean over references with two of their deviations, beside the sine."""
+    """Plot the mean over references ± 2 standard deviations, together with the sine."""
     with picture(path, FULL, 3.6) as figure:
         axes = figure.subplots()
         mean, spread = np.asarray(asked.mean), np.asarray(asked.epistemic)
         axes.fill_between(
-            grid, mean - 2 * spread, mean + 2 * spread, color=RIGHT, alpha=0.2, label="2 deviations over references"
+            grid, mean - 2 * spread, mean + 2 * spread, color=RIGHT, alpha=0.2, label="±2 std over references"
         )
         axes.plot(grid, mean, color=RIGHT, label="mean over references")
-        axes.plot(grid, np.sin(2 * np.pi * grid), "--", color=GREY, linewidth=1, label="what is to be learnt")
+        axes.plot(grid, np.sin(2 * np.pi * grid), "--", color=GREY, linewidth=1, label="target function")
         axes.plot(x, y, "o", color=INK, markersize=4, label="training examples")
         axes.set(xlabel="x", ylabel="y", ylim=(-3, 3))
         figure.legend(loc="outside lower center", ncols=4)
