@@ -230,8 +230,8 @@ def classify(
       >>> classification = aj.classify(f, None, x, references)  # the references disagree completely
       >>> classification.probs.tolist()
       [[0.5, 0.5]]
-      >>> print(classification.mutual_information.round(3))  # ln 2
-      [0.693]
+      >>> print(f"{classification.mutual_information[0]:.3f}")  # ln 2
+      0.693
     """
     return classify_with_votes(apply_fn, params, x, references, chunk_size=chunk_size, temper=temper).classification
 
@@ -304,9 +304,9 @@ def classify_ensemble(
       >>> import anchor_jax as aj
       >>> import jax.numpy as jnp
       >>> logits = jnp.array([[1.0, 0.0], [0.0, 1.0]])  # of two inputs, by a network that each member scales
-      >>> voted = aj.inference.classify_ensemble(lambda scale: scale * logits, jnp.array([1.0, 2.0, -1.0]))
-      >>> print(voted.agreement.round(2))
-      [0.67 0.67]
+      >>> voted = aj.inference.classify_ensemble(lambda scale: scale * logits, jnp.array([1.0, 2.0, 3.0, -1.0]))
+      >>> voted.agreement.tolist()
+      [0.75, 0.75]
     """
 
     def outputs(member: Array) -> dict[str, Array]:
