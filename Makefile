@@ -3,7 +3,8 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 DEMO ?= runs/demo
 BENCHMARKS ?= runs/benchmarks
-OLDEST := tests/test_backends.py tests/test_mesh.py tests/test_inference.py tests/test_sources.py tests/test_export.py \
+OLDEST := tests/test_backends.py tests/test_mesh.py tests/test_predict.py tests/test_classify.py tests/test_inference.py \
+	tests/test_split_model.py tests/test_transduction.py tests/test_sources.py tests/test_export.py \
 	tests/test_training.py::test_one_two_and_eight_devices_give_the_same_losses_and_parameters \
 	tests/test_training.py::test_resumed_run_ends_in_the_same_bits \
 	tests/test_training.py::test_saved_state_is_that_of_its_step_although_training_goes_on \

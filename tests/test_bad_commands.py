@@ -502,7 +502,7 @@ EVALUATIONS = {
     "--num_bins=1e3": (2, "--num_bins=1e3: invalid literal for int()"),
     "--protocol=best": (2, "value should be one of <random|blt>"),
     "--draws=0": (2, "--draws=0"),
-    "--seed=-1": (1, "seed must be at least 0, got -1"),
+    "--seed=-1": (1, "seed must be at least 0; got -1"),
     "--suites=ood --ood=": (1, "ood"),
     "--suites=ood --ood=near=": (1, "unknown data set ''; allowed: tfds:NAME"),
     "--suites=ood --ood=images:/nowhere/at/all": (1, "cannot read folder '/nowhere/at/all'"),

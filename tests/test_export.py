@@ -195,12 +195,12 @@ def test_wrong_commands(workdir, file, tmp_path):
 
 def test_wrong_images(file):
     classifier = aj.load_exported(file)
-    with pytest.raises(UserTypeError, match="images must be uint8, got float32: give them as they are stored"):
+    with pytest.raises(UserTypeError, match="images must have a uint8 dtype; got float32; pass images as stored"):
         classifier(IMAGES.astype(np.float32))
     for images, message in (
-        (IMAGES[0], r"images must be \[B, H, W, C\], got shape \(6, 6, 1\)"),
+        (IMAGES[0], r"images must have shape \[B, H, W, C\]; got \(6, 6, 1\)"),
         (IMAGES[:0], "images must not be empty"),
-        (IMAGES[:, 1:], r"images must be \[B, 6, 6, 1\], as the run was trained on; got \[17, 5, 6, 1\]"),
+        (IMAGES[:, 1:], r"images must have shape \[B, 6, 6, 1\], as in training; got \[17, 5, 6, 1\]"),
     ):
         with pytest.raises(UserError, match=message):
             classifier(images)
@@ -249,7 +249,7 @@ def test_damaged_and_foreign_files(case, file, tmp_path):
 
 
 def test_files_that_are_not_there():
-    with pytest.raises(UserTypeError, match="file must be a path, got 3"):
+    with pytest.raises(UserTypeError, match="file must be a path; got 3"):
         aj.load_exported(3)
     with pytest.raises(UserError, match=r"no file 'nothing\.zip'; give one that python -m anchor_jax\.export wrote"):
         aj.load_exported("nothing.zip")

@@ -461,7 +461,7 @@ def test_parameters_are_as_many_as_published_and_the_wider_first_layer(name, num
     ("given", "message"),
     [
         (("resnet19", 10, {}), "unknown model 'resnet19'; allowed: deit_s16, mlp, .*Did you mean 'resnet18'?"),
-        (("resnet18", 1, {}), "num_classes must be at least 2, got 1"),
+        (("resnet18", 1, {}), "num_classes must be at least 2; got 1"),
         (("resnet18", 10, {"dtype": "float16"}), "unknown dtype 'float16'; allowed: bfloat16, float32"),
         (
             ("resnet18", 10, {"widht": 3}),

@@ -225,9 +225,9 @@ def test_what_a_suite_needs_is_told(workdir, suite, options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"seed": -1}, "seed must be at least 0, got -1"),
-        ({"draws": 0}, "draws must be at least 1, got 0"),
-        ({"blt_references": -1}, "blt_references must be at least 0, got -1"),
+        ({"seed": -1}, "seed must be at least 0; got -1"),
+        ({"draws": 0}, "draws must be at least 1; got 0"),
+        ({"blt_references": -1}, "blt_references must be at least 0; got -1"),
         ({"protocol": "bls"}, r"unknown protocol 'bls'; allowed: blt, random. Did you mean 'blt'"),
     ],
 )
