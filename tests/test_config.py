@@ -107,7 +107,7 @@ def test_estimates_stand_in_the_experiments(experiment):
     numbers = numbers_by_metric(r for r in committed_estimates()["results"] if r["case"] == experiment)
     told = " ".join(importlib.import_module(f"configs.{experiment}").__doc__.split())
     least = "at least " if numbers["chip_hours_moving"] > numbers["chip_hours_computing"] else ""
-    assert "An estimate, not measured" in told
+    assert "Time: an estimate, not measured" in told
     assert f": {least}{numbers['chip_hours']:.2g} chip-hours" in told
     assert f"{numbers['memory']:.2g} GB on each of eight" in told
 

@@ -130,7 +130,8 @@ def _parse(usage: Usage | None, process_flags: tuple[flags.FlagHolder[Any], ...]
         return flags.FLAGS(argv)
     except flags.Error as error:
         config_flag.exit_if_config_error(error)
-        exit_with_error(USAGE_STATUS, f"{error}; see --help")
+        message = re.sub(r"flag --\w+=None: Flag (--\w+ must have a value) other than None\.", r"\1", str(error))
+        exit_with_error(USAGE_STATUS, f"{message}; see --help")
     except KeyboardInterrupt:
         _exit_interrupted()
     except (Exception, SystemExit) as error:  # a config file is a program and may raise anything

@@ -1,6 +1,7 @@
 """The flag `--config`: the name of a config that comes with the package, or the path of a config file."""
 
 import importlib.util
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -39,8 +40,7 @@ def resolve(name_or_path: str) -> str:
     name, colon, argument = name_or_path.partition(":")
     if name in names():
         return f"{folder() / name}.py{colon}{argument}"
-    is_path = not name or "/" in name or name.endswith(".py") or Path(name).exists()
-    if not is_path:
+    if not os.path.lexists(name):
         raise errors.unknown("config", name, [*names(), "the path of a file"])
     return name_or_path
 
