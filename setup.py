@@ -1,6 +1,6 @@
-"""Package `configs/` as `anchor_jax/configs/`, so that an installed `anchor-jax train --config NAME` finds it.
+"""Package `configs/` as `anchor_jax/configs/`, so that the installed `anchor-jax train --config cifar10` finds it.
 
-Everything else is declared in pyproject.toml, which cannot say this together with a search for packages.
+Everything else is in pyproject.toml, which cannot combine a mapped folder with automatic discovery of packages.
 """
 
 from setuptools import find_packages, setup

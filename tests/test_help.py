@@ -90,7 +90,7 @@ def test_config_resolve_keeps_paths_and_arguments(tmp_path):
     file.write_text("")
     assert config_flag.resolve(f"{file}:wide") == f"{file}:wide"
     assert config_flag.resolve("digits:wide") == f"{config_flag.folder() / 'digits.py'}:wide"
-    with pytest.raises(UserError, match="unknown config 'digit'; allowed: .* Did you mean 'digits'?"):
+    with pytest.raises(UserError, match=r"unknown config 'digit'; allowed: .* Did you mean 'digits'\?"):
         config_flag.resolve("digit")
 
 

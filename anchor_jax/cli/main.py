@@ -15,10 +15,12 @@ COMMANDS = {
     "export": "Export a run to a single file that JAX alone can run.",
     "to-torch": "Write the weights of a run for PyTorch.",
 }
-_EXAMPLES = """Examples:
+_EXAMPLES = """
+Examples:
   anchor-jax train --config digits --workdir runs/digits
   anchor-jax evaluate --workdir runs/digits --suites clean,ood
-  anchor-jax train --help"""
+  anchor-jax train --help
+"""
 
 
 def main() -> None:
@@ -40,4 +42,4 @@ def _help() -> str:
     commands = format_table("Commands", COMMANDS)
     other = format_table("Other", {"--version": "Print the version.", "--help": "Print this help."})
     head = "usage: anchor-jax COMMAND [flags]\n\nAnchored training, inference and evaluation of vision models in JAX."
-    return "\n\n".join([head, commands, other, _EXAMPLES])
+    return "\n\n".join([head, commands, other, _EXAMPLES.strip()])

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from anchor_jax.evaluation.report.pictures import FULL, GREY, INK, RIGHT, WRONG, picture
-from anchor_jax.regression import Regression, Settings
 
 import anchor_jax as aj
 from anchor_jax import regression
+from anchor_jax.contrib.regression import Regression, Settings
+from anchor_jax.reporting.plots import FULL, GREY, INK, RIGHT, WRONG, picture
 
 SETTINGS = Settings(noise=False, hidden=(128, 128), steps=400, learning_rate=3e-3)
 NUM_FIRST, NUM_STEPS = 10, 20

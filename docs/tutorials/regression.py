@@ -13,10 +13,10 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from anchor_jax.evaluation.report.pictures import FULL, GREY, INK, RIGHT, picture
-from anchor_jax.regression import Regression, Settings
 
 from anchor_jax import regression
+from anchor_jax.contrib.regression import Regression, Settings
+from anchor_jax.reporting.plots import FULL, GREY, INK, RIGHT, picture
 
 SETTINGS = Settings(noise=False, hidden=(128, 128), steps=1_000, learning_rate=3e-3)
 FREQUENCIES = np.random.default_rng(0).uniform(-0.5, 0.5, (32, 1))  # periods per unit
