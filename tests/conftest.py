@@ -23,6 +23,13 @@ from anchor_jax.runtime.compilation_cache import MIN_JAX_VERSION
 from anchor_jax.training.loop import prepare, train
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `-m min_versions`, import only files with such tests; others need libraries that `make test-min` lacks."""
+    if config.option.markexpr == "min_versions" and collection_path.suffix == ".py":
+        return "mark.min_versions" not in collection_path.read_text() or None
+    return None
+
+
 def tiny_config(folder) -> ConfigDict:
     """A run of 12 steps in two epochs, of an MLP on 96 images, in an .npz file of this folder."""
     rng = np.random.default_rng(0)

@@ -9,6 +9,8 @@ from anchor_jax import UserError
 from anchor_jax.runtime import backends
 from anchor_jax.runtime import mesh as mesh_lib
 
+pytestmark = pytest.mark.min_versions
+
 
 def test_eight_devices_are_there():
     assert mesh_lib.mesh().size == len(jax.devices()) == 8
