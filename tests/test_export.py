@@ -186,8 +186,8 @@ def test_wrong_commands(workdir, file, tmp_path):
         ([new, "--platforms="], 1, "platforms must name at least one of cpu, cuda, rocm, tpu; got none"),
         ([file], 1, "run.zip' is there already; choose another name"),
         ([workdir / "run.json" / "x.zip"], 1, "cannot write"),
-        ([], 2, "one path must be given beside the flags, that of a new file; got []"),
-        ([new, new], 2, "one path must be given beside the flags"),
+        ([], 2, "expected one argument besides the flags, the path of a new file; got []"),
+        ([new, new], 2, "expected one argument besides the flags, the path of a new file"),
     ):
         ended = quick_command("-m", "anchor_jax.export", f"--workdir={workdir}", *arguments)
         assert_told(ended, status, message)

@@ -186,7 +186,7 @@ def test_interrupted_command_ends_in_one_line(monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(app.app, "run", lambda main, flags_parser: main(["eval.py"]))
-    for name in ("keep_compiled", "_quieten"):
+    for name in ("enable_compilation_cache", "_disable_faulthandler"):
         monkeypatch.setattr(app, name, lambda: None)
     monkeypatch.setattr(app.sys, "unraisablehook", sys.unraisablehook)
     monkeypatch.setattr(app.warnings, "showwarning", app.warnings.showwarning)

@@ -36,14 +36,14 @@ def arguments() -> dict[str, Any]:
     if missing:
         exit_with_error(
             USAGE_STATUS,
-            f"--coordinator, --num_processes and --process_id must be given together; add {', '.join(missing)}",
+            f"--coordinator, --num_processes and --process_id must be given together; give {' and '.join(missing)} too",
         )
     if not re.fullmatch(r".+:\d+", given["coordinator"]):
         exit_with_error(USAGE_STATUS, f"--coordinator must be HOST:PORT of process 0; got '{given['coordinator']}'")
     if not 0 <= given["process_id"] < given["num_processes"]:
         last = given["num_processes"] - 1
         exit_with_error(
-            USAGE_STATUS, f"--process_id must be in [0, {last}], below --num_processes; got {given['process_id']}"
+            USAGE_STATUS, f"--process_id must lie in 0..{last}, below --num_processes; got {given['process_id']}"
         )
     return given
 
