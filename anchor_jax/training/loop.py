@@ -23,7 +23,7 @@ from anchor_jax import metrics
 from anchor_jax.config import Config
 from anchor_jax.core.errors import Preempted, UserError
 from anchor_jax.data import EvalDataset, Normalization, eval_dataset, load_test, open_test
-from anchor_jax.models.adapting import Adapted
+from anchor_jax.models.pretrained import AdaptedWeights
 from anchor_jax.runs import checkpoint, state
 from anchor_jax.runs import record as run_record
 from anchor_jax.runs.divergence import check_finite, check_nonfinite_updates
@@ -229,13 +229,13 @@ class Training:
     evaluation_set: EvalDataset  # "validation" or "test"
     run_steps: source.RunSteps
     predictor: Predictor
-    weights: Adapted | None  # to begin from, if the run does not begin from drawn ones
+    weights: AdaptedWeights | None  # to begin from, if the run does not begin from drawn ones
 
     def first_carry(self) -> Carry:
         """The state before the first step, on the devices, and sums over no step."""
         first = self._once(self.create)()
         if self.weights:
-            first = self._once(self.create)(self.weights.over(state.variables(first)))
+            first = self._once(self.create)(self.weights.merge_into(state.variables(first)))
         return mesh_lib.place_state(first, self.specs, self.mesh), self.no_totals()
 
     def no_totals(self) -> Totals:
