@@ -334,7 +334,7 @@ MODELS = [
     kind(lambda: models.from_torch("resnet18", {3: X}, 10, "timm"), "weights must be tensors .*; got ndarray as 3"),
     kind(
         lambda: models.from_torch("resnet18", {"state_dict": {"fc.bias": X}}, 10, "timm"),
-        "weights must be tensors or arrays by name; got dict as 'state_dict'; pass only the state dict",
+        "weights must be tensors or arrays by name; got dict as 'state_dict'; if this is a checkpoint, pass only",
     ),
     kind(
         lambda: models.from_torch("resnet18", {"fc.bias": X.astype(str)}, 10, "timm"),

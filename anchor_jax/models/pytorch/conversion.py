@@ -126,7 +126,7 @@ def to_torch(name: str, variables: Mapping[str, Any], source: str, **options: An
 
 
 def to_arrays(name: str, variables: Mapping[str, Any], source: str, **options: Any) -> Tensors:
-    """Do the same as `to_torch`, but return NumPy arrays; PyTorch is not needed."""
+    """Convert variables as `to_torch` does, but to NumPy arrays; PyTorch is not needed."""
     tables = _name_tables(name, source)
     checks.instance("variables", variables, Mapping, "model.init")
     flat = {path: _to_array("/".join(map(str, path)), leaf) for path, leaf in flatten_dict(dict(variables)).items()}
@@ -148,11 +148,10 @@ def to_arrays(name: str, variables: Mapping[str, Any], source: str, **options: A
     tensors: Tensors = {}
     for path, names in name_map.items():
         _write(tensors, names, path, flat[path])
-    with_position_buffers = tables[0].has_position_buffers
-    counters_or_all = {
-        key: buffer for key, buffer in _buffers(model, name_map).items() if buffer.ndim == 0 or with_position_buffers
-    }
-    return tensors | counters_or_all
+    buffers = _buffers(model, name_map)
+    if not tables[0].has_position_buffers:
+        buffers = {key: buffer for key, buffer in buffers.items() if buffer.ndim == 0}  # the counters
+    return tensors | buffers
 
 
 def _name_tables(name: str, source: str) -> tuple[NameTable, ...]:
@@ -169,8 +168,8 @@ def _to_array(name: Any, tensor: Any) -> np.ndarray:
     """Convert a PyTorch tensor or an array to NumPy; floating dtypes become float32."""
     if not isinstance(name, str) or not hasattr(tensor, "dtype"):
         raise UserTypeError(
-            f"weights must be tensors or arrays by name; got {type(tensor).__name__} as {name!r}; pass only the state "
-            "dict of a checkpoint that contains more"
+            f"weights must be tensors or arrays by name; got {type(tensor).__name__} as {name!r}; if this is a "
+            "checkpoint, pass only the state dict in it"
         )
     if hasattr(tensor, "detach"):
         tensor = tensor.detach().cpu()
