@@ -322,7 +322,7 @@ MODELS = [
     kind(lambda: models.create("mlp", 10, remat="yes"), "remat must be True or False; got 'yes'"),
     value(
         lambda: models.create("mlp", 10, hidden=np.array([3, 4])),
-        "'hidden' of model 'mlp' must be a sequence of",
+        "option 'hidden' of model 'mlp' must be a sequence",
     ),
     value(lambda: models.create("resnet18", 10, stem=X), "option 'stem' of model 'resnet18' must be one of cifar, im"),
     kind(lambda: models.from_torch(3, {}, 10, "timm"), "model must be a name, one of .* got 3"),
