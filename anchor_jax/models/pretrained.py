@@ -49,11 +49,11 @@ def adapt_weights(variables: Mapping[str, Any], shapes: Mapping[str, Any], grid:
     Raises:
       UserError: the weights differ from the model in any other way.
     """
-    given: Any = flatten_dict(dict(variables))
+    pretrained: Any = flatten_dict(dict(variables))
     expected: Any = flatten_dict(dict(shapes))
     adapted: dict[Path, jax.Array] = {}
     changes, mismatches = [], []
-    for path, variable in given.items():
+    for path, variable in pretrained.items():
         shape = expected[path].shape if path in expected else None
         if variable.shape == shape:
             adapted[path] = variable
