@@ -59,10 +59,10 @@ def _load_npz_data(folder):
     load("npz", "train", path=folder / "data.npz")
 
 
-def _load_results(folder):
-    folder = folder / "eval"
+def _load_results(place):
+    folder = place / "eval"
     results_lib.write(folder, "clean", {}, {1: results_lib.Found({"accuracy": 0.5}, {"correct": np.zeros(3)})})
-    (folder / "clean-references1.npz").write_bytes(npz(correct=np.array([Mark(folder)])))
+    (folder / "clean-references1.npz").write_bytes(npz(correct=np.array([Mark(place)])))
     _ = results_lib.read(folder)["clean"].results[1].arrays["correct"]
 
 

@@ -55,7 +55,7 @@ def export(
     for platform in platforms:
         checks.known("platform", platform, PLATFORMS)
     if not platforms:
-        raise UserError(f"platforms must contain at least one of {', '.join(PLATFORMS)}; got none")
+        raise UserError(f"platforms must name at least one of {', '.join(PLATFORMS)}; got none")
     this_run = run_record.load(workdir)
     checkpoint_step, predictor = load_checkpoint(this_run, step)
     program = export_program(this_run, predictor, num_references, platforms, chunk_size)
