@@ -278,11 +278,11 @@ def test_summary_says_what_is_trained_and_where_it_starts(tiny, tmp_path, capsys
     tiny.training.total_epochs = 0.5
     train(tiny, tmp_path / "run")
     out = capsys.readouterr().out
-    assert "method    anchored training, 96 references, masked with probability 0.5\n" in out
+    assert "method    anchored training, 96 references in the bank, masked with probability 0.5\n" in out
     assert "tiny.npz: 96 training images [6, 6, 1], 3 classes; evaluated on 40 test images\n" in out
-    assert "steps     3 of 16 images, 6 per epoch; starts at step 0\n" in out
+    assert "steps     3 in total, 6 per epoch, 16 images per step; starts at step 0\n" in out
     train(tiny, tmp_path / "run")
-    assert "steps     3 of 16 images, 6 per epoch; resumes from step 3\n" in capsys.readouterr().out
+    assert "steps     3 in total, 6 per epoch, 16 images per step; resumes from step 3\n" in capsys.readouterr().out
     tiny.anchoring.references, tiny.anchoring.mask_prob = "batch", 0.0
     train(tiny, tmp_path / "batch")
     assert "method    anchored training, references from the batch, no masking\n" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Run several training steps on the devices in one call, on a training set in device memory or on a stream."""
+"""Several training steps in one call: a device-side loop on a training set in memory, or a host loop on a stream."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from anchor_jax.training.draws import epoch_order, seed_keys
 from anchor_jax.training.model_batch import TrainData
 from anchor_jax.training.step import TrainStep, make_in_memory_step
 
-MAX_STEPS_AHEAD = 2  # of the host ahead of the devices: as many batches of a stream wait in device memory
+MAX_STEPS_AHEAD = 2  # how far the host may be ahead of the devices, and how many batches wait in their memory
 
 _epoch_order = jax.jit(epoch_order, static_argnums=2)
 
@@ -29,7 +29,7 @@ class RunSteps(Protocol):
 
         Args:
           carry: state and totals after `step` steps; its buffers are donated.
-          data: on the devices.
+          data: what the devices hold besides the state.
           step: number of steps done.
           num_steps: number of steps to run, up to the end of the epoch.
         """
@@ -79,12 +79,12 @@ def compile_stream_loop(
       carry_specs: partition specs of the carry.
     """
 
-    def step_and_number(carry, data, batch):
+    def stream_train_step(carry, data, batch):
         carry = train_step(carry, data, batch)
-        return carry, carry[0].step  # a copy of the number, to wait for, since the carry itself is donated
+        return carry, carry[0].step  # the step is an output to wait for: the carry is donated to the next step
 
     compiled = mesh_lib.pmapped(
-        step_and_number,
+        stream_train_step,
         mesh,
         in_specs=(carry_specs, mesh_lib.REPLICATED, mesh_lib.SHARDED),
         out_specs=(carry_specs, mesh_lib.REPLICATED),
@@ -94,8 +94,8 @@ def compile_stream_loop(
     def run_steps(carry: Carry, data: TrainData, step: int, num_steps: int) -> Carry:
         ahead: deque[jax.Array] = deque()
         for batch in next_batches(step, num_steps):
-            carry, step_number = compiled(carry, data, mesh_lib.make_global_batch(batch, mesh))
-            ahead.append(step_number)
+            carry, step_done = compiled(carry, data, mesh_lib.make_global_batch(batch, mesh))
+            ahead.append(step_done)
             if len(ahead) > MAX_STEPS_AHEAD:
                 ahead.popleft().block_until_ready()
         return carry

@@ -1,4 +1,4 @@
-"""The training loop: train some steps, log, evaluate, save a checkpoint; until the last step or a stop signal."""
+"""The training loop: run steps, log, evaluate and save checkpoints, until the last step or a stop signal."""
 
 import contextlib
 import signal
@@ -69,11 +69,11 @@ def _train_loop(
     *,
     profile: bool,
 ) -> TrainState:
-    """Train up to the last step and return the state."""
+    """Train, log, evaluate and save up to the last step; return the final state."""
     config, schedule, workdir = trainer.run.config, trainer.schedule, trainer.run.workdir
     state, totals = carry
     for index, step in enumerate(schedule.log_steps(int(state.step), config)):
-        # the first log step comes after most of the compilation, so the second interval is profiled, if there is one
+        # steps up to the first log step include compilation: profile those that follow, if there are any
         is_profiled = profile and (index == 1 or (index == 0 and step == schedule.total_steps))
         profile_dir = workdir / "profile" if is_profiled else None
 
@@ -81,17 +81,17 @@ def _train_loop(
         max_nonfinite = config.training.max_consecutive_nonfinite
         check_nonfinite_updates(state, max_nonfinite, checkpoints.latest_step(), workdir)
         if int(state.step) < step:
-            _stop(trainer, (state, totals), checkpoints, logger, chunker.stop_signal)
+            _save_and_stop(trainer, (state, totals), checkpoints, logger, chunker.stop_signal)
         if profile_dir:
             logger.print(f"profile   {profile_dir}")
         check_finite(step, metrics, checkpoints.latest_step(), workdir)
         logger.log(step, "train", metrics)
         totals = trainer.zero_totals()
 
-        saves = schedule.is_due(step, config.checkpoint.every_epochs)
-        if saves or schedule.is_due(step, config.evaluation.every_epochs):
+        is_checkpoint = schedule.is_due(step, config.checkpoint.every_epochs)
+        if is_checkpoint or schedule.is_due(step, config.evaluation.every_epochs):
             scores = _evaluate(trainer, state, checkpoints, logger)
-            if saves:
+            if is_checkpoint:
                 _save(checkpoints, (state, totals), logger, scores)
     return state
 
@@ -114,10 +114,10 @@ def _save(
     checkpoint.save(checkpoints, checkpoint.Snapshot(carry, logger.last_logged), scores)
 
 
-def _stop(
+def _save_and_stop(
     trainer: Trainer, carry: Carry, checkpoints: ocp.CheckpointManager, logger: TrainLogger, number: int
 ) -> NoReturn:
-    """Save a checkpoint between two log steps, and end the run.
+    """Save a checkpoint between two log steps and end the run, after stop signal `number`.
 
     Raises:
       Preempted: always.

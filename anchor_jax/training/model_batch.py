@@ -1,4 +1,4 @@
-"""From a batch of stored images to the model's inputs: augment, normalize, mix, draw references, mask, anchor."""
+"""The model's inputs: a batch of stored images is augmented, normalized, mixed, and anchored to masked references."""
 
 from typing import NamedTuple
 
@@ -41,7 +41,7 @@ def make_model_batch(
 
     Args:
       draws: of the step, for the complete batch.
-      data: holds the bank and the images that are mixed in, where the config needs them.
+      data: holds the reference bank and the images of PixMix, if the config needs them.
       batch: this device's examples.
       config: of the run.
       normalization: of the images and references.
@@ -83,7 +83,7 @@ def _references(
 def _references_from_batch(x: jax.Array, rows: jax.Array, group_size: int) -> jax.Array:
     """Return the rows of the complete batch that serve as references of this device's examples.
 
-    Groups that lie on one device need no communication.
+    A group that lies on one device needs no communication.
     """
     if group_size and len(x) % group_size == 0:
         return x[rows - jax.lax.axis_index(AXIS) * len(x)]

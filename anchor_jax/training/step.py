@@ -1,5 +1,6 @@
 """One training step, written for one device of a mapped axis: batch -> model inputs -> loss -> gradient -> update."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
@@ -131,12 +132,15 @@ def make_in_memory_step(train_step: TrainStep, batch_size: int) -> InMemoryStep:
 
 
 def _accumulate_gradients(
-    gradient_fn, state: TrainState, model_batch: ModelBatch, depth_key: jax.Array, num_parts: int
-):
+    gradient_fn: Callable[..., Any], state: TrainState, model_batch: ModelBatch, depth_key: jax.Array, num_parts: int
+) -> tuple[Any, tuple[Any, Totals]]:
     """Compute the gradient of the mean loss over a device's examples, in `num_parts` parts to save memory.
 
     The result is that of all examples at once, except that BatchNorm computes its statistics per part, and that
     stochastic depth and dropout draw anew for each part.
+
+    Returns:
+      The gradient, and the batch statistics and totals after the last part.
     """
     if num_parts == 1:
         return gradient_fn(state.params, state.batch_stats, model_batch, depth_key)

@@ -31,7 +31,7 @@ def _method(trainer: Trainer) -> str:
         return "standard training"
     references = "references from the batch"
     if trainer.data.bank_images is not None:
-        references = f"{trainer.data.bank_size:,} references"
+        references = f"{trainer.data.bank_size:,} references in the bank"
     masking = f"masked with probability {anchoring.mask_prob}" if anchoring.mask_prob else "no masking"
     return f"anchored training, {references}, {masking}"
 
@@ -61,4 +61,5 @@ def _steps(trainer: Trainer, step: int) -> str:
     if not schedule.total_steps:
         return "none, the weights are evaluated and saved as they are"
     start = f"resumes from step {step:,}" if step else "starts at step 0"
-    return f"{schedule.total_steps:,} of {batch_size} images, {schedule.steps_per_epoch:,} per epoch; {start}"
+    length = f"{schedule.total_steps:,} in total, {schedule.steps_per_epoch:,} per epoch"
+    return f"{length}, {batch_size} images per step; {start}"

@@ -34,7 +34,7 @@ _global_norm = jax.jit(optax.tree.norm)
 
 @dataclasses.dataclass(frozen=True)
 class Trainer:
-    """Everything of a run that stays the same from its first step to its last; see `prepare`.
+    """The parts of a run that stay the same from its first step to its last; see `prepare`.
 
     Attributes:
       run: its record.
