@@ -53,7 +53,8 @@ from anchor_jax.runtime import backends
 from anchor_jax.runtime import mesh as mesh_lib
 from anchor_jax.runtime.mesh import REPLICATED
 from anchor_jax.training import optimizer
-from anchor_jax.training.step import TrainData, from_memory, make_train_step
+from anchor_jax.training.model_batch import TrainData
+from anchor_jax.training.step import make_in_memory_step, make_train_step
 
 OURS, EAGER, COMPILED = "anchor_jax", "pytorch-eager", "pytorch-compiled"
 NAMES = [name for name in models.MODELS if name != "mlp"]
@@ -228,11 +229,13 @@ def own_training(work: Work) -> Pass:
     mesh, model = mesh_lib.mesh(1), work.model(mesh_lib.AXIS)
     schedule = optimizer.create_schedule(work.config.optimizer, 1, 1)
     sgd = optimizer.create(work.config.optimizer, schedule)
-    step = from_memory(make_train_step(model, sgd, work.config, normalization_of(work.config)), len(work.images))
+    step = make_in_memory_step(
+        make_train_step(model, sgd, work.config, normalization_of(work.config)), len(work.images)
+    )
     carry = mesh_lib.replicate((first_state(work, work.model()), Totals.zeros()), mesh)
     order = jnp.arange(len(work.images))
-    data = TrainData(jnp.asarray(work.images), jnp.asarray(work.labels), bank=order)
-    data_and_order = mesh_lib.replicate((data, order), mesh)
+    images, labels, order = mesh_lib.replicate((work.images, work.labels, order), mesh)
+    data_and_order = TrainData(images, labels, bank_images=images), order
     mapped = mesh_lib.pmapped(step, mesh, in_specs=REPLICATED, out_specs=REPLICATED, donate_argnums=(0,))
     compiled, compile_time = timed_compilation(mapped, carry, *data_and_order)
 

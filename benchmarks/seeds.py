@@ -28,7 +28,8 @@ from anchor_jax.runs import state
 from anchor_jax.runs.state import Totals
 from anchor_jax.runtime import mesh as mesh_lib
 from anchor_jax.training import optimizer
-from anchor_jax.training.step import TrainData, from_memory, make_train_step
+from anchor_jax.training.model_batch import TrainData
+from anchor_jax.training.step import make_in_memory_step, make_train_step
 
 NUM_IMAGES = 10_000
 
@@ -79,11 +80,12 @@ def training(config: Config, num_seeds: int) -> Callable[[int], None]:
     rng, mesh = np.random.default_rng(0), mesh_lib.mesh(1)
     images = rng.integers(0, 256, (NUM_IMAGES, SIDE.value, SIDE.value, 3), np.uint8)
     examples = np.arange(NUM_IMAGES, dtype=np.int32)
-    data = TrainData(*mesh_lib.replicate((images, examples % NUM_CLASSES, examples), mesh))
+    images, labels = mesh_lib.replicate((images, examples % NUM_CLASSES), mesh)
+    data = TrainData(images, labels, bank_images=images)
     model = models.create("resnet18", NUM_CLASSES, axis_name=mesh_lib.AXIS, **dict(config.model.options))
     transformation = optimizer.create(config.optimizer, optimizer.create_schedule(config.optimizer, 100, 10_000))
     step = make_train_step(model, transformation, config, normalization_of(config))
-    step = from_memory(step, config.training.batch_size)
+    step = make_in_memory_step(step, config.training.batch_size)
     keys = jax.random.split(jax.random.key(0), num_seeds)
 
     def created(key):

@@ -38,7 +38,8 @@ from anchor_jax.runs import state
 from anchor_jax.runs.state import Totals
 from anchor_jax.runtime import mesh as mesh_lib
 from anchor_jax.training import optimizer
-from anchor_jax.training.step import TrainData, from_memory, make_train_step
+from anchor_jax.training.model_batch import TrainData
+from anchor_jax.training.step import make_in_memory_step, make_train_step
 
 NUM_IMAGES = 50_000  # as CIFAR-10
 
@@ -124,11 +125,12 @@ def own_training(config: Config, images: np.ndarray, labels: np.ndarray) -> Step
     schedule = optimizer.create_schedule(config.optimizer, steps_per_epoch, 200 * steps_per_epoch)
     transformation = optimizer.create(config.optimizer, schedule)
     step = make_train_step(model, transformation, config, normalization_of(config))
-    step = from_memory(step, config.training.batch_size)
+    step = make_in_memory_step(step, config.training.batch_size)
     run_steps = mesh_lib.run_n_steps(step, mesh)
 
     examples = np.arange(NUM_IMAGES, dtype=np.int32)
-    data = TrainData(*mesh_lib.replicate((images, labels, examples), mesh))
+    on_devices = mesh_lib.replicate((images, labels), mesh)
+    data = TrainData(*on_devices, bank_images=on_devices[0] if config.anchoring.enabled else None)
     order = mesh_lib.replicate(np.random.default_rng().permutation(examples), mesh)
     key = jax.random.key(0, impl="rbg")  # quick to compile
     first_state = jax.jit(lambda: state.create_state(model, transformation, key, input_shape(config, 1)))()

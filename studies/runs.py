@@ -16,7 +16,7 @@ from anchor_jax.evaluation import results as results_lib
 from anchor_jax.evaluation.results import ASKED, SuiteResult
 from anchor_jax.reporting.comparison.runs import effective
 from anchor_jax.runs import record as run_record
-from anchor_jax.training.loop import TrainingSchedule
+from anchor_jax.training.schedule import TrainingSchedule
 from anchor_jax.training.source import open_source
 from studies.definitions import ANOMALIES, FULL, Ask, Row, Size, Study
 from studies.running import Job
@@ -126,7 +126,7 @@ class StudyRun:
 
     @property
     def _length(self) -> TrainingSchedule:
-        return TrainingSchedule.of(self.config, _num_examples(tuple(self.config.data.items())))
+        return TrainingSchedule.from_config(self.config, _num_examples(tuple(self.config.data.items())))
 
     def _config_with(self, changes: Mapping[str, Any]) -> Config:
         config = runpy.run_path(str(ROOT / "configs" / f"{self.row.config}.py"))["get_config"]()

@@ -57,7 +57,7 @@ def test_finished_run_goes_on_to_nothing_more(finished):
     before = (folder / "run/metrics.jsonl").read_bytes()
     done = quick_command("train.py", "--config", config, "--workdir", folder / "run")
     assert done.returncode == 0
-    assert "goes on after step 22" in done.stdout
+    assert "resumes from step 22" in done.stdout
     assert (folder / "run/metrics.jsonl").read_bytes() == before
 
 

@@ -69,7 +69,7 @@ def test_every_experiment_takes_a_step(experiment, tiny, tmp_path):
     given.training.batch_size = 16
     given.evaluation.num_references, given.evaluation.saved_references = 2, 4
     training = prepare(given, tmp_path / experiment)
-    (current, _), numbers = training.advance(training.first_carry(), 1)
+    (current, _), numbers = training.train_steps(training.init_carry(), 1)
     assert int(current.step) == 1
     assert numbers["loss"] > 0
 

@@ -16,7 +16,8 @@ from anchor_jax.runs.load import create_model
 from anchor_jax.runs.state import Totals
 from anchor_jax.runtime import mesh as mesh_lib
 from anchor_jax.training.loop import prepare
-from anchor_jax.training.step import TrainData, from_memory, make_train_step
+from anchor_jax.training.model_batch import TrainData
+from anchor_jax.training.step import make_in_memory_step, make_train_step
 
 
 def test_remat_applies_only_to_the_model_in_training(tiny, tmp_path):
@@ -55,14 +56,14 @@ def test_train_step_is_the_same_on_two_devices_with_remat(tiny, case):
     rng, batch_size = np.random.default_rng(4), tiny.training.batch_size
     images = rng.integers(0, 256, (batch_size, model.side, model.side, 3), np.uint8)
     rows = np.arange(batch_size, dtype=np.int32)
-    data = TrainData(images, rng.integers(0, NUM_CLASSES, batch_size, np.int32), rows)
+    data = TrainData(images, rng.integers(0, NUM_CLASSES, batch_size, np.int32), bank_images=images)
     variables = {"batch_stats": {}} | model.initial_variables
     before = jax.device_get((state.initial_state(variables, optimizer, averages=False), Totals.zeros()))
     after = []
     for num_devices, remat in ((1, False), (2, True)):
         mesh = mesh_lib.mesh(num_devices)
         step = make_train_step(create(remat=remat), optimizer, tiny, Normalization((0.5,) * 3, (0.25,) * 3))
-        step = from_memory(step, batch_size)
+        step = make_in_memory_step(step, batch_size)
         carry, replicated_data = mesh_lib.replicate((before, data), mesh)
         after.append(jax.device_get(mesh_lib.run_n_steps(step, mesh)(carry, 1, replicated_data, rows)))
     assert_close(after[1], after[0], rtol=2e-4, atol=2e-5)

@@ -183,7 +183,7 @@ def test_a_process_that_dies_ends_the_others_and_the_run_goes_on_to_the_same_bit
     assert errors.count("\n") == 1
     assert [file.name for file in (folder / "killed/checkpoints").glob("[0-9]*") if file.name.isdigit()] == ["3"]
     out = succeeded(started(2, *arguments))
-    assert "goes on after step 3" in out
+    assert "resumes from step 3" in out
     assert_same_bits(final_variables(folder / "killed"), final_variables(two))
     assert records(folder / "killed") == records(two)
 

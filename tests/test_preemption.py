@@ -15,7 +15,8 @@ from anchor_jax.cli import app
 from anchor_jax.core.errors import Preempted
 from anchor_jax.runtime import preemption
 from anchor_jax.training import pace
-from anchor_jax.training.loop import Training, train
+from anchor_jax.training.evaluator import Evaluator
+from anchor_jax.training.loop import train
 
 
 def stop_after(monkeypatch, num_steps):
@@ -27,7 +28,7 @@ def stop_after(monkeypatch, num_steps):
         yield lambda: asked.append(1) or (signal.SIGTERM if len(asked) > num_steps else 0)
 
     monkeypatch.setattr(preemption, "listening", listening)
-    monkeypatch.setattr(pace, "_SECONDS", 0.0)  # so that it looks after every step
+    monkeypatch.setattr(pace, "_CHUNK_SECONDS", 0.0)  # so that it looks after every step
 
 
 @pytest.fixture(scope="module")
@@ -97,11 +98,11 @@ def test_a_stop_asked_for_in_the_last_evaluation_is_told_in_the_end(tiny, tmp_pa
     def listening():
         yield lambda: signal.SIGINT if asked else 0
 
-    evaluate = Training.evaluate
-    monkeypatch.setattr(Training, "evaluate", lambda *args: asked.append(1) or evaluate(*args))
+    run_evaluation = Evaluator.run
+    monkeypatch.setattr(Evaluator, "run", lambda *args: asked.append(1) or run_evaluation(*args))
     monkeypatch.setattr(preemption, "listening", listening)
     tiny.evaluation.every_epochs = tiny.checkpoint.every_epochs = 2.0
-    with pytest.raises(Preempted, match="SIGINT: the run has come to its end") as stopped:
+    with pytest.raises(Preempted, match="SIGINT: the run is complete") as stopped:
         train(tiny, tmp_path / "run")
     assert stopped.value.status == 130
     assert (tmp_path / "run/checkpoints/12").is_dir()
@@ -109,7 +110,7 @@ def test_a_stop_asked_for_in_the_last_evaluation_is_told_in_the_end(tiny, tmp_pa
 
 def test_stop_before_the_first_step_saves_nothing(tiny, tmp_path, monkeypatch):
     stop_after(monkeypatch, 0)
-    with pytest.raises(Preempted, match="nothing is done yet; the same command begins anew"):
+    with pytest.raises(Preempted, match="no step is done yet; run the same command to start again"):
         train(tiny, tmp_path / "run")
     assert not list((tmp_path / "run/checkpoints").glob("[0-9]*"))
 
