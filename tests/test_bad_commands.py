@@ -97,8 +97,8 @@ WRONG_VALUES = {
     "--config.anchoring.mask_prob=nan": "anchoring.mask_prob must be in [0, 1]; got nan",
     "--config.anchoring.mask_prob=1e400": "anchoring.mask_prob must be in [0, 1]; got inf",
     "--config.optimizer.learning_rate=-0.1": "optimizer.learning_rate must be at least 0; got -0.1",
-    "--config.optimizer.learning_rate=inf": "optimizer.learning_rate must be finite, and no larger than float32 holds",
-    "--config.optimizer.weight_decay=1e300": "optimizer.weight_decay must be finite, and no larger than float32 holds",
+    "--config.optimizer.learning_rate=inf": "optimizer.learning_rate must be finite and within the range of float32",
+    "--config.optimizer.weight_decay=1e300": "optimizer.weight_decay must be finite and within the range of float32",
     "--config.optimizer.norm_weight_decay=nan": "optimizer.norm_weight_decay must be finite",
     "--config.optimizer.warmup_epochs=1e300": "optimizer.warmup_epochs must be in [0, 1000000]; got 1e+300",
     "--config.optimizer.milestones_epochs=(-1,)": "optimizer.milestones_epochs must be in [0, 1000000]; got (-1,)",
@@ -204,7 +204,7 @@ CONFIGS = {
     ),
     "bool for a number": (
         "    return ConfigDict(base().to_dict() | {'seed': True})\n",
-        "config.seed must be a whole number; got True (bool)",
+        "config.seed must be an integer; got True (bool)",
     ),
     "list for a tuple": (
         "    config = base().to_dict()\n    config['data']['mean'] = [0.5]\n    return ConfigDict(config)\n",
@@ -216,7 +216,7 @@ CONFIGS = {
     ),
     "object for an option": (
         "    config = base()\n    config.model.options.width = object()\n    return config\n",
-        "config.model.options.width must be a number, a string, True, False or a tuple of such; got <object",
+        "config.model.options.width must be a number, a string, True, False or a tuple of these; got <object",
     ),
 }
 

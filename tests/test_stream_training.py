@@ -154,7 +154,7 @@ def test_labels_of_a_stream_are_as_noisy_as_those_in_memory(streamed):
         ({"anchoring.bank_size": 0}, r"bank_size=0, all of the training set, does not fit on the devices .*; give a"),
         ({"data.mean": ()}, r"data.mean and config.data.std are not measured on a stream; give both"),
         ({"data.image_size": 0}, r"image_size=0; a stream needs"),
-        ({"augmentation.resized_crop": (0.5, 2.0)}, r"resized_crop must be \(\), or \(least, greatest\) area"),
+        ({"augmentation.resized_crop": (0.5, 2.0)}, r"resized_crop must be \(\), or \(min, max\) area"),
         ({"optimizer.frozen": ("stem",)}, r"unknown parameters in config.optimizer.frozen 'stem'"),
     ],
 )

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from anchor_jax.config import Config
+from anchor_jax.config import OptimizerConfig
 from anchor_jax.core.errors import UserError, unknown
 
 TRAINED, FROZEN = "trained", "frozen"
@@ -29,7 +29,7 @@ _KINDS = {
 _HEAD = (math.inf, 0)  # the place after all blocks
 
 
-def create(config: Config, schedule: optax.Schedule) -> optax.GradientTransformation:
+def create(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
     """The optimizer of `config.optimizer` with a schedule, for the parameters of a model of `anchor_jax.models`.
 
     "sgd" is `torch.optim.SGD` (`CIFAR/train.py` of the released code): the decay joins the gradient before
@@ -63,7 +63,7 @@ def create(config: Config, schedule: optax.Schedule) -> optax.GradientTransforma
     return optimizer
 
 
-def create_schedule(config: Config, steps_per_epoch: int, total_steps: int) -> optax.Schedule:
+def create_schedule(config: OptimizerConfig, steps_per_epoch: int, total_steps: int) -> optax.Schedule:
     """Step -> learning rate: linear warm-up, then steps down at the milestones or half a cosine to the last one.
 
     Raises:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from anchor_jax.config import Config
+from anchor_jax.config import AnchoringConfig, Config
 from anchor_jax.core.anchoring import anchor, sample_mask, sample_references
 from anchor_jax.core.losses import anchored_cross_entropy
 from anchor_jax.core.uncertainty import predictive_entropy
@@ -249,7 +249,7 @@ def step_keys(key: jax.Array) -> StepKeys:
     return StepKeys(*jax.random.split(key, len(StepKeys._fields)))
 
 
-def draw_step(keys: StepKeys, batch_size: int, bank_size: int, config: Config) -> StepDraws:
+def draw_step(keys: StepKeys, batch_size: int, bank_size: int, config: AnchoringConfig) -> StepDraws:
     """What chance decides for each example of the whole batch, given `config.anchoring`."""
     return StepDraws(
         augment_keys=jax.random.split(keys.augment, batch_size),
