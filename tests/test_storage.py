@@ -210,7 +210,7 @@ def test_a_second_process_on_a_folder_is_refused_until_the_first_is_gone(finishe
     assert done == (
         1,
         "",
-        f"error: another process writes to '{workdir}'; wait for it, end it, or choose another folder\n",
+        f"error: another process is writing to '{workdir}'; wait for it, stop it, or choose another folder\n",
     )
     assert [file.name for file in workdir.iterdir()] == ["lock"]
     with running("train.py", "--config", config, "--workdir", workdir) as process:

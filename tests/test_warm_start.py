@@ -225,7 +225,7 @@ def test_written_state_dictionary_reads_back_and_is_not_overwritten(tmp_path, na
     for key, tensor in read_state_dict(tmp_path / name).items():
         np.testing.assert_array_equal(tensor, tensors[key])
         assert tuple(tensor.shape) == tensors[key].shape
-    with pytest.raises(UserError, match=r"'.*x\.\w+' is there already; choose another name"):
+    with pytest.raises(UserError, match=r"'.*x\.\w+' already exists; choose another name"):
         write_state_dict(tmp_path / name, {})
     assert (tmp_path / name).read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == [name]
