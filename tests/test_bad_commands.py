@@ -555,17 +555,17 @@ def _eval_json(change):
 
 
 RUNS = {
-    "garbage": (lambda run: (run / "run.json").write_text("{"), "run.json' is damaged"),
-    "not utf-8": (lambda run: (run / "run.json").write_bytes(b"\xff\xfe"), "run.json' is damaged"),
-    "a list": (lambda run: (run / "run.json").write_text("[]"), "run.json' is damaged"),
-    "a string for a number": (_edited(config__seed="one"), "run.json' is damaged"),
-    "a number for a section": (_edited(config__training=5), "run.json' is damaged"),
+    "garbage": (lambda run: (run / "run.json").write_text("{"), "run.json' is corrupt"),
+    "not utf-8": (lambda run: (run / "run.json").write_bytes(b"\xff\xfe"), "run.json' is corrupt"),
+    "a list": (lambda run: (run / "run.json").write_text("[]"), "run.json' is corrupt"),
+    "a string for a number": (_edited(config__seed="one"), "run.json' is corrupt"),
+    "a number for a section": (_edited(config__training=5), "run.json' is corrupt"),
     "a huge number": (_edited(config__seed=10**400), "seed must be in [0, 4294967295]"),
     "nan": (_edited(config__anchoring__mask_prob=float("nan")), "mask_prob must be in [0, 1]; got nan"),
     "a key of nobody": (_edited(config__color=1), "color"),
     "another model": (_edited(config__model__name="../resnet"), "unknown model '../resnet'"),
-    "pickle for references": (_pickle_for_references, "references.npz' is missing or damaged (Object arrays"),
-    "no references": (lambda run: (run / "references.npz").unlink(), "references.npz' is missing or damaged"),
+    "pickle for references": (_pickle_for_references, "references.npz' is missing or corrupt (Object arrays"),
+    "no references": (lambda run: (run / "references.npz").unlink(), "references.npz' is missing or corrupt"),
     "no checkpoints": (lambda run: shutil.rmtree(run / "checkpoints"), "no checkpoint in"),
     "infinite results": (
         _eval_json(lambda content: content["results"]["1"].update(accuracy=10**400)),

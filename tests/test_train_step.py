@@ -64,7 +64,7 @@ def stepped(config, num_steps, num_devices=1, shift=0):
 
 @pytest.mark.parametrize("on_device", [False, True])
 def test_a_batch_in_parts_makes_the_step_that_it_makes_at_once(small, monkeypatch, on_device):
-    monkeypatch.setattr(backends, "loops_on_device", lambda platform: on_device)
+    monkeypatch.setattr(backends, "has_fast_device_loops", lambda platform: on_device)
     small.anchoring.mask_per = "example"
     at_once, totals, _ = stepped(small, 2)
     small.training.accumulation_steps = 4

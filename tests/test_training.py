@@ -197,7 +197,7 @@ def test_last_update_that_breaks_the_parameters_is_not_saved(tiny, tmp_path):
 
 def test_a_loop_on_the_device_does_the_same_steps(tiny, tmp_path, monkeypatch):
     by_host = train(tiny, tmp_path / "host")
-    monkeypatch.setattr(backends, "loops_on_device", lambda platform: True)
+    monkeypatch.setattr(backends, "has_fast_device_loops", lambda platform: True)
     by_device = train(tiny, tmp_path / "device")
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), by_host, by_device)
 
@@ -213,7 +213,7 @@ def test_files_of_somebody_else_are_left_alone(tiny, tmp_path):
     with pytest.raises(UserError, match=r"holds metrics\.jsonl but no run\.json"):
         prepare(tiny, tmp_path / "run")
     (tmp_path / "run/metrics.jsonl").rename(tmp_path / "run/references.npz")
-    with pytest.raises(UserError, match=r"references\.npz' is missing or damaged"):
+    with pytest.raises(UserError, match=r"references\.npz' is missing or corrupt"):
         begun(tiny, tmp_path / "run")
     assert (tmp_path / "run/references.npz").read_text() == "mine"
 
@@ -296,7 +296,7 @@ def test_another_run_in_the_folder_is_left_alone(tiny, tmp_path):
     begun(tiny, tmp_path / "run")
     before = (tmp_path / "run/run.json").read_bytes()
     tiny.anchoring.mask_prob = 0.25
-    message = r"holds another run: its config.anchoring.mask_prob is 0.5, given is 0.25; .*--accept_changes=anchoring"
+    message = r"holds another run: its config.anchoring.mask_prob is 0.5; got 0.25; .*--accept_changes=anchoring"
     with pytest.raises(UserError, match=message):
         prepare(tiny, tmp_path / "run")
     assert (tmp_path / "run/run.json").read_bytes() == before
@@ -307,7 +307,7 @@ def test_other_data_in_the_same_place_are_refused(tiny, tmp_path):
     arrays = dict(np.load(tiny.data.path))
     arrays["y_train"][0] = 1 - arrays["y_train"][0]
     np.savez(tiny.data.path, **arrays)
-    message = r"its training set is '96 examples, sha256 (\w+)', given is '96 examples, sha256 (?!\1)"
+    message = r"its training set is '96 examples, sha256 (\w+)'; got '96 examples, sha256 (?!\1)"
     with pytest.raises(UserError, match=message):
         prepare(tiny, tmp_path / "run")
     assert prepare(tiny, tmp_path / "run", ("data",)).run.changes[0].key == "data"
@@ -339,7 +339,7 @@ def test_what_may_change_is_recorded_once_the_run_goes_on(tiny, tmp_path):
 def test_accepted_changes_go_on_and_are_recorded(tiny, tmp_path):
     train(tiny, tmp_path / "run")
     tiny.training.total_epochs, tiny.optimizer.learning_rate = 3.0, 0.01
-    with pytest.raises(UserError, match=r"optimizer.learning_rate is 0.05, given is 0.01"):
+    with pytest.raises(UserError, match=r"optimizer.learning_rate is 0.05; got 0.01"):
         train(tiny, tmp_path / "run", accept_changes=("training.total_epochs",))
     last = train(tiny, tmp_path / "run", accept_changes=("training.total_epochs", "optimizer.learning_rate"))
     assert int(last.step) == 18
@@ -353,7 +353,7 @@ def test_accepted_changes_that_no_checkpoint_fits_change_nothing(tiny, tmp_path)
     train(tiny, tmp_path / "run")
     before = (tmp_path / "run/run.json").read_bytes()
     tiny.model.options.hidden = (8,)
-    with pytest.raises(UserError, match=r"checkpoint '.*/12' is damaged or does not fit the model"):
+    with pytest.raises(UserError, match=r"checkpoint '.*/12' is corrupt or does not fit the model"):
         train(tiny, tmp_path / "run", accept_changes=("model.options.hidden",))
     assert (tmp_path / "run/run.json").read_bytes() == before
     assert not (tmp_path / "run/damaged").exists()
@@ -374,7 +374,7 @@ def test_a_run_that_another_process_has_begun_meanwhile_is_left_alone(tiny, tmp_
     tiny.seed = 1
     begun(tiny, tmp_path / "run")
     with (
-        pytest.raises(UserError, match=r"another process has begun to train in"),
+        pytest.raises(UserError, match=r"another process has started to train in"),
         run_record.lock_workdir(training.run),
     ):
         pass
@@ -433,7 +433,7 @@ def test_lost_record_is_not_written_anew_over_checkpoints(tiny, tmp_path):
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"config": {}}'])
 def test_damaged_record_is_named(tmp_path, content):
     (tmp_path / "run.json").write_bytes(content)
-    with pytest.raises(UserError, match=r"run.json' is damaged"):
+    with pytest.raises(UserError, match=r"run.json' is corrupt"):
         run_record.load(tmp_path)
 
 
@@ -445,7 +445,7 @@ def test_damaged_references_are_named(tiny, tmp_path):
     with pytest.raises(UserError, match="their hash differs"):
         run_record.load(tmp_path / "run")
     file.unlink()
-    with pytest.raises(UserError, match="is missing or damaged"):
+    with pytest.raises(UserError, match="is missing or corrupt"):
         run_record.load(tmp_path / "run")
 
 
