@@ -2,6 +2,7 @@
 
 import json
 import os
+import tarfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -96,6 +97,15 @@ def exported(tmp_path_factory) -> Exported:
     train(config, workdir)
     ended = quick_command("-m", "anchor_jax.export", f"--workdir={workdir}", "--num_references=10", file)
     return Exported(workdir, ended, file)
+
+
+@pytest.fixture
+def old_run(tmp_path) -> Path:
+    """A folder with a run made by version 0.1.0 (`run/`), its config, export and predictions; see test_old_runs.py."""
+    folder = tmp_path / "run_0_1_0"
+    with tarfile.open(Path(__file__).parent / "fixtures/run_0_1_0.tar.gz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder
 
 
 @pytest.fixture(scope="session")
