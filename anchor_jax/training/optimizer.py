@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from anchor_jax.config import Config
+from anchor_jax.config import OptimizerConfig
 from anchor_jax.core.errors import UserError, unknown
 
 TRAINED, FROZEN = "trained", "frozen"
