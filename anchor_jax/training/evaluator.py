@@ -7,7 +7,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from anchor_jax import metrics
-from anchor_jax.config import Config
+from anchor_jax.config import EvaluationConfig
 from anchor_jax.data import Dataset, EvalDataset, eval_dataset, load_test, open_test
 from anchor_jax.runs import checkpoint
 from anchor_jax.runs.load import create_predictor
@@ -30,7 +30,7 @@ class Evaluator:
 
     dataset: EvalDataset
     predictor: Predictor
-    config: Config
+    config: EvaluationConfig
     mesh: Mesh
 
     def run(self, state: TrainState) -> dict[str, float]:
