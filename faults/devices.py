@@ -20,7 +20,7 @@ from absl import flags
 from anchor_jax import load_predictor
 from anchor_jax.cli import app
 from anchor_jax.core.errors import UserError
-from benchmarks.timing import Result, report
+from benchmarks.report import Result, report
 from faults import forked
 
 JSON = flags.DEFINE_string("json", None, "The result file.")

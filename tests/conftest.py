@@ -1,5 +1,6 @@
 """Eight devices on the CPU, so that what is divided over devices can be seen to be the same on one."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -13,7 +14,6 @@ import imagenet_like as likeness
 import jax
 import numpy as np
 import pytest
-import with_torchvision  # noqa: F401
 from ml_collections import ConfigDict
 
 from anchor_jax import config as configuration
@@ -21,6 +21,10 @@ from anchor_jax.runs import checkpoint
 from anchor_jax.runs import record as run_record
 from anchor_jax.runtime.compilation_cache import MIN_JAX_VERSION
 from anchor_jax.training.loop import prepare, train
+from benchmarks.pytorch.torchvision_import import import_torchvision
+
+with contextlib.suppress(ImportError):
+    import_torchvision()  # so that tests can import it next to any build of PyTorch
 
 
 def tiny_config(folder) -> ConfigDict:

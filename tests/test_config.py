@@ -114,7 +114,7 @@ def test_estimates_stand_in_the_experiments(experiment):
 
 def test_estimates_are_what_the_command_gives(tmp_path):
     file, committed = tmp_path / "estimates.json", committed_estimates()
-    content = numbers_of(benchmark("estimate", "--configs=imagenet_vit_b16", "--json", file), file)
+    content = numbers_of(benchmark("speed.estimate", "--configs=imagenet_vit_b16", "--json", file), file)
     assert content["environment"]["stated"] == committed["environment"]["stated"]
     numbers, expected = (
         numbers_by_metric(r for r in of["results"] if r["case"] == "imagenet_vit_b16") for of in (content, committed)

@@ -11,11 +11,11 @@ import pytest
 import torch
 from conftest import assert_same_bits
 from pytorch_networks import NETWORKS, NUM_CLASSES, built, renamed, torchvision_vit
-from pytorch_random import logits_of, randomised
 from torch import nn
 
 from anchor_jax import UserError, models
 from anchor_jax.models.pytorch.names import NAMES
+from benchmarks.pytorch.random_weights import logits_of, randomize_weights
 
 # compiling is nearly all that these tests take
 
@@ -123,7 +123,7 @@ def test_tensors_come_back_as_they_were_and_the_network_takes_them(case):
     for name, tensor in tensors.items():
         assert tensor.dtype == expected[name].dtype
         assert torch.equal(tensor, expected[name])
-    other = randomised(network.build(), seed=1)
+    other = randomize_weights(network.build(), seed=1)
     other.load_state_dict(network.own(tensors), strict=True)
     inputs = images(2, network.side, network.side, network.channels)
     np.testing.assert_array_equal(logits_of(other, inputs), logits_of(built(case), inputs))

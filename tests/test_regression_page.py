@@ -60,7 +60,7 @@ def test_its_tables_are_those_of_the_files(file, cells_of, num_rows):
 def test_the_benchmark_of_regression_runs_and_trains_at_equal_cost(tmp_path):
     file = tmp_path / "regression.json"
     methods = "--methods=anchored,ensemble-equal-training"
-    content = numbers_of(benchmark("regression", "--seeds=1", "--steps=10", methods, "--json", file), file)
+    content = numbers_of(benchmark("regression.regression", "--seeds=1", "--steps=10", methods, "--json", file), file)
     asked = {"rmse", "nll", "coverage_90", "coverage_error", "spread"}
     assert metrics_of(content) == {
         (name, metric) for name in ("anchored", "ensemble-equal-training") for metric in asked
@@ -72,7 +72,7 @@ def test_the_benchmark_of_regression_runs_and_trains_at_equal_cost(tmp_path):
 
 def test_the_benchmark_of_risk_tells_large_errors_from_small_ones(tmp_path):
     file = tmp_path / "risk.json"
-    content = numbers_of(benchmark("risk", "--seeds=1", "--steps=500", "--json", file), file)
+    content = numbers_of(benchmark("regression.risk", "--seeds=1", "--steps=500", "--json", file), file)
     asked = {(way, metric) for way in ("spread", "score-1", "score-2") for metric in ("false_negatives", "auroc")}
     assert asked <= metrics_of(content)
     areas = {
@@ -87,7 +87,7 @@ def test_the_benchmark_of_risk_tells_large_errors_from_small_ones(tmp_path):
 def test_the_benchmark_of_optimisation_searches_better_than_chance(tmp_path):
     file = tmp_path / "optimisation.json"
     flags = "--seeds=2", "--steps=10", "--candidates=300"
-    content = numbers_of(benchmark("optimisation", *flags, "--json", file), file)
+    content = numbers_of(benchmark("regression.bayesopt", *flags, "--json", file), file)
     regrets = {(each["case"], each["implementation"], each["metric"]): each["median"] for each in content["results"]}
     assert len(regrets) == 2 * 3 * 2
     for implementation in ("anchored", "gaussian-process"):

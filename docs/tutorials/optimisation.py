@@ -5,7 +5,7 @@
 The function sin x · cos 5x · cos 22x has many local maxima on [-1, 2]. It is evaluated at ten random points, and then
 sequentially where the expected improvement is largest: where the network's mean is high or its references disagree. At
 each step, an anchored network is retrained on all points so far. This search finds the global maximum; not every search
-does (benchmarks/optimisation.py runs twenty). The plot is written to FOLDER/optimisation.png. The script takes seconds.
+does (benchmarks/regression/bayesopt.py runs twenty). The plot is written to FOLDER/optimisation.png. The script takes seconds.
 """
 
 import sys

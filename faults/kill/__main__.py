@@ -26,7 +26,7 @@ from absl import flags
 from anchor_jax.cli import app
 from anchor_jax.core.errors import UserError
 from anchor_jax.runtime.atomic_files import atomic_write, is_incomplete
-from benchmarks.timing import environment
+from benchmarks.environment import environment
 from faults.kill.compare_runs import differences
 from faults.kill.kill_points import Aim, Attempt, aims, found, strike
 from faults.kill.target_run import Victim, write_digits

@@ -20,7 +20,7 @@ from anchor_jax.cli import app
 from anchor_jax.core.errors import UserError
 from anchor_jax.data import load_train
 from anchor_jax.training.loop import train
-from benchmarks.timing import Result, report
+from benchmarks.report import Result, report
 from faults.soak.resources import UNITS, Sample, grown, growth, sampled
 
 CONFIG = config_flags.DEFINE_config_file("config", "faults/small_run.py:mlp", "What is trained.")
