@@ -23,7 +23,7 @@ test: lint $(VENV)-min/.installed  ## set up, then all that CI runs: linter, typ
 	$(RUN) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 	$(VENV)-min/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(OLDEST)
 
-bench: $(VENV)/.installed-bench  ## time everything beside PyTorch; OFFICIAL=a clone of LLNL/anchoring, the released code
+bench: $(VENV)/.installed-bench  ## run all benchmarks; OFFICIAL=a clone of LLNL/anchoring, to time the released code as well
 	$(RUN) -m benchmarks.speed.train --json $(BENCHMARKS)/train.json $(if $(OFFICIAL),--official $(OFFICIAL))
 	$(RUN) -m benchmarks.speed.inference --json $(BENCHMARKS)/inference.json $(if $(OFFICIAL),--official $(OFFICIAL))
 	$(RUN) -m benchmarks.speed.models --json $(BENCHMARKS)/models.json
