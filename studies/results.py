@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from anchor_jax.evaluation.results import SuiteResult
+from anchor_jax.evaluation.results import Results
 from anchor_jax.reporting.comparison.statistics import Difference, Summary, difference_over_seeds, summary
 from studies.definitions import Column, Row, Study
 from studies.runs import PooledRun, StudyRun
@@ -62,20 +62,20 @@ def measured(study: Study, runs: Sequence[StudyRun | PooledRun]) -> Table:
 
 
 def _facts(
-    study: Study, one: StudyRun | PooledRun, suites: Mapping[str, SuiteResult]
-) -> Iterator[tuple[tuple[str, int], dict[str, Any]]]:
+    study: Study, one: StudyRun | PooledRun, suites: Mapping[str, Results]
+) -> Iterator[tuple[tuple[str, int], Mapping[str, Any]]]:
     """Of what the study asks and is answered: suite and number, how and where it was measured."""
     for ask in study.asks:
         for suite in (name for name in ask.names if name in suites):
-            for number in {one.key(num) for num in ask.num_references} & suites[suite].facts_of.keys():
-                yield (suite, number), suites[suite].facts_of[number]
+            for number in {one.key(num) for num in ask.num_references} & suites[suite].keys():
+                yield (suite, number), suites[suite][number].facts
 
 
-def _value(one: StudyRun | PooledRun, column: Column, suites: Mapping[str, SuiteResult]) -> float | None:
+def _value(one: StudyRun | PooledRun, column: Column, suites: Mapping[str, Results]) -> float | None:
     number, answers = one.key(column.num_references), suites.get(column.suite)
-    if not answers or number not in answers.results:
+    if not answers or number not in answers:
         return None
-    found, metric = answers.results[number].metrics, column.metric
+    found, metric = answers[number].metrics, column.metric
     if one.row.is_scaled and column.suite == "ood":
         return None  # knows no temperature
     if one.row.is_scaled and metric == "ece":

@@ -11,9 +11,8 @@ from typing import Any
 
 from anchor_jax.config import Config, base, flatten
 from anchor_jax.core.errors import UserError
-from anchor_jax.evaluation import SUITES
-from anchor_jax.evaluation import results as results_lib
-from anchor_jax.evaluation.results import ASKED, SuiteResult
+from anchor_jax.evaluation import SUITES, storage
+from anchor_jax.evaluation.results import Results
 from anchor_jax.reporting.comparison.runs import effective
 from anchor_jax.runs import record as run_record
 from anchor_jax.training.loop import TrainingSchedule
@@ -96,12 +95,12 @@ class StudyRun:
                 yield self.evaluation(ask)
 
     @property
-    def evaluated(self) -> Mapping[str, SuiteResult]:
+    def evaluated(self) -> Mapping[str, Results]:
         """What its suites have found at its end."""
         if not self._is_begun:
             return {}
         bins = self.config.evaluation.num_bins
-        return results_lib.read(self.workdir / "eval" / f"step{self._length.total_steps}-bins{bins}")
+        return storage.read(self.workdir / "eval" / f"step{self._length.total_steps}-bins{bins}")
 
     @property
     def trained(self) -> "Sequence[StudyRun]":
@@ -190,9 +189,9 @@ class PooledRun:
                 ]
 
     @property
-    def evaluated(self) -> Mapping[str, SuiteResult]:
+    def evaluated(self) -> Mapping[str, Results]:
         """What suites have found."""
-        return results_lib.read(self._folder)
+        return storage.read(self._folder)
 
     def key(self, num_references: int) -> int:
         """Under which number its answers are kept, whatever the number of references of others."""
@@ -251,15 +250,15 @@ def _run_of(row: Row, seed: int, size: Size, folder: Path) -> StudyRun | PooledR
 
 
 def _is_answered(
-    evaluated: Mapping[str, SuiteResult], ask: Ask, numbers: Sequence[int], options: Mapping[str, Any]
+    evaluated: Mapping[str, Results], ask: Ask, numbers: Sequence[int], options: Mapping[str, Any]
 ) -> bool:
     """Whether all that is asked was, with these numbers of references and options."""
     for suite, name in zip(ask.suites, ask.names, strict=True):
         answers = evaluated.get(name)
         for num in numbers:
-            if not answers or num not in answers.results:
+            if not answers or num not in answers:
                 return False
-            asked = answers.facts_of[num].get(ASKED, {})
+            asked = answers[num].facts.get("options", {})
             if any(asked.get(option) != options.get(option, asked.get(option)) for option in SUITES[suite].options):
                 return False
     return True

@@ -17,6 +17,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from anchor_jax import config as configuration
+from anchor_jax.evaluation import legacy, storage
+from anchor_jax.evaluation.results import SuiteResult
 from anchor_jax.runs import checkpoint
 from anchor_jax.runs import record as run_record
 from anchor_jax.runtime.compilation_cache import MIN_JAX_VERSION
@@ -105,6 +107,13 @@ def exported(tmp_path_factory) -> Exported:
 @pytest.fixture(scope="session")
 def imagenet_like(tmp_path_factory) -> likeness.ImagenetLike:
     return likeness.write(tmp_path_factory.mktemp("imagenet_like"))
+
+
+def write_results(folder, suite, facts, found):
+    """Store results as a suite does; `found` is number of references -> (flat name -> value, name -> array)."""
+    for num, (metrics, arrays) in found.items():
+        scores = legacy.import_scores(suite, metrics)
+        storage.write(folder, SuiteResult(suite, num, scores, arrays, facts))
 
 
 def begun(config, workdir):

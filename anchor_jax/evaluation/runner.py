@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import json
 import os
 import platform
 import time
@@ -18,16 +17,17 @@ from rich.table import Table
 from anchor_jax import config as configuration
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
+from anchor_jax.evaluation import legacy, storage
 from anchor_jax.evaluation import results as on_disk
 from anchor_jax.evaluation.context import EvalContext, Finding, Options
-from anchor_jax.evaluation.results import Found
+from anchor_jax.evaluation.results import SuiteResult
 from anchor_jax.evaluation.suites import SUITES
 from anchor_jax.evaluation.temperature import require_held_out
 from anchor_jax.runs import record as run_record
 from anchor_jax.runs.load import load_checkpoint
 from anchor_jax.runs.predictor import Predictor
 from anchor_jax.runtime import multihost
-from anchor_jax.runtime.atomic_files import atomic_write, exclusive_lock
+from anchor_jax.runtime.atomic_files import exclusive_lock
 
 TRACED_BATCHES = 4
 _FEW = 4  # names that are told one by one
@@ -107,20 +107,20 @@ def _check_folder(folder: Path) -> None:
     """Refuse a folder that is none, and damaged results of before, now and not after hours."""
     if any(place.exists() and not place.is_dir() for place in (folder, folder.parent)):
         raise UserError(f"'{folder}' or the folder that it is in is a file; move it away")
-    on_disk.read(folder)
+    storage.read(folder)
 
 
 @contextlib.contextmanager
 def _reporting(subject: EvalContext, folder: Path) -> Iterator[None]:
     """Report in the end what was found, also before a failure or an interruption; nobody else evaluates here."""
     with contextlib.ExitStack() as stack:
-        with on_disk.writing(folder):
+        with storage.writing(folder):
             stack.enter_context(exclusive_lock(folder.parent))
             folder.mkdir(parents=True, exist_ok=True)
         try:
             yield
         finally:
-            if on_disk.read(folder):
+            if storage.read(folder):
                 from anchor_jax.reporting import write_report
 
                 report = write_report(folder, _facts_of_run(subject.run))
@@ -195,7 +195,8 @@ def ask(
         if not multihost.is_primary():
             continue
         facts = finding.facts | _facts_of_measurement(subject, suite) | {"seconds": time.perf_counter() - started}
-        moved = on_disk.write(folder, name, facts, {num: Found(finding.metrics, finding.arrays)})
+        scores = legacy.import_scores(suite, finding.metrics)
+        moved = storage.write(folder, SuiteResult(suite, num, scores, finding.arrays, facts, subject.options.protocol))
         if moved:
             print(f"{name}: what was found with other options was moved to {moved}")
     return findings
@@ -206,7 +207,7 @@ def _facts_of_measurement(subject: EvalContext, suite: str) -> dict[str, Any]:
     if subject.options.protocol == "blt":
         asked |= {name: getattr(subject.options, name) for name in ("blt_references", "seed")}
     return {
-        on_disk.ASKED: {name: list(value) if isinstance(value, tuple) else value for name, value in asked.items()},
+        "options": {name: list(value) if isinstance(value, tuple) else value for name, value in asked.items()},
         "step": subject.step,
         "num_bins": subject.num_bins,
         "anchored": subject.run.config.anchoring.enabled,
@@ -230,14 +231,15 @@ def _facts_of_run(this_run: run_record.Run) -> dict[str, Any]:
 
 def _tables(folder: Path, suite: str, num_references: tuple[int, ...]) -> Iterator[tuple[str, Table]]:
     """The first table of a suite in the report, and what it is about, for the terminal."""
-    of_suite = on_disk.read(folder)[suite]
-    of_suite = of_suite._replace(results={num: of_suite.results[num] for num in num_references})
     from anchor_jax.reporting import SECTIONS
+    from anchor_jax.reporting.figures import by_suite
 
+    of_suite = by_suite(storage.read(folder))[suite]
+    of_suite = of_suite._replace(results={num: of_suite.results[num] for num in num_references})
     facts, members = of_suite.facts, of_suite.facts.get("members", [])
     extent = [f"{facts['num_examples']:,} examples"] if "num_examples" in facts else []
     extent += [", ".join(members) if len(members) <= _FEW else f"{len(members)} sets"] if members else []
-    for first in itertools.islice(SECTIONS[on_disk.base_suite(suite)].tables(of_suite), 1):
+    for first in itertools.islice(SECTIONS[suite.removesuffix(on_disk.BLT_SUFFIX)].tables(of_suite), 1):
         table = Table(box=SIMPLE_HEAD)
         for heading in ("", *(title for title, _ in first.rows)):
             table.add_column(heading, justify="right")
@@ -248,13 +250,10 @@ def _tables(folder: Path, suite: str, num_references: tuple[int, ...]) -> Iterat
 
 
 def _write_metrics(folder: Path) -> None:
-    """`metrics.json`: all that was found on this checkpoint so far."""
-    everything = {
-        suite: {str(num): of_num.metrics for num, of_num in of_suite.results.items()}
-        for suite, of_suite in on_disk.read(folder).items()
-    }
-    with on_disk.writing(folder), atomic_write(folder.parent / "metrics.json") as file:
-        file.write_text(json.dumps(everything, indent=2) + "\n")
+    results = storage.read(folder)
+    storage.write_metrics(folder.parent, results)
+    for place in (folder, folder.parent):
+        storage.write_tables(place, (of for by_number in results.values() for of in by_number.values()))
 
 
 def _trace(subject: EvalContext, num_references: int, folder: Path) -> None:

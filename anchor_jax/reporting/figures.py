@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from anchor_jax.evaluation.results import Found, SuiteResult, base_suite
+from anchor_jax.evaluation import results as results_lib
+from anchor_jax.evaluation.results import BLT_SUFFIX, Results
 from anchor_jax.reporting import plots
 from anchor_jax.reporting.plots import HIGHER_IS_BETTER, LOWER_IS_BETTER, Judged, Protocol, Sheet, Strip
 
@@ -25,6 +26,31 @@ UNCERTAINTIES = {
 GROUPS = ("near", "far")  # of anomaly sets
 SHOWN = 10  # of the most and of the least certain images
 SAMPLES = 60  # images of anomalies in one picture
+
+
+Found = results_lib.SuiteResult
+
+
+class SuiteResult(NamedTuple):
+    """What a suite has found so far on one checkpoint."""
+
+    suite: str
+    facts: Mapping[str, Any]
+    results: dict[int, Found]
+    facts_of: dict[int, Mapping[str, Any]]
+
+
+def by_suite(results: Mapping[str, Results]) -> dict[str, SuiteResult]:
+    """The results of all suites."""
+    return {
+        name: SuiteResult(name, list(of.values())[-1].facts, dict(of), {num: one.facts for num, one in of.items()})
+        for name, of in results.items()
+    }
+
+
+def base_suite(name: str) -> str:
+    """The suite, whatever the protocol."""
+    return name.removesuffix(BLT_SUFFIX)
 
 
 class Picture(NamedTuple):
@@ -109,7 +135,7 @@ class _Page:
         return self.result.results[self.largest]
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Mapping[str, Any]:
         return self.result.facts_of[self.largest]
 
     @property

@@ -15,10 +15,10 @@ import jinja2
 from PIL import Image
 
 from anchor_jax.core.errors import UserError
-from anchor_jax.evaluation import results as results_lib
-from anchor_jax.evaluation.results import REPORT, SuiteResult, base_suite
+from anchor_jax.evaluation import storage
+from anchor_jax.evaluation.storage import REPORT, writing
 from anchor_jax.reporting import figures
-from anchor_jax.reporting.figures import Picture, format_num_references
+from anchor_jax.reporting.figures import Picture, SuiteResult, base_suite, by_suite, format_num_references
 from anchor_jax.reporting.plots import DPI
 from anchor_jax.runtime.atomic_files import atomic_write
 
@@ -110,11 +110,11 @@ def write_report(folder: Path, run_facts: dict[str, Any]) -> Path:
     Raises:
       UserError: the folder holds no results or damaged ones, or cannot be written to.
     """
-    results = results_lib.read(folder)
+    results = by_suite(storage.read(folder))
     if not results:
         raise UserError(f"no results in '{folder}'; run eval.py first")
     results = {suite: results[suite] for suite in sorted(results, key=place_of)}
-    with results_lib.writing(folder):
+    with writing(folder):
         pictures = figures.draw(results, run_facts.get("label_names", ()), folder / "pictures")
         _write_json(folder / REPORT, results, run_facts)
         _write_csv(folder / "report.csv", results)

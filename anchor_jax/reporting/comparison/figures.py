@@ -6,14 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from anchor_jax.evaluation.results import base_suite
 from anchor_jax.reporting.comparison import plots
 from anchor_jax.reporting.comparison.labels import title
 from anchor_jax.reporting.comparison.plots import Panel
 from anchor_jax.reporting.comparison.runs import Method
 from anchor_jax.reporting.comparison.statistics import Summary
 from anchor_jax.reporting.comparison.table import Comparison, SuiteTable
-from anchor_jax.reporting.figures import Picture
+from anchor_jax.reporting.figures import Picture, base_suite
 from anchor_jax.reporting.html import metric_of
 from anchor_jax.reporting.plots import Judged, reliability_diagrams
 

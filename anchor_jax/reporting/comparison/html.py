@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from anchor_jax.core.errors import UserError
-from anchor_jax.evaluation import results as results_lib
+from anchor_jax.evaluation.storage import writing
 from anchor_jax.reporting.comparison import figures, paper
 from anchor_jax.reporting.comparison.labels import suite_title, title
 from anchor_jax.reporting.comparison.statistics import Difference, Summary
@@ -70,7 +70,7 @@ def write(comparison: Comparison, folder: Path) -> Path:
     with tempfile.TemporaryDirectory() as scratch:
         pictures = figures.draw(comparison, Path(scratch))
         page = _page(comparison, {suite: list(map(embedded, of_suite)) for suite, of_suite in pictures.items()})
-    with results_lib.writing(folder):
+    with writing(folder):
         # the JSON first: by it the folder is known as a comparison's, should the rest be cut off
         with atomic_write(folder / JSON) as file:
             file.write_text(json.dumps(_record(comparison), indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from anchor_jax.core.errors import UserError
-from anchor_jax.evaluation.results import base_suite
 from anchor_jax.reporting.comparison import paper
 from anchor_jax.reporting.comparison.paper import Figure, Quantity
 from anchor_jax.reporting.comparison.runs import EvaluatedRun, Method, evaluating
 from anchor_jax.reporting.comparison.statistics import Difference, Summary, difference_over_seeds, paired, summary
+from anchor_jax.reporting.figures import base_suite
 from anchor_jax.reporting.html import QUESTION, place_of
 
 _PROTOCOLS = ("random1", "randomK", "blt")
@@ -168,11 +168,11 @@ def _common_references(runs: Sequence[EvaluatedRun], suite: str, asked: int | No
                 f"'{one.name}' was not evaluated on {suite} at step {one.step}; "
                 f"run {evaluating(one.name, suite, one.key(asked or 0))}"
             )
-    known = [set(one.suites[suite].results) for one in runs if one.anchored]
+    known = [set(one.suites[suite]) for one in runs if one.anchored]
     shared = set.intersection(*known) if known else {0}
     num = max(shared or known[0]) if asked is None else asked
     for one in runs:
-        there = one.suites[suite].results
+        there = one.suites[suite]
         if one.key(num) not in there:
             raise UserError(
                 f"'{one.name}' was evaluated on {suite} with {', '.join(map(str, there))} references, not with "
@@ -318,7 +318,7 @@ def _on_corruptions(method: Method, quantity: Quantity, num: int) -> tuple[dict[
         raise UserError("needs more than 1 reference, such as --num_references 10")
     values, sources = {}, []
     for one in method.runs:
-        if one.key(num) not in one.suites["corruptions"].results:
+        if one.key(num) not in one.suites["corruptions"]:
             raise UserError(f"run {evaluating(one.name, 'corruptions', num)}")
         facts, metrics = one.facts("corruptions", num), one.found("corruptions", num).metrics
         if len(facts["members"]) != paper.NUM_CORRUPTIONS or "mean19/accuracy" not in metrics:
