@@ -120,20 +120,20 @@ def _draw(study: Study, results: StudyResults, file: Path) -> None:
         Panel("\n".join(filter(None, (title, study.figure.title))), is_fraction=True): _summaries(study, results, title)
         for title in study.figure.columns
     }
-    plots.values(panels, list(dict.fromkeys(name for found in panels.values() for name in found)), file)
+    plots.values(panels, list(dict.fromkeys(name for rows in panels.values() for name in rows)), file)
 
 
 def _severities(study: Study, results: StudyResults) -> Iterator[tuple[str, dict[str, dict[int, Summary]]]]:
     """Yield title and curves per dataset: method -> severity -> accuracy, where 0 is the clean test set."""
     for data in dict.fromkeys(row.config for row in study.rows):
-        found = {}
+        curves = {}
         for row in (row for row in study.rows if row.config == data and results.entries[row.name]):
             titles = {0: "clean"} | {severity: f"severity {severity}" for severity in range(1, 6)}
             entries = results.entries[row.name]
-            found[row.name.removeprefix(f"{data}, ")] = {
+            curves[row.name.removeprefix(f"{data}, ")] = {
                 severity: entries[title].summary for severity, title in titles.items() if title in entries
             }
-        yield f"{data}: {study.figure.title}", found
+        yield f"{data}: {study.figure.title}", curves
 
 
 def _summaries(study: Study, results: StudyResults, title: str) -> dict[str, Summary]:

@@ -1,6 +1,6 @@
 """Compare Bayesian optimization with an anchored network, with a Gaussian process, and random search.
 
-    python -m benchmarks.regression.bayesopt --seeds 20 --json docs/results/optimisation_cpu.json
+    python -m benchmarks.regression.bayesopt --seeds 20 --json bayesopt.json
 
 All methods start from the same random points. At each step they evaluate the function at the candidate with the largest
 expected improvement, among the same random candidates. "regret" is the maximum of the function minus the best value so

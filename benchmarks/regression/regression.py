@@ -1,6 +1,6 @@
 """Compare anchored networks, MC dropout and deep ensembles in regression on vectors, at equal cost.
 
-    python -m benchmarks.regression.regression --seeds 10 --json docs/results/regression_cpu.json
+    python -m benchmarks.regression.regression --seeds 10 --json regression.json
 
 All networks are the same multi-layer perceptron with a Gaussian likelihood. The cost is the number of passes of one
 example through one network: training steps times batch size, and in inference the passes per input. Each method's

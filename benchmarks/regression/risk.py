@@ -1,6 +1,6 @@
 """Compare PAGER's risk regimes with the spread over references alone, on functions of one input.
 
-    python -m benchmarks.regression.risk --seeds 10 --json docs/results/risk_cpu.json
+    python -m benchmarks.regression.risk --seeds 10 --json risk.json
 
 A network is trained on 32 inputs from two intervals and evaluated at 200 points of a wider one. Reports the errors of
 `anchor_jax.pager.regime_errors`, and "auroc": how well one score (the spread, Score 1 or Score 2) detects the largest
@@ -67,7 +67,7 @@ def main() -> None:
         for case, problem in PROBLEMS.items()
         for (method, metric), values in measure(problem).items()
     ]
-    facts = {"seeds": SEEDS.value, "seen": NUM_TRAIN, "asked": NUM_TEST, "references": NUM_REFERENCES}
+    facts = {"seeds": SEEDS.value, "training_inputs": NUM_TRAIN, "test_points": NUM_TEST, "references": NUM_REFERENCES}
     report("Risk", facts, results, JSON.value)
 
 
