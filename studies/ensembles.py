@@ -18,9 +18,8 @@ from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.inference import VotedClassification, classify_ensemble
 from anchor_jax.data import Normalization, augment, normalize
-from anchor_jax.evaluation import SUITES, Options
-from anchor_jax.evaluation.context import EvalContext
-from anchor_jax.evaluation.runner import ask
+from anchor_jax.evaluation import Options, runner, storage
+from anchor_jax.evaluation.context import EvalContext, EvalSettings
 from anchor_jax.models.layers import Classifier
 from anchor_jax.runs import record as run_record
 from anchor_jax.runs.load import create_model, load_checkpoint, run_normalization
@@ -54,12 +53,13 @@ def evaluate_pool(
     _check(kind, runs)
     steps, predictors = zip(*(load_checkpoint(each, "latest") for each in runs), strict=True)
     predictor = predictor_of_pool(kind, runs, predictors, num_members, options.seed)
-    subject = EvalContext(runs[0], steps[0], predictor, options, runs[0].config.evaluation.num_bins)
+    config = runs[0].config.evaluation
+    settings = EvalSettings(config.num_bins, config.chunk_size)
+    context = EvalContext(runs[0], steps[0], predictor, options, settings)
+    prepared = runner.prepare(context, suites)
+    store = storage.ResultStore(out)
     for suite in suites:
-        SUITES[suite].check(subject)
-    out.mkdir(parents=True, exist_ok=True)
-    for suite in suites:
-        ask(subject, suite, (len(runs) if kind == "ensemble" else num_members,), out, suite)
+        store.add(runner.measure(context, suite, prepared[suite], len(runs) if kind == "ensemble" else num_members))
 
 
 def predictor_of_pool(

@@ -259,7 +259,10 @@ def _is_answered(
             if not answers or num not in answers:
                 return False
             asked = answers[num].facts.get("options", {})
-            if any(asked.get(option) != options.get(option, asked.get(option)) for option in SUITES[suite].options):
+            if any(
+                asked.get(option.name) != options.get(option.name, asked.get(option.name))
+                for option in dataclasses.fields(SUITES[suite].options)
+            ):
                 return False
     return True
 

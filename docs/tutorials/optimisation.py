@@ -13,11 +13,11 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from anchor_jax.evaluation.report.pictures import FULL, GREY, INK, RIGHT, WRONG, picture
 from anchor_jax.regression import Regression, Settings
 
 import anchor_jax as aj
 from anchor_jax import regression
+from anchor_jax.reporting.style import FULL, GREY, INK, RIGHT, WRONG, new_figure
 
 SETTINGS = Settings(noise=False, hidden=(128, 128), steps=400, learning_rate=3e-3)
 NUM_FIRST, NUM_STEPS = 10, 20
@@ -61,7 +61,7 @@ def features(x: np.ndarray) -> jax.Array:
 
 def draw(asked: Regression, x: np.ndarray, path: Path) -> None:
     """Plot the final prediction and the evaluated points."""
-    with picture(path, FULL, 3.6) as figure:
+    with new_figure(path, FULL, 3.6) as figure:
         axes = figure.subplots()
         mean, spread = np.asarray(asked.mean), np.asarray(asked.std)
         axes.fill_between(GRID, mean - 2 * spread, mean + 2 * spread, color=RIGHT, alpha=0.2, label="±2 std")

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from anchor_jax.evaluation.report.pictures import FULL, GREY, INK, RIGHT, picture
 from anchor_jax.regression import Regression, Settings
 
 from anchor_jax import regression
+from anchor_jax.reporting.style import FULL, GREY, INK, RIGHT, new_figure
 
 SETTINGS = Settings(noise=False, hidden=(128, 128), steps=1_000, learning_rate=3e-3)
 FREQUENCIES = np.random.default_rng(0).uniform(-0.5, 0.5, (32, 1))  # periods per unit
@@ -57,7 +57,7 @@ def spread_of(grid: np.ndarray, spread: np.ndarray) -> dict[str, float]:
 
 def draw(grid: np.ndarray, asked: Regression, x: np.ndarray, y: np.ndarray, path: Path) -> None:
     """Plot the mean over references ± 2 standard deviations, together with the sine."""
-    with picture(path, FULL, 3.6) as figure:
+    with new_figure(path, FULL, 3.6) as figure:
         axes = figure.subplots()
         mean, spread = np.asarray(asked.mean), np.asarray(asked.epistemic)
         axes.fill_between(
