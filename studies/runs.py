@@ -102,7 +102,7 @@ class StudyRun:
         if not self._has_started:
             return {}
         steps, bins = self._schedule.total_steps, self.config.evaluation.num_bins
-        return storage.read(self.workdir / "eval" / f"step{steps}-bins{bins}")
+        return storage.read(storage.checkpoint_folder(self.workdir, steps, bins))
 
     @property
     def networks(self) -> "Sequence[StudyRun]":
@@ -271,7 +271,7 @@ def _has_results(
 
 
 def _options_of(suite: str) -> list[str]:
-    return list(SUITES[suite].options)
+    return [field.name for field in dataclasses.fields(SUITES[suite].options)]
 
 
 def _ood_option(run: StudyRun, evaluation: Evaluation) -> dict[str, list[str]]:

@@ -19,9 +19,11 @@ from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.inference import VotedClassification, classify_ensemble
 from anchor_jax.data import Normalization, augment, normalize
-from anchor_jax.evaluation.context import EvalContext, Options
-from anchor_jax.evaluation.runner import ask
-from anchor_jax.evaluation.suites import SUITES
+from anchor_jax.evaluation import storage
+from anchor_jax.evaluation.context import EvalContext, EvalSettings
+from anchor_jax.evaluation.results import SuiteResult
+from anchor_jax.evaluation.runner import measure, prepare
+from anchor_jax.evaluation.suites import Options
 from anchor_jax.models.layers import Classifier
 from anchor_jax.runs import record as run_record
 from anchor_jax.runs.load import create_model, load_checkpoint, run_normalization
@@ -35,7 +37,7 @@ ENSEMBLE_SUITES = ("clean", "corruptions", "shift", "ood", "protocols")  # these
 
 def evaluate_ensemble(
     kind: str, workdirs: Sequence[Path], out: Path, suites: Sequence[str], *, num_members: int, options: Options
-) -> None:
+) -> dict[str, SuiteResult]:
     """Evaluate several predictions per image by standard networks, and store the results.
 
     Args:
@@ -45,6 +47,9 @@ def evaluate_ensemble(
       suites: names from `ENSEMBLE_SUITES`.
       num_members: for the kinds "dropout" and "augmentation".
       options: of the suites; their seed is also that of the members.
+
+    Returns:
+      The result of each suite.
 
     Raises:
       UserError: a run is missing or anchored, the runs differ in their classes or image shape, or the kind takes
@@ -56,12 +61,16 @@ def evaluate_ensemble(
     _check(kind, runs)
     steps, predictors = zip(*(load_checkpoint(run, "latest") for run in runs), strict=True)
     predictor = ensemble_predictor(kind, runs, predictors, num_members, options.seed)
-    context = EvalContext(runs[0], steps[0], predictor, options, runs[0].config.evaluation.num_bins)
-    for suite in suites:
-        SUITES[suite].check(context)
-    out.mkdir(parents=True, exist_ok=True)
-    for suite in suites:
-        ask(context, suite, (len(runs) if kind == "ensemble" else num_members,), out, suite)
+    settings = EvalSettings(runs[0].config.evaluation.num_bins, runs[0].config.evaluation.chunk_size)
+    context = EvalContext(runs[0], steps[0], predictor, options, settings)
+    prepared = prepare(context, suites)
+    num = len(runs) if kind == "ensemble" else num_members
+    store, results = storage.ResultStore(out), {}
+    for suite in prepared:
+        results[suite] = measure(context, suite, prepared[suite], num)
+        if moved := store.add(results[suite]):
+            print(f"{suite}: earlier results, measured with other options, were moved to {moved}")
+    return results
 
 
 def ensemble_predictor(

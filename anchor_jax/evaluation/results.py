@@ -19,6 +19,8 @@ _PREFIXES = {"mean_probs": "", "mean_logits": "mean_logits_", "scaled": "scaled_
 
 # the columns of the long-form table; a missing value means that the score is not specific to one dataset, severity, ...
 SCHEMA = {
+    "step": "Int64",  # of the checkpoint
+    "num_bins": "Int64",  # of the calibration errors
     "suite": "string",  # "clean", "corruptions", ...
     "protocol": "string",  # how references were chosen: "random" or "blt"; in the suite protocols that of the row
     "num_references": "int64",  # K; 0 for a standard network
@@ -184,6 +186,8 @@ def to_frame(results: Iterable[SuiteResult]) -> pd.DataFrame:
     rows = [
         {name: getattr(score, name, None) for name in SCHEMA}
         | {
+            "step": result.facts.get("step"),
+            "num_bins": result.facts.get("num_bins"),
             "suite": result.suite,
             "protocol": score.protocol or result.protocol,
             "num_references": result.num_references,

@@ -10,16 +10,18 @@ import dataclasses
 import itertools
 import json
 import math
+import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.evaluation import legacy
-from anchor_jax.evaluation.results import BLT_SUFFIX, FIELDS, Results, Score, SuiteResult, flat_name, to_frame
+from anchor_jax.evaluation.results import BLT_SUFFIX, FIELDS, Score, SuiteResult, flat_name, to_frame
 from anchor_jax.runtime.atomic_files import atomic_write, is_incomplete
 
 METRICS = "metrics.json"
@@ -59,64 +61,89 @@ def read(folder: Path) -> dict[str, dict[int, SuiteResult]]:
     return {name: _read_suite(folder, name) for name in sorted(file.stem for file in files)}
 
 
-def write(folder: Path, result: SuiteResult) -> Path | None:
-    """Write a result, and keep those of the same suite for other numbers of references.
-
-    Earlier results of the suite that were measured with other options move to `earlier/1`, `earlier/2`, ...
+def load_results(workdir: str | os.PathLike[str]) -> pd.DataFrame:
+    """Load all results of a run as one long-form table, without the arrays.
 
     Args:
-      folder: see `checkpoint_folder`; created if missing.
-      result: of one suite and number of references.
+      workdir: folder of the run.
 
     Returns:
-      The folder to which earlier results moved; None if there were none.
+      One row per score, with the columns of `results.SCHEMA`; empty if the run is not evaluated.
 
     Raises:
-      ValueError: a score is NaN or infinite, the facts contain such a number, or two scores have the same name.
-      UserError: an existing file is corrupt, or the folder is not writable.
+      UserError: a file is corrupt.
+
+    >>> load_results("runs/none")[["suite", "num_references", "metric", "value"]].shape
+    (0, 4)
     """
-    for name, value in result.metrics.items():
-        if not math.isfinite(value):
-            raise ValueError(
-                f"scores must be finite; got {name} = {value} of {result.name} with {result.num_references} references"
-            )
-    earlier = _read_suite(folder, result.name) if (folder / f"{result.name}.json").exists() else {}
-    moved = None
-    if any(each.facts.get("options") != result.facts.get("options") for each in earlier.values()):
-        text = _to_json(result, {})
-        moved = _move_away(folder, result.name)
-    else:
-        text = _to_json(result, earlier)
-    with writing(folder):
-        _write_arrays(_arrays_file(folder, result.name, result.num_references), result.arrays)
-        _write_text(folder / f"{result.name}.json", text)
-    return moved
+    folders = [folder for by_bins in checkpoint_folders(Path(workdir)).values() for folder in by_bins.values()]
+    return to_frame(result for folder in folders for of in read(folder).values() for result in of.values())
 
 
-def write_tables(folder: Path, results: Iterable[SuiteResult]) -> None:
-    """Write `results.parquet` and `results.csv`, both with the columns of `results.SCHEMA`.
+class ResultStore:
+    """The results of one checkpoint, in memory and on disk.
+
+    Attributes:
+      folder: see `checkpoint_folder`; created when a result is added.
+      results: storage name of the suite -> number of references -> result; those of earlier evaluations, and what was
+        added.
 
     Raises:
-      UserError: the folder is not writable.
+      UserError: an existing file is corrupt.
     """
-    frame = to_frame(results)
-    with writing(folder):
-        with atomic_write(folder / "results.parquet") as file:
-            frame.to_parquet(file, index=False)
-        with atomic_write(folder / "results.csv") as file:
-            frame.to_csv(file, index=False)
 
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.results = read(folder)
 
-def write_metrics(folder: Path, results: Mapping[str, Results]) -> Path:
-    """Write `metrics.json`: suite -> number of references -> flat name -> value.
+    def add(self, result: SuiteResult) -> Path | None:
+        """Store a result; those of the same suite for other numbers of references stay.
 
-    Raises:
-      UserError: the folder is not writable.
-    """
-    content = {name: _by_number({num: of.metrics for num, of in results[name].items()}) for name in results}
-    with writing(folder):
-        _write_text(folder / METRICS, json.dumps(content, indent=2) + "\n")
-    return folder / METRICS
+        Earlier results of the suite that were measured with other options move to `earlier/1`, `earlier/2`, ...
+
+        Returns:
+          The folder to which earlier results moved; None if none did.
+
+        Raises:
+          ValueError: a score is NaN or infinite, the facts contain such a number, or two scores have the same name.
+          UserError: the folder is not writable.
+        """
+        for name, value in result.metrics.items():
+            if not math.isfinite(value):
+                raise ValueError(
+                    f"scores must be finite; got {name} = {value} of {result.name} with {result.num_references} "
+                    "references"
+                )
+        earlier = self.results.get(result.name, {})
+        others = any(each.facts.get("options") != result.facts.get("options") for each in earlier.values())
+        results = {} if others else {num: of for num, of in earlier.items() if num != result.num_references}
+        text = _to_json([*results.values(), result])
+        moved = _move_away(self.folder, result.name) if others else None
+        with writing(self.folder):
+            _write_arrays(_arrays_file(self.folder, result.name, result.num_references), result.arrays)
+            _write_text(self.folder / f"{result.name}.json", text)
+        results[result.num_references] = result
+        self.results[result.name] = dict(sorted(results.items()))
+        return moved
+
+    def write_summaries(self) -> None:
+        """Write `metrics.json`, `results.parquet` and `results.csv` next to the folder, and the tables also into it.
+
+        Raises:
+          UserError: a folder is not writable.
+        """
+        if not self.results:
+            return
+        results = dict(sorted(self.results.items()))
+        frame = to_frame(result for by_number in results.values() for result in by_number.values())
+        metrics = {name: {str(num): of.metrics for num, of in by_number.items()} for name, by_number in results.items()}
+        with writing(self.folder):
+            _write_text(self.folder.parent / METRICS, json.dumps(metrics, indent=2) + "\n")
+            for folder in (self.folder, self.folder.parent):
+                with atomic_write(folder / "results.parquet") as file:
+                    frame.to_parquet(file, index=False)
+                with atomic_write(folder / "results.csv") as file:
+                    frame.to_csv(file, index=False)
 
 
 @contextlib.contextmanager
@@ -152,15 +179,14 @@ class _StoredArrays(Mapping[str, np.ndarray]):
         return len(self._names)
 
 
-def _to_json(newest: SuiteResult, earlier: Results) -> str:
-    """`scores` says what each flat name means, so that no reader takes a name apart."""
-    results = {**earlier, newest.num_references: newest}
+def _to_json(results: Sequence[SuiteResult]) -> str:
+    """`scores` says what each flat name means, so that no reader takes a name apart; the last result is the newest."""
     content = {
-        "suite": newest.name,
-        "facts": newest.facts,
-        "results": _by_number({num: of.metrics for num, of in results.items()}),
-        "facts_of": _by_number({num: of.facts for num, of in results.items()}),
-        "scores": {flat_name(score): _fields(score) for of in results.values() for score in of.scores},
+        "suite": results[-1].name,
+        "facts": results[-1].facts,
+        "results": _by_number({of.num_references: of.metrics for of in results}),
+        "facts_of": _by_number({of.num_references: of.facts for of in results}),
+        "scores": {flat_name(score): _fields(score) for of in results for score in of.scores},
     }
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
 

@@ -158,7 +158,9 @@ def evaluating(workdir: Path | str, suite: str, num_references: int | None = Non
 def _newest(record: Run) -> tuple[int, dict[int, Mapping[str, Results]]]:
     """The highest evaluated step, and by number of calibration bins what was found there."""
     for step, folders in storage.checkpoint_folders(record.workdir).items():
-        by_bins = {num_bins: storage.read(folder) for num_bins, folder in folders.items()}
+        by_bins: dict[int, Mapping[str, Results]] = {
+            num_bins: storage.read(folder) for num_bins, folder in folders.items()
+        }
         if by_bins := {num_bins: suites for num_bins, suites in by_bins.items() if suites}:
             return step, by_bins
     raise UserError(f"'{record.workdir}' is not evaluated; run {evaluating(record.workdir, 'clean', 10)}")
