@@ -9,8 +9,8 @@ The weights must be given, SOURCE:FILE; from drawn ones this would train badly. 
 Recipe: our choice, not tuned. AdamW with a small learning rate and layer-wise decay of it, as BEiT is fine-tuned
 (Bao et al. 2022, arXiv 2106.08254), so that the first layers change least.
 
-An estimate, not measured (docs/results/estimates.json; benchmarks/estimate.py has what it leaves out): 2.4 chip-hours
-of H200s and 22 GB on each of eight. Result: not measured.
+An estimate, not measured (docs/results/estimates.json; benchmarks/speed/estimate.py has what it leaves out): 2.4
+chip-hours of H200s and 22 GB on each of eight. Result: not measured.
 """
 
 from anchor_jax.config import Config

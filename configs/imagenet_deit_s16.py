@@ -7,8 +7,8 @@ average of parameters, which they found to gain nothing; the released code has n
 timm's, of magnitude 9 of 10 with a deviation of 0.5; here it is torchvision's, 27 of 30, always the same. With three
 repeats, an epoch shows a third of the images.
 
-An estimate, not measured (docs/results/estimates.json; benchmarks/estimate.py has what it leaves out): 9.7 chip-hours
-of H200s and 11 GB on each of eight. Result: not measured.
+An estimate, not measured (docs/results/estimates.json; benchmarks/speed/estimate.py has what it leaves out): 9.7
+chip-hours of H200s and 11 GB on each of eight. Result: not measured.
 """
 
 from anchor_jax.config import Config

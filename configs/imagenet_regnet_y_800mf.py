@@ -5,8 +5,8 @@
 Recipe: torchvision's for its small RegNets (references/classification, 8 × 128 images): crops and mirrors alone. The
 paper has the model, the released code no recipe for it.
 
-An estimate, not measured (docs/results/estimates.json; benchmarks/estimate.py has what it leaves out): at least 2.7
-chip-hours of H200s and 12 GB on each of eight. Result: not measured.
+An estimate, not measured (docs/results/estimates.json; benchmarks/speed/estimate.py has what it leaves out): at least
+2.7 chip-hours of H200s and 12 GB on each of eight. Result: not measured.
 """
 
 from anchor_jax.config import Config

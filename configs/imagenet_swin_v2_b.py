@@ -7,8 +7,8 @@ for the average, 0.99998 and 32 steps, it turns into a decay of 1 - 2e-5 · 512 
 stands here. It decays the network of SwinV2's relative positions and the scales of its cosines like other weights; here
 they have no decay, as with SwinV2's authors. With four repeats, an epoch shows a quarter of the images.
 
-An estimate, not measured (docs/results/estimates.json; benchmarks/estimate.py has what it leaves out): 57 chip-hours
-of H200s and 30 GB on each of eight. Result: not measured.
+An estimate, not measured (docs/results/estimates.json; benchmarks/speed/estimate.py has what it leaves out): 57
+chip-hours of H200s and 30 GB on each of eight. Result: not measured.
 """
 
 from anchor_jax.config import Config

@@ -4,8 +4,8 @@
 
 Recipe: that of SwinV2-B; the released code has one for all three.
 
-An estimate, not measured (docs/results/estimates.json; benchmarks/estimate.py has what it leaves out): at least 39
-chip-hours of H200s and 22 GB on each of eight. Result: not measured.
+An estimate, not measured (docs/results/estimates.json; benchmarks/speed/estimate.py has what it leaves out): at least
+39 chip-hours of H200s and 22 GB on each of eight. Result: not measured.
 """
 
 from anchor_jax.config import Config

@@ -7,8 +7,8 @@ and gives the numbers of SwinV2-B alone. Torchvision turns its flags for the ave
 of 1 - 2e-5 · 4096 · 32 / 300 every 32 steps, which is what stands here; it begins to average after the warm-up. With
 three repeats, an epoch shows a third of the images.
 
-An estimate, not measured (docs/results/estimates.json; benchmarks/estimate.py has what it leaves out): 36 chip-hours
-of H200s and 83 GB on each of eight. Result: not measured.
+An estimate, not measured (docs/results/estimates.json; benchmarks/speed/estimate.py has what it leaves out): 36
+chip-hours of H200s and 83 GB on each of eight. Result: not measured.
 """
 
 from anchor_jax.config import Config

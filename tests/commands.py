@@ -89,7 +89,7 @@ def running(*arguments: object, **environment: str) -> Iterator[Running]:
         out.touch()
         err.touch()
         settings = environment_of_command(**environment)
-        process = forked.started(arguments, settings, out, err)
+        process = forked.start(arguments, settings, out, err)
         try:
             yield Running(process, out, err)
         finally:
@@ -98,6 +98,6 @@ def running(*arguments: object, **environment: str) -> Iterator[Running]:
 
 
 def quick_command(*arguments: object, **environment: str) -> Done:
-    """Run what `forked.started` takes, on one device; what JAX reads when it is imported is as in the test."""
+    """Run what `forked.start` takes, on one device; what JAX reads when it is imported is as in the test."""
     with running(*arguments, **environment) as process:
         return process.ended()

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import assert_told, quick_command
-from conftest import tiny_config
+from conftest import tiny_config, write_results
 from corrupt_files import (
     HUGE,
     POSTSCRIPT,
@@ -28,7 +28,6 @@ from corrupt_files import (
     zipped,
 )
 
-from anchor_jax.evaluation import results as results_lib
 from anchor_jax.training.loop import train
 
 X, Y = np.arange(24, dtype=np.uint8).reshape(4, 3, 2), np.array([0, 1, 0, 1])
@@ -476,7 +475,7 @@ def finished(tmp_path_factory):
     """The folder of a tiny run, evaluated."""
     folder = tmp_path_factory.mktemp("finished")
     train(tiny_config(folder), folder / "run")
-    results_lib.write(folder / "run/eval/step12-bins15", "clean", {}, {1: results_lib.Found({"accuracy": 0.5}, {})})
+    write_results(folder / "run/eval/step12-bins15", "clean", {}, {1: ({"accuracy": 0.5}, {})})
     return folder / "run"
 
 

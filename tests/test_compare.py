@@ -8,12 +8,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from commands import quick_command
+from conftest import write_results
 from scipy import stats
 
 from anchor_jax import config as configuration
 from anchor_jax.core.errors import UserError
-from anchor_jax.evaluation import results as results_lib
-from anchor_jax.evaluation.results import Found
 from anchor_jax.reporting.comparison import compare, paper
 from anchor_jax.reporting.comparison.runs import grouped, load
 from anchor_jax.reporting.comparison.statistics import paired, summary
@@ -60,7 +59,7 @@ def clean_of(rng, quality):
         "brier": rng.uniform(0, 1 - quality, NUM_EXAMPLES).astype(np.float32),
     }
     metrics = {"accuracy": correct.mean(), "nll": arrays["nll"].mean(), "brier": arrays["brier"].mean()}
-    return Found(metrics | {"ece": rng.uniform(0, 1 - quality), "entropy": 0.5}, arrays)
+    return metrics | {"ece": rng.uniform(0, 1 - quality), "entropy": 0.5}, arrays
 
 
 def corrupted_of(rng, quality, members):
@@ -71,7 +70,7 @@ def corrupted_of(rng, quality, members):
     metrics |= {f"severity{s + 1}/ece": 0.02 * s for s in range(5)}
     if len(members) == 19:
         metrics["mean19/accuracy"] = metrics["accuracy"]
-    return Found(metrics, {"correct": correct})
+    return metrics, {"correct": correct}
 
 
 def anomalies_of(rng, quality, anchored):
@@ -79,7 +78,7 @@ def anomalies_of(rng, quality, anchored):
     auroc = {f"{score}/auroc": quality + rng.uniform(0, 0.1) for score in scores}
     of_set = {f"svhn/{name}": value for name, value in auroc.items()}
     near = {f"near/{name}": value - 0.1 for name, value in auroc.items()}
-    return Found(auroc | of_set | near, {})
+    return auroc | of_set | near, {}
 
 
 FACTS = {"num_bins": 15, "num_examples": NUM_EXAMPLES}
@@ -101,7 +100,7 @@ def evaluated(folder, kind, seed=0, *, step=12, references=(1, 10), suites=("cle
         }
         for suite in suites:
             of_suite, content = made[suite]
-            results_lib.write(at, suite, of_suite | {"step": step}, {num: content})
+            write_results(at, suite, of_suite | {"step": step}, {num: content})
     return folder
 
 
@@ -330,9 +329,9 @@ def test_suite_that_one_run_lacks_is_left_out_and_told(tmp_path):
 def test_standard_network_stands_beside_every_protocol(tmp_path):
     runs = [evaluated(tmp_path / kind, kind) for kind in ("standard", "anchored")]
     at = "eval/step12-bins15"
-    results_lib.write(runs[0] / at, "protocols", FACTS, {0: Found({"standard/accuracy": 0.5}, {})})
+    write_results(runs[0] / at, "protocols", FACTS, {0: ({"standard/accuracy": 0.5}, {})})
     of_anchored = {"random1/accuracy": 0.6, "randomK/accuracy": 0.7, "blt/accuracy": 0.8, "draws/0/1/accuracy": 0.6}
-    results_lib.write(runs[1] / at, "protocols", FACTS, {10: Found(of_anchored, {})})
+    write_results(runs[1] / at, "protocols", FACTS, {10: (of_anchored, {})})
     table = table_of(compared(runs), "protocols")
     assert table.headlines == ["random1/accuracy", "randomK/accuracy", "blt/accuracy"]
     differences = [table.entries[name]["anchored"].over_seeds.mean for name in table.headlines]
@@ -587,7 +586,7 @@ def test_names_of_sets_and_folders_are_text_not_markup(tmp_path):
     runs = [evaluated(tmp_path / f"{kind}<i>&amp;", kind) for kind in ("standard", "anchored")]
     for run, num in zip(runs, (0, 1), strict=True):
         metrics = {"accuracy": 0.5 + 0.1 * num, f"{name}/accuracy": 0.5}
-        results_lib.write(run / "eval/step12-bins15", "shift", FACTS | {"members": [name]}, {num: Found(metrics, {})})
+        write_results(run / "eval/step12-bins15", "shift", FACTS | {"members": [name]}, {num: (metrics, {})})
     compare(runs, tmp_path / "out")
     _, text = page_of(tmp_path / "out")
     assert f"accuracy, {name}" in text

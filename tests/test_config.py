@@ -120,7 +120,7 @@ def test_experiment_docstring_has_the_committed_estimate(experiment):
 
 def test_estimate_command_reproduces_the_committed_file(tmp_path):
     file, committed = tmp_path / "estimates.json", committed_estimates()
-    content = numbers_of(benchmark("estimate", "--configs=imagenet_vit_b16", "--json", file), file)
+    content = numbers_of(benchmark("speed.estimate", "--configs=imagenet_vit_b16", "--json", file), file)
     assert content["environment"]["stated"] == committed["environment"]["stated"]
     numbers, expected = (
         numbers_by_metric(r for r in file["results"] if r["case"] == "imagenet_vit_b16")

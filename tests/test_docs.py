@@ -121,8 +121,8 @@ def test_the_guide_to_data_has_a_config_and_data_that_train():
 def test_the_tutorial_on_classification_finds_what_was_not_learnt():
     names = runpy.run_path(str(DOCS / "tutorials" / "classification.py"))
     assert names["accuracy"] > 0.9
-    assert names["found"]["mutual information"] > 0.8
-    assert names["answered"] > names["is_right"].mean() + 0.1
+    assert names["aurocs"]["mutual information"] > 0.8
+    assert names["selective_accuracy"] > names["is_correct"].mean() + 0.1
 
 
 # --- commands -------------------------------------------------------------------------------------------

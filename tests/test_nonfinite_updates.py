@@ -11,7 +11,7 @@ from conftest import records
 from anchor_jax import UserError
 from anchor_jax.runs import checkpoint
 from anchor_jax.runs.state import NonFiniteCounter
-from anchor_jax.training import evaluator, model_batch
+from anchor_jax.training import model_batch
 from anchor_jax.training.loop import prepare, train
 
 

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from anchor_jax.models.pretrained import AdaptedWeights
 from anchor_jax.models.layers import Classifier
+from anchor_jax.models.pretrained import AdaptedWeights
 from anchor_jax.runs.record import Run
 from anchor_jax.runs.state import Carry, Totals, TrainState, init_variables, initial_state, variables
 from anchor_jax.runtime import backends, multihost

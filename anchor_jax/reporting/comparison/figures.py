@@ -3,19 +3,20 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from anchor_jax.evaluation.results import base_suite
+from anchor_jax import metrics
+from anchor_jax.evaluation import suites
+from anchor_jax.evaluation.presentation import ReliabilityDiagrams
 from anchor_jax.reporting.comparison import plots
-from anchor_jax.reporting.comparison.labels import title
+from anchor_jax.reporting.comparison.labels import metric_of, title
 from anchor_jax.reporting.comparison.plots import Panel
 from anchor_jax.reporting.comparison.runs import Method
 from anchor_jax.reporting.comparison.statistics import Summary
 from anchor_jax.reporting.comparison.table import Comparison, SuiteTable
-from anchor_jax.reporting.figures import Picture
-from anchor_jax.reporting.html import metric_of
-from anchor_jax.reporting.plots import Judged, reliability_diagrams
+from anchor_jax.reporting.plots import save
 
 # of a suite, the headlines that get a panel each, by pattern
 _PANELS = {
@@ -26,6 +27,14 @@ _PANELS = {
 }
 _MOST_PANELS = 9
 _GROUPS = {"": "mean of all sets", "near/": "mean of the near sets", "far/": "mean of the far sets"}
+
+
+class Picture(NamedTuple):
+    """A figure's file, title and caption."""
+
+    file: Path
+    title: str
+    caption: str
 
 
 def draw(comparison: Comparison, folder: Path) -> dict[str, list[Picture]]:
@@ -42,19 +51,19 @@ def draw(comparison: Comparison, folder: Path) -> dict[str, list[Picture]]:
 
 
 def _of_suite(comparison: Comparison, table: SuiteTable, folder: Path) -> Iterator[Picture]:
-    if base_suite(table.suite) == "corruptions":
+    if suites.find(table.suite).name == "corruptions":
         yield from _severity(comparison, table, folder)
-    if base_suite(table.suite) == "ood":
+    if suites.find(table.suite).name == "ood":
         yield from _areas(comparison, table, folder)
     if metrics := _panels(table):
-        panels = {metric: Panel(title(metric), metric_of(metric).form == "%") for metric in metrics}
+        panels = {metric: Panel(title(metric), metric_of(metric).is_fraction) for metric in metrics}
         yield from _dots(comparison, table, panels, folder)
-    if base_suite(table.suite) == "clean":
+    if suites.find(table.suite).name == "clean":
         yield from _reliability(comparison, table, folder)
 
 
 def _panels(table: SuiteTable) -> list[str]:
-    pattern = _PANELS.get(base_suite(table.suite), ".+")
+    pattern = _PANELS.get(suites.find(table.suite).name, ".+")
     return [metric for metric in table.headlines if re.fullmatch(pattern, metric)][:_MOST_PANELS]
 
 
@@ -144,10 +153,12 @@ def _reliability(comparison: Comparison, table: SuiteTable, folder: Path) -> Ite
     for method in comparison.methods:
         arrays = [one.found(table.suite, table.num_references).arrays for one in method.runs]
         if all({"confidence", "correct"} <= each.keys() for each in arrays):
-            pooled = (np.concatenate([each[name] for each in arrays]) for name in ("confidence", "correct"))
-            judged[method.name] = Judged(*pooled)
+            confidence, correct = (
+                np.concatenate([each[name] for each in arrays]) for name in ("confidence", "correct")
+            )
+            judged[method.name] = metrics.reliability_bins(confidence, correct, table.num_bins)
     if judged:
-        reliability_diagrams(judged, table.num_bins, path := folder / "clean-reliability.png")
+        save(ReliabilityDiagrams(judged), path := folder / "clean-reliability.png")
         yield Picture(
             path,
             "Reliability",

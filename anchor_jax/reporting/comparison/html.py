@@ -8,18 +8,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
 from anchor_jax.core.errors import UserError
-from anchor_jax.evaluation import results as results_lib
+from anchor_jax.evaluation import suites
+from anchor_jax.evaluation.storage import writing
 from anchor_jax.reporting.comparison import figures, paper
-from anchor_jax.reporting.comparison.labels import suite_title, title
+from anchor_jax.reporting.comparison.labels import metric_of, suite_title, title
 from anchor_jax.reporting.comparison.statistics import Difference, Summary
 from anchor_jax.reporting.comparison.table import Comparison, Entry, PaperRow, SuiteTable
-from anchor_jax.reporting.html import embedded, metric_of, section_of
+from anchor_jax.reporting.html import EmbeddedFigure, embed, render
 from anchor_jax.runtime.atomic_files import atomic_write, is_incomplete
 
 KIND = "anchor_jax comparison"  # how a comparison's JSON is known again
@@ -69,8 +69,10 @@ def write(comparison: Comparison, folder: Path) -> Path:
     check_folder(folder)
     with tempfile.TemporaryDirectory() as scratch:
         pictures = figures.draw(comparison, Path(scratch))
-        page = _page(comparison, {suite: list(map(embedded, of_suite)) for suite, of_suite in pictures.items()})
-    with results_lib.writing(folder):
+        page = _page(
+            comparison, {suite: [embed(*picture) for picture in of_suite] for suite, of_suite in pictures.items()}
+        )
+    with writing(folder):
         # the JSON first: by it the folder is known as a comparison's, should the rest be cut off
         with atomic_write(folder / JSON) as file:
             file.write_text(json.dumps(_record(comparison), indent=2, allow_nan=False) + "\n", encoding="utf-8")
@@ -170,13 +172,10 @@ def _lines(comparison: Comparison) -> Iterator[Sequence[Any]]:
         yield ("corruptions", row.quantity, row.method, "", "paper", "", row.paper.value, "", "", "")
 
 
-def _page(comparison: Comparison, pictures: Mapping[str, list[dict[str, Any]]]) -> str:
-    loader = jinja2.ChoiceLoader(
-        [jinja2.PackageLoader("anchor_jax", "reporting/comparison"), jinja2.PackageLoader("anchor_jax", "reporting")]
-    )
-    options = {"autoescape": True, "undefined": jinja2.StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
-    template = jinja2.Environment(loader=loader, **options).get_template("compare.html.j2")
-    return template.render(
+def _page(comparison: Comparison, pictures: Mapping[str, list[EmbeddedFigure]]) -> str:
+    return render(
+        "compare.html.j2",
+        "reporting/comparison",
         num_runs=sum(len(method.runs) for method in comparison.methods),
         comparison=comparison,
         glance=_glance(comparison),
@@ -187,12 +186,16 @@ def _page(comparison: Comparison, pictures: Mapping[str, list[dict[str, Any]]]) 
     )
 
 
-def _section(comparison: Comparison, table: SuiteTable, pictures: list[dict[str, Any]]) -> dict[str, Any]:
+def _section(comparison: Comparison, table: SuiteTable, pictures: list[EmbeddedFigure]) -> dict[str, Any]:
     rows = [row for metric in table.headlines for row in _rows(table, metric)]
     return {
         "id": table.suite,
         "title": suite_title(table, comparison.methods),
-        "section": section_of(table.suite),
+        "section": {
+            "title": suites.title(table.suite),
+            "question": suites.find(table.suite).question,
+            "reading": suites.find(table.suite).reading,
+        },
         "members": table.facts.get("members", []),
         "sources": table.facts.get("source", []),
         "rows": rows,
@@ -205,7 +208,7 @@ def _glance(comparison: Comparison) -> dict[str, Any]:
     tables = {table.suite: table for table in comparison.suites}
     columns = [(suite, metric) for suite, metric in _AT_A_GLANCE if suite in tables and metric in tables[suite].entries]
     return {
-        "headings": [f"{section_of(suite).title}: {title(metric)}" for suite, metric in columns],
+        "headings": [f"{suites.title(suite)}: {title(metric)}" for suite, metric in columns],
         "rows": [
             (
                 method.name,
@@ -240,9 +243,7 @@ def _mean(metric: str, of: Summary) -> str:
 
 
 def _number(metric: str, value: float, sign: str = "") -> str:
-    form = metric_of(metric).form
-    text = f"{100 * value:{sign}.2f}" if form == "%" else f"{value:{sign}{form}}"
-    return text.replace("-", "\N{MINUS SIGN}")
+    return metric_of(metric).text(value, signed=bool(sign))
 
 
 def _no_difference() -> dict[str, str]:
@@ -257,7 +258,7 @@ def _difference(metric: str, difference: Difference | None) -> dict[str, str]:
     if difference.low is None or difference.high is None:
         return {"text": text, "interval": "no interval", "verdict": ""}
     interval = f"[{_number(metric, difference.low, '+')}, {_number(metric, difference.high, '+')}]"
-    direction = metric_of(metric).better
+    direction = {True: 1, False: -1, None: 0}[metric_of(metric).higher_is_better]
     certain = difference.low > 0 or difference.high < 0
     verdict = ("better" if difference.mean * direction > 0 else "worse") if certain and direction else ""
     return {"text": text, "interval": interval, "verdict": verdict}

@@ -10,15 +10,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from anchor_jax.reporting.comparison.statistics import Difference, Summary
-from anchor_jax.reporting.plots import (
+from anchor_jax.reporting.style import (
     CATEGORIES,
     DASHES,
     FULL,
     GREY,
     INK,
     grid_shape,
+    new_figure,
     percent,
-    picture,
     shortened,
     trim,
     wrapped,
@@ -45,7 +45,7 @@ def values(panels: Mapping[Panel, Mapping[str, Summary]], methods: Sequence[str]
     """
     columns, rows = grid_shape(len(panels))
     height = 0.5 + rows * (0.85 + _row_height(methods) * len(methods))
-    with picture(path, _width(methods, columns), height) as figure:
+    with new_figure(path, _width(methods, columns), height) as figure:
         grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
         for axes, (panel, found) in zip(grid.flat, panels.items(), strict=False):
             for place, method in enumerate(methods):
@@ -71,7 +71,7 @@ def differences(
     """
     columns, rows = grid_shape(len(panels))
     height = 0.9 + rows * (0.85 + (_row_height(methods) + 0.1) * len(methods))
-    with picture(path, _width(methods, columns), height) as figure:
+    with new_figure(path, _width(methods, columns), height) as figure:
         grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
         for axes, (panel, found) in zip(grid.flat, panels.items(), strict=False):
             axes.axvline(0, color=INK, linewidth=1)
@@ -96,7 +96,7 @@ def severity(curves: Mapping[str, Mapping[str, Mapping[int, Summary]]], methods:
       methods: names.
       path: the PNG.
     """
-    with picture(path, max(0.6 * FULL, 0.5 * FULL * len(curves)), 3.9) as figure:
+    with new_figure(path, max(0.6 * FULL, 0.5 * FULL * len(curves)), 3.9) as figure:
         panels = figure.subplots(1, len(curves), squeeze=False)[0]
         for axes, (quantity, by_method) in zip(panels, curves.items(), strict=True):
             for place, method in enumerate(methods):
@@ -119,7 +119,7 @@ def areas(groups: Mapping[str, Mapping[str, Mapping[str, Summary]]], methods: Se
       methods: names.
       path: the PNG.
     """
-    with picture(path, FULL, 0.7 + 2.5 * len(groups)) as figure:
+    with new_figure(path, FULL, 0.7 + 2.5 * len(groups)) as figure:
         panels = figure.subplots(len(groups), 1, squeeze=False, sharey=True)[:, 0]
         thickness = 0.84 / len(methods)
         for axes, (group, scores) in zip(panels, groups.items(), strict=True):

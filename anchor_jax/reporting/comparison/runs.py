@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import re
 import reprlib
 import shlex
 from collections.abc import Mapping, Sequence
@@ -11,8 +10,8 @@ from typing import Any
 
 from anchor_jax.config import RESUMABLE_CHANGES, flatten
 from anchor_jax.core.errors import UserError
-from anchor_jax.evaluation import results as results_lib
-from anchor_jax.evaluation.results import Found, SuiteResult
+from anchor_jax.evaluation import storage
+from anchor_jax.evaluation.results import Results, SuiteResult
 from anchor_jax.runs import record as run_record
 from anchor_jax.runs.record import Run
 
@@ -36,7 +35,7 @@ class EvaluatedRun:
     run: Run
     step: int
     num_bins: int
-    suites: Mapping[str, SuiteResult]
+    suites: Mapping[str, Results]
 
     @property
     def name(self) -> str:
@@ -57,13 +56,13 @@ class EvaluatedRun:
         """Under which number its results are kept: 0 for a standard network."""
         return num_references if self.anchored else 0
 
-    def found(self, suite: str, num_references: int) -> Found:
+    def found(self, suite: str, num_references: int) -> SuiteResult:
         """What a suite found with so many references, or with none for a standard network."""
-        return self.suites[suite].results[self.key(num_references)]
+        return self.suites[suite][self.key(num_references)]
 
-    def facts(self, suite: str, num_references: int) -> dict[str, Any]:
+    def facts(self, suite: str, num_references: int) -> Mapping[str, Any]:
         """How, where and on what that was measured."""
-        return self.suites[suite].facts_of[self.key(num_references)]
+        return self.found(suite, num_references).facts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,14 +155,12 @@ def evaluating(workdir: Path | str, suite: str, num_references: int | None = Non
     return f"python eval.py --workdir {shlex.quote(str(workdir))} --suites {suite}{references}"
 
 
-def _newest(record: Run) -> tuple[int, dict[int, dict[str, SuiteResult]]]:
+def _newest(record: Run) -> tuple[int, dict[int, Mapping[str, Results]]]:
     """The highest evaluated step, and by number of calibration bins what was found there."""
-    by_step: dict[int, dict[int, Path]] = {}
-    for folder in (record.workdir / "eval").glob("step*-bins*"):
-        if match := re.fullmatch(r"step(\d+)-bins(\d+)", folder.name):
-            by_step.setdefault(int(match[1]), {})[int(match[2])] = folder
-    for step, folders in sorted(by_step.items(), reverse=True):
-        by_bins = {num_bins: results_lib.read(folder) for num_bins, folder in folders.items()}
+    for step, folders in storage.checkpoint_folders(record.workdir).items():
+        by_bins: dict[int, Mapping[str, Results]] = {
+            num_bins: storage.read(folder) for num_bins, folder in folders.items()
+        }
         if by_bins := {num_bins: suites for num_bins, suites in by_bins.items() if suites}:
             return step, by_bins
     raise UserError(f"'{record.workdir}' is not evaluated; run {evaluating(record.workdir, 'clean', 10)}")

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from anchor_jax.core.errors import UserError
-from anchor_jax.evaluation.results import base_suite
+from anchor_jax.evaluation import suites
+from anchor_jax.evaluation.suite import DATA_FACTS
 from anchor_jax.reporting.comparison import paper
 from anchor_jax.reporting.comparison.paper import Figure, Quantity
 from anchor_jax.reporting.comparison.runs import EvaluatedRun, Method, evaluating
 from anchor_jax.reporting.comparison.statistics import Difference, Summary, difference_over_seeds, paired, summary
-from anchor_jax.reporting.html import QUESTION, place_of
 
 _PROTOCOLS = ("random1", "randomK", "blt")
 
@@ -39,7 +39,7 @@ _HEADLINES = {
 }  # fmt: skip
 
 # facts that must be equal for numbers to be about the same data
-_SAME_FACTS = (*QUESTION, "fitted_to")
+_SAME_FACTS = (*DATA_FACTS, "fitted_to")
 
 
 class Entry(NamedTuple):
@@ -72,7 +72,7 @@ class SuiteTable:
     def headlines(self) -> list[str]:
         """The metrics that stand in tables and pictures."""
         names = {}
-        for pattern in _HEADLINES.get(base_suite(self.suite), ("accuracy",)):
+        for pattern in _HEADLINES.get(suites.find(self.suite).name, ("accuracy",)):
             names |= dict.fromkeys(name for name in self.entries if re.fullmatch(pattern, name))
         same = f"mean{len(self.facts.get('members', ()))}/accuracy"  # the mean over all members has that name too
         return [name for name in names if name != same]
@@ -113,12 +113,12 @@ class Comparison:
         return self.methods[0]
 
 
-def tabulated(methods: Sequence[Method], suites: Sequence[str] = (), num_references: int | None = None) -> Comparison:
+def tabulated(methods: Sequence[Method], names: Sequence[str] = (), num_references: int | None = None) -> Comparison:
     """Compare methods on the suites that all their runs have.
 
     Args:
       methods: the baseline first.
-      suites: names; all that the runs have in common by default.
+      names: of suites; all that the runs have in common by default.
       num_references: K of the anchored runs; for each suite the largest that all have by default.
 
     Raises:
@@ -127,11 +127,11 @@ def tabulated(methods: Sequence[Method], suites: Sequence[str] = (), num_referen
     """
     runs = [one for method in methods for one in method.runs]
     tables, left_out = [], []
-    for suite in suites or sorted({suite for one in runs for suite in one.suites}, key=place_of):
+    for suite in names or sorted({suite for one in runs for suite in one.suites}, key=suites.report_order):
         try:
             num = _common_references(runs, suite, num_references)
         except UserError as error:
-            if suites:
+            if names:
                 raise
             left_out.append(f"{suite} is left out: {error}")
         else:
@@ -145,12 +145,14 @@ def tabulated(methods: Sequence[Method], suites: Sequence[str] = (), num_referen
 
 def example_columns(suite: str, facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What each test example adds to the metrics that are means over examples: metric -> floating `[N]`."""
-    if base_suite(suite) == "corruptions" and "correct" in arrays:
+    if suites.find(suite).name == "corruptions" and "correct" in arrays:
         correct = arrays["correct"].astype(np.float64)  # [members, severities, N]
         columns = {"accuracy": correct.mean((0, 1))}
         columns |= {f"severity{s}/accuracy": correct[:, i].mean(0) for i, s in enumerate(facts["severities"])}
         return columns | {f"{member}/accuracy": correct[i].mean(0) for i, member in enumerate(facts["members"])}
-    sets = {"clean": [""], "shift": [f"{member}/" for member in facts.get("members", ())]}.get(base_suite(suite), [])
+    sets = {"clean": [""], "shift": [f"{member}/" for member in facts.get("members", ())]}.get(
+        suites.find(suite).name, []
+    )
     kept = {"accuracy": "correct", "nll": "nll", "brier": "brier", "entropy": "entropy"}
     return {
         of + metric: arrays[of + column].astype(np.float64)
@@ -168,11 +170,11 @@ def _common_references(runs: Sequence[EvaluatedRun], suite: str, asked: int | No
                 f"'{one.name}' was not evaluated on {suite} at step {one.step}; "
                 f"run {evaluating(one.name, suite, one.key(asked or 0))}"
             )
-    known = [set(one.suites[suite].results) for one in runs if one.anchored]
+    known = [set(one.suites[suite]) for one in runs if one.anchored]
     shared = set.intersection(*known) if known else {0}
     num = max(shared or known[0]) if asked is None else asked
     for one in runs:
-        there = one.suites[suite].results
+        there = one.suites[suite]
         if one.key(num) not in there:
             raise UserError(
                 f"'{one.name}' was evaluated on {suite} with {', '.join(map(str, there))} references, not with "
@@ -318,7 +320,7 @@ def _on_corruptions(method: Method, quantity: Quantity, num: int) -> tuple[dict[
         raise UserError("needs more than 1 reference, such as --num_references 10")
     values, sources = {}, []
     for one in method.runs:
-        if one.key(num) not in one.suites["corruptions"].results:
+        if one.key(num) not in one.suites["corruptions"]:
             raise UserError(f"run {evaluating(one.name, 'corruptions', num)}")
         facts, metrics = one.facts("corruptions", num), one.found("corruptions", num).metrics
         if len(facts["members"]) != paper.NUM_CORRUPTIONS or "mean19/accuracy" not in metrics:
