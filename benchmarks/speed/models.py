@@ -222,9 +222,8 @@ def train_ours(work: Work) -> Pass:
     mesh, model = mesh_lib.mesh(1), work.model(mesh_lib.AXIS)
     schedule = optimizer.create_schedule(work.config.optimizer, 1, 1)
     sgd = optimizer.create(work.config.optimizer, schedule)
-    step = make_in_memory_step(
-        make_train_step(model, sgd, work.config, normalization_of(work.config)), len(work.images)
-    )
+    step = make_train_step(model, sgd, work.config, normalization_of(work.config))
+    step = make_in_memory_step(step, len(work.images))
     carry = mesh_lib.replicate((create_state(work, work.model()), Totals.zeros()), mesh)
     order = jnp.arange(len(work.images))
     images, labels, order = mesh_lib.replicate((work.images, work.labels, order), mesh)

@@ -117,8 +117,8 @@ def train_ours(config: Config, images: np.ndarray, labels: np.ndarray) -> Steps:
     run_steps = mesh_lib.run_n_steps(step, mesh)
 
     examples = np.arange(NUM_IMAGES, dtype=np.int32)
-    images, labels = mesh_lib.replicate((images, labels), mesh)
-    data = TrainData(images, labels, bank_images=images if config.anchoring.enabled else None)
+    on_devices = mesh_lib.replicate((images, labels), mesh)
+    data = TrainData(*on_devices, bank_images=on_devices[0] if config.anchoring.enabled else None)
     order = mesh_lib.replicate(np.random.default_rng().permutation(examples), mesh)
     key = jax.random.key(0, impl="rbg")  # compiles quickly
     first_state = jax.jit(lambda: state.create_state(model, transformation, key, input_shape(config, 1)))()
