@@ -13,7 +13,7 @@ from anchor_jax.config import RENAMED_KEYS, Config, base, flatten
 from anchor_jax.core.errors import UserError
 from anchor_jax.evaluation import SUITES, storage
 from anchor_jax.evaluation.results import Results
-from anchor_jax.reporting.comparison.runs import effective
+from anchor_jax.reporting.comparison.methods import effective_config
 from anchor_jax.runs import record as run_record
 from anchor_jax.training.schedule import TrainingSchedule
 from anchor_jax.training.source import open_source
@@ -148,7 +148,7 @@ class StudyRun:
         if not (self.workdir / run_record.RECORD).exists():
             return False
         recorded, expected = (
-            effective(flatten(config)) for config in (run_record.load(self.workdir).config, self.config)
+            effective_config(flatten(config)) for config in (run_record.load(self.workdir).config, self.config)
         )
         for key, value in expected.items():
             is_measured = key in ("data.mean", "data.std") and not value

@@ -123,7 +123,7 @@ def write_results(folder, suite, facts, found):
     """Store results as a suite does; `found` is number of references -> (flat name -> value, name -> array)."""
     for num, (metrics, arrays) in found.items():
         scores = legacy.import_scores(suite, metrics)
-        storage.write(folder, SuiteResult(suite, num, scores, arrays, facts))
+        storage.ResultStore(folder).add(SuiteResult(suite, num, scores, arrays, facts))
 
 
 def begun(config, workdir):

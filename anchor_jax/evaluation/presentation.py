@@ -64,8 +64,8 @@ class Line:
       label: in the legend; an empty one is left out.
       x: numbers.
       y: as many.
-      style: "ordered" lines darken from the first to the last, "category" lines differ in hue, "faint" lines are thin
-        and grey, "guide" lines are dotted.
+      style: "ordered" lines darken from the first to the last, "category" lines differ in hue, "baseline" lines are
+        grey, "faint" lines are thin and grey, "guide" lines are dotted.
       markers: whether each point has a dot; "only" draws no line between them.
       band: half the height of a band around the line, as many numbers.
     """
@@ -73,7 +73,7 @@ class Line:
     label: str
     x: Sequence[float] | np.ndarray
     y: Sequence[float] | np.ndarray
-    style: Literal["ordered", "category", "faint", "guide"] = "category"
+    style: Literal["ordered", "category", "baseline", "faint", "guide"] = "category"
     markers: bool | Literal["only"] = False
     band: np.ndarray | None = None
 
@@ -178,27 +178,35 @@ class DotPanel:
     """One quantity: row -> its dots, drawn below each other with different markers."""
 
     title: str
-    rows: Mapping[str, Sequence[Dots]]
+    rows: Mapping[str, Sequence[Dots | None]]
     spec: MetricSpec
     signed: bool = False  # differences, with a line at zero
 
 
 @dataclasses.dataclass(frozen=True)
 class DotPlots:
-    """Dot plots with the same rows; `legend` names the markers of a row."""
+    """Dot plots with the same rows; `legend` names the markers of a row.
+
+    With `color_rows` each row has a color, the first one grey for the baseline; `skip_colors` are left out.
+    """
 
     rows: Sequence[str]
     panels: Sequence[DotPanel]
     legend: Sequence[str] = ()
     color_rows: bool = False
+    skip_colors: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Bars:
-    """Fractions as bars: group -> label -> value in [0, 1]."""
+    """Fractions as bars: group -> label -> value in [0, 1].
+
+    With `errors`, half the lengths of whiskers, the labels are methods, the first one the baseline.
+    """
 
     groups: Mapping[str, Mapping[str, float]]
     xlabel: str
+    errors: Mapping[str, Mapping[str, float]] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

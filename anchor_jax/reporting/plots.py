@@ -110,6 +110,8 @@ def _draw_panel(axes: Axes, panel: LinePanel) -> None:
             options["color"] = next(ordered)
         elif line.style == "category":
             options["color"], options["linestyle"] = next(categories)
+        elif line.style == "baseline":
+            options["color"] = GREY
         else:
             faint = {"color": GREY, "linewidth": 0.7, "alpha": 0.55, "zorder": 1}
             options |= faint if line.style == "faint" else {"color": GREY, "linewidth": 1, "linestyle": ":"}
@@ -251,10 +253,12 @@ def _draw_dot_panel(axes: Axes, panel: DotPanel, plot: DotPlots) -> None:
     if panel.signed:
         axes.axvline(0, color=INK, linewidth=1)
     for place, row in enumerate(plot.rows):
-        color = (GREY, *CATEGORIES)[place % (len(CATEGORIES) + 1)] if plot.color_rows else RIGHT
+        color = _method_color(place + plot.skip_colors) if plot.color_rows else RIGHT
         several = panel.rows.get(row, ())
         offsets = np.linspace(-0.16, 0.16, len(several)) if len(several) > 1 else (0.0,)
         for offset, marker, dots in zip(offsets, "oD", several, strict=False):
+            if dots is None:
+                continue
             if dots.interval:
                 axes.plot(dots.interval, [place + offset] * 2, color=color, linewidth=2.2, alpha=0.55)
             ticks = np.asarray(dots.ticks)
@@ -264,7 +268,7 @@ def _draw_dot_panel(axes: Axes, panel: DotPanel, plot: DotPlots) -> None:
             if dots.text:
                 options = {"xytext": (7, 0), "textcoords": "offset points", "va": "center", "fontsize": 8.5}
                 axes.annotate(dots.text, (dots.value, place + offset), **options)
-    axes.margins(x=0.25 if any(dots.text for several in panel.rows.values() for dots in several) else 0.12)
+    axes.margins(x=0.25 if any(dots and dots.text for several in panel.rows.values() for dots in several) else 0.12)
     axes.xaxis.set_major_locator(MaxNLocator(4))
     if panel.signed:
         scale = 100 if panel.spec.is_fraction else 1
@@ -273,6 +277,10 @@ def _draw_dot_panel(axes: Axes, panel: DotPanel, plot: DotPlots) -> None:
         percent(axes.xaxis)
     axes.grid(axis="y", visible=False)
     axes.set_title(panel.title)
+
+
+def _method_color(place: int) -> str:
+    return (GREY, *CATEGORIES)[place % (len(CATEGORIES) + 1)]
 
 
 def _signed(value: float) -> str:
@@ -290,10 +298,13 @@ def _bar_labels(plot: Bars) -> list[str]:
 def _draw_bars(figure: Figure, plot: Bars) -> None:
     axes, labels = figure.subplots(), _bar_labels(plot)
     thickness = 0.8 / len(labels)
-    for index, (label, color) in enumerate(zip(labels, shades(len(labels)), strict=True)):
+    colors = shades(len(labels)) if plot.errors is None else list(map(_method_color, range(len(labels))))
+    for index, (label, color) in enumerate(zip(labels, colors, strict=True)):
         values = {row: of[label] for row, of in enumerate(plot.groups.values()) if label in of}
         places = np.array(list(values)) + (index - (len(labels) - 1) / 2) * thickness
-        drawn = axes.barh(places, list(values.values()), thickness * 0.9, color=color, label=label)
+        errors = [of.get(label, 0) for of in (plot.errors or {}).values() if label in of]
+        whiskers = {"xerr": errors, "error_kw": {"ecolor": INK, "elinewidth": 1}} if any(errors) else {}
+        drawn = axes.barh(places, list(values.values()), thickness * 0.9, color=color, label=label, **whiskers)
         axes.bar_label(drawn, [f"{value:.1%}" for value in values.values()], padding=3, fontsize=8.5)
     axes.set_yticks(range(len(plot.groups)), [shortened(name, 44) for name in plot.groups])
     axes.grid(axis="y", visible=False)
