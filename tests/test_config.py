@@ -113,7 +113,7 @@ def test_experiment_docstring_has_the_committed_estimate(experiment):
     numbers = numbers_by_metric(r for r in committed_estimates()["results"] if r["case"] == experiment)
     docstring = " ".join(importlib.import_module(f"configs.{experiment}").__doc__.split())
     at_least = "at least " if numbers["chip_hours_moving"] > numbers["chip_hours_computing"] else ""
-    assert "An estimate, not measured" in docstring
+    assert "Time: an estimate, not measured" in docstring
     assert f": {at_least}{numbers['chip_hours']:.2g} chip-hours" in docstring
     assert f"{numbers['memory']:.2g} GB on each of eight" in docstring
 

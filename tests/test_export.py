@@ -27,6 +27,8 @@ from anchor_jax.runs.predictor import Predictor
 from anchor_jax.runs.record import Run
 from anchor_jax.runtime import mesh as mesh_lib
 
+pytestmark = pytest.mark.min_versions
+
 IMAGES = np.random.default_rng(5).integers(0, 256, (17, 6, 6, 1)).astype(np.uint8)
 
 
@@ -200,8 +202,8 @@ def test_export_command_rejects_invalid_arguments(workdir, file, tmp_path):
         ([new, "--platforms="], 1, "platforms must name at least one of cpu, cuda, rocm, tpu; got none"),
         ([file], 1, "run.zip' already exists; choose another name"),
         ([workdir / "run.json" / "x.zip"], 1, "cannot write"),
-        ([], 2, "one path must be given beside the flags, that of a new file; got []"),
-        ([new, new], 2, "one path must be given beside the flags"),
+        ([], 2, "expected one argument besides the flags, the path of a new file; got []"),
+        ([new, new], 2, "expected one argument besides the flags, the path of a new file"),
     ):
         result = quick_command("-m", "anchor_jax.export", f"--workdir={workdir}", *arguments)
         assert_told(result, status, message)

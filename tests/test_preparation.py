@@ -174,7 +174,7 @@ def test_lost_record_is_not_rewritten_over_checkpoints(tiny, tmp_path):
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"config": {}}'])
 def test_load_reports_a_corrupt_record(tmp_path, content):
     (tmp_path / "run.json").write_bytes(content)
-    with pytest.raises(UserError, match=r"run.json' is damaged"):
+    with pytest.raises(UserError, match=r"run.json' is corrupt"):
         run_record.load(tmp_path)
 
 

@@ -22,6 +22,8 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.data import Dataset, decoding, load, sources
 from benchmarks.tfds_writer import write_tfds
 
+pytestmark = pytest.mark.min_versions
+
 _CIFAR10_NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 
