@@ -36,19 +36,19 @@ test-newest: $(VENV)/.installed-test  ## all tests, with the newest versions of 
 test-min: $(VENV)-min/.installed  ## the tests marked min_versions, with the oldest supported versions
 	$(RUN_MIN) $(PYTEST) -m min_versions
 
-bench: $(VENV)/.installed-bench  ## time everything beside PyTorch; OFFICIAL=a clone of LLNL/anchoring, the released code
-	$(RUN) benchmarks/train.py --json $(BENCHMARKS)/train.json $(if $(OFFICIAL),--official $(OFFICIAL))
-	$(RUN) benchmarks/inference.py --json $(BENCHMARKS)/inference.json $(if $(OFFICIAL),--official $(OFFICIAL))
-	$(RUN) benchmarks/models.py --json $(BENCHMARKS)/models.json
-	$(RUN) benchmarks/parity.py --json $(BENCHMARKS)/parity.json
-	$(RUN) benchmarks/startup.py --json $(BENCHMARKS)/startup.json
-	$(RUN) benchmarks/seeds.py --json $(BENCHMARKS)/seeds.json
-	$(RUN) benchmarks/input.py --json $(BENCHMARKS)/input.json
-	$(RUN) benchmarks/augmentation.py --json $(BENCHMARKS)/augmentation.json
-	$(RUN) benchmarks/corruptions.py --json $(BENCHMARKS)/corruptions.json
-	$(RUN) benchmarks/regression.py --json $(BENCHMARKS)/regression.json
-	$(RUN) benchmarks/risk.py --json $(BENCHMARKS)/risk.json
-	$(RUN) benchmarks/optimisation.py --json $(BENCHMARKS)/optimisation.json
+bench: $(VENV)/.installed-bench  ## run all benchmarks; OFFICIAL=a clone of LLNL/anchoring, to time the released code as well
+	$(RUN) -m benchmarks.speed.train --json $(BENCHMARKS)/train.json $(if $(OFFICIAL),--official $(OFFICIAL))
+	$(RUN) -m benchmarks.speed.inference --json $(BENCHMARKS)/inference.json $(if $(OFFICIAL),--official $(OFFICIAL))
+	$(RUN) -m benchmarks.speed.models --json $(BENCHMARKS)/models.json
+	$(RUN) -m benchmarks.fidelity.parity --json $(BENCHMARKS)/parity.json
+	$(RUN) -m benchmarks.speed.startup --json $(BENCHMARKS)/startup.json
+	$(RUN) -m benchmarks.speed.seeds --json $(BENCHMARKS)/seeds.json
+	$(RUN) -m benchmarks.speed.input --json $(BENCHMARKS)/input.json
+	$(RUN) -m benchmarks.speed.augmentation --json $(BENCHMARKS)/augmentation.json
+	$(RUN) -m benchmarks.speed.corruptions --json $(BENCHMARKS)/corruptions.json
+	$(RUN) -m benchmarks.regression.regression --json $(BENCHMARKS)/regression.json
+	$(RUN) -m benchmarks.regression.risk --json $(BENCHMARKS)/risk.json
+	$(RUN) -m benchmarks.regression.bayesopt --json $(BENCHMARKS)/bayesopt.json
 
 docs: $(VENV)/.installed-docs  ## build the documentation into site/; warnings are errors
 	$(VENV)/bin/sphinx-build --fail-on-warning --keep-going --quiet docs site

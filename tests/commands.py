@@ -102,7 +102,7 @@ def running(*arguments: object, **environment: str) -> Iterator[Running]:
         out.touch()
         err.touch()
         settings = environment_of_command(**environment)
-        process = forked.started(arguments, settings, out, err)
+        process = forked.start(arguments, settings, out, err)
         try:
             yield Running(process, out, err)
         finally:
@@ -111,7 +111,7 @@ def running(*arguments: object, **environment: str) -> Iterator[Running]:
 
 
 def quick_command(*arguments: object, **environment: str) -> Done:
-    """Run the command that `forked.started` takes, on one device.
+    """Run the command that `forked.start` takes, on one device.
 
     Settings that JAX reads when it is imported are those of the test process.
     """

@@ -75,7 +75,7 @@ CONFIGS = {
     ),
     "bool for a number": (
         "    return ConfigDict(base().to_dict() | {'seed': True})\n",
-        "config.seed must be a whole number; got True (bool)",
+        "config.seed must be an integer; got True (bool)",
     ),
     "list for a tuple": (
         "    config = base().to_dict()\n    config['data']['mean'] = [0.5]\n    return ConfigDict(config)\n",
@@ -87,7 +87,7 @@ CONFIGS = {
     ),
     "object for an option": (
         "    config = base()\n    config.model.options.width = object()\n    return config\n",
-        "config.model.options.width must be a number, a string, True, False or a tuple of such; got <object",
+        "config.model.options.width must be a number, a string, True, False or a tuple of these; got <object",
     ),
 }
 

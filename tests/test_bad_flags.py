@@ -47,8 +47,8 @@ INVALID_VALUES = {
     "--config.anchoring.mask_prob=nan": "anchoring.mask_prob must be in [0, 1]; got nan",
     "--config.anchoring.mask_prob=1e400": "anchoring.mask_prob must be in [0, 1]; got inf",
     "--config.optimizer.learning_rate=-0.1": "optimizer.learning_rate must be at least 0; got -0.1",
-    "--config.optimizer.learning_rate=inf": "optimizer.learning_rate must be finite, and no larger than float32 holds",
-    "--config.optimizer.weight_decay=1e300": "optimizer.weight_decay must be finite, and no larger than float32 holds",
+    "--config.optimizer.learning_rate=inf": "optimizer.learning_rate must be finite and within the range of float32",
+    "--config.optimizer.weight_decay=1e300": "optimizer.weight_decay must be finite and within the range of float32",
     "--config.optimizer.norm_weight_decay=nan": "optimizer.norm_weight_decay must be finite",
     "--config.optimizer.warmup_epochs=1e300": "optimizer.warmup_epochs must be in [0, 1000000]; got 1e+300",
     "--config.optimizer.milestones_epochs=(-1,)": "optimizer.milestones_epochs must be in [0, 1000000]; got (-1,)",
@@ -67,12 +67,12 @@ INVALID_VALUES = {
     "--config.data.std=(0.1,0.2)": "data.std must have one number for each of the 1 channels",
     "--config.data.streaming=True": "data.image_size=0; a stream needs a number of pixels",
     "--config.data.test_split=../train": "unknown split of digits '../train'; allowed: test, train",
-    "--config.model.options.width=0": "option 'width' of model 'resnet18' must be a whole number, at least 1; got 0",
+    "--config.model.options.width=0": "option 'width' of model 'resnet18' must be an integer >= 1; got 0",
     "--config.model.options.width=1000000000000": "model.options.width must be no larger than 2147483647",
     "--config.model.dtype=float8": "unknown dtype 'float8'; allowed: bfloat16, float32",
-    "--config.model.weights=timm": "model.weights must be SOURCE:FILE, SOURCE of torchvision, timm",
-    "--config.model.weights=timm:": "model.weights must be SOURCE:FILE, SOURCE of torchvision, timm",
-    "--config.model.weights=keras:x.h5": "model.weights must be SOURCE:FILE, SOURCE of torchvision, timm",
+    "--config.model.weights=timm": "model.weights must be SOURCE:FILE, where SOURCE is one of torchvision, timm",
+    "--config.model.weights=timm:": "model.weights must be SOURCE:FILE, where SOURCE is one of torchvision, timm",
+    "--config.model.weights=keras:x.h5": "model.weights must be SOURCE:FILE, where SOURCE is one of torchvision, timm",
 }
 
 

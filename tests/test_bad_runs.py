@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from bad_commands import training, unchanged
 from commands import assert_error, quick_command
-from conftest import tiny_config
+from conftest import tiny_config, write_results
 from corrupt_files import (
     HUGE,
     Mark,
@@ -18,7 +18,6 @@ from corrupt_files import (
     pickled,
 )
 
-from anchor_jax.evaluation import results as results_lib
 from anchor_jax.training.loop import train
 
 
@@ -46,9 +45,9 @@ WEIGHTS = {
     "other tensors": (
         "w.safetensors",
         _safetensors({"a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}) + b"\0",
-        "the tensors are not those of torchvision's 'resnet18', missing: bn1.bias",
+        "the tensors do not match torchvision's 'resnet18'; missing: bn1.bias",
     ),
-    "pickle": ("w.pth", pickled, "holds more than weights, which is not run"),
+    "pickle": ("w.pth", pickled, "contains objects other than weights, which are not loaded"),
 }
 
 
@@ -72,7 +71,7 @@ def finished(tmp_path_factory):
     """Return the folder of a tiny run with results of an evaluation."""
     folder = tmp_path_factory.mktemp("finished")
     train(tiny_config(folder), folder / "run")
-    results_lib.write(folder / "run/eval/step12-bins15", "clean", {}, {1: results_lib.Found({"accuracy": 0.5}, {})})
+    write_results(folder / "run/eval/step12-bins15", "clean", {}, {1: ({"accuracy": 0.5}, {})})
     return folder / "run"
 
 
@@ -151,17 +150,17 @@ def _eval_json(change):
 
 
 RUNS = {
-    "garbage": (lambda run: (run / "run.json").write_text("{"), "run.json' is damaged"),
-    "not utf-8": (lambda run: (run / "run.json").write_bytes(b"\xff\xfe"), "run.json' is damaged"),
-    "a list": (lambda run: (run / "run.json").write_text("[]"), "run.json' is damaged"),
-    "a string for a number": (_edited(config__seed="one"), "run.json' is damaged"),
-    "a number for a section": (_edited(config__training=5), "run.json' is damaged"),
+    "garbage": (lambda run: (run / "run.json").write_text("{"), "run.json' is corrupt"),
+    "not utf-8": (lambda run: (run / "run.json").write_bytes(b"\xff\xfe"), "run.json' is corrupt"),
+    "a list": (lambda run: (run / "run.json").write_text("[]"), "run.json' is corrupt"),
+    "a string for a number": (_edited(config__seed="one"), "run.json' is corrupt"),
+    "a number for a section": (_edited(config__training=5), "run.json' is corrupt"),
     "a huge number": (_edited(config__seed=10**400), "seed must be in [0, 4294967295]"),
     "nan": (_edited(config__anchoring__mask_prob=float("nan")), "mask_prob must be in [0, 1]; got nan"),
     "an unknown key": (_edited(config__color=1), "color"),
     "another model": (_edited(config__model__name="../resnet"), "unknown model '../resnet'"),
-    "pickle for references": (_pickle_for_references, "references.npz' is missing or damaged (Object arrays"),
-    "no references": (lambda run: (run / "references.npz").unlink(), "references.npz' is missing or damaged"),
+    "pickle for references": (_pickle_for_references, "references.npz' is missing or corrupt (Object arrays"),
+    "no references": (lambda run: (run / "references.npz").unlink(), "references.npz' is missing or corrupt"),
     "no checkpoints": (lambda run: shutil.rmtree(run / "checkpoints"), "no checkpoint in"),
     "infinite results": (
         _eval_json(lambda content: content["results"]["1"].update(accuracy=10**400)),

@@ -58,7 +58,7 @@ def test_train_leaves_a_finished_run_as_it_is(finished):
     before = (folder / "run/metrics.jsonl").read_bytes()
     done = quick_command("train.py", "--config", config, "--workdir", folder / "run")
     assert done.returncode == 0
-    assert "after step 22" in done.stdout
+    assert "resumes from step 22" in done.stdout
     assert (folder / "run/metrics.jsonl").read_bytes() == before
 
 
@@ -132,7 +132,7 @@ def test_train_rejects_the_workdir_of_another_run(finished):
     folder, config, _ = finished
     before = {file: file.read_bytes() for file in (folder / "run").rglob("*.json*")}
     done = quick_command("train.py", "--config", config, "--workdir", folder / "run", "--config.seed=1")
-    assert_error(done, 1, "holds another run: its config.seed is 0, given is 1")
+    assert_error(done, 1, "holds another run: its config.seed is 0; got 1")
     assert before == {file: file.read_bytes() for file in before}
 
 
@@ -168,7 +168,7 @@ def test_evaluate_rejects_a_corrupt_checkpoint(finished, tmp_path):
     shutil.copytree(finished[0] / "run", tmp_path / "run")
     for file in (tmp_path / "run/checkpoints/22/variables").rglob("manifest.ocdbt"):
         file.write_bytes(b"")
-    assert_error(quick_command("eval.py", "--workdir", tmp_path / "run"), 1, "checkpoints/22' is damaged")
+    assert_error(quick_command("eval.py", "--workdir", tmp_path / "run"), 1, "checkpoints/22' is corrupt")
 
 
 def test_train_reports_an_unwritable_workdir(tmp_path):

@@ -136,8 +136,8 @@ def test_data_guide_has_a_valid_config_and_dataset():
 def test_classification_tutorial_detects_unseen_classes():
     names = runpy.run_path(str(DOCS / "tutorials" / "classification.py"))
     assert names["accuracy"] > 0.9
-    assert names["found"]["mutual information"] > 0.8
-    assert names["answered"] > names["is_right"].mean() + 0.1
+    assert names["aurocs"]["mutual information"] > 0.8
+    assert names["selective_accuracy"] > names["is_correct"].mean() + 0.1
 
 
 def test_readme_figure_is_drawn(tmp_path):
