@@ -3,12 +3,13 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 DEMO ?= runs/demo
 BENCHMARKS ?= runs/benchmarks
-OLDEST := tests/test_backends.py tests/test_mesh.py tests/test_inference.py tests/test_sources.py tests/test_export.py \
+OLDEST := tests/test_backends.py tests/test_mesh.py tests/test_inference.py tests/test_sources.py tests/test_sources_npz.py \
+	tests/test_sources_tfds.py tests/test_data_cache.py tests/test_export.py \
 	tests/test_training.py::test_one_two_and_eight_devices_give_the_same_losses_and_parameters \
 	tests/test_training.py::test_resumed_run_ends_in_the_same_bits \
 	tests/test_training.py::test_saved_state_is_that_of_its_step_although_training_goes_on \
 	tests/test_train_step.py::test_a_divided_state_makes_the_steps_of_a_replicated_one \
-	tests/test_feeding.py::test_batches_are_the_crops_of_their_rows
+	tests/test_train_stream.py::test_train_stream_batches_are_crops_of_their_rows
 
 .PHONY: demo test bench lint docs dist clean help
 
