@@ -21,11 +21,11 @@ _ORDER_SEED, _CROP_SEED = 0, 1  # distinct second entries of the seeds, so that 
 class EpochOrder(NamedTuple):
     """The order of examples: each epoch is a permutation drawn from (seed, epoch), without the incomplete last batch.
 
-    With `repeats` > 1, each example occurs that many times in a row of the order (repeated augmentation, Hoffer et al.
-    2020, as in DeiT). The number of batches per epoch does not change, so that an epoch covers only a part of the
-    examples, a different one each time. Within a batch, the first copies of all examples precede the second copies, and
-    so on: an image is then neither mixed with a copy of itself nor its own reference. DeiT puts the copies on different
-    GPUs instead.
+    With `repeats` > 1, each example occurs that many times, in one batch or in two consecutive ones (repeated
+    augmentation, Hoffer et al. 2020, as in DeiT). The number of batches per epoch does not change, so that an epoch
+    covers only a part of the examples, a different one each time. Within a batch, the first copies of all examples
+    precede the second copies, and so on: an image is then neither mixed with a copy of itself nor its own reference.
+    DeiT puts the copies on different GPUs instead.
 
     Attributes:
       seed: of the permutations.
@@ -88,7 +88,7 @@ class ExampleReader(NamedTuple):
         """Return the image that `transform` makes of the example at `row`, or of the next readable one.
 
         Raises:
-          UserError: more consecutive examples are corrupt than the whole dataset may have.
+          UserError: more consecutive examples are corrupt than `max_corrupt_fraction` allows in total.
         """
         corrupt = []
         while True:

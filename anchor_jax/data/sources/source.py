@@ -1,4 +1,4 @@
-"""What a data source is, and what it is asked for."""
+"""The interface of data sources."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,7 @@ from anchor_jax.data.files import absolute_path
 
 
 class SourceRequest(NamedTuple):
-    """The arguments of `load` that a source may use."""
+    """The arguments of `load` that locate a split."""
 
     split: str
     name: str
