@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
-from prepared import write_tfds
 
 from anchor_jax.data import Dataset, EvalDataset
 from anchor_jax.data.decoding import EncodedDataset, Example
+from benchmarks.tfds_writer import write_tfds
 
 LABEL_NAMES = ("ant", "bee", "cat")
 

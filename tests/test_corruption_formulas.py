@@ -19,7 +19,6 @@ import numpy as np
 import pytest
 import skimage
 import tensorflow_datasets.image_classification.corruptions as tfds_corruptions
-from imagemagick import CONVERT
 from PIL import Image
 from scipy import ndimage
 
@@ -35,6 +34,7 @@ from anchor_jax.data.corruptions import (
     weather,
 )
 from anchor_jax.data.corruptions import spatter as spatter_lib
+from benchmarks.fidelity.imagemagick import CONVERT
 
 OURS = {name: CORRUPTIONS[name] for name in CORRUPTIONS_19}
 SEVERITIES = (1, 2, 3, 4, 5)

@@ -1,13 +1,11 @@
-"""The interface of the corruptions: names, keys, devices, and the benchmark."""
+"""The interface of the corruptions: names, keys and devices."""
 
-import json
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from commands import quick_command
 from sklearn.datasets import load_digits
 
 from anchor_jax.data.corruptions import (
@@ -79,24 +77,3 @@ def test_corrupt_each_is_the_same_on_eight_devices(name):
     difference = np.abs(np.asarray(one).astype(int) - corrupt(KEY, images, name, 4))
     assert difference.max() <= 1  # another program may add in another order
     assert (difference > 0).mean() < 0.01
-
-
-def test_benchmark_writes_the_documented_results(tmp_path, monkeypatch):
-    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
-    file = tmp_path / "corruptions.json"
-    small = ("--corruptions=contrast,pixelate", "--num_images=6", "--host_images=2", "--batch_size=4", "--samples=2")
-    for mode in ((), ("--fidelity", "--large_images=2")):
-        done = quick_command("benchmarks/corruptions.py", *small, *mode, f"--json={file}")
-        assert done.returncode == 0, done.stderr
-        content = json.loads(file.read_text())
-        assert content.keys() == {"environment", "results"}
-        if mode:
-            assert len(content["results"]) == 10
-            assert all(row["furthest"] <= 1 for row in content["results"] if row["corruption"] == "contrast")
-        else:
-            assert {(row["implementation"], row["metric"]) for row in content["results"]} == {
-                ("anchor_jax", "images_per_second"),
-                ("anchor_jax", "compile_time"),
-                ("tensorflow-datasets", "images_per_second"),
-            }
-            assert all(np.median(row["samples"]) == row["median"] >= 0 for row in content["results"])

@@ -9,6 +9,8 @@ from image_files import assert_same_dataset, forbid_decoding, write_image, write
 
 from anchor_jax.data import load
 
+pytestmark = pytest.mark.min_versions
+
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):

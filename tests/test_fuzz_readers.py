@@ -13,6 +13,7 @@ import jax.export
 import numpy as np
 import pytest
 import safetensors.numpy
+from conftest import write_results
 from corrupt_files import image, npz, prepared_set, zipped
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -22,7 +23,7 @@ from anchor_jax import config as configuration
 from anchor_jax.core.errors import UserError
 from anchor_jax.data import load
 from anchor_jax.data.decoding import Example, decode
-from anchor_jax.evaluation import results as results_lib
+from anchor_jax.evaluation import storage
 from anchor_jax.export import format
 from anchor_jax.models.pytorch.files import read_state_dict
 from anchor_jax.runs import record as run_record
@@ -219,7 +220,7 @@ def exported_run(place):
     program = jax.export.export(jax.jit(classify))(images)
     outputs = ("logits", "probs", "entropy", "mutual_information")
     metadata = format.Metadata(("a", "b"), (2, 2, 1), "mlp", 1, None, outputs, program.platforms, {})
-    format.write(place / "run.zip", program, metadata)
+    format.write_archive(place / "run.zip", program, metadata)
     with zipfile.ZipFile(place / "run.zip") as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
@@ -254,11 +255,9 @@ def test_fuzz_evaluation_results(place, changes, corrupt):
     content = {"suite": "clean", "facts": {"step": 1}, "results": {"1": {"accuracy": 0.5}}, "facts_of": {"1": {}}}
     for text in (json.dumps(content | changes).encode(), corrupt(json.dumps(content).encode())):
         (folder / "clean.json").write_bytes(text)
-        suites = _read_or_none(lambda: results_lib.read(folder))
+        suites = _read_or_none(lambda: storage.read(folder))
         assert suites is None or all(
-            np.isfinite(list(of_num.metrics.values())).all()
-            for suite in suites.values()
-            for of_num in suite.results.values()
+            np.isfinite(list(of_num.metrics.values())).all() for suite in suites.values() for of_num in suite.values()
         )
 
 
@@ -290,7 +289,7 @@ def test_fuzz_run_records(place, changes, corrupt):
 def test_fuzz_evaluation_arrays(place, corrupt):
     folder = place / "arrays"
     shutil.rmtree(folder, ignore_errors=True)
-    results_lib.write(folder, "clean", {}, {1: results_lib.Found({"accuracy": 0.5}, {"correct": np.zeros(3)})})
+    write_results(folder, "clean", {}, {1: ({"accuracy": 0.5}, {"correct": np.zeros(3)})})
     file = folder / "clean-references1.npz"
     file.write_bytes(corrupt(file.read_bytes()))
-    _read_or_none(lambda: dict(results_lib.read(folder)["clean"].results[1].arrays))
+    _read_or_none(lambda: dict(storage.read(folder)["clean"][1].arrays))

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from anchor_jax import UserError
-from anchor_jax.evaluation import results as results_lib
 from anchor_jax.evaluation.results import Found
 from anchor_jax.reporting import figures, write_report
 

@@ -9,6 +9,8 @@ from sklearn.datasets import load_digits
 from anchor_jax.core.errors import UserError
 from anchor_jax.data import decoding, load
 
+pytestmark = pytest.mark.min_versions
+
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):

@@ -13,6 +13,8 @@ from hypothesis.extra import numpy as st_numpy
 from anchor_jax.core.errors import UserError
 from anchor_jax.data import load
 
+pytestmark = pytest.mark.min_versions
+
 
 @pytest.fixture
 def npz(tmp_path):

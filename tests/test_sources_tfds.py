@@ -12,11 +12,13 @@ import tensorflow_datasets as tfds
 from commands import quick_command
 from image_files import assert_same_dataset, forbid_decoding
 from PIL import Image
-from prepared import write_tfds
 from tensorflow_datasets.core import read_only_builder
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.data import load
+from benchmarks.tfds_writer import write_tfds
+
+pytestmark = pytest.mark.min_versions
 
 
 @pytest.fixture(autouse=True)

@@ -61,6 +61,7 @@ def test_epoch_order_drops_a_different_remainder_per_epoch():
     assert any((EpochOrder(1, 10, 4, 1).rows(step) != order.rows(step)).any() for step in range(3))
 
 
+@pytest.mark.min_versions
 def test_train_stream_batches_are_crops_of_their_rows(data, imagenet_like):
     files = imagenet_like.files("train")
     images, labels = read_batches(data, STEPS_PER_EPOCH + 1)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from anchor_jax.config import Config
+from anchor_jax.config import DataConfig
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.dataset import Dataset
 from anchor_jax.data.eval_dataset import EvalDataset
@@ -13,7 +13,7 @@ from anchor_jax.data.label_noise import add_label_offsets, draw_label_offsets
 from anchor_jax.data.sources import load, open_stream
 
 
-def load_train(config: Config, seed: int) -> tuple[Dataset, Dataset | None]:
+def load_train(config: DataConfig, seed: int) -> tuple[Dataset, Dataset | None]:
     """Load the training set of a config, split into training and validation.
 
     Args:
@@ -54,7 +54,7 @@ def load_train(config: Config, seed: int) -> tuple[Dataset, Dataset | None]:
     return _add_label_noise(train, config, seed), validation
 
 
-def load_test(config: Config, label_names: tuple[str, ...], image_shape: tuple[int, ...]) -> Dataset:
+def load_test(config: DataConfig, label_names: tuple[str, ...], image_shape: tuple[int, ...]) -> Dataset:
     """Load the test set of a config, and check that it matches the training set.
 
     Args:
@@ -77,7 +77,7 @@ def load_test(config: Config, label_names: tuple[str, ...], image_shape: tuple[i
     return dataset
 
 
-def open_test(config: Config, label_names: tuple[str, ...], image_shape: tuple[int, ...]) -> EvalDataset:
+def open_test(config: DataConfig, label_names: tuple[str, ...], image_shape: tuple[int, ...]) -> EvalDataset:
     """Open the test set of a config in batches; the dataset is named "test".
 
     Args:
@@ -100,7 +100,7 @@ def open_test(config: Config, label_names: tuple[str, ...], image_shape: tuple[i
     return dataset
 
 
-def _location(config: Config) -> dict[str, Any]:
+def _location(config: DataConfig) -> dict[str, Any]:
     """Return the arguments of `load`, except source and split."""
     return {
         "name": config.name,
@@ -110,7 +110,7 @@ def _location(config: Config) -> dict[str, Any]:
     }
 
 
-def _add_label_noise(dataset: Dataset, config: Config, seed: int) -> Dataset:
+def _add_label_noise(dataset: Dataset, config: DataConfig, seed: int) -> Dataset:
     if not config.label_noise:
         return dataset
     num_classes = len(dataset.label_names)

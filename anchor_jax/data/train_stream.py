@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from anchor_jax.config import Config
+from anchor_jax.config import DataConfig
 from anchor_jax.core.errors import CorruptDataWarning, UserError
 from anchor_jax.data.dataset import validate_labels
 from anchor_jax.data.decoding import EncodedDataset
@@ -143,7 +143,7 @@ class TrainStream:
 
 
 def open_train_stream(
-    config: Config, *, area: Sequence[float], seed: int, batch_size: int, shard: tuple[int, int] = (0, 1)
+    config: DataConfig, *, area: Sequence[float], seed: int, batch_size: int, shard: tuple[int, int] = (0, 1)
 ) -> TrainStream:
     """Open the training images of a config as a stream; no image is read yet.
 

@@ -5,7 +5,7 @@ from functools import partial
 
 import jax
 
-from anchor_jax.config import Config
+from anchor_jax.config import AugmentationConfig
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.augmentation.crops import mirror, padded_crop, resized_crop
@@ -29,7 +29,9 @@ __all__ = [
 ]
 
 
-def augment(keys: jax.Array, images: jax.Array, config: Config, mixing_images: jax.Array | None = None) -> jax.Array:
+def augment(
+    keys: jax.Array, images: jax.Array, config: AugmentationConfig, mixing_images: jax.Array | None = None
+) -> jax.Array:
     """Apply a random crop, a random mirror image and a policy to each image, as a config says; for use under `jit`.
 
     Args:
@@ -66,7 +68,8 @@ def augment(keys: jax.Array, images: jax.Array, config: Config, mixing_images: j
     def augment_one(key, image):
         crop_key, flip_key = jax.random.split(key)
         if config.resized_crop:
-            image = resized_crop(crop_key, image, tuple(config.resized_crop))
+            low, high = config.resized_crop
+            image = resized_crop(crop_key, image, (low, high))
         elif config.crop_padding:
             image = padded_crop(crop_key, image, config.crop_padding)
         if config.flip:
@@ -77,7 +80,7 @@ def augment(keys: jax.Array, images: jax.Array, config: Config, mixing_images: j
 
 
 def _policy(
-    config: Config, image_shape: tuple[int, ...], mixing_images: jax.Array | None
+    config: AugmentationConfig, image_shape: tuple[int, ...], mixing_images: jax.Array | None
 ) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
     """Return the policy as a function of a key and an image, or None."""
     if config.policy and image_shape[2] not in (1, 3):
