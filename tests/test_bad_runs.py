@@ -99,16 +99,16 @@ EVALUATIONS = {
     "--draws=0": (2, "--draws=0"),
     "--seed=-1": (1, "seed must be at least 0, got -1"),
     "--suites=ood --ood=": (1, "ood"),
-    "--suites=ood --ood=near=": (1, "unknown data set ''; allowed: tfds:NAME"),
+    "--suites=ood --ood=near=": (1, "unknown dataset ''; allowed: tfds:NAME"),
     "--suites=ood --ood=images:/nowhere/at/all": (1, "cannot read folder '/nowhere/at/all'"),
-    "--suites=ood --ood=tfds:../../etc": (1, "cannot read tfds data set '../../etc'"),
+    "--suites=ood --ood=tfds:../../etc": (1, "cannot read TFDS dataset '../../etc'"),
     "--suites=ood --ood=photographs,photographs": (1, "data sets must differ in name; 'photographs' is given twice"),
     "--suites=corruptions --corruptions=fog": (1, "unknown corrupted set 'fog'; allowed: tfds:NAME[@SPLIT]"),
     "--suites=corruptions --corruptions=npy:/nowhere": (1, "cannot read folder '/nowhere'"),
     "--suites=shift": (1, "suite 'shift' needs sets of the run's classes"),
-    "--suites=shift --shift=digits": (1, "images of 'digits' are [8, 8, 1], but those of the run [6, 6, 1]"),
+    "--suites=shift --shift=digits": (1, "images of 'digits' are [8, 8, 1], but those of the run are [6, 6, 1]"),
     "--suites=shift --shift=npz:/nowhere.npz@": (1, "cannot read '/nowhere.npz@'"),
-    "--suites=probe --probe=folder:": (1, "unknown data set 'folder:'; allowed: tfds:NAME"),
+    "--suites=probe --probe=folder:": (1, "unknown dataset 'folder:'; allowed: tfds:NAME"),
 }
 
 

@@ -90,7 +90,7 @@ USER_ERRORS = {
     "source": ((*TRAIN, "--workdir=x", "--config.data.source=digit"), "Did you mean 'digits'?"),
     "dataset": (
         (*TRAIN, "--workdir=x", "--config.data.source=tfds", "--config.data.name=cifar11"),
-        "unknown tfds data set 'cifar11'; nearest names: cifar10",
+        "unknown TFDS dataset 'cifar11'; nearest names: cifar10",
     ),
     "not prepared": (
         (*TRAIN, "--workdir=x", "--config.data.source=tfds", "--config.data.name=mnist", "--config.data.path=nowhere"),

@@ -26,6 +26,7 @@ from sklearn.datasets import load_sample_images
 from anchor_jax.cli import app
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.corruptions import c_bar
+from anchor_jax.data.corruptions.c_bar import noise, occlusion, warp
 from benchmarks.environment import environment
 from benchmarks.report import write_rows
 
@@ -159,7 +160,7 @@ def _sample(drawn: Mapping[str, Any], size: int) -> tuple:
 
 def _stars(drawn: Mapping[str, Any], size: int) -> tuple:
     random = np.random.RandomState(drawn["seed"])
-    lengths = np.zeros((5, c_bar.MAX_RAYS))
+    lengths = np.zeros((5, occlusion.MAX_RAYS))
     for row, rays, radius in zip(lengths, drawn["nrays"], drawn["radii"], strict=True):
         row[:rays] = np.maximum(1, radius * (1 + 0.25 * random.randn(rays)))
     return drawn["centers"], lengths, drawn["nrays"]
@@ -167,7 +168,7 @@ def _stars(drawn: Mapping[str, Any], size: int) -> tuple:
 
 def _star(drawn: Mapping[str, Any], size: int) -> tuple:
     random = np.random.RandomState(drawn["seed"])
-    lengths = np.zeros(c_bar.MAX_RAYS)
+    lengths = np.zeros(occlusion.MAX_RAYS)
     lengths[: drawn["rays"]] = drawn["radius"] * (1 + 0.25 * random.randn(drawn["rays"]))
     return drawn["center"], lengths, drawn["rays"], (100 - drawn["amount"]) / 50
 
@@ -175,7 +176,7 @@ def _star(drawn: Mapping[str, Any], size: int) -> tuple:
 def _perlin(drawn: Mapping[str, Any], size: int) -> tuple:
     generator = importlib.import_module("utils.perlin_noise").PerlinNoiseGenerator
     tables = generator(np.random.RandomState(drawn["seed"]))
-    return tables.p[: c_bar.PERLIN_TABLE], tables.g[: c_bar.PERLIN_TABLE], drawn["alpha"]
+    return tables.p[: noise.PERLIN_TABLE], tables.g[: noise.PERLIN_TABLE], drawn["alpha"]
 
 
 def _squares(drawn: Mapping[str, Any], size: int) -> tuple:
@@ -200,23 +201,21 @@ def _lines(drawn: Mapping[str, Any], size: int) -> tuple:
 
 
 FUNCTIONS: Mapping[str, Callable[..., jax.Array]] = {
-    "blue_noise_sample": c_bar.keep_above,
-    "brownish_noise": c_bar.add_brownish,
-    "caustic_refraction": lambda image, time, size, *rest: c_bar.refract(
-        image, c_bar.caustics(image, time, size), *rest
-    ),
-    "checkerboard_cutout": c_bar.cut_out_squares,
-    "circular_motion_blur": c_bar.rotation_blur,
-    "cocentric_sine_waves": c_bar.add_rings,
-    "inverse_sparkles": c_bar.show_in_star,
-    "lines": c_bar.draw_lines,
-    "perlin_noise": c_bar.blend_turbulence,
-    "pinch_and_twirl": c_bar.twirl,
-    "plasma_noise": c_bar.blend_plasma,
-    "ripple": c_bar.wave_warp,
-    "single_frequency_greyscale": c_bar.add_wave,
-    "sparkles": c_bar.add_stars,
-    "transverse_chromatic_abberation": c_bar.magnify,
+    "blue_noise_sample": noise.keep_above,
+    "brownish_noise": noise.add_brownish,
+    "caustic_refraction": lambda image, time, size, *rest: warp.refract(image, warp.caustics(image, time, size), *rest),
+    "checkerboard_cutout": occlusion.cut_out_squares,
+    "circular_motion_blur": warp.rotation_blur,
+    "cocentric_sine_waves": noise.add_rings,
+    "inverse_sparkles": occlusion.show_in_star,
+    "lines": occlusion.draw_lines,
+    "perlin_noise": noise.blend_turbulence,
+    "pinch_and_twirl": warp.twirl,
+    "plasma_noise": noise.blend_plasma,
+    "ripple": warp.wave_warp,
+    "single_frequency_greyscale": noise.add_wave,
+    "sparkles": occlusion.add_stars,
+    "transverse_chromatic_abberation": warp.magnify,
 }
 
 ARGUMENTS: Mapping[str, Callable[[Mapping[str, Any], int], tuple]] = {
