@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import re
-import tarfile
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
@@ -102,13 +101,10 @@ def test_exported_classifier_equals_the_predictor(num, file, predictor):
 
 
 @pytest.mark.skipif(jax.__version_info__ < (0, 10, 2), reason="the file was written by JAX 0.10.2")
-def test_load_exported_reads_files_of_version_0_1_0(tmp_path):
-    with tarfile.open(Path(__file__).parent / "fixtures" / "run_0_1_0.tar.gz") as archive:
-        for name in ("./run.zip", "./expected.npz"):
-            archive.extract(name, tmp_path, filter="data")
-    classifier = aj.load_exported(tmp_path / "run.zip")
+def test_load_exported_reads_files_of_version_0_1_0(old_run):
+    classifier = aj.load_exported(old_run / "run.zip")
     assert (classifier.metadata.model, classifier.metadata.step, classifier.num_references) == ("mlp", 132, 4)
-    with np.load(tmp_path / "expected.npz") as expected:
+    with np.load(old_run / "expected.npz") as expected:
         outputs = classifier(expected["images"])._asdict()
         assert outputs.keys() == set(expected) - {"images"}
         for name, array in outputs.items():
