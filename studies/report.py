@@ -1,13 +1,15 @@
 """Write the results of a study as a Markdown table, as JSON and as a figure."""
 
 import json
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from anchor_jax.config import RENAMED_KEYS
-from anchor_jax.reporting.comparison import plots
-from anchor_jax.reporting.comparison.plots import Panel
+from anchor_jax.evaluation.presentation import DotPanel, DotPlots, Dots, Line, LinePanel, LinePlots
+from anchor_jax.metrics import specs
+from anchor_jax.reporting import plots
 from anchor_jax.reporting.comparison.statistics import Difference, Summary
 from anchor_jax.runtime.atomic_files import atomic_write
 from studies.definitions import FULL, Size, Study
@@ -112,30 +114,45 @@ def _has_figure(study: Study, results: StudyResults) -> bool:
 
 
 def _draw(study: Study, results: StudyResults, file: Path) -> None:
-    if not study.figure.columns:
-        curves = dict(_severities(study, results))
-        plots.severity(curves, list(dict.fromkeys(name for by_name in curves.values() for name in by_name)), file)
-        return
-    panels = {
-        Panel("\n".join(filter(None, (title, study.figure.title))), is_fraction=True): _summaries(study, results, title)
-        for title in study.figure.columns
-    }
-    plots.values(panels, list(dict.fromkeys(name for rows in panels.values() for name in rows)), file)
+    plots.save(_dot_plots(study, results) if study.figure.columns else _severity_plots(study, results), file)
 
 
-def _severities(study: Study, results: StudyResults) -> Iterator[tuple[str, dict[str, dict[int, Summary]]]]:
-    """Yield title and curves per dataset: method -> severity -> accuracy, where 0 is the clean test set."""
+def _severity_plots(study: Study, results: StudyResults) -> LinePlots:
+    """Return accuracy by severity, one panel per dataset and one line per method; severity 0 is the clean test set."""
+    titles = {0: "clean"} | {severity: f"severity {severity}" for severity in range(1, 6)}
+    ticks = {severity: str(severity) if severity else "clean" for severity in titles}
+    panels = []
     for data in dict.fromkeys(row.config for row in study.rows):
-        curves = {}
-        for row in (row for row in study.rows if row.config == data and results.entries[row.name]):
-            titles = {0: "clean"} | {severity: f"severity {severity}" for severity in range(1, 6)}
+        lines = []
+        for row in (row for row in study.rows if row.config == data):
             entries = results.entries[row.name]
-            curves[row.name.removeprefix(f"{data}, ")] = {
-                severity: entries[title].summary for severity, title in titles.items() if title in entries
-            }
-        yield f"{data}: {study.figure.title}", curves
+            curve = {severity: entries[title].summary for severity, title in titles.items() if title in entries}
+            if curve:
+                label, style = row.name.removeprefix(f"{data}, "), "baseline" if row.is_baseline else "category"
+                band = np.array([summary.std or 0 for summary in curve.values()])
+                means = [summary.mean for summary in curve.values()]
+                lines.append(Line(label, list(curve), means, style, markers=True, band=band))
+        if lines:
+            panels.append(LinePanel(f"{data}: {study.figure.title}", lines, "severity", percent="y", xticks=ticks))
+    return LinePlots(panels)
 
 
-def _summaries(study: Study, results: StudyResults, title: str) -> dict[str, Summary]:
-    rows: Sequence[str] = [row.name for row in study.rows]
-    return {row: results.entries[row][title].summary for row in rows if title in results.entries[row]}
+def _dot_plots(study: Study, results: StudyResults) -> DotPlots:
+    """Return one panel per column: the mean over seeds, one standard deviation to both sides, and every seed."""
+    panels = []
+    for column in (column for column in study.columns if column.title in study.figure.columns):
+        rows = {
+            row.name: [_dots(results.entries[row.name][column.title].summary)]
+            for row in study.rows
+            if column.title in results.entries[row.name]
+        }
+        title = ": ".join(filter(None, (column.title, study.figure.title)))
+        panels.append(DotPanel(title, rows, specs.get(column.metric)))
+    measured = [row.name for row in study.rows if any(row.name in panel.rows for panel in panels)]
+    return DotPlots(measured, panels, color_rows=True)
+
+
+def _dots(summary: Summary) -> Dots:
+    if summary.std is None:
+        return Dots(summary.mean)
+    return Dots(summary.mean, list(summary.values.values()), (summary.mean - summary.std, summary.mean + summary.std))
