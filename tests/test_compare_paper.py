@@ -7,6 +7,7 @@ from comparable_runs import (
     MASKED,
     compared,
     value_of,
+    write_paper_run,
 )
 
 from anchor_jax import config as configuration
