@@ -5,6 +5,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -18,7 +19,6 @@ from anchor_jax.runs import record as run_record
 from anchor_jax.runs.network import CompiledNetwork
 from anchor_jax.runs.predictor import Predictor
 from anchor_jax.runs.record import Run
-from anchor_jax.runs.state import Variables
 from anchor_jax.runtime import mesh as mesh_lib
 
 
@@ -72,33 +72,33 @@ def create_model(run: Run, axis_name: str | None = None) -> Classifier:
       axis_name: the mapped axis of training. Without it, the model is for inference, and `config.model.remat` has no
         effect.
     """
-    config = run.config.model
+    model_config = run.config.model
     return models.create(
-        config.name,
+        model_config.name,
         len(run.label_names),
-        dtype=config.dtype,
+        dtype=model_config.dtype,
         axis_name=axis_name,
-        remat=config.remat and axis_name is not None,
-        **dict(config.options),
+        remat=model_config.remat and axis_name is not None,
+        **dict(model_config.options),
     )
 
 
-def create_predictor(run: Run, variables: Variables, mesh: Mesh) -> Predictor:
+def create_predictor(run: Run, variables: Any, mesh: Mesh) -> Predictor:
     """Create a predictor of a run.
 
     Args:
       run: the run.
-      variables: trained variables of its model, replicated on the mesh.
+      variables: variables of its model, replicated on the mesh.
       mesh: the devices.
     """
-    config = run.config.evaluation
+    eval_config = run.config.evaluation
     network = CompiledNetwork(
         create_model(run),
         run_normalization(run),
         mesh,
         anchored=run.config.anchoring.enabled,
-        inputs_at_once=config.batch_size // mesh.size,
-        chunk_size=config.chunk_size or None,
+        inputs_at_once=eval_config.batch_size // mesh.size,
+        chunk_size=eval_config.chunk_size or None,
     )
     return Predictor(
         variables,
@@ -107,7 +107,7 @@ def create_predictor(run: Run, variables: Variables, mesh: Mesh) -> Predictor:
         run.image_shape,
         network,
         num_devices=mesh.size,
-        batch_size=config.batch_size,
+        batch_size=eval_config.batch_size,
     )
 
 
