@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
-from prepared import write_tfds
+
+from benchmarks.tfds_writer import write_tfds
 
 HUGE = 1 << 42  # bytes that no machine of today has
 

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
-from prepared import write_tfds
+
+from benchmarks.tfds_writer import write_tfds
 
 LABEL_NAMES = ("n01440764", "n01443537", "n01484850", "n01491361")
 NUM = {"train": 240, "val": 60, "worn": 40}  # images of each split

@@ -8,7 +8,6 @@ then what ours is compared with.
 # ruff: noqa: NPY002  the published generators draw from the random numbers that NumPy shares
 
 import io
-import json
 import subprocess
 import warnings
 from functools import partial
@@ -20,8 +19,6 @@ import numpy as np
 import pytest
 import skimage
 import tensorflow_datasets.image_classification.corruptions as tfds_corruptions
-from commands import quick_command
-from imagemagick import CONVERT
 from PIL import Image
 from scipy import ndimage
 from sklearn.datasets import load_digits
@@ -41,6 +38,7 @@ from anchor_jax.data.corruptions import (
     weather,
 )
 from anchor_jax.runtime import mesh as mesh_lib
+from benchmarks.fidelity.imagemagick import CONVERT
 
 OURS = noise.CORRUPTIONS | blur.CORRUPTIONS | weather.CORRUPTIONS | digital.CORRUPTIONS
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -411,24 +409,3 @@ def test_one_device_gives_what_eight_give(name):
     difference = np.abs(np.asarray(one).astype(int) - corrupt(KEY, images, name, 4))
     assert difference.max() <= 1  # another program may add up in another order
     assert (difference > 0).mean() < 0.01
-
-
-def test_the_benchmark_writes_what_it_promises(tmp_path, monkeypatch):
-    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
-    file = tmp_path / "corruptions.json"
-    small = ("--corruptions=contrast,pixelate", "--num_images=6", "--host_images=2", "--batch_size=4", "--samples=2")
-    for mode in ((), ("--fidelity", "--large_images=2")):
-        done = quick_command("benchmarks/corruptions.py", *small, *mode, f"--json={file}")
-        assert done.returncode == 0, done.stderr
-        content = json.loads(file.read_text())
-        assert content.keys() == {"environment", "results"}
-        if mode:
-            assert len(content["results"]) == 10
-            assert all(row["furthest"] <= 1 for row in content["results"] if row["corruption"] == "contrast")
-        else:
-            assert {(row["implementation"], row["metric"]) for row in content["results"]} == {
-                ("anchor_jax", "images_per_second"),
-                ("anchor_jax", "compile_time"),
-                ("tensorflow-datasets", "images_per_second"),
-            }
-            assert all(np.median(row["samples"]) == row["median"] >= 0 for row in content["results"])

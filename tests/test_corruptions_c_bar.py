@@ -5,7 +5,6 @@ import math
 from functools import cache, partial
 from pathlib import Path
 
-import corruptions_c_bar as published
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +17,7 @@ from skimage.draw import line_aa
 
 from anchor_jax.data.corruptions import C_BAR_CIFAR, C_BAR_IMAGENET, c_bar, corrupt
 from anchor_jax.data.corruptions.c_bar import CORRUPTIONS
+from benchmarks.fidelity import corruptions_c_bar as published
 
 RECORD = Path(__file__).parents[1] / "docs/results/c_bar_published.json"
 GREY = 128 / 255
@@ -564,7 +564,7 @@ def test_the_change_is_that_of_the_published_generator(size, name):
         for draw in range(draws):
             keys = jax.random.split(jax.random.key(draw), len(images))
             out = corrupted(name, keys, images.astype(np.float32) / 255, constants[severity - 1])
-            changes.append(published.change(images, published.whole_levels(name, out)))
+            changes.append(published.change(images, published.quantize(name, out)))
         for quantity in ("mean", "spread", "psnr"):
             ours = np.stack([change[quantity] for change in changes])
             by_chance = np.sqrt(ours.var(0, ddof=1).mean() * (1 + 1 / draws) / len(images))

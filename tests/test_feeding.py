@@ -250,6 +250,7 @@ def taken(data, num, *, first_step=0, shard=(0, 1), area=AREA, batch_size=BATCH)
     return np.stack([batch.images for batch in batches]), np.stack([batch.labels for batch in batches])
 
 
+@pytest.mark.min_versions
 def test_batches_are_the_crops_of_their_rows(data, imagenet_like):
     files = imagenet_like.files("train")
     images, labels = taken(data, STEPS + 1)

@@ -13,6 +13,7 @@ import jax.export
 import numpy as np
 import pytest
 import safetensors.numpy
+from conftest import write_results
 from corrupt_files import image, npz, prepared_set, zipped
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -22,7 +23,7 @@ from anchor_jax import config as configuration
 from anchor_jax.core.errors import UserError
 from anchor_jax.data import load
 from anchor_jax.data.decoding import Example, decode
-from anchor_jax.evaluation import results as results_lib
+from anchor_jax.evaluation import storage
 from anchor_jax.export import format
 from anchor_jax.models.pytorch.files import read_state_dict
 from anchor_jax.runs import record as run_record
@@ -216,7 +217,7 @@ def exported_run(place):
     program = jax.export.export(jax.jit(classify))(images)
     outputs = ("logits", "probs", "entropy", "mutual_information")
     metadata = format.Metadata(("a", "b"), (2, 2, 1), "mlp", 1, None, outputs, program.platforms, {})
-    format.write(place / "run.zip", program, metadata)
+    format.write_archive(place / "run.zip", program, metadata)
     with zipfile.ZipFile(place / "run.zip") as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
@@ -251,11 +252,9 @@ def test_damaged_results_of_an_evaluation(place, changes, damage):
     content = {"suite": "clean", "facts": {"step": 1}, "results": {"1": {"accuracy": 0.5}}, "facts_of": {"1": {}}}
     for text in (json.dumps(content | changes).encode(), damage(json.dumps(content).encode())):
         (folder / "clean.json").write_bytes(text)
-        suites = _reads(lambda: results_lib.read(folder))
+        suites = _reads(lambda: storage.read(folder))
         assert suites is None or all(
-            np.isfinite(list(of_num.metrics.values())).all()
-            for suite in suites.values()
-            for of_num in suite.results.values()
+            np.isfinite(list(of_num.metrics.values())).all() for suite in suites.values() for of_num in suite.values()
         )
 
 
@@ -287,7 +286,7 @@ def test_damaged_records_of_runs(place, changes, damage):
 def test_damaged_arrays_of_an_evaluation(place, damage):
     folder = place / "arrays"
     shutil.rmtree(folder, ignore_errors=True)
-    results_lib.write(folder, "clean", {}, {1: results_lib.Found({"accuracy": 0.5}, {"correct": np.zeros(3)})})
+    write_results(folder, "clean", {}, {1: ({"accuracy": 0.5}, {"correct": np.zeros(3)})})
     file = folder / "clean-references1.npz"
     file.write_bytes(damage(file.read_bytes()))
-    _reads(lambda: dict(results_lib.read(folder)["clean"].results[1].arrays))
+    _reads(lambda: dict(storage.read(folder)["clean"][1].arrays))

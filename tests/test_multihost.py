@@ -187,7 +187,7 @@ def test_killed_process_ends_the_others_and_the_run_resumes(two, folder):
     assert errors.count("\n") == 1
     assert [file.name for file in (folder / "killed/checkpoints").glob("[0-9]*") if file.name.isdigit()] == ["3"]
     out = output_of_success(run_processes(2, *arguments))
-    assert "goes on after step 3" in out
+    assert "resumes from step 3" in out
     assert_same_bits(final_variables(folder / "killed"), final_variables(two))
     assert records(folder / "killed") == records(two)
 

@@ -15,7 +15,8 @@ from anchor_jax.cli import app
 from anchor_jax.core.errors import Preempted
 from anchor_jax.runtime import preemption
 from anchor_jax.training import pace
-from anchor_jax.training.loop import Training, train
+from anchor_jax.training.evaluator import Evaluator
+from anchor_jax.training.loop import train
 
 
 def stop_after(monkeypatch, num_steps):
@@ -27,7 +28,7 @@ def stop_after(monkeypatch, num_steps):
         yield lambda: calls.append(1) or (signal.SIGTERM if len(calls) > num_steps else 0)
 
     monkeypatch.setattr(preemption, "catch_stop_signals", catch_stop_signals)
-    monkeypatch.setattr(pace, "_SECONDS", 0.0)  # check for signals after every step
+    monkeypatch.setattr(pace, "_CHUNK_SECONDS", 0.0)  # check for signals after every step
 
 
 @pytest.fixture(scope="module")
@@ -99,11 +100,11 @@ def test_stop_during_the_last_evaluation_is_reported_at_the_end(tiny, tmp_path, 
     def catch_stop_signals():
         yield lambda: signal.SIGINT if evaluations else 0
 
-    evaluate = Training.evaluate
-    monkeypatch.setattr(Training, "evaluate", lambda *args: evaluations.append(1) or evaluate(*args))
+    run_evaluation = Evaluator.run
+    monkeypatch.setattr(Evaluator, "run", lambda *args: evaluations.append(1) or run_evaluation(*args))
     monkeypatch.setattr(preemption, "catch_stop_signals", catch_stop_signals)
     tiny.evaluation.every_epochs = tiny.checkpoint.every_epochs = 2.0
-    with pytest.raises(Preempted, match="SIGINT: the run has come to its end") as stopped:
+    with pytest.raises(Preempted, match="SIGINT: the run is complete") as stopped:
         train(tiny, tmp_path / "run")
     assert stopped.value.status == 130
     assert (tmp_path / "run/checkpoints/12").is_dir()
@@ -111,7 +112,7 @@ def test_stop_during_the_last_evaluation_is_reported_at_the_end(tiny, tmp_path, 
 
 def test_stop_before_the_first_step_saves_nothing(tiny, tmp_path, monkeypatch):
     stop_after(monkeypatch, 0)
-    with pytest.raises(Preempted, match="nothing is done yet; the same command begins anew"):
+    with pytest.raises(Preempted, match="no step is done yet; run the same command to start again"):
         train(tiny, tmp_path / "run")
     assert not list((tmp_path / "run/checkpoints").glob("[0-9]*"))
 
@@ -188,7 +189,7 @@ def test_keyboard_interrupt_is_a_one_line_error(monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(app.app, "run", lambda main, flags_parser: main(["eval.py"]))
-    for name in ("enable_compilation_cache", "_quieten"):
+    for name in ("enable_compilation_cache", "_disable_faulthandler"):
         monkeypatch.setattr(app, name, lambda: None)
     monkeypatch.setattr(app.sys, "unraisablehook", sys.unraisablehook)
     monkeypatch.setattr(app.warnings, "showwarning", app.warnings.showwarning)

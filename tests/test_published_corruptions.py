@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
-from prepared import write_tfds
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.data import CorruptedSet, Dataset, check_differs, eval_dataset, open_corrupted
+from benchmarks.tfds_writer import write_tfds
 
 _ABC = ("ant", "bee", "cat")
 _SHAPE = (5, 5, 3)

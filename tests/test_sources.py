@@ -15,12 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 from PIL import Image
-from prepared import write_tfds
 from sklearn.datasets import load_digits
 from tensorflow_datasets.core import read_only_builder
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.data import Dataset, decoding, load, sources
+from benchmarks.tfds_writer import write_tfds
+
+pytestmark = pytest.mark.min_versions
 
 _CIFAR10_NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 

@@ -186,7 +186,7 @@ def test_fingerprint_is_independent_of_devices(num_devices):
 def test_lost_log_lines_are_reported_and_logging_continues(copied, finished):
     shutil.rmtree(copied / "checkpoints/12")
     os.truncate(copied / "metrics.jsonl", 0)
-    with pytest.warns(CorruptDataWarning, match=r"metrics\.jsonl' has lost what was told of steps 1 to 9"):
+    with pytest.warns(CorruptDataWarning, match=r"metrics\.jsonl' has lost the metrics of steps 1 to 9"):
         assert_same_bits(train(tiny_config(finished[0]), copied), finished[1])
     assert records(copied) == [line for line in records(finished[0] / "run") if line["step"] > 9]
 

@@ -14,7 +14,6 @@ import tensorflow_datasets as tfds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
-from prepared import write_tfds
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.data import (
@@ -32,6 +31,7 @@ from anchor_jax.data import (
 )
 from anchor_jax.data.decoding import Encoded, Example, decode_batches
 from anchor_jax.data.streaming import eval_dataset_from_encoded
+from benchmarks.tfds_writer import write_tfds
 
 _RANDOM = np.random.default_rng(0)
 _ABC = ("ant", "bee", "cat")

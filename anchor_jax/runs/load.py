@@ -5,7 +5,6 @@
 
 import os
 from pathlib import Path
-from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -19,6 +18,7 @@ from anchor_jax.runs import record as run_record
 from anchor_jax.runs.network import CompiledNetwork
 from anchor_jax.runs.predictor import Predictor
 from anchor_jax.runs.record import Run
+from anchor_jax.runs.state import Variables
 from anchor_jax.runtime import mesh as mesh_lib
 
 
@@ -83,12 +83,12 @@ def create_model(run: Run, axis_name: str | None = None) -> Classifier:
     )
 
 
-def create_predictor(run: Run, variables: Any, mesh: Mesh) -> Predictor:
+def create_predictor(run: Run, variables: Variables | None, mesh: Mesh) -> Predictor:
     """Create a predictor of a run.
 
     Args:
       run: the run.
-      variables: variables of its model, replicated on the mesh.
+      variables: trained variables of its model, replicated on the mesh; None if they are set later.
       mesh: the devices.
     """
     eval_config = run.config.evaluation
