@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 import with_torchvision  # noqa: F401
+from digits import context_of, digits_config
 from ml_collections import ConfigDict
 
 from anchor_jax import config as configuration
@@ -81,6 +82,19 @@ def tiny(tmp_path) -> ConfigDict:
     return tiny_config(tmp_path)
 
 
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory) -> Path:
+    """The workdir of an MLP that is trained on digits."""
+    workdir = tmp_path_factory.mktemp("digits") / "run"
+    train(digits_config(tiny_config(workdir.parent)), workdir)
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def digits_context(digits_run):
+    return context_of(digits_run)
+
+
 class Exported(NamedTuple):
     """A run of a tiny MLP, and the command that exported it to a file, with 10 references."""
 
@@ -109,7 +123,7 @@ def write_results(folder, suite, facts, found):
     """Store results as a suite does; `found` is number of references -> (flat name -> value, name -> array)."""
     for num, (metrics, arrays) in found.items():
         scores = legacy.import_scores(suite, metrics)
-        storage.write(folder, SuiteResult(suite, num, scores, arrays, facts))
+        storage.ResultStore(folder).add(SuiteResult(suite, num, scores, arrays, facts))
 
 
 def begun(config, workdir):
