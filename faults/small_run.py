@@ -1,15 +1,15 @@
-"""The run that is hurt: handwritten digits, with everything on that a checkpoint may hold; `:mlp` is a smaller one."""
+"""A small run on handwritten digits that uses every part of a checkpoint; `small_run.py:mlp` is even smaller."""
 
 from anchor_jax.config import Config, base
 
 
 def get_config(model: str = "resnet18") -> Config:
-    """Of a ResNet of one block, which has batch statistics, or of an "mlp"."""
+    """Return the config for a ResNet of one block, which has batch statistics, or for an "mlp"."""
     config = base()
     config.data.source = "digits"
     config.augmentation.crop_padding = 1
     config.model.name = model
-    config.model.options = {"hidden": (16,)} if model == "mlp" else {"stage_sizes": (1,), "width": 8}
+    config.model.options.update({"hidden": (16,)} if model == "mlp" else {"stage_sizes": (1,), "width": 8})
     config.anchoring.mask_prob = 0.5
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 3e-3

@@ -27,6 +27,8 @@ from small_network import (
 
 import anchor_jax as aj
 
+pytestmark = pytest.mark.min_versions
+
 
 @pytest.mark.parametrize("chunk_size", [None, 5])
 def test_classify_equals_numpy(chunk_size):

@@ -11,6 +11,8 @@ from small_network import PARAMS, REFERENCES, H, X, assert_close, classify, mlp,
 import anchor_jax as aj
 from anchor_jax.runtime import mesh as mesh_lib
 
+pytestmark = pytest.mark.min_versions
+
 FUNCTIONS = pytest.mark.parametrize("function", [predict, classify], ids=["predict", "classify"])
 PLAIN_FUNCTIONS = pytest.mark.parametrize("function", [aj.predict, aj.classify], ids=["predict", "classify"])
 

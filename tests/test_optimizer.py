@@ -1,4 +1,4 @@
-"""Optimizers and schedules: the steps of PyTorch's on the same gradients, with groups as timm and torchvision have."""
+"""Optimizers and schedules, compared with PyTorch on the same gradients, with the parameter groups of timm."""
 
 import math
 from functools import partial
@@ -12,7 +12,7 @@ import timm.optim
 import torch
 from conftest import assert_same_bits
 from flax import linen as nn
-from pytorch_networks import NETWORKS, NUM_CLASSES, REGNET, built
+from pytorch_networks import NETWORKS, NUM_CLASSES, REGNET, build_network
 
 from anchor_jax import UserError, models
 from anchor_jax import config as configuration
@@ -21,28 +21,26 @@ from anchor_jax.runs.state import Totals
 from anchor_jax.runtime import mesh as mesh_lib
 from anchor_jax.training import optimizer
 
-# compiling is nearly all that these tests take
-
-# one of each family, and of each block of a ResNet
+# one of each family, and one of each kind of ResNet block
 ONE_OF_EACH_KIND = ["mlp", "resnet18", "resnet50", "wrn40_2", "regnet_y_800mf", "deit_s16", "swin_v2_t"]
 DECAYS = {"weight_decay": 0.3, "norm_weight_decay": 0.1, "bias_weight_decay": 0.02, "position_weight_decay": 0.0}
 LAYER_DECAY = 0.7
 
 
 def settings(**changed):
-    """`config.optimizer` with some keys changed."""
+    """Return `config.optimizer` with some keys changed."""
     config = configuration.base().optimizer
     config.update(changed)
     return config
 
 
 def names_of(tree):
-    """Name -> leaf."""
+    """Return the leaves of a tree by name."""
     return {optimizer._name(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
 
 
 def shapes_of(name, side=32, **options):
-    """Shapes of a model's parameters."""
+    """Return the shapes of a model's parameters."""
     inputs = jax.ShapeDtypeStruct((1, side, side, 6), jnp.float32)
     return jax.eval_shape(models.create(name, NUM_CLASSES, **options).init, jax.random.key(0), inputs)["params"]
 
@@ -53,32 +51,32 @@ def normal_like(tree, seed=0):
 
 
 def after_steps(transformation, params, gradients):
-    """Parameters after one step for each of the gradients."""
+    """Return the parameters after one step per gradient."""
 
     @jax.jit
-    def step(params, held, gradient):
-        updates, held = transformation.update(gradient, held, params)
-        return optax.apply_updates(params, updates), held
+    def step(params, opt_state, gradient):
+        updates, opt_state = transformation.update(gradient, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
 
-    held = jax.jit(transformation.init)(params)
+    opt_state = jax.jit(transformation.init)(params)
     for gradient in gradients:
-        params, held = step(params, held, gradient)
+        params, opt_state = step(params, opt_state, gradient)
     return params
 
 
-# beside PyTorch
+# against PyTorch
 
 
 def read(case, tensors):
-    """Parameters of our model from tensors by the names of a network's source."""
+    """Convert tensors with the names of a PyTorch network to parameters of our model."""
     network = NETWORKS[case]
     options = {key: value for key, value in network.options.items() if key != "stem"}
-    tensors = network.released(built(case).state_dict() | tensors)
+    tensors = network.to_source_names(build_network(case).state_dict() | tensors)
     return models.from_torch(network.name, tensors, NUM_CLASSES, network.source, **options)["params"]
 
 
 def weight_decay_of(network, name):
-    """Of a parameter of PyTorch, by the type of its module as in torchvision's recipes, and by its name."""
+    """Return the weight decay of a PyTorch parameter, by module type as in torchvision's recipes, and by name."""
     if any(part in name for part in ("cls_token", "class_token", "pos_embed", "cpb_mlp", "logit_scale")):
         return DECAYS["position_weight_decay"]
     if isinstance(network.get_submodule(name.rpartition(".")[0]), (torch.nn.BatchNorm2d, torch.nn.LayerNorm)):
@@ -98,7 +96,7 @@ def random_gradient(network, seed):
     for name, parameter in network.named_parameters():
         gradient[name] = torch.randn(parameter.shape, generator=generator)
         if name.endswith("attn.qkv.bias"):
-            gradient[name].chunk(3)[1].zero_()  # keys of torchvision's SwinV2 have none
+            gradient[name].chunk(3)[1].zero_()  # keys have no bias in torchvision's SwinV2
     return gradient
 
 
@@ -112,8 +110,8 @@ def random_gradient(network, seed):
         ("torchvision's ViT", "adamw", False),
     ],
 )
-def test_twenty_steps_are_those_of_pytorch_with_groups(case, which, scaled):
-    original = built(case)
+def test_steps_match_pytorch_with_parameter_groups(case, which, scaled):
+    original = build_network(case)
     weights = {name: torch.nn.Parameter(value.detach().clone()) for name, value in original.named_parameters()}
     scales = layer_scales_of_timm(original) if scaled else dict.fromkeys(weights, 1.0)
     groups = [
@@ -143,8 +141,28 @@ def test_twenty_steps_are_those_of_pytorch_with_groups(case, which, scaled):
         np.testing.assert_allclose(weight, expected[name], rtol=1e-5, atol=2e-5, err_msg=name)
 
 
+def test_sgd_matches_pytorch_with_milestones():
+    config = settings(learning_rate=0.05, weight_decay=0.01, milestones_epochs=(1, 2))
+    weights = np.random.default_rng(0).normal(size=5).astype(np.float32)
+    schedule = optimizer.create_schedule(config, 3, 9)
+    ours = optimizer.create(config, schedule)
+    params, opt_state = jnp.array(weights), ours.init(jnp.array(weights))
+    theirs = torch.nn.Parameter(torch.tensor(weights))
+    sgd = torch.optim.SGD([theirs], lr=0.05, momentum=0.9, weight_decay=0.01)
+    decay = torch.optim.lr_scheduler.MultiStepLR(sgd, [1, 2], gamma=0.2)
+    for step in range(9):
+        grads = np.sin(np.arange(5) + step).astype(np.float32)
+        updates, opt_state = ours.update(jnp.array(grads), opt_state, params)
+        params = optax.apply_updates(params, updates)
+        theirs.grad = torch.tensor(grads)
+        sgd.step()
+        if step % 3 == 2:
+            decay.step()
+        np.testing.assert_allclose(params, theirs.detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(("warmup", "start", "last"), [(4, 0.1, 1e-2), (3, 0.033, 0.0), (0, 0.5, 1e-3)])
-def test_schedule_is_that_of_pytorch(warmup, start, last):
+def test_cosine_schedule_matches_pytorch(warmup, start, last):
     config = settings(schedule="cosine", learning_rate=0.5, warmup_epochs=warmup / 2, warmup_from=start)
     config.final_learning_rate = last
     ours, total = optimizer.create_schedule(config, 2, 15), 15
@@ -160,17 +178,26 @@ def test_schedule_is_that_of_pytorch(warmup, start, last):
     assert float(ours(10 * total)) == pytest.approx(last, abs=1e-7)
 
 
-def test_a_learning_rate_of_zero_stays_zero():
+def test_cosine_schedule_warms_up_and_ends_at_zero():
+    schedule = optimizer.create_schedule(settings(schedule="cosine", learning_rate=0.05, warmup_epochs=2.0), 10, 100)
+    rates = [float(schedule(step)) for step in range(101)]
+    assert rates[0] == 0
+    assert rates[20] == pytest.approx(0.05) == max(rates)
+    assert rates[60] == pytest.approx(0.025)
+    assert rates[100] == pytest.approx(0, abs=1e-9)
+
+
+def test_learning_rate_of_zero_stays_zero():
     schedule = optimizer.create_schedule(settings(schedule="cosine", learning_rate=0.0), 1, 5)
     assert [float(schedule(step)) for step in (0, 3, 5)] == [0, 0, 0]
 
 
-# what was before
+# optax without groups
 
 
 @pytest.mark.parametrize("which", ["sgd", "adamw"])
-def test_with_one_decay_it_is_optax_with_its_state_tree(which):
-    """So that checkpoints of older runs fit."""
+def test_single_weight_decay_has_the_state_tree_of_optax(which):
+    """Checkpoints of older runs must fit."""
     config, schedule = settings(name=which, weight_decay=0.01), optax.linear_schedule(0.1, 0.0, 7)
     plain = {
         "sgd": optax.chain(optax.add_decayed_weights(0.01), optax.sgd(schedule, 0.9)),
@@ -178,28 +205,28 @@ def test_with_one_decay_it_is_optax_with_its_state_tree(which):
     }[which]
     params = normal_like(shapes_of("mlp", 4, hidden=(3,)))
     ours = optimizer.create(config, schedule)
-    held, gradients = plain.init(params), [normal_like(params, seed) for seed in range(3)]
-    assert jax.tree.structure(ours.init(params)) == jax.tree.structure(held)
+    opt_state, gradients = plain.init(params), [normal_like(params, seed) for seed in range(3)]
+    assert jax.tree.structure(ours.init(params)) == jax.tree.structure(opt_state)
     assert_same_bits(after_steps(ours, params, gradients), after_steps(plain, params, gradients))
 
 
 # kinds
 
 
-def test_every_family_is_checked():
+def test_one_model_of_every_family_is_tested():
     assert {models.MODELS[name][0] for name in ONE_OF_EACH_KIND} == {family for family, _ in models.MODELS.values()}
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH_KIND)
-def test_kinds_of_parameters_follow_the_modules_that_hold_them(name):
+def test_kinds_of_parameters_follow_their_modules(name):
     norms = set()
 
-    def noting_norms(call, args, kwargs, context):
+    def record_norms(call, args, kwargs, context):
         if isinstance(context.module, (nn.BatchNorm, nn.LayerNorm)):
             norms.add("/".join(context.module.path))
         return call(*args, **kwargs)
 
-    with nn.intercept_methods(noting_norms):
+    with nn.intercept_methods(record_norms):
         params = shapes_of(name, **({"distillation_token": True} if name == "deit_s16" else {}))
     assert norms or name == "mlp"
     for parameter in names_of(params):
@@ -213,10 +240,10 @@ def test_kinds_of_parameters_follow_the_modules_that_hold_them(name):
             assert kind == ("bias" if leaf.endswith("bias") else None), parameter
 
 
-def test_position_parameters_of_a_swin_are_those_its_authors_leave_out_of_the_decay():
+def test_swin_excludes_from_decay_what_its_authors_exclude():
     case = "timm's Swin"
-    ones = {name: torch.zeros_like(value) for name, value in built(case).named_parameters()}
-    for name in built(case).no_weight_decay():
+    ones = {name: torch.zeros_like(value) for name, value in build_network(case).named_parameters()}
+    for name in build_network(case).no_weight_decay():
         ones[name] += 1
     config = settings(weight_decay=1.0, position_weight_decay=0.0, learning_rate=1.0, momentum=0.0)
     params = jax.tree.map(np.ones_like, read(case, {}))
@@ -248,7 +275,7 @@ def test_position_parameters_of_a_swin_are_those_its_authors_leave_out_of_the_de
         ),
     ],
 )
-def test_layer_scales_fall_from_the_head_to_the_first_layer(name, options, powers):
+def test_layer_scales_decay_from_the_head_to_the_first_layer(name, options, powers):
     params = shapes_of(name, **options)
     scales = optimizer.layer_scales(params, 0.5)
     assert jax.tree.structure(scales) == jax.tree.structure(params)
@@ -258,7 +285,7 @@ def test_layer_scales_fall_from_the_head_to_the_first_layer(name, options, power
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH_KIND)
-def test_every_model_has_as_many_scales_as_blocks_and_two_more(name):
+def test_layer_scales_have_one_level_per_block_and_two_more(name):
     params = shapes_of(name)
     blocks = {module for module in params if "block" in module or module.startswith("Dense_")}
     scales = set(jax.tree.leaves(optimizer.layer_scales(params, 0.5)))
@@ -269,7 +296,7 @@ def test_every_model_has_as_many_scales_as_blocks_and_two_more(name):
 # frozen parameters
 
 
-def test_frozen_parameters_stay_and_cost_nothing_and_others_step_as_ever():
+def test_frozen_parameters_stay_and_have_no_optimizer_state():
     params, frozen = normal_like(shapes_of("regnet_y_800mf", **REGNET)), ("stem", "stage1", "stage2_block1/conv1")
     config = settings(name="adamw", layer_decay=0.5, **DECAYS)
     gradients = [normal_like(params, seed) for seed in range(2)]
@@ -283,11 +310,11 @@ def test_frozen_parameters_stay_and_cost_nothing_and_others_step_as_ever():
     assert sizes[0] - sizes[1] == 2 * sum(names_of(params)[name].size for name in stays)
 
 
-def test_beginnings_of_names_end_where_numbers_end():
+def test_frozen_prefixes_match_complete_numbers():
     params = {f"block{block}": {"kernel": 0} for block in range(1, 12)} | {"head": {"kernel": 0}}
-    labels = optimizer.trained_or_frozen(params, ("block1", "block2/k"))
+    labels = optimizer.frozen_labels(params, ("block1", "block2/k"))
     assert {module for module in params if labels[module]["kernel"] == optimizer.FROZEN} == {"block1", "block2"}
-    every = optimizer.trained_or_frozen(params, ("block",))
+    every = optimizer.frozen_labels(params, ("block",))
     assert {module for module in params if every[module]["kernel"] == optimizer.TRAINED} == {"head"}
 
 
@@ -302,13 +329,13 @@ def test_beginnings_of_names_end_where_numbers_end():
         (("",), "must leave something to train"),
     ],
 )
-def test_wrong_frozen_names_are_told_before_anything_is_compiled(frozen, message):
+def test_init_refuses_invalid_frozen_names(frozen, message):
     transformation = optimizer.create(settings(frozen=frozen), lambda _: 0.1)
     with pytest.raises(UserError, match=message):
         jax.eval_shape(transformation.init, shapes_of("mlp", 4, hidden=(3,)))
 
 
-def test_last_learning_rate_above_the_highest_is_told():
+def test_final_learning_rate_above_the_peak_is_refused():
     with pytest.raises(UserError, match=r"final_learning_rate must be at most the learning_rate, 0.1; got 0.2"):
         optimizer.create_schedule(settings(final_learning_rate=0.2), 1, 1)
 
@@ -318,12 +345,12 @@ def test_last_learning_rate_above_the_highest_is_told():
 
 @pytest.mark.parametrize("frozen", [(), ("Dense_0",)])
 @pytest.mark.parametrize("which", ["sgd", "adamw"])
-def test_state_of_all_groups_is_saved_and_read_back(tmp_path, tiny, which, frozen):
+def test_optimizer_state_is_saved_and_restored(tmp_path, tiny, which, frozen):
     config = settings(name=which, layer_decay=0.5, frozen=frozen, **DECAYS)
     transformation = optimizer.create(config, lambda _: 0.1)
     params = jax.tree.map(jnp.asarray, normal_like(shapes_of("mlp", 4, hidden=(3,))))
-    _, held = transformation.update(params, transformation.init(params), params)
-    carry = state.TrainState(jnp.int32(1), params, {}, held, {}, state.NonFiniteCounter.zero()), Totals.zeros()
+    _, opt_state = transformation.update(params, transformation.init(params), params)
+    carry = state.TrainState(jnp.int32(1), params, {}, opt_state, {}, state.NonFiniteCounter.zero()), Totals.zeros()
     with checkpoint.open_manager(tmp_path / "run", tiny) as checkpoints:
         checkpoint.save(checkpoints, checkpoint.Snapshot(carry, 1), {"accuracy": 0.5})
         checkpoints.wait_until_finished()
@@ -333,8 +360,8 @@ def test_state_of_all_groups_is_saved_and_read_back(tmp_path, tiny, which, froze
     assert_same_bits(restored, carry)
 
 
-def test_parts_of_parameters_step_as_the_whole_does():
-    """Flat parts of all arrays, as each of two devices would hold them."""
+def test_shards_make_the_steps_of_complete_parameters():
+    """The shards are flat parts of all arrays, as on two devices."""
     params = normal_like(shapes_of("vit_b16", 8, patch_size=4, width=4, depth=1, num_heads=2))
     config = settings(name="adamw", layer_decay=0.5, frozen=("block1/mlp",), **DECAYS)
     make = partial(optimizer.create, config, lambda _: 0.1)

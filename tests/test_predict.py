@@ -25,6 +25,8 @@ from small_network import (
 
 import anchor_jax as aj
 
+pytestmark = pytest.mark.min_versions
+
 
 @pytest.mark.parametrize("num", [2, 3, MAX_REFERENCES])
 @pytest.mark.parametrize("chunk_size", [None, 2])

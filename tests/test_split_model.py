@@ -13,6 +13,8 @@ import anchor_jax as aj
 from anchor_jax import models
 from anchor_jax.runtime import mesh as mesh_lib
 
+pytestmark = pytest.mark.min_versions
+
 FUNCTIONS = pytest.mark.parametrize("function", [predict, classify], ids=["predict", "classify"])
 
 SPLIT = aj.SplitModel(

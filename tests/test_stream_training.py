@@ -1,4 +1,4 @@
-"""Training on a stream of encoded images: every experiment on ImageNet, resumed, divided, refused."""
+"""Training on a stream of encoded images: the ImageNet configs, resumed and sharded runs, and invalid configs."""
 
 import importlib
 import json
@@ -15,7 +15,7 @@ from anchor_jax.evaluation import evaluate
 from anchor_jax.training import source
 from anchor_jax.training.loop import prepare, train
 
-# of each model, small enough to compile quickly
+# options of each model that compile quickly
 SMALL = {
     "regnet_y_800mf": {"stage_sizes": (1, 1), "widths": (8, 16), "group_width": 8, "stem_width": 8},
     "vit": {"patch_size": 8, "width": 16, "depth": 2, "num_heads": 2, "stochastic_depth": 0.1},
@@ -25,7 +25,7 @@ SMALL = {
 
 @pytest.fixture
 def streamed(tiny, imagenet_like):
-    """A run of 12 steps on a stream, with the bank that `tiny` has."""
+    """A config of 12 steps on a stream, with a bank of 12 images."""
     tiny.data.source, tiny.data.path, tiny.data.test_split = "folder", str(imagenet_like.folder), "val"
     tiny.data.streaming, tiny.data.image_size = True, 16
     tiny.data.mean, tiny.data.std = (0.5,) * 3, (0.25,) * 3
@@ -36,7 +36,7 @@ def streamed(tiny, imagenet_like):
 
 
 def small(experiment, imagenet_like):
-    """An experiment with a small model on small images, all else as it stands."""
+    """Return an experiment's config with a small model and small images, otherwise unchanged."""
     given = importlib.import_module(f"configs.{experiment}").get_config()
     given.data.source, given.data.path, given.data.test_split = "folder", str(imagenet_like.folder), "val"
     given.data.image_size = 32
@@ -48,27 +48,27 @@ def small(experiment, imagenet_like):
 
 
 @pytest.mark.parametrize("experiment", STREAMING)
-def test_every_experiment_on_imagenet_takes_a_step(experiment, imagenet_like, tmp_path):
+def test_imagenet_config_makes_a_step(experiment, imagenet_like, tmp_path):
     given = small(experiment, imagenet_like)
-    training = prepare(given, tmp_path / "run")
-    first = training.first_carry()
-    before = jax.device_get(first[0].params)
-    (current, _), numbers = training.advance(first, 1)
-    training.training_set.close()
+    trainer = prepare(given, tmp_path / "run")
+    carry = trainer.init_carry()
+    before = jax.device_get(carry[0].params)
+    (current, _), metrics = trainer.train_steps(carry, 1)
+    trainer.source.close()
     assert int(current.step) == 1
-    assert 0 < numbers["loss"] < 20
-    assert 0 < numbers["gradient_norm"] < np.inf
-    assert 0 <= numbers["input_wait"] <= 1
+    assert 0 < metrics["loss"] < 20
+    assert 0 < metrics["gradient_norm"] < np.inf
+    assert 0 <= metrics["input_wait"] <= 1
     moved = jax.tree.map(lambda old, new: (old != new).any(), before, current.params)
-    assert any(jax.tree.leaves(moved)) == (numbers["learning_rate"] > 0)
+    assert any(jax.tree.leaves(moved)) == (metrics["learning_rate"] > 0)
     assert bool(current.average) == (given.training.ema_decay > 0)
 
 
-def test_a_run_on_a_stream_trains_evaluates_and_is_loaded(streamed, imagenet_like, tmp_path, capsys):
+def test_streaming_run_is_trained_evaluated_and_loaded(streamed, imagenet_like, tmp_path, capsys):
     streamed.training.total_epochs = 1.0
     train(streamed, tmp_path / "run")
     out = capsys.readouterr().out
-    assert "240 images [16, 16, 3], 4 classes; evaluated on 60 of test" in out
+    assert "240 training images [16, 16, 3], 4 classes; evaluated on 60 test images" in out
     assert "% waiting for input" in out
     assert all("train/input_wait" in line for line in records(tmp_path / "run") if "train/loss" in line)
     found = evaluate(tmp_path / "run", ("clean", "protocols"), (4,))
@@ -78,66 +78,68 @@ def test_a_run_on_a_stream_trains_evaluates_and_is_loaded(streamed, imagenet_lik
     assert predictor.references.shape == (12, 16, 16, 3)
 
 
-def test_damaged_images_are_named_and_counted_and_too_many_end_the_run(streamed, tmp_path, capsys):
-    streamed.data.train_split, streamed.data.max_corrupt_fraction = "worn", 0.1  # 4 of 40
+def test_corrupt_images_are_counted_and_too_many_end_the_run(streamed, tmp_path, capsys):
+    streamed.data.train_split, streamed.data.max_corrupt_fraction = "corrupt", 0.1  # 4 of 40
     streamed.training.batch_size, streamed.training.total_epochs = 40, 3.0
-    with pytest.warns(CorruptDataWarning, match="another image stands in for a damaged one: .*JPEG") as told:
+    with pytest.warns(CorruptDataWarning, match="a corrupt image is replaced by another one: .*JPEG") as caught:
         train(streamed, tmp_path / "run")
-    assert len({str(each.message) for each in told if each.category is CorruptDataWarning}) == 4
+    assert len({str(each.message) for each in caught if each.category is CorruptDataWarning}) == 4
     assert records(tmp_path / "run")[-2]["train/damaged_images"] == 4
-    assert "4 damaged images" in capsys.readouterr().out
+    assert "4 corrupt images" in capsys.readouterr().out
     streamed.data.max_corrupt_fraction = 0.05
     with (
         pytest.warns(CorruptDataWarning),
-        pytest.raises(UserError, match=r"of the 40 images of .* cannot be read: .*at most 2"),
+        pytest.raises(UserError, match=r"of the 40 images of .* cannot be read: .*allows 2"),
     ):
         train(streamed, tmp_path / "other")
 
 
 @pytest.mark.parametrize("references", ["bank", "batch"])
-def test_a_run_that_goes_on_ends_in_the_same_bits(streamed, tmp_path, monkeypatch, references):
+def test_resumed_streaming_run_is_the_same_bit_for_bit(streamed, tmp_path, monkeypatch, references):
     streamed.anchoring.references, streamed.data.repeats, streamed.data.label_noise = references, 2, 0.3
-    straight = train(streamed, tmp_path / "straight")
+    uninterrupted = train(streamed, tmp_path / "uninterrupted")
     with monkeypatch.context() as patch:
         stop_after_saves(patch, 1)
         with pytest.raises(StopAfterSave):
             train(streamed, tmp_path / "run")
     assert records(tmp_path / "run")[-1]["step"] == 3
-    assert_same_bits(train(streamed, tmp_path / "run"), straight)
-    assert without_waits(tmp_path / "run") == without_waits(tmp_path / "straight")
+    assert_same_bits(train(streamed, tmp_path / "run"), uninterrupted)
+    assert without_waits(tmp_path / "run") == without_waits(tmp_path / "uninterrupted")
 
 
 def without_waits(workdir):
     return [{key: value for key, value in line.items() if "wait" not in key} for line in records(workdir)]
 
 
-def test_a_divided_state_sees_the_same_stream(streamed, tmp_path):
+def test_sharded_state_trains_on_the_same_stream(streamed, tmp_path):
     streamed.model.options.hidden = (32, 32)
     replicated = train(streamed, tmp_path / "replicated")
     streamed.training.sharding = "fsdp"
-    divided = train(streamed, tmp_path / "divided")
-    assert divided.params["Dense_0"]["kernel"].addressable_shards[0].data.size == 16 * 16 * 6 * 32 // 8
+    sharded = train(streamed, tmp_path / "sharded")
+    assert sharded.params["Dense_0"]["kernel"].addressable_shards[0].data.size == 16 * 16 * 6 * 32 // 8
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5), *jax.device_get((divided, replicated))
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5), *jax.device_get((sharded, replicated))
     )
 
 
-def test_a_standard_network_trains_on_a_stream(streamed, tmp_path):
+def test_standard_network_trains_on_a_stream(streamed, tmp_path):
     streamed.anchoring.enabled, streamed.training.total_epochs = False, 0.5
     trained = train(streamed, tmp_path / "run")
     assert trained.params["Dense_0"]["kernel"].shape == (16 * 16 * 3, 16)
 
 
-def test_the_bank_lies_on_the_devices_as_central_crops(streamed, tmp_path):
-    training = begun(streamed, tmp_path / "run")
-    rows = source.bank_rows(training.training_set, streamed)
-    np.testing.assert_array_equal(training.data.images, training.training_set.take(rows))
-    np.testing.assert_array_equal(training.data.bank, np.arange(12))
+def test_bank_of_a_stream_has_central_crops(streamed, tmp_path):
+    trainer = begun(streamed, tmp_path / "run")
+    rows = source.bank_rows(trainer.source, streamed)
+    assert len(rows) == trainer.data.bank_size == 12
+    np.testing.assert_array_equal(trainer.data.bank_images, trainer.source.take(rows))
+    assert trainer.data.images is None
+    assert trainer.data.labels is None
     record = json.loads((tmp_path / "run/run.json").read_text())
     assert set(record["references"]["rows"]) <= set(rows.tolist())
 
 
-def test_labels_of_a_stream_are_as_noisy_as_those_in_memory(streamed):
+def test_label_noise_is_the_same_streamed_and_in_memory(streamed):
     streamed.data.label_noise = 0.25
     noisy, _ = source.open_source(streamed)
     streamed.data.streaming = False
@@ -151,14 +153,14 @@ def test_labels_of_a_stream_are_as_noisy_as_those_in_memory(streamed):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"anchoring.bank_size": 0}, r"bank_size=0, all of the training set, does not fit on the devices .*; give a"),
-        ({"data.mean": ()}, r"data.mean and config.data.std are not measured on a stream; give both"),
+        ({"anchoring.bank_size": 0}, r"bank_size=0 puts the complete training set on the devices.*; set a number"),
+        ({"data.mean": ()}, r"data.mean and config.data.std are not measured on a stream; set both"),
         ({"data.image_size": 0}, r"image_size=0; a stream needs"),
-        ({"augmentation.resized_crop": (0.5, 2.0)}, r"resized_crop must be \(\), or \(least, greatest\) area"),
+        ({"augmentation.resized_crop": (0.5, 2.0)}, r"resized_crop must be \(\), or \(min, max\) area"),
         ({"optimizer.frozen": ("stem",)}, r"unknown parameters in config.optimizer.frozen 'stem'"),
     ],
 )
-def test_what_does_not_fit_a_stream_is_refused_before_anything_is_written(streamed, tmp_path, change, message):
+def test_prepare_refuses_a_config_that_does_not_fit_a_stream(streamed, tmp_path, change, message):
     streamed.update_from_flattened_dict(change)
     with pytest.raises(UserError, match=message):
         prepare(streamed, tmp_path / "run")

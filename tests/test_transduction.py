@@ -13,6 +13,8 @@ from small_network import PARAMS, REFERENCES, B, C, X, mlp, normal
 import anchor_jax as aj
 from anchor_jax.runtime import mesh as mesh_lib
 
+pytestmark = pytest.mark.min_versions
+
 transduce = jax.jit(aj.transductive_references)
 
 

@@ -1,6 +1,6 @@
-"""Optimizer and learning-rate schedule of a configuration, from optax.
+"""Optimizers and learning rate schedules, composed of optax transformations.
 
-What a parameter is, and how deep it lies, its name alone tells: shapes differ where a device holds a part of it.
+The kind and depth of a parameter follow from its name alone, since a device may hold only a shard of it.
 """
 
 import math
@@ -14,159 +14,171 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from anchor_jax.config import Config
+from anchor_jax.config import OptimizerConfig
 from anchor_jax.core.errors import UserError, unknown
 
 TRAINED, FROZEN = "trained", "frozen"
 
-# kind -> names of its parameters, of which the first kind that fits counts: config.optimizer.KIND_weight_decay
+# Kinds with their own `config.optimizer.<kind>_weight_decay`, and patterns of parameter names; the first match counts.
 _KINDS = {
     "position": re.compile(r"(^|/)(class_token|distillation_token|position_embedding|position_fc\d|logit_scale)(/|$)"),
     "norm": re.compile(r"(^|[/_])(bn|norm)\d*/(scale|bias)$"),
     "bias": re.compile(r"(^|[/_])bias$"),
 }
 
-_HEAD = (math.inf, 0)  # the place after all blocks
+_HEAD_DEPTH = (math.inf, 0)  # after all (stage, block)
 
 
-def create(config: Config, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """The optimizer of `config.optimizer` with a schedule, for the parameters of a model of `anchor_jax.models`.
+def create(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """Create the optimizer of a config, for the parameters of a model of `anchor_jax.models`.
 
-    "sgd" is `torch.optim.SGD` (`CIFAR/train.py` of the released code): the decay joins the gradient before
-    the momentum. "adamw" decays apart from the gradient, as `torch.optim.AdamW` does.
+    "sgd" is `torch.optim.SGD` (as in `CIFAR/train.py` of the released code): weight decay is added to the gradient
+    before the momentum. "adamw" is `torch.optim.AdamW`, with decoupled weight decay.
 
-    The weight decay is one for all parameters, as PyTorch has it, or another one for
+    All parameters have the same weight decay, as in PyTorch, unless a kind has its own:
 
-    - norms: scales and biases of BatchNorm and LayerNorm;
-    - biases: all others, those of SwinV2's queries and values among them;
-    - positions: class and distillation token, position embedding, and what SwinV2 has in their place: the network of
-      its relative positions and the scales of its cosines, which its authors and timm leave out of the decay together
-      (torchvision and the released code decay the weights of both).
+    - norm: scales and biases of BatchNorm and LayerNorm;
+    - bias: all other biases, including those of SwinV2's queries and values;
+    - position: class and distillation tokens, position embeddings, and their counterparts in SwinV2: the network of
+      relative position biases and the logit scales of cosine attention. The authors of SwinV2 and timm exclude both
+      from weight decay; torchvision and the released code decay the weights of both.
 
-    A frozen parameter gets no update and no decay, and the optimizer holds nothing for it. Running statistics of
-    BatchNorm are no parameters: they go on.
+    Frozen parameters get no update and no weight decay, and the optimizer keeps no state for them. The running
+    statistics of BatchNorm are not parameters; they are updated even if the layer is frozen.
+
+    Args:
+      config: `config.optimizer`.
+      schedule: the learning rate, see `create_schedule`.
 
     Raises:
-      UserError: when the optimizer is initialised, if a frozen beginning is that of no parameter's name, or all are
-        frozen.
+      UserError: in `init`, if an entry of `config.frozen` matches no parameter, or if all parameters are frozen.
     """
-    decay = _add_decayed_weights(config)
+    weight_decay = _add_decayed_weights(config)
     if config.name == "adamw":
-        optimizer = optax.chain(optax.scale_by_adam(), decay, optax.scale_by_learning_rate(schedule))
+        optimizer = optax.chain(optax.scale_by_adam(), weight_decay, optax.scale_by_learning_rate(schedule))
     else:
-        optimizer = optax.chain(decay, optax.sgd(schedule, config.momentum))
+        optimizer = optax.chain(weight_decay, optax.sgd(schedule, config.momentum))
     if config.frozen:
-        labels = partial(trained_or_frozen, frozen=config.frozen)
+        labels = partial(frozen_labels, frozen=config.frozen)
         optimizer = optax.partition({TRAINED: optimizer, FROZEN: optax.set_to_zero()}, labels)
     if config.layer_decay != 1:
         optimizer = optax.chain(optimizer, _scale_by_layer(config.layer_decay))
     return optimizer
 
 
-def create_schedule(config: Config, steps_per_epoch: int, total_steps: int) -> optax.Schedule:
-    """Step -> learning rate: linear warm-up, then steps down at the milestones or half a cosine to the last one.
+def create_schedule(config: OptimizerConfig, steps_per_epoch: int, total_steps: int) -> optax.Schedule:
+    """Create the learning rate schedule: linear warmup, then decay at milestones or by a half cosine.
+
+    Args:
+      config: `config.optimizer`.
+      steps_per_epoch: converts the epochs of the config.
+      total_steps: where the cosine ends.
+
+    Returns:
+      A function of the step, counted from 0.
 
     Raises:
-      UserError: the learning rate at the end is above the highest.
+      UserError: the final learning rate is above the peak.
     """
-    warmup_steps, highest = round(config.warmup_epochs * steps_per_epoch), config.learning_rate
-    if config.final_learning_rate > highest:
+    warmup_steps, peak = round(config.warmup_epochs * steps_per_epoch), config.learning_rate
+    if config.final_learning_rate > peak:
         raise UserError(
-            f"config.optimizer.final_learning_rate must be at most the learning_rate, {highest}; "
+            f"config.optimizer.final_learning_rate must be at most the learning_rate, {peak}; "
             f"got {config.final_learning_rate}"
         )
     if config.schedule == "cosine":
-        last = config.final_learning_rate / highest if highest else 0.0
-        after = optax.cosine_decay_schedule(highest, max(total_steps - warmup_steps, 1), last)
+        final_fraction = config.final_learning_rate / peak if peak else 0.0
+        decay = optax.cosine_decay_schedule(peak, max(total_steps - warmup_steps, 1), final_fraction)
     else:
         milestones = Counter(round(epoch * steps_per_epoch) - warmup_steps for epoch in config.milestones_epochs)
-        after = optax.piecewise_constant_schedule(
-            highest, {step: config.decay_factor**count for step, count in milestones.items()}
+        decay = optax.piecewise_constant_schedule(
+            peak, {step: config.decay_factor**count for step, count in milestones.items()}
         )
     if not warmup_steps:
-        return after
-    warmup = optax.linear_schedule(config.warmup_from * highest, highest, warmup_steps)
-    return optax.join_schedules([warmup, after], [warmup_steps])
+        return decay
+    warmup = optax.linear_schedule(config.warmup_from * peak, peak, warmup_steps)
+    return optax.join_schedules([warmup, decay], [warmup_steps])
 
 
 def layer_scales(params: Mapping[str, Any], decay: float) -> dict[str, Any]:
-    """Factors of the learning rate, by depth (BEiT, Bao et al. 2022, arXiv 2106.08254; groups as in timm).
+    """Return the learning rate factor of each parameter by depth (BEiT, Bao et al. 2022, arXiv 2106.08254).
 
-    The head has 1, the last block and the norm after it `decay`, the block before it `decay²`, and so on down to the
-    first layer, with its norm, tokens and positions. What merges patches or shortens images belongs to the block after
-    it. In an MLP each layer is a block, the last one the head.
+    The head has factor 1, the last block and the norm after it `decay`, the block before it `decay²`, and so on down to
+    the first layer with its norm, tokens and position embeddings. Patch merging and downsampling belong to the block
+    after them. In an MLP, each layer is a block and the last one is the head. The groups are those of timm.
 
     Args:
       params: parameters of a model of `anchor_jax.models`, or their shapes.
-      decay: from each block to the one before it, in [0, 1].
+      decay: factor per block, in [0, 1].
 
     Returns:
-      One float for each parameter.
+      One float per parameter.
     """
-    found = {module: _place(module) for module in params}
-    last_block = max(place for place in found.values() if place and place < _HEAD)
-    places = {module: place or last_block for module, place in found.items()}
-    deepest_first = sorted(set(places.values()), reverse=True)
-    return jax.tree.map_with_path(lambda path, _: decay ** deepest_first.index(places[path[0].key]), dict(params))
+    found = {module: _depth(module) for module in params}
+    last_block = max(depth for depth in found.values() if depth and depth < _HEAD_DEPTH)
+    depths = {module: depth or last_block for module, depth in found.items()}
+    deepest_first = sorted(set(depths.values()), reverse=True)
+    return jax.tree.map_with_path(lambda path, _: decay ** deepest_first.index(depths[path[0].key]), dict(params))
 
 
-def trained_or_frozen(params: Mapping[str, Any], frozen: Sequence[str]) -> dict[str, Any]:
-    """For each parameter `TRAINED` or, where its name has one of the beginnings `frozen`, `FROZEN`.
+def frozen_labels(params: Mapping[str, Any], frozen: Sequence[str]) -> dict[str, Any]:
+    """Label each parameter `TRAINED` or, if its name starts with an entry of `frozen`, `FROZEN`.
 
-    "stage1" begins all names in the first stage, "block1" those in the first block, not those in the tenth.
+    Numbers match as a whole: "stage1" matches all of the first stage, and "block1" does not match "block10".
 
     Raises:
-      UserError: no name has one of the beginnings, or each has one.
+      UserError: an entry matches no parameter, or all parameters match.
     """
-    # "block1" is not what "block10" begins with
-    beginnings = {text: re.compile(re.escape(text) + (r"(?!\d)" if text[-1:].isdigit() else "")) for text in frozen}
+    patterns = {
+        prefix: re.compile(re.escape(prefix) + (r"(?!\d)" if prefix[-1:].isdigit() else "")) for prefix in frozen
+    }
 
     def label(path, _) -> str:
-        return FROZEN if any(beginning.match(_name(path)) for beginning in beginnings.values()) else TRAINED
+        return FROZEN if any(pattern.match(_name(path)) for pattern in patterns.values()) else TRAINED
 
     names = [_name(path) for path, _ in jax.tree.leaves_with_path(params)]
-    for text, beginning in beginnings.items():
-        if not any(map(beginning.match, names)):
-            raise unknown("parameters in config.optimizer.frozen", text, params)
+    for prefix, pattern in patterns.items():
+        if not any(map(pattern.match, names)):
+            raise unknown("parameters in config.optimizer.frozen", prefix, params)
     labels = jax.tree.map_with_path(label, dict(params))
     if TRAINED not in jax.tree.leaves(labels):
         raise UserError(f"config.optimizer.frozen must leave something to train; got {tuple(frozen)}")
     return labels
 
 
-def without_gradient(params: Mapping[str, Any], frozen: Sequence[str]) -> dict[str, Any]:
-    """The parameters, of which frozen ones let no gradient through: none is computed, none counts in a norm."""
-    labels = trained_or_frozen(params, frozen)
+def stop_frozen_gradients(params: Mapping[str, Any], frozen: Sequence[str]) -> dict[str, Any]:
+    """Stop the gradients of frozen parameters, so that they are not computed and do not count in the norm."""
+    labels = frozen_labels(params, frozen)
     return jax.tree.map(lambda label, param: jax.lax.stop_gradient(param) if label == FROZEN else param, labels, params)
 
 
-def _add_decayed_weights(config):
-    """As `optax.add_decayed_weights`, with the decay of each parameter's kind."""
+def _add_decayed_weights(config: OptimizerConfig) -> optax.GradientTransformation:
+    """Do what `optax.add_decayed_weights` does, with the weight decay of each parameter's kind."""
 
-    def decay_of(name):
-        kind = next((kind for kind, names in _KINDS.items() if names.search(name)), None)
-        own = config[f"{kind}_weight_decay"] if kind else -1
-        return config.weight_decay if own < 0 else own
+    def weight_decay(name: str) -> float:
+        kind = next((kind for kind, pattern in _KINDS.items() if pattern.search(name)), None)
+        of_kind = config[f"{kind}_weight_decay"] if kind else -1
+        return config.weight_decay if of_kind < 0 else of_kind
 
-    def decayed(updates, params):
+    def add_decay(updates, params):
         return jax.tree.map_with_path(
-            lambda path, update, param: update + decay_of(_name(path)) * param, updates, params
+            lambda path, update, param: update + weight_decay(_name(path)) * param, updates, params
         )
 
-    return optax.stateless(decayed)
+    return optax.stateless(add_decay)
 
 
-def _scale_by_layer(decay):
-    def scaled(updates, params):
+def _scale_by_layer(decay: float) -> optax.GradientTransformation:
+    def scale(updates, params):
         return jax.tree.map(jnp.multiply, updates, layer_scales(params, decay))
 
-    return optax.stateless(scaled)
+    return optax.stateless(scale)
 
 
-def _place(module: str) -> tuple[float, float] | None:
-    """Stage and block of a module, both from 1; (0, 0) before all blocks; None for a norm after all of them."""
+def _depth(module: str) -> tuple[float, float] | None:
+    """Return (stage, block) of a module, both from 1; (0, 0) before all blocks, None for a norm after all of them."""
     if module == "head":
-        return _HEAD
+        return _HEAD_DEPTH
     if module in ("bn", "norm"):
         return None
     if block := re.fullmatch(r"(?:stage(\d+)_)?(?:block|Dense_)(\d+)", module):
@@ -177,5 +189,5 @@ def _place(module: str) -> tuple[float, float] | None:
 
 
 def _name(path) -> str:
-    """Such as "stage1_block1/conv1/kernel"."""
+    """Return the name of a parameter, such as "stage1_block1/conv1/kernel"."""
     return "/".join(part.key for part in path)

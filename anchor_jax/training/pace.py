@@ -1,33 +1,42 @@
-"""How many steps the devices are given at once, so that the host looks in about every second."""
+"""How many steps the devices run between two checks for stop signals: about a second's worth."""
 
 import time
 from collections.abc import Callable, Iterator
 
 from anchor_jax.runtime import multihost
 
-_SECONDS = 1.0  # between two looks; a pause of the devices, for less than a thousandth of that, costs nothing
+_CHUNK_SECONDS = 1.0  # the devices are idle for less than a thousandth of it between two chunks
 
 
 class StepChunker:
-    """Divides steps into pieces of about a second, the same on all processes, and stops them all at once."""
+    """Divide steps into chunks of about a second, the same on all processes, and stop all processes at the same step.
 
-    def __init__(self, asked_to_stop: Callable[[], int] = int):
-        """`asked_to_stop` tells the signal that asks this process to stop, 0 where none does, as always by default."""
-        self._asked_to_stop = asked_to_stop
-        self._num = 1
-        self.signal = 0  # by which any process was asked to stop
+    Attributes:
+      stop_signal: number of the stop signal that a process received; 0 as long as none did.
+    """
 
-    def chunks(self, done: int, stop: int) -> Iterator[tuple[int, int]]:
-        """Steps done and steps to do, up to `stop`, or until a process is asked to stop."""
-        while done < stop and not self._is_over():
-            num = min(self._num, stop - done)
+    def __init__(self, received_signal: Callable[[], int] = int):
+        """Start with chunks of one step.
+
+        Args:
+          received_signal: returns the number of the stop signal that this process received, 0 if none; see
+            `preemption.catch_stop_signals`. By default there is none.
+        """
+        self._received_signal = received_signal
+        self._num_steps = 1
+        self.stop_signal = 0
+
+    def chunks(self, step: int, until: int) -> Iterator[tuple[int, int]]:
+        """Yield (steps done, steps to run next) from `step` to `until`, or until a process receives a stop signal."""
+        while step < until and not self._is_stopped():
+            num_steps = min(self._num_steps, until - step)
             started = time.perf_counter()
-            yield done, num
-            at_once = int(num * _SECONDS / max(time.perf_counter() - started, 1e-9))
-            self._num = max(min(at_once, 2 * self._num), 1)
-            done += num
+            yield step, num_steps
+            steps_per_chunk = int(num_steps * _CHUNK_SECONDS / max(time.perf_counter() - started, 1e-9))
+            self._num_steps = max(min(steps_per_chunk, 2 * self._num_steps), 1)
+            step += num_steps
 
-    def _is_over(self):
-        signals, nums = multihost.process_allgather([self._asked_to_stop(), self._num]).T
-        self.signal, self._num = int(signals.max()), int(nums.min())
-        return self.signal != 0
+    def _is_stopped(self) -> bool:
+        signals, nums_steps = multihost.process_allgather([self._received_signal(), self._num_steps]).T
+        self.stop_signal, self._num_steps = int(signals.max()), int(nums_steps.min())
+        return self.stop_signal != 0

@@ -1,10 +1,8 @@
-"""Where a run has its batches from: a training set that lies on the devices, or a stream of decoded images."""
+"""Training sets: in device memory, or streamed as decoded images."""
 
 import hashlib
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from functools import lru_cache
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import jax
@@ -24,24 +22,20 @@ from anchor_jax.data import (
     open_train_stream,
     select_rows,
 )
-from anchor_jax.runs.state import Carry
 from anchor_jax.runtime import mesh as mesh_lib
-from anchor_jax.training.step import TrainData, TrainStep, epoch_order, from_memory, seed_keys
-
-STEPS_AHEAD = 2  # of the devices, that the host may be: so many batches wait on them
-
-RunSteps = Callable[[Carry, TrainData, int, int], Carry]  # carry, data, steps done, steps to do -> carry
+from anchor_jax.training.device_loop import RunSteps, compile_in_memory_loop, compile_stream_loop
+from anchor_jax.training.model_batch import TrainData
+from anchor_jax.training.step import TrainStep
 
 
 class TrainSource(Protocol):
-    """The training set of a run, and its way to the steps.
+    """The training set of a run.
 
     Attributes:
-      label_names: one name a class.
-      image_shape: H, W and C.
+      label_names: one name per class.
+      image_shape: (H, W, C).
       num_examples: N.
-      waited: seconds that the host has waited for batches up to now.
-      num_corrupt: images that this process could not read up to now.
+      waited: seconds that the host has waited for batches so far.
     """
 
     label_names: tuple[str, ...]
@@ -51,40 +45,53 @@ class TrainSource(Protocol):
 
     @property
     def num_corrupt(self) -> int:
-        """See above."""
+        """The number of images that this process could not read so far."""
         ...
 
     def identity(self) -> str:
-        """Tells this training set from others: how many examples, and a hash of them or of where they are."""
+        """Return what identifies this training set: its number of examples, and a hash of its contents or names."""
         ...
 
     def labels(self) -> np.ndarray:
-        """int32 `[N]`."""
+        """Return the labels of all examples, int32 `[N]`."""
         ...
 
     def take(self, rows: np.ndarray) -> np.ndarray:
-        """Images as they are evaluated, not augmented: int `[n]` -> uint8 `[n, H, W, C]`."""
+        """Return un-augmented images: int `[n]` -> uint8 `[n, H, W, C]`."""
         ...
 
     def normalization(self) -> Normalization:
-        """Measured on the training set."""
+        """Measure mean and standard deviation of the channels."""
         ...
 
-    def on_devices(self, bank: np.ndarray, config: Config) -> TrainData:
-        """What the devices are to hold beside the state, with the rows int32 `[M]` that serve as references."""
+    def train_data(self, bank_rows: np.ndarray, config: Config, mesh: Mesh) -> TrainData:
+        """Place on the devices what the steps need besides the state and the batches.
+
+        Args:
+          bank_rows: int32 `[M]`, rows of the training set that are in the reference bank, in ascending order.
+          config: of the run.
+          mesh: the devices.
+        """
         ...
 
-    def steps(self, train_step: TrainStep, config: Config, mesh: Mesh, specs: Any) -> RunSteps:
-        """Makes steps, compiled for the mesh; the carry, of which `specs` say what a device holds, is donated."""
+    def compile_steps(self, train_step: TrainStep, config: Config, mesh: Mesh, carry_specs: Any) -> RunSteps:
+        """Return the function that runs training steps on this training set.
+
+        Args:
+          train_step: of `make_train_step`.
+          config: of the run.
+          mesh: the devices.
+          carry_specs: partition specs of state and totals.
+        """
         ...
 
     def close(self) -> None:
-        """No more steps follow."""
+        """Release the workers; no steps can follow."""
         ...
 
 
 class InMemorySource:
-    """A training set of which every device holds all, a `TrainSource`: the host says how many steps, and no more."""
+    """A training set that every device holds in full; a `TrainSource`."""
 
     waited, num_corrupt = 0.0, 0
 
@@ -93,7 +100,7 @@ class InMemorySource:
         self.num_examples, self.image_shape = len(dataset.images), dataset.images.shape[1:]
 
     def identity(self) -> str:
-        """See `TrainSource`; of pixels and labels."""
+        """Return the number of examples and a hash of pixels and labels."""
         digest = hashlib.sha256(np.ascontiguousarray(self._dataset.images).data)
         digest.update(np.ascontiguousarray(self._dataset.labels).data)
         return f"{self.num_examples} examples, sha256 {digest.hexdigest()}"
@@ -110,88 +117,63 @@ class InMemorySource:
         """See `TrainSource`."""
         return measure_normalization(self._dataset.images)
 
-    def on_devices(self, bank: np.ndarray, config: Config) -> TrainData:
+    def train_data(self, bank_rows: np.ndarray, config: Config, mesh: Mesh) -> TrainData:
+        """Place the training set on the devices, and the bank; a bank of all images shares their memory."""
+        images, labels = mesh_lib.replicate((self._dataset.images, self._dataset.labels), mesh)
+        bank_images = None
+        if uses_bank(config):
+            is_complete = len(bank_rows) == self.num_examples
+            bank_images = images if is_complete else mesh_lib.replicate(self.take(bank_rows), mesh)
+        return TrainData(images, labels, bank_images, _mixing_images(config, self.image_shape, mesh))
+
+    def compile_steps(self, train_step: TrainStep, config: Config, mesh: Mesh, carry_specs: Any) -> RunSteps:
         """See `TrainSource`."""
-        return TrainData(self._dataset.images, self._dataset.labels, bank, _pictures(config, self.image_shape))
-
-    def steps(self, train_step: TrainStep, config: Config, mesh: Mesh, specs: Any) -> RunSteps:
-        """See `TrainSource`; the steps asked for at once lie within one epoch."""
-        key, batch_size = seed_keys(config.seed).order, config.training.batch_size
-        run_steps = mesh_lib.run_n_steps(from_memory(train_step, batch_size), mesh, specs)
-
-        @lru_cache(maxsize=1)
-        def order_of(epoch: int) -> jax.Array:
-            return mesh_lib.replicate(_order_of(key, epoch, self.num_examples), mesh)
-
-        def run(carry: Carry, data: TrainData, done: int, num: int) -> Carry:
-            return run_steps(carry, num, data, order_of(done // (self.num_examples // batch_size)))
-
-        return run
+        return compile_in_memory_loop(train_step, config, mesh, carry_specs, self.num_examples)
 
     def close(self) -> None:
-        """See `TrainSource`."""
+        """Do nothing; there are no workers."""
 
 
 class StreamSource:
-    """A training set that comes batch after batch, a `TrainSource`; each process decodes the part of its own devices."""
+    """A training set that is decoded batch by batch; a `TrainSource`. Each process decodes for its own devices."""
 
-    def __init__(self, feed: TrainStream):
-        self.label_names, self.image_shape, self.num_examples = feed.label_names, feed.image_shape, feed.num_examples
-        self.labels, self.take, self.identity = feed.labels, feed.take, feed.identity
+    def __init__(self, stream: TrainStream):
+        self.label_names, self.image_shape = stream.label_names, stream.image_shape
+        self.num_examples = stream.num_examples
+        self.labels, self.take, self.identity = stream.labels, stream.take, stream.identity
         self.waited = 0.0
-        self._feed, self._batches = feed, None
+        self._stream = stream
+        self._batches: Iterator[Batch] | None = None
 
     @property
     def num_corrupt(self) -> int:
         """See `TrainSource`."""
-        return len(self._feed.corrupt)
+        return len(self._stream.corrupt)
 
     def normalization(self) -> Normalization:
-        """See `TrainSource`."""
-        raise UserError("config.data.mean and config.data.std are not measured on a stream; give both")
+        """Raise an error: a stream is not read in advance."""
+        raise UserError("config.data.mean and config.data.std are not measured on a stream; set both")
 
-    def on_devices(self, bank: np.ndarray, config: Config) -> TrainData:
-        """See `TrainSource`: the bank alone, where references are taken from it."""
-        needed = config.anchoring.enabled and config.anchoring.references == "bank"
-        if needed and not config.anchoring.bank_size:
-            raise UserError(
-                "config.anchoring.bank_size=0, all of the training set, does not fit on the devices where that is a "
-                "stream; give a number of images, or config.anchoring.references='batch'"
-            )
-        images = self._feed.take(bank) if needed else np.zeros((0, *self.image_shape), np.uint8)
-        rows = np.arange(len(images), dtype=np.int32)
-        return TrainData(images, np.zeros_like(rows), rows, _pictures(config, self.image_shape))
+    def train_data(self, bank_rows: np.ndarray, config: Config, mesh: Mesh) -> TrainData:
+        """Place the bank on the devices, if references are drawn from one."""
+        bank_images = None
+        if uses_bank(config):
+            if not config.anchoring.bank_size:
+                raise UserError(
+                    "config.anchoring.bank_size=0 puts the complete training set on the devices, where a stream does "
+                    "not fit; set a number of images, or config.anchoring.references='batch'"
+                )
+            bank_images = mesh_lib.replicate(self.take(bank_rows), mesh)
+        return TrainData(bank_images=bank_images, mixing_images=_mixing_images(config, self.image_shape, mesh))
 
-    def steps(self, train_step: TrainStep, config: Config, mesh: Mesh, specs: Any) -> RunSteps:
+    def compile_steps(self, train_step: TrainStep, config: Config, mesh: Mesh, carry_specs: Any) -> RunSteps:
         """See `TrainSource`."""
         del config
+        return compile_stream_loop(train_step, self._next_batches, mesh, carry_specs)
 
-        def step(carry, data, batch):
-            carry = train_step(carry, data, batch)
-            return carry, carry[0].step
-
-        step = mesh_lib.pmapped(
-            step,
-            mesh,
-            in_specs=(specs, mesh_lib.REPLICATED, mesh_lib.SHARDED),
-            out_specs=(specs, mesh_lib.REPLICATED),
-            donate_argnums=(0,),
-        )
-
-        def run(carry: Carry, data: TrainData, done: int, num: int) -> Carry:
-            ahead = deque()
-            for batch in self._next(done, num):
-                carry, is_done = step(carry, data, mesh_lib.make_global_batch(batch, mesh))
-                ahead.append(is_done)
-                if len(ahead) > STEPS_AHEAD:
-                    ahead.popleft().block_until_ready()
-            return carry
-
-        return run
-
-    def _next(self, done: int, num: int) -> Iterator[Batch]:
-        self._batches = self._batches or self._feed.batches(done)
-        for _ in range(num):
+    def _next_batches(self, step: int, num_steps: int) -> Iterator[Batch]:
+        self._batches = self._batches or self._stream.batches(step)
+        for _ in range(num_steps):
             started = time.perf_counter()
             batch = next(self._batches)
             self.waited += time.perf_counter() - started
@@ -199,45 +181,51 @@ class StreamSource:
 
     def close(self) -> None:
         """See `TrainSource`."""
-        self._feed.close()
+        self._stream.close()
 
 
 def open_source(config: Config) -> tuple[TrainSource, Dataset | None]:
-    """The training set of a config, and what it holds out for the evaluations in training, if anything."""
+    """Open the training set of a config; return it and the held-out validation set, if there is one."""
     if not config.data.streaming:
         dataset, held_out = load_train(config.data, config.seed)
         return InMemorySource(dataset), held_out
-    feed = open_train_stream(
+    stream = open_train_stream(
         config.data,
         area=config.augmentation.resized_crop,
         seed=config.seed,
         batch_size=config.training.batch_size,
         shard=(jax.process_index(), jax.process_count()),
     )
-    return StreamSource(feed), None
+    return StreamSource(stream), None
 
 
-def bank_rows(supply: TrainSource, config: Config) -> np.ndarray:
-    """The rows of the training set that serve as references, int32 `[M]`."""
+def uses_bank(config: Config) -> bool:
+    """Return whether a run draws its training references from a bank."""
+    return config.anchoring.enabled and config.anchoring.references == "bank"
+
+
+def bank_rows(source: TrainSource, config: Config) -> np.ndarray:
+    """Select the rows of the training set that are in the reference bank, int32 `[M]`, in ascending order.
+
+    Raises:
+      UserError: the bank is larger than the training set, or too small to draw a batch without replacement.
+    """
     anchoring = config.anchoring
-    # labels may have to be looked for, and only a bank of so many a class asks for them
-    labels = supply.labels() if anchoring.bank_per_class else np.zeros(supply.num_examples, np.int32)
+    # labels of a stream may be slow to read, and only a bank that is balanced over classes needs them
+    labels = source.labels() if anchoring.bank_per_class else np.zeros(source.num_examples, np.int32)
     rows = select_rows(labels, anchoring.bank_size, per_class=anchoring.bank_per_class, seed=config.seed)
-    drawn_from_bank = anchoring.enabled and anchoring.references == "bank"
-    if drawn_from_bank and not anchoring.replace and len(rows) < config.training.batch_size:
+    if uses_bank(config) and not anchoring.replace and len(rows) < config.training.batch_size:
         raise UserError(
-            f"config.anchoring.replace=False needs as many references as a batch has images, "
+            "config.anchoring.replace=False needs at least as many references as images in a batch, "
             f"{config.training.batch_size}; the bank has {len(rows)}"
         )
     return rows
 
 
-def _pictures(config, image_shape):
-    """What PixMix mixes in; None for all others."""
+def _mixing_images(config: Config, image_shape: tuple[int, ...], mesh: Mesh) -> Any:
+    """Return the images that PixMix mixes in, on the devices; None for other policies."""
     if config.augmentation.policy != "pixmix":
         return None
     *sides, channels = image_shape
-    return load_mixing_images(config.augmentation.mixing_images_dir, max(sides), channels)
-
-
-_order_of = jax.jit(epoch_order, static_argnums=2)
+    images = load_mixing_images(config.augmentation.mixing_images_dir, max(sides), channels)
+    return mesh_lib.replicate(images, mesh)

@@ -1,0 +1,90 @@
+"""The model's inputs: a batch of stored images is augmented, normalized, mixed, and anchored to masked references."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from anchor_jax.config import Config
+from anchor_jax.core.anchoring import anchor
+from anchor_jax.data import Batch, Normalization, augment, mixup_or_cutmix, normalize, random_erasing
+from anchor_jax.runtime.mesh import AXIS, local_shard
+from anchor_jax.training.draws import StepDraws
+
+
+class TrainData(NamedTuple):
+    """Arrays that every device holds besides the state; None for those that a run does not need."""
+
+    images: jax.Array | None = None  # uint8 [N, H, W, C], the training set; None if it is a stream
+    labels: jax.Array | None = None  # int32 [N], its labels; None if it is a stream
+    bank_images: jax.Array | None = None  # uint8 [M, H, W, C], the references of `references="bank"`
+    mixing_images: jax.Array | None = None  # uint8 [P, S, S, C], the images that PixMix mixes in
+
+    @property
+    def bank_size(self) -> int:
+        """The number of references in the bank; 0 without a bank."""
+        return 0 if self.bank_images is None else len(self.bank_images)
+
+
+class ModelBatch(NamedTuple):
+    """The inputs and targets of one device's examples."""
+
+    inputs: jax.Array  # float32 [B, H, W, C]; [B, H, W, 2C] if anchored
+    targets: jax.Array  # int32 [B] labels; float32 [B, classes] distributions with mixup or CutMix
+    mask: jax.Array | None  # bool [B], True where the reference is masked; None if masking is off
+
+
+def make_model_batch(
+    draws: StepDraws, data: TrainData, batch: Batch, config: Config, normalization: Normalization, num_classes: int
+) -> ModelBatch:
+    """Turn this device's part of a batch into what the model is trained on; for use inside a mapped step.
+
+    Args:
+      draws: of the step, for the complete batch.
+      data: holds the reference bank and the images of PixMix, if the config needs them.
+      batch: this device's examples.
+      config: of the run.
+      normalization: of the images and references.
+      num_classes: length of mixed targets.
+    """
+    per_example, augmentation = local_shard(draws.per_example), config.augmentation
+    if config.data.streaming:
+        augmentation = augmentation.copy_and_resolve_references()
+        augmentation.resized_crop = ()  # a stream crops while it decodes
+    images, targets = jnp.asarray(batch.images), jnp.asarray(batch.labels)
+    x = normalize(augment(per_example.augment_keys, images, augmentation, data.mixing_images), normalization)
+    if augmentation.erasing_prob:
+        x = random_erasing(per_example.erase_keys, x, augmentation.erasing_prob)
+    if augmentation.mixup_alpha or augmentation.cutmix_alpha:
+        x, targets = mixup_or_cutmix(
+            draws.mix_key,
+            x,
+            jax.nn.one_hot(targets, num_classes),
+            mixup_alpha=augmentation.mixup_alpha,
+            cutmix_alpha=augmentation.cutmix_alpha,
+        )
+    if per_example.reference_rows is None:
+        return ModelBatch(x, targets, mask=None)
+    references = _references(x, per_example.reference_rows, data, config, normalization)
+    return ModelBatch(anchor(x, references, per_example.mask), targets, per_example.mask)
+
+
+def _references(
+    x: jax.Array, rows: jax.Array, data: TrainData, config: Config, normalization: Normalization
+) -> jax.Array:
+    """Return the normalized reference of each of this device's examples."""
+    if config.anchoring.references == "batch":
+        return _references_from_batch(x, rows, config.anchoring.group_size)
+    if data.bank_images is None:
+        raise ValueError("references='bank' needs TrainData.bank_images; got None")
+    return normalize(data.bank_images[rows], normalization)
+
+
+def _references_from_batch(x: jax.Array, rows: jax.Array, group_size: int) -> jax.Array:
+    """Return the rows of the complete batch that serve as references of this device's examples.
+
+    A group that lies on one device needs no communication.
+    """
+    if group_size and len(x) % group_size == 0:
+        return x[rows - jax.lax.axis_index(AXIS) * len(x)]
+    return jax.lax.all_gather(x, AXIS, tiled=True)[rows]

@@ -1,0 +1,83 @@
+"""Preparation of a run: check the config, open the data, create or resume the run, compile."""
+
+from pathlib import Path
+
+import jax
+
+from anchor_jax import config as config_lib
+from anchor_jax.config import Config
+from anchor_jax.core.errors import UserError
+from anchor_jax.data import Normalization
+from anchor_jax.runs import checkpoint
+from anchor_jax.runs import record as run_record
+from anchor_jax.runs.load import create_model, run_normalization
+from anchor_jax.runs.state import variables
+from anchor_jax.runtime import mesh as mesh_lib
+from anchor_jax.training import optimizer as optimizer_lib
+from anchor_jax.training import sharding, warm_start
+from anchor_jax.training.evaluator import create_evaluator
+from anchor_jax.training.schedule import make_schedule
+from anchor_jax.training.source import TrainSource, bank_rows, open_source
+from anchor_jax.training.step import make_train_step
+from anchor_jax.training.trainer import Trainer, init_state
+
+
+def prepare(config: Config, workdir: Path, accept_changes: tuple[str, ...] = ()) -> Trainer:
+    """Prepare everything a run needs before its first step. Nothing is written to disk yet.
+
+    Args:
+      config: of the run.
+      workdir: its folder, which may hold it already.
+      accept_changes: as for `train`.
+
+    Raises:
+      UserError: the config is invalid, or does not fit the data, the devices or the run in `workdir`.
+    """
+    config_lib.validate(config)
+    mesh = mesh_lib.mesh()
+    source, held_out = open_source(config)
+    schedule = make_schedule(config, source.num_examples, mesh.size)
+    config = _with_normalization(config, source)
+    bank = bank_rows(source, config)
+    run = run_record.open_or_create(workdir, config, source, bank, accept_changes)
+    evaluator = create_evaluator(run, held_out, mesh)
+
+    model = create_model(run, axis_name=mesh_lib.AXIS)
+    learning_rate = optimizer_lib.create_schedule(config.optimizer, *schedule)
+    optimizer = optimizer_lib.create(config.optimizer, learning_rate)
+    shapes = jax.eval_shape(lambda: init_state(run, model, optimizer))
+    specs = sharding.state_partition_specs(shapes, mesh.size, config.training.sharding)
+    carry_specs = (specs or mesh_lib.REPLICATED, mesh_lib.REPLICATED)
+    train_step = make_train_step(model, optimizer, config, run_normalization(run), specs)
+
+    starts_from_weights = config.model.weights and not checkpoint.has_checkpoints(workdir)
+    return Trainer(
+        run=run,
+        schedule=schedule,
+        mesh=mesh,
+        model=model,
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        specs=specs,
+        source=source,
+        data=source.train_data(bank, config, mesh),
+        run_steps=source.compile_steps(train_step, config, mesh, carry_specs),
+        evaluator=evaluator,
+        weights=warm_start.read_weights(run, model, variables(shapes)) if starts_from_weights else None,
+    )
+
+
+def _with_normalization(config: Config, source: TrainSource) -> Config:
+    """Return the config with mean and standard deviation measured on the training set where it has none."""
+    config, num_channels = config.copy_and_resolve_references(), source.image_shape[-1]
+    for name in Normalization._fields:
+        values = config.data[name]
+        if values and len(values) != num_channels:
+            raise UserError(
+                f"config.data.{name} must have one number for each of the {num_channels} channels, or be () to be "
+                f"measured; got {values}"
+            )
+    if not (config.data.mean and config.data.std):
+        measured = source.normalization()
+        config.data.mean, config.data.std = config.data.mean or measured.mean, config.data.std or measured.std
+    return config

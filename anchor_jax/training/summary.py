@@ -1,0 +1,65 @@
+"""The summary that a run prints when it starts."""
+
+import jax
+
+from anchor_jax.runs.state import TrainState
+from anchor_jax.training.trainer import Trainer
+
+
+def run_summary(trainer: Trainer, state: TrainState) -> str:
+    """Return a few lines on the devices, method, model, data and length of a run that starts from `state`."""
+    lines = {
+        "devices": _devices(trainer),
+        "method": _method(trainer),
+        "model": _model(trainer, state),
+        "weights": _weights(trainer),
+        "data": _data(trainer),
+        "steps": _steps(trainer, int(state.step)),
+        "workdir": str(trainer.run.workdir),
+    }
+    return "\n".join(f"{title:<10}{text}" for title, text in lines.items() if text)
+
+
+def _devices(trainer: Trainer) -> str:
+    devices = trainer.mesh.devices.ravel()
+    return f"{len(devices)} x {devices[0].device_kind}, jax {jax.__version__}"
+
+
+def _method(trainer: Trainer) -> str:
+    anchoring = trainer.run.config.anchoring
+    if not anchoring.enabled:
+        return "standard training"
+    references = "references from the batch"
+    if trainer.data.bank_images is not None:
+        references = f"{trainer.data.bank_size:,} references in the bank"
+    masking = f"masked with probability {anchoring.mask_prob}" if anchoring.mask_prob else "no masking"
+    return f"anchored training, {references}, {masking}"
+
+
+def _model(trainer: Trainer, state: TrainState) -> str:
+    model, num_parameters = trainer.run.config.model, sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    return f"{model.name}, {num_parameters:,} parameters, computed in {model.dtype}"
+
+
+def _weights(trainer: Trainer) -> str:
+    changes = trainer.weights.changes if trainer.weights else ()
+    return ", ".join((trainer.run.config.model.weights, *changes))
+
+
+def _data(trainer: Trainer) -> str:
+    run, evaluated = trainer.run, trainer.evaluator.dataset
+    data = run.config.data
+    return (
+        f"{data.name or data.path or data.source}: {trainer.source.num_examples:,} training images "
+        f"{list(run.image_shape)}, {len(run.label_names)} classes; evaluated on {evaluated.num_examples:,} "
+        f"{evaluated.name} images"
+    )
+
+
+def _steps(trainer: Trainer, step: int) -> str:
+    schedule, batch_size = trainer.schedule, trainer.run.config.training.batch_size
+    if not schedule.total_steps:
+        return "none, the weights are evaluated and saved as they are"
+    start = f"resumes from step {step:,}" if step else "starts at step 0"
+    length = f"{schedule.total_steps:,} in total, {schedule.steps_per_epoch:,} per epoch"
+    return f"{length}, {batch_size} images per step; {start}"

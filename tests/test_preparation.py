@@ -1,0 +1,190 @@
+"""Preparation of a run: what `prepare` refuses, and when a run may resume with another config."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import begun
+
+from anchor_jax import UserError
+from anchor_jax.runs import record as run_record
+from anchor_jax.training.loop import prepare, train
+
+# invalid configs
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"training.batch_size": 12}, r"batch_size must be divisible by the 8 devices; got 12, try 8"),
+        ({"training.batch_size": 800}, r"batch_size must be at most 96, the size of the training set; got 800"),
+        ({"training.total_epochs": 0.01}, r"total_epochs=0.01 is less than one step"),
+        ({"anchoring.bank_size": 97}, r"bank_size=97; allowed: 0 \(all\) to 96"),
+        ({"evaluation.num_references": 13}, r"num_references must be at most 12.*got 13"),
+        (
+            {"data.mean": (0.5, 0.5), "data.std": (1.0, 1.0)},
+            r"data.mean must have one number for each of the 1",
+        ),
+        (
+            {"model.name": "resnet81"},
+            r"unknown model 'resnet81'; allowed: deit_s16, mlp, .*Did you mean 'resnet18'",
+        ),
+        ({"model.dtype": "float23"}, r"unknown dtype 'float23'.*Did you mean 'float32'"),
+        ({"data.test_split": "tst"}, r"no array 'x_tst'"),
+    ],
+)
+def test_prepare_refuses_a_config_that_does_not_fit(tiny, tmp_path, change, message):
+    tiny.update_from_flattened_dict(change)
+    with pytest.raises(UserError, match=message):
+        prepare(tiny, tmp_path / "run")
+
+
+def test_prepare_refuses_a_path_that_orbax_cannot_save_to(tiny, tmp_path):
+    with pytest.raises(UserError, match=r"which orbax cannot save to"):
+        prepare(tiny, tmp_path / "r[b]un")
+
+
+def test_accept_changes_refuses_an_unknown_key(tiny, tmp_path):
+    with pytest.raises(UserError, match=r"accept_changes .* 'learning_rate'; did you mean 'optimizer.learning_rate'"):
+        prepare(tiny, tmp_path / "run", ("learning_rate",))
+
+
+# folders of other runs
+
+
+def test_foreign_files_in_the_workdir_are_kept(tiny, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/metrics.jsonl").write_text("mine")
+    with pytest.raises(UserError, match=r"holds metrics\.jsonl but no run\.json"):
+        prepare(tiny, tmp_path / "run")
+    (tmp_path / "run/metrics.jsonl").rename(tmp_path / "run/references.npz")
+    with pytest.raises(UserError, match=r"references\.npz' is missing or damaged"):
+        begun(tiny, tmp_path / "run")
+    assert (tmp_path / "run/references.npz").read_text() == "mine"
+
+
+def test_run_with_another_config_is_refused_and_kept(tiny, tmp_path):
+    begun(tiny, tmp_path / "run")
+    before = (tmp_path / "run/run.json").read_bytes()
+    tiny.anchoring.mask_prob = 0.25
+    message = r"holds another run: its config.anchoring.mask_prob is 0.5, given is 0.25; .*--accept_changes=anchoring"
+    with pytest.raises(UserError, match=message):
+        prepare(tiny, tmp_path / "run")
+    assert (tmp_path / "run/run.json").read_bytes() == before
+
+
+def test_changed_data_at_the_same_path_is_refused(tiny, tmp_path):
+    begun(tiny, tmp_path / "run")
+    arrays = dict(np.load(tiny.data.path))
+    arrays["y_train"][0] = 1 - arrays["y_train"][0]
+    np.savez(tiny.data.path, **arrays)
+    message = r"its training set is '96 examples, sha256 (\w+)', given is '96 examples, sha256 (?!\1)"
+    with pytest.raises(UserError, match=message):
+        prepare(tiny, tmp_path / "run")
+    assert prepare(tiny, tmp_path / "run", ("data",)).run.changes[0].key == "data"
+
+
+def test_moved_data_is_accepted(tiny, tmp_path):
+    begun(tiny, tmp_path / "run")
+    (tmp_path / "elsewhere").mkdir()
+    tiny.data.path = str(Path(tiny.data.path).rename(tmp_path / "elsewhere/tiny.npz"))
+    prepare(tiny, tmp_path / "run")
+
+
+def test_standard_run_cannot_become_anchored(tiny, tmp_path):
+    tiny.anchoring.enabled = False
+    begun(tiny, tmp_path / "run")
+    before = (tmp_path / "run/run.json").read_bytes()
+    tiny.anchoring.enabled = True
+    with pytest.raises(UserError, match=r"its config.anchoring.enabled is False, which cannot change"):
+        train(tiny, tmp_path / "run", accept_changes=("anchoring.enabled",))
+    assert (tmp_path / "run/run.json").read_bytes() == before
+
+
+def test_run_started_meanwhile_by_another_process_is_kept(tiny, tmp_path):
+    trainer = prepare(tiny, tmp_path / "run")
+    tiny.seed = 1
+    begun(tiny, tmp_path / "run")
+    with (
+        pytest.raises(UserError, match=r"another process has begun to train in"),
+        run_record.lock_workdir(trainer.run),
+    ):
+        pass
+
+
+# accepted changes
+
+
+def changes_of(workdir):
+    record = json.loads((workdir / "run.json").read_text())
+    return [(change["key"], change["before"], change["now"], change["after_step"]) for change in record["changes"]]
+
+
+def test_resumable_changes_are_recorded_once(tiny, tmp_path):
+    train(tiny, tmp_path / "run")
+    tiny.logging.every_steps, tiny.checkpoint.keep = 5, 1
+    train(tiny, tmp_path / "run")
+    expected = [("checkpoint.keep", 3, 1, 12), ("logging.every_steps", 2, 5, 12)]
+    assert changes_of(tmp_path / "run") == expected
+    assert run_record.load(tmp_path / "run").config.checkpoint.keep == 1
+    train(tiny, tmp_path / "run")
+    assert changes_of(tmp_path / "run") == expected
+
+
+def test_accepted_changes_resume_and_are_recorded(tiny, tmp_path):
+    train(tiny, tmp_path / "run")
+    tiny.training.total_epochs, tiny.optimizer.learning_rate = 3.0, 0.01
+    with pytest.raises(UserError, match=r"optimizer.learning_rate is 0.05, given is 0.01"):
+        train(tiny, tmp_path / "run", accept_changes=("training.total_epochs",))
+    last = train(tiny, tmp_path / "run", accept_changes=("training.total_epochs", "optimizer.learning_rate"))
+    assert int(last.step) == 18
+    assert [change[:3] for change in changes_of(tmp_path / "run")] == [
+        ("optimizer.learning_rate", 0.05, 0.01),
+        ("training.total_epochs", 2.0, 3.0),
+    ]
+
+
+def test_accepted_changes_without_a_fitting_checkpoint_fail(tiny, tmp_path):
+    train(tiny, tmp_path / "run")
+    before = (tmp_path / "run/run.json").read_bytes()
+    tiny.model.options.hidden = (8,)
+    with pytest.raises(UserError, match=r"checkpoint '.*/12' is damaged or does not fit the model"):
+        train(tiny, tmp_path / "run", accept_changes=("model.options.hidden",))
+    assert (tmp_path / "run/run.json").read_bytes() == before
+    assert not (tmp_path / "run/damaged").exists()
+
+
+def test_options_given_as_a_list_are_the_same_options(tiny, tmp_path):
+    tiny.model.options.hidden = [16]
+    begun(tiny, tmp_path / "run")
+    prepare(tiny, tmp_path / "run")
+
+
+# records
+
+
+def test_lost_record_is_not_rewritten_over_checkpoints(tiny, tmp_path):
+    train(tiny, tmp_path / "run")
+    (tmp_path / "run/run.json").unlink()
+    with pytest.raises(UserError, match=r"holds checkpoints but no run\.json"):
+        train(tiny, tmp_path / "run")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"config": {}}'])
+def test_load_reports_a_corrupt_record(tmp_path, content):
+    (tmp_path / "run.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"run.json' is corrupt"):
+        run_record.load(tmp_path)
+
+
+def test_load_reports_corrupt_references(tiny, tmp_path):
+    begun(tiny, tmp_path / "run")
+    file = tmp_path / "run/references.npz"
+    other = np.zeros_like(run_record.load(tmp_path / "run").references)
+    np.savez(file, images=other)
+    with pytest.raises(UserError, match="their hash differs"):
+        run_record.load(tmp_path / "run")
+    file.unlink()
+    with pytest.raises(UserError, match="is missing or damaged"):
+        run_record.load(tmp_path / "run")
