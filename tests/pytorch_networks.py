@@ -1,4 +1,4 @@
-"""Small PyTorch networks that others wrote, with random weights, and which of our models each of them is."""
+"""Small PyTorch networks of other packages with random weights, each with the equivalent model of this package."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -15,8 +15,8 @@ from torchvision.models import regnet, resnet, swin_transformer, vision_transfor
 NUM_CLASSES = 5
 
 
-class Network(NamedTuple):
-    """A network and the model of ours that it is."""
+class NetworkCase(NamedTuple):
+    """A PyTorch network and the equivalent model."""
 
     name: str
     source: str
@@ -24,21 +24,21 @@ class Network(NamedTuple):
     side: int  # of its images
     build: Callable[[], nn.Module]
     channels: int = 3
-    # what its names have -> what those of the released code have in its place
-    renamed: tuple[tuple[str, str], ...] = ()
+    # substrings of its names -> what the source has instead
+    renamings: tuple[tuple[str, str], ...] = ()
 
-    def released(self, state_dict):
-        """Its tensors by the names of the source."""
-        return renamed(state_dict, self.renamed)
+    def to_source_names(self, state_dict):
+        """Rename the tensors of the network as the source does."""
+        return rename(state_dict, self.renamings)
 
-    def own(self, state_dict):
-        """Its tensors by its own names."""
-        return renamed(state_dict, [(new, old) for old, new in self.renamed])
+    def to_own_names(self, state_dict):
+        """Invert `to_source_names`."""
+        return rename(state_dict, [(new, old) for old, new in self.renamings])
 
 
-def renamed(state_dict, changes):
-    """A state dictionary with parts of its names replaced, one change after the other."""
-    for old, new in changes:
+def rename(state_dict, renamings):
+    """Replace substrings of all names, one renaming after the other."""
+    for old, new in renamings:
         state_dict = {name.replace(old, new): tensor for name, tensor in state_dict.items()}
     return state_dict
 
@@ -59,7 +59,7 @@ class PreActivationBlock(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """What the released code calls so: no package has one with its names."""
+    """The Wide ResNet of the released code, whose names no package has."""
 
     def __init__(self, depth, widen):
         super().__init__()
@@ -83,7 +83,7 @@ class WideResNet(nn.Module):
 
 
 def cifar_resnet():
-    """torchvision's network with the stem of the released code, for anchored images."""
+    """Return torchvision's ResNet with the CIFAR stem of the released code, for anchored images."""
     network = resnet.ResNet(resnet.BasicBlock, [1, 1, 1, 1], NUM_CLASSES)
     network.conv1, network.maxpool = nn.Conv2d(6, 64, 3, 1, 1, bias=False), nn.Identity()
     return network
@@ -164,49 +164,49 @@ VIT = {"patch_size": 8, "width": 16, "depth": 2, "num_heads": 2}
 SWIN = {"patch_size": 2, "width": 16, "stage_sizes": (2, 2), "num_heads": (2, 4), "window": 4}
 
 NETWORKS = {
-    "torchvision's ResNet": Network(
+    "torchvision's ResNet": NetworkCase(
         "resnet50",
         "torchvision",
         ONE_EACH,
         32,
         lambda: resnet.ResNet(resnet.Bottleneck, [1, 1, 1, 1], NUM_CLASSES),
     ),
-    "timm's ResNet": Network(
+    "timm's ResNet": NetworkCase(
         "resnet18",
         "timm",
         ONE_EACH,
         32,
         lambda: timm.create_model("resnet18", layers=(1, 1, 1, 1), num_classes=NUM_CLASSES),
     ),
-    "Hugging Face's ResNet, basic": Network(
+    "Hugging Face's ResNet, basic": NetworkCase(
         "resnet18", "huggingface", RESNET, 32, lambda: huggingface_resnet(hidden_sizes=[8, 16], layer_type="basic")
     ),
-    "Hugging Face's ResNet, bottleneck": Network(
+    "Hugging Face's ResNet, bottleneck": NetworkCase(
         "resnet50", "huggingface", RESNET, 32, lambda: huggingface_resnet(hidden_sizes=[32, 64])
     ),
-    "the released ResNet": Network(
+    "the released ResNet": NetworkCase(
         "resnet18",
         "anchoring",
         {"stage_sizes": (1, 1, 1, 1)},
         16,
         cifar_resnet,
         channels=6,
-        renamed=(("downsample", "shortcut"), ("fc.", "linear.")),
+        renamings=(("downsample", "shortcut"), ("fc.", "linear.")),
     ),
-    "the released Wide ResNet": Network(
+    "the released Wide ResNet": NetworkCase(
         "wrn40_2", "anchoring", {"depth": 16, "widen": 1}, 16, lambda: WideResNet(16, 1), channels=6
     ),
-    "torchvision's RegNet": Network("regnet_y_800mf", "torchvision", REGNET, 32, torchvision_regnet),
-    "timm's RegNet": Network(
+    "torchvision's RegNet": NetworkCase("regnet_y_800mf", "torchvision", REGNET, 32, torchvision_regnet),
+    "timm's RegNet": NetworkCase(
         "regnet_y_1_6gf",
         "timm",
         {"stage_sizes": (1, 1, 2, 1), "widths": (8, 16, 32, 64), "group_width": 8},
         32,
         lambda: timm.create_model("regnety_016", depth=5, w0=8, wa=10.0, wm=2.0, group_size=8, num_classes=NUM_CLASSES),
     ),
-    "Hugging Face's RegNet": Network("regnet_y_800mf", "huggingface", REGNET, 32, huggingface_regnet),
-    "torchvision's ViT": Network("vit_b16", "torchvision", VIT, 32, torchvision_vit),
-    "timm's DeiT": Network(
+    "Hugging Face's RegNet": NetworkCase("regnet_y_800mf", "huggingface", REGNET, 32, huggingface_regnet),
+    "torchvision's ViT": NetworkCase("vit_b16", "torchvision", VIT, 32, torchvision_vit),
+    "timm's DeiT": NetworkCase(
         "deit_s16",
         "timm",
         VIT,
@@ -221,18 +221,18 @@ NETWORKS = {
             num_classes=NUM_CLASSES,
         ),
     ),
-    "Hugging Face's ViT": Network(
+    "Hugging Face's ViT": NetworkCase(
         "vit_b16", "huggingface", VIT, 32, lambda: huggingface_vit(hf.ViTConfig, hf.ViTForImageClassification)
     ),
-    "Hugging Face's DeiT": Network(
+    "Hugging Face's DeiT": NetworkCase(
         "deit_s16",
         "huggingface",
         VIT | {"distillation_token": True},
         32,
         lambda: huggingface_vit(hf.DeiTConfig, hf.DeiTForImageClassification),
     ),
-    "torchvision's Swin": Network("swin_v2_t", "torchvision", SWIN, 32, torchvision_swin),
-    "timm's Swin": Network(
+    "torchvision's Swin": NetworkCase("swin_v2_t", "torchvision", SWIN, 32, torchvision_swin),
+    "timm's Swin": NetworkCase(
         "swin_v2_t",
         "timm",
         SWIN | {"pretrained_window": 6},
@@ -248,11 +248,11 @@ NETWORKS = {
             pretrained_window_sizes=(6, 6),
         ),
     ),
-    "Hugging Face's Swin": Network("swin_v2_s", "huggingface", SWIN, 32, huggingface_swin),
+    "Hugging Face's Swin": NetworkCase("swin_v2_s", "huggingface", SWIN, 32, huggingface_swin),
 }
 
 
 @functools.cache
-def built(case):
-    """The network of that name, not to be changed."""
+def build_network(case):
+    """Return the network of a case. It is shared by all tests, which must not modify it."""
     return randomised(NETWORKS[case].build())

@@ -319,9 +319,10 @@ MODELS = [
     kind(lambda: models.create("mlp", 10.0), "num_classes must be an integer, .* got 10.0"),
     kind(lambda: models.create("mlp", True), "num_classes must be an integer, .* got True"),
     kind(lambda: models.create("mlp", 10, dtype=jnp.float32), "dtype must be a name, one of bfloat16, float32; got"),
-    kind(lambda: models.create("mlp", 10, remat="yes"), "remat must be True or False, got 'yes'"),
+    kind(lambda: models.create("mlp", 10, remat="yes"), "remat must be True or False; got 'yes'"),
     value(
-        lambda: models.create("mlp", 10, hidden=np.array([3, 4])), "option 'hidden' of model 'mlp' must be whole num"
+        lambda: models.create("mlp", 10, hidden=np.array([3, 4])),
+        "option 'hidden' of model 'mlp' must be a sequence",
     ),
     value(lambda: models.create("resnet18", 10, stem=X), "option 'stem' of model 'resnet18' must be one of cifar, im"),
     kind(lambda: models.from_torch(3, {}, 10, "timm"), "model must be a name, one of .* got 3"),
@@ -330,10 +331,10 @@ MODELS = [
     kind(
         lambda: models.from_torch("resnet18", [("fc.bias", X)], 10, "timm"), "state_dict must be Mapping, .* got list"
     ),
-    kind(lambda: models.from_torch("resnet18", {3: X}, 10, "timm"), "weights must be tensors .* got ndarray as 3"),
+    kind(lambda: models.from_torch("resnet18", {3: X}, 10, "timm"), "weights must be tensors .*; got ndarray as 3"),
     kind(
         lambda: models.from_torch("resnet18", {"state_dict": {"fc.bias": X}}, 10, "timm"),
-        "weights must be tensors or arrays by their names, got dict as 'state_dict'; of a checkpoint that holds more",
+        "weights must be tensors or arrays by name; got dict as 'state_dict'; if this is a checkpoint, pass only",
     ),
     kind(
         lambda: models.from_torch("resnet18", {"fc.bias": X.astype(str)}, 10, "timm"),
@@ -343,9 +344,7 @@ MODELS = [
         lambda: models.from_torch("resnet18", {"fc.bias": X + 1j}, 10, "timm"), "tensor 'fc.bias' must be real, got co"
     ),
     kind(lambda: models.from_torch("resnet18", {}, "10", "timm"), "num_classes must be an integer, .* got '10'"),
-    value(
-        lambda: models.from_torch("resnet18", {}, 10, "timm"), "the tensors are not those of timm's .*, missing: bn1"
-    ),
+    value(lambda: models.from_torch("resnet18", {}, 10, "timm"), "the tensors do not match timm's .*; missing: bn1"),
     kind(
         lambda: models.to_torch("resnet18", None, "timm"), "variables must be Mapping, as model.init gives it; got None"
     ),

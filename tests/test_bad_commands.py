@@ -117,12 +117,12 @@ WRONG_VALUES = {
     "--config.data.std=(0.1,0.2)": "data.std must have one number for each of the 1 channels",
     "--config.data.streaming=True": "data.image_size=0; a stream needs a number of pixels",
     "--config.data.test_split=../train": "unknown split of digits '../train'; allowed: test, train",
-    "--config.model.options.width=0": "option 'width' of model 'resnet18' must be a whole number, at least 1; got 0",
+    "--config.model.options.width=0": "option 'width' of model 'resnet18' must be an integer >= 1; got 0",
     "--config.model.options.width=1000000000000": "model.options.width must be no larger than 2147483647",
     "--config.model.dtype=float8": "unknown dtype 'float8'; allowed: bfloat16, float32",
-    "--config.model.weights=timm": "model.weights must be SOURCE:FILE, SOURCE of torchvision, timm",
-    "--config.model.weights=timm:": "model.weights must be SOURCE:FILE, SOURCE of torchvision, timm",
-    "--config.model.weights=keras:x.h5": "model.weights must be SOURCE:FILE, SOURCE of torchvision, timm",
+    "--config.model.weights=timm": "model.weights must be SOURCE:FILE, where SOURCE is one of torchvision, timm",
+    "--config.model.weights=timm:": "model.weights must be SOURCE:FILE, where SOURCE is one of torchvision, timm",
+    "--config.model.weights=keras:x.h5": "model.weights must be SOURCE:FILE, where SOURCE is one of torchvision, timm",
 }
 
 
@@ -447,9 +447,9 @@ WEIGHTS = {
     "other tensors": (
         "w.safetensors",
         _safetensors({"a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}) + b"\0",
-        "the tensors are not those of torchvision's 'resnet18', missing: bn1.bias",
+        "the tensors do not match torchvision's 'resnet18'; missing: bn1.bias",
     ),
-    "pickle": ("w.pth", pickled, "holds more than weights, which is not run"),
+    "pickle": ("w.pth", pickled, "contains objects other than weights, which are not loaded"),
 }
 
 

@@ -1,10 +1,12 @@
-"""Exported runs: they answer as the run does, JAX alone runs them, and what is wrong is told in one line."""
+"""Exported runs: outputs equal to those of the run, with JAX alone, and one-line errors."""
 
 import dataclasses
 import json
 import os
 import re
+import tarfile
 import zipfile
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -28,8 +30,8 @@ from anchor_jax.runtime import mesh as mesh_lib
 IMAGES = np.random.default_rng(5).integers(0, 256, (17, 6, 6, 1)).astype(np.uint8)
 
 
-class Untrained(NamedTuple):
-    """A run of a tiny ResNet that has begun, and its predictor."""
+class UntrainedRun(NamedTuple):
+    """A run of a tiny ResNet before its first step, and its predictor."""
 
     run: Run
     predictor: Predictor
@@ -50,7 +52,7 @@ def file(exported):
     return exported.file
 
 
-def untrained(folder, *, anchored):
+def untrained_run(folder, *, anchored):
     config = tiny_config(folder)
     config.model.name = "resnet18"
     config.model.options = ConfigDict({"stage_sizes": (1,), "width": 4})
@@ -60,73 +62,87 @@ def untrained(folder, *, anchored):
     shapes = jax.eval_shape(create_model(run).init, jax.random.key(0), np.zeros(run.input_shape, np.float32))
     rng = np.random.default_rng(0)
     variables = jax.tree.map(lambda leaf: rng.uniform(0.1, 0.5, leaf.shape).astype(np.float32), shapes)
-    return Untrained(run, create_predictor(run, variables, mesh_lib.mesh()))
+    return UntrainedRun(run, create_predictor(run, variables, mesh_lib.mesh()))
 
 
 @pytest.fixture(scope="module")
 def anchored(tmp_path_factory):
-    return untrained(tmp_path_factory.mktemp("anchored"), anchored=True)
+    return untrained_run(tmp_path_factory.mktemp("anchored"), anchored=True)
 
 
 @pytest.fixture(scope="module")
 def standard(tmp_path_factory):
-    return untrained(tmp_path_factory.mktemp("standard"), anchored=False)
+    return untrained_run(tmp_path_factory.mktemp("standard"), anchored=False)
 
 
-def program_of(case, num_references, chunk_size=None, platforms=("cpu",)):
-    return write.program_of(case.run, case.predictor, num_references, platforms, chunk_size)
+def export_program(case, num_references, chunk_size=None, platforms=("cpu",)):
+    return write.export_program(case.run, case.predictor, num_references, platforms, chunk_size)
 
 
-def assert_agree(answer, expected):
-    assert answer.keys() == {name for name, array in expected._asdict().items() if array is not None}
-    for name, array in answer.items():
+def assert_outputs_agree(outputs, expected):
+    assert outputs.keys() == {name for name, array in expected._asdict().items() if array is not None}
+    for name, array in outputs.items():
         assert array.dtype == np.float32
         np.testing.assert_allclose(array, getattr(expected, name), rtol=1e-5, atol=1e-6, err_msg=name)
 
 
-# --- the same answers -----------------------------------------------------------------------------------
+# outputs
 
 
 @pytest.mark.parametrize("num", [1, 3, 17])
-def test_an_exported_run_answers_as_the_run(num, file, predictor):
+def test_exported_classifier_equals_the_predictor(num, file, predictor):
     classifier = aj.load_exported(file)
-    answer = classifier(IMAGES[:num])
-    assert_agree(answer._asdict(), predictor(IMAGES[:num], num_references=10))
-    assert answer.probs_std.shape == answer.probs.shape == (num, 3)
-    assert answer.probs_std.min() > 0
-    assert answer.mutual_information.shape == (num,)
+    outputs = classifier(IMAGES[:num])
+    assert_outputs_agree(outputs._asdict(), predictor(IMAGES[:num], num_references=10))
+    assert outputs.probs_std.shape == outputs.probs.shape == (num, 3)
+    assert outputs.probs_std.min() > 0
+    assert outputs.mutual_information.shape == (num,)
+
+
+@pytest.mark.skipif(jax.__version_info__ < (0, 10, 2), reason="the file was written by JAX 0.10.2")
+def test_load_exported_reads_files_of_version_0_1_0(tmp_path):
+    with tarfile.open(Path(__file__).parent / "fixtures" / "run_0_1_0.tar.gz") as archive:
+        for name in ("./run.zip", "./expected.npz"):
+            archive.extract(name, tmp_path, filter="data")
+    classifier = aj.load_exported(tmp_path / "run.zip")
+    assert (classifier.metadata.model, classifier.metadata.step, classifier.num_references) == ("mlp", 132, 4)
+    with np.load(tmp_path / "expected.npz") as expected:
+        outputs = classifier(expected["images"])._asdict()
+        assert outputs.keys() == set(expected) - {"images"}
+        for name, array in outputs.items():
+            np.testing.assert_allclose(array, expected[name], rtol=1e-5, atol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("chunk_size", [None, 3])
-def test_a_network_of_convolutions(chunk_size, anchored):
-    program = program_of(anchored, 10, chunk_size, write.PLATFORMS)
+def test_export_of_a_resnet_loops_only_over_chunks(chunk_size, anchored):
+    program = export_program(anchored, 10, chunk_size, write.PLATFORMS)
     assert ("stablehlo.while" in program.mlir_module()) == (chunk_size is not None)
     for num in (1, 3, 17)[: 3 if chunk_size is None else 1]:
-        assert_agree(program.call(IMAGES[:num]), anchored.predictor(IMAGES[:num], num_references=10))
+        assert_outputs_agree(program.call(IMAGES[:num]), anchored.predictor(IMAGES[:num], num_references=10))
 
 
-def test_one_reference_and_a_standard_network_have_no_spread(anchored, standard):
+def test_single_reference_or_standard_model_has_no_probs_std(anchored, standard):
     for case in (anchored, standard):
-        answer = program_of(case, 1).call(IMAGES[:3])
-        assert answer.keys() == {"logits", "probs", "entropy", "mutual_information"}
-        assert_agree(answer, case.predictor(IMAGES[:3], num_references=1))
-        np.testing.assert_array_equal(answer["mutual_information"], np.zeros(3))
+        outputs = export_program(case, 1).call(IMAGES[:3])
+        assert outputs.keys() == {"logits", "probs", "entropy", "mutual_information"}
+        assert_outputs_agree(outputs, case.predictor(IMAGES[:3], num_references=1))
+        np.testing.assert_array_equal(outputs["mutual_information"], np.zeros(3))
 
 
-def test_nothing_of_references_is_left_to_compute(anchored):
-    program = program_of(anchored, 10).mlir_module()
-    assert "tensor<10x6x6x4xf32>" in program  # what the first layer made of them
+def test_program_contains_encoded_references_as_constants(anchored):
+    program = export_program(anchored, 10).mlir_module()
+    assert "tensor<10x6x6x4xf32>" in program  # outputs of the first layer
     assert "tensor<10x6x6x1x" not in program
     assert "tensor<10x6x6x2x" not in program
 
 
-# --- the file -------------------------------------------------------------------------------------------
+# the file
 
 
-def test_the_file_tells_what_it_is(exported, workdir):
-    ended, file = exported.ended, exported.file
-    assert ended.returncode == 0, ended.stderr
-    assert re.fullmatch(r"step 3 with 10 references for cpu, cuda, tpu in .*run\.zip, 0\.0 MB\n", ended.stdout)
+def test_export_command_writes_metadata_and_program(exported, workdir):
+    result, file = exported.ended, exported.file
+    assert result.returncode == 0, result.stderr
+    assert re.fullmatch(r"step 3 with 10 references for cpu, cuda, tpu in .*run\.zip, 0\.0 MB\n", result.stdout)
     with zipfile.ZipFile(file) as archive:
         assert archive.namelist() == [METADATA, PROGRAM]
         metadata, program = json.loads(archive.read(METADATA)), archive.read(PROGRAM)
@@ -138,16 +154,16 @@ def test_the_file_tells_what_it_is(exported, workdir):
     assert classifier.num_references == 10
     assert classifier.metadata.step == 3
     assert jax.export.deserialize(bytearray(program)).platforms == ("cpu", "cuda", "tpu")
-    for told in (os.sep.join(workdir.parts[1:3]), str(ROOT), "site-packages", "inference.py"):
-        assert told.encode() not in file.read_bytes()
+    for path in (os.sep.join(workdir.parts[1:3]), str(ROOT), "site-packages", "inference.py"):
+        assert path.encode() not in file.read_bytes()
 
 
-def test_the_same_run_gives_the_same_bytes(file, workdir, tmp_path):
+def test_export_is_deterministic(file, workdir, tmp_path):
     write.export(workdir, tmp_path / "again.zip")
     assert (tmp_path / "again.zip").read_bytes() == file.read_bytes()
 
 
-def test_jax_alone_runs_it_as_the_documentation_says(file, predictor, tmp_path):
+def test_documented_script_runs_the_file_with_jax_alone(file, predictor, tmp_path):
     np.save(tmp_path / "images.npy", IMAGES)
     _, lines = pages.python_blocks(pages.DOCS / "export.md")
     script = [
@@ -155,19 +171,19 @@ def test_jax_alone_runs_it_as_the_documentation_says(file, predictor, tmp_path):
         f"images = np.load({str(tmp_path / 'images.npy')!r})",
         lines.replace("c10.zip", str(file)),
         f"np.savez({str(tmp_path / 'answer.npz')!r}, **answer)",
-        "others = {'anchor_jax', 'flax', 'orbax', 'optax'} & set(sys.modules)",
-        "sys.exit(f'imported: {others}' if others or label_names != ['0', '1', '2'] else None)",
+        "imported = {'anchor_jax', 'flax', 'orbax', 'optax'} & set(sys.modules)",
+        "sys.exit(f'imported: {imported}' if imported or label_names != ['0', '1', '2'] else None)",
     ]
-    ended = command("-c", "\n".join(script))
-    assert ended.returncode == 0, ended.stderr
+    result = command("-c", "\n".join(script))
+    assert result.returncode == 0, result.stderr
     with np.load(tmp_path / "answer.npz") as answer:
-        assert_agree(dict(answer), predictor(IMAGES, num_references=10))
+        assert_outputs_agree(dict(answer), predictor(IMAGES, num_references=10))
 
 
-# --- mistakes -------------------------------------------------------------------------------------------
+# errors
 
 
-def test_wrong_commands(workdir, file, tmp_path):
+def test_export_command_rejects_invalid_arguments(workdir, file, tmp_path):
     before = file.read_bytes()
     new = tmp_path / "new.zip"
     for arguments, status, message in (
@@ -187,13 +203,13 @@ def test_wrong_commands(workdir, file, tmp_path):
         ([], 2, "one path must be given beside the flags, that of a new file; got []"),
         ([new, new], 2, "one path must be given beside the flags"),
     ):
-        ended = quick_command("-m", "anchor_jax.export", f"--workdir={workdir}", *arguments)
-        assert_told(ended, status, message)
+        result = quick_command("-m", "anchor_jax.export", f"--workdir={workdir}", *arguments)
+        assert_told(result, status, message)
     assert file.read_bytes() == before
     assert not list(tmp_path.iterdir())
 
 
-def test_wrong_images(file):
+def test_exported_classifier_rejects_invalid_images(file):
     classifier = aj.load_exported(file)
     with pytest.raises(UserTypeError, match="images must be uint8, got float32: give them as they are stored"):
         classifier(IMAGES.astype(np.float32))
@@ -206,62 +222,62 @@ def test_wrong_images(file):
             classifier(images)
 
 
-def _edited(content: bytes, **changes) -> dict[str, bytes]:
-    """The members of a file with other metadata."""
-    with zipfile.ZipFile(content) as archive:
+def _edit_metadata(file: Path, **changes) -> dict[str, bytes]:
+    """Return the members of a file, with changed metadata."""
+    with zipfile.ZipFile(file) as archive:
         metadata = json.loads(archive.read(METADATA)) | changes
         return {METADATA: json.dumps(metadata).encode(), PROGRAM: archive.read(PROGRAM)}
 
 
-def _flipped(content: bytes) -> bytes:
+def _flip_bit(content: bytes) -> bytes:
     middle = len(content) // 2
     return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
-FILES = {
+INVALID_FILES = {
     "empty": lambda file: b"",
-    "no archive": lambda file: b"rubbish" * 99,
+    "not an archive": lambda file: b"rubbish" * 99,
     "truncated": lambda file: file.read_bytes()[:-30],
-    "a byte is another": lambda file: _flipped(file.read_bytes()),
-    "an archive of other things": lambda file: zipped({"x_train.npy": b"x"}),
-    "no program": lambda file: zipped(_edited(file) | {PROGRAM: b"rubbish" * 99}),
-    "a pickle for a program": lambda file: zipped(_edited(file) | {PROGRAM: pickled(file.parent)}),
-    "a pickle for metadata": lambda file: zipped(_edited(file) | {METADATA: pickled(file.parent)}),
-    "metadata too deep": lambda file: zipped(_edited(file) | {METADATA: b"[" * 100_000}),
-    "another format": lambda file: zipped(_edited(file, format="anchor_jax.export/2")),
-    "names of no strings": lambda file: zipped(_edited(file, label_names=[0, 1, 2])),
-    "versions of no names": lambda file: zipped(_edited(file, versions=["0.10.2"])),
-    "other classes": lambda file: zipped(_edited(file, label_names=["a", "b"])),
-    "other images": lambda file: zipped(_edited(file, image_shape=[6, 6, 3])),
-    "other platforms": lambda file: zipped(_edited(file, platforms=["cpu"])),
-    "other outputs": lambda file: zipped(_edited(file, outputs=["probs"])),
+    "flipped bit": lambda file: _flip_bit(file.read_bytes()),
+    "unrelated archive": lambda file: zipped({"x_train.npy": b"x"}),
+    "invalid program": lambda file: zipped(_edit_metadata(file) | {PROGRAM: b"rubbish" * 99}),
+    "pickled program": lambda file: zipped(_edit_metadata(file) | {PROGRAM: pickled(file.parent)}),
+    "pickled metadata": lambda file: zipped(_edit_metadata(file) | {METADATA: pickled(file.parent)}),
+    "deeply nested metadata": lambda file: zipped(_edit_metadata(file) | {METADATA: b"[" * 100_000}),
+    "unknown format": lambda file: zipped(_edit_metadata(file, format="anchor_jax.export/2")),
+    "label names of integers": lambda file: zipped(_edit_metadata(file, label_names=[0, 1, 2])),
+    "versions in a list": lambda file: zipped(_edit_metadata(file, versions=["0.10.2"])),
+    "wrong number of classes": lambda file: zipped(_edit_metadata(file, label_names=["a", "b"])),
+    "wrong image shape": lambda file: zipped(_edit_metadata(file, image_shape=[6, 6, 3])),
+    "wrong platforms": lambda file: zipped(_edit_metadata(file, platforms=["cpu"])),
+    "wrong outputs": lambda file: zipped(_edit_metadata(file, outputs=["probs"])),
 }
 
 
-@pytest.mark.parametrize("case", FILES)
-def test_damaged_and_foreign_files(case, file, tmp_path):
-    wrong = tmp_path / "wrong.zip"
-    wrong.write_bytes(FILES[case](file))
-    with pytest.raises(UserError, match=f"cannot read '{re.escape(str(wrong))}' .*; give an undamaged one") as error:
-        aj.load_exported(wrong)
+@pytest.mark.parametrize("case", INVALID_FILES)
+def test_load_exported_rejects_corrupt_and_foreign_files(case, file, tmp_path):
+    invalid = tmp_path / "invalid.zip"
+    invalid.write_bytes(INVALID_FILES[case](file))
+    with pytest.raises(UserError, match=f"cannot read '{re.escape(str(invalid))}' .*; pass an intact file") as error:
+        aj.load_exported(invalid)
     assert "\n" not in str(error.value)
     assert not left_a_mark(file.parent)
 
 
-def test_files_that_are_not_there():
+def test_load_exported_rejects_missing_files():
     with pytest.raises(UserTypeError, match="file must be a path, got 3"):
         aj.load_exported(3)
-    with pytest.raises(UserError, match=r"no file 'nothing\.zip'; give one that python -m anchor_jax\.export wrote"):
+    with pytest.raises(UserError, match=r"no file 'nothing\.zip'; pass one written by python -m anchor_jax\.export"):
         aj.load_exported("nothing.zip")
 
 
-def test_programs_that_cannot_run_here(standard, tmp_path):
-    program = program_of(standard, 1, platforms=("cuda", "tpu"))
+def test_load_exported_rejects_programs_for_other_devices(standard, tmp_path):
+    program = export_program(standard, 1, platforms=("cuda", "tpu"))
     outputs = tuple(jax.tree.unflatten(program.out_tree, program.out_avals))
     metadata = Metadata(("0", "1", "2"), (6, 6, 1), "resnet18", 0, None, outputs, program.platforms, {})
     write_archive(tmp_path / "tpu.zip", program, metadata)
-    with pytest.raises(UserError, match=r"is for cuda, tpu, and JAX runs on cpu here; .* --platforms=cuda,tpu,cpu$"):
+    with pytest.raises(UserError, match=r"is for cuda, tpu, but JAX runs on cpu; .* --platforms=cuda,tpu,cpu$"):
         aj.load_exported(tmp_path / "tpu.zip")
     write_archive(tmp_path / "newer.zip", dataclasses.replace(program, nr_devices=0), metadata)
-    with pytest.raises(UserError, match=r"program.stablehlo is for 0 devices, not one\); .* or an older one$"):
+    with pytest.raises(UserError, match=r"program.stablehlo is for 0 devices instead of 1\); .* or older$"):
         aj.load_exported(tmp_path / "newer.zip")

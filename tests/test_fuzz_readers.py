@@ -216,7 +216,7 @@ def exported_run(place):
     program = jax.export.export(jax.jit(classify))(images)
     outputs = ("logits", "probs", "entropy", "mutual_information")
     metadata = format.Metadata(("a", "b"), (2, 2, 1), "mlp", 1, None, outputs, program.platforms, {})
-    format.write(place / "run.zip", program, metadata)
+    format.write_archive(place / "run.zip", program, metadata)
     with zipfile.ZipFile(place / "run.zip") as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 

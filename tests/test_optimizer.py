@@ -12,7 +12,7 @@ import timm.optim
 import torch
 from conftest import assert_same_bits
 from flax import linen as nn
-from pytorch_networks import NETWORKS, NUM_CLASSES, REGNET, built
+from pytorch_networks import NETWORKS, NUM_CLASSES, REGNET, build_network
 
 from anchor_jax import UserError, models
 from anchor_jax import config as configuration
@@ -71,7 +71,7 @@ def read(case, tensors):
     """Convert tensors with the names of a PyTorch network to parameters of our model."""
     network = NETWORKS[case]
     options = {key: value for key, value in network.options.items() if key != "stem"}
-    tensors = network.released(built(case).state_dict() | tensors)
+    tensors = network.to_source_names(build_network(case).state_dict() | tensors)
     return models.from_torch(network.name, tensors, NUM_CLASSES, network.source, **options)["params"]
 
 
@@ -111,7 +111,7 @@ def random_gradient(network, seed):
     ],
 )
 def test_steps_match_pytorch_with_parameter_groups(case, which, scaled):
-    original = built(case)
+    original = build_network(case)
     weights = {name: torch.nn.Parameter(value.detach().clone()) for name, value in original.named_parameters()}
     scales = layer_scales_of_timm(original) if scaled else dict.fromkeys(weights, 1.0)
     groups = [
@@ -242,8 +242,8 @@ def test_kinds_of_parameters_follow_their_modules(name):
 
 def test_swin_excludes_from_decay_what_its_authors_exclude():
     case = "timm's Swin"
-    ones = {name: torch.zeros_like(value) for name, value in built(case).named_parameters()}
-    for name in built(case).no_weight_decay():
+    ones = {name: torch.zeros_like(value) for name, value in build_network(case).named_parameters()}
+    for name in build_network(case).no_weight_decay():
         ones[name] += 1
     config = settings(weight_decay=1.0, position_weight_decay=0.0, learning_rate=1.0, momentum=0.0)
     params = jax.tree.map(np.ones_like, read(case, {}))

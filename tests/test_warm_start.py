@@ -1,4 +1,4 @@
-"""Runs that begin from PyTorch weights, the files of those, and the way back."""
+"""Runs that start from PyTorch weights, the files of these weights, and the conversion back to PyTorch."""
 
 import argparse
 import json
@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 import anchor_jax as aj
 from anchor_jax import UserError, models
-from anchor_jax.models.adapting import adapt, resized_positions
+from anchor_jax.models.pretrained import adapt_weights, resize_position_embedding
 from anchor_jax.models.pytorch.files import read_state_dict, source_and_file, write_state_dict
 from anchor_jax.training.loop import train
 
@@ -27,8 +27,8 @@ TINY_RESNET = {"stage_sizes": (1, 1), "width": 4}
 TINY_VIT = {"patch_size": 2, "width": 8, "depth": 1, "num_heads": 2}
 
 
-def weights_of(folder, name, num_classes, channels, options, side=6):
-    """A file of random weights for PyTorch, and the variables that they are."""
+def write_weights(folder, name, num_classes, channels, options, side=6):
+    """Write random weights to a file for PyTorch; return the file, the model and the variables."""
     model = models.create(name, num_classes, **options)
     variables = model.init(jax.random.key(7), jnp.zeros((1, side, side, channels)))
     file = folder / f"{name}-{num_classes}-{channels}.safetensors"
@@ -38,16 +38,16 @@ def weights_of(folder, name, num_classes, channels, options, side=6):
 
 @pytest.fixture
 def warm(tiny, tmp_path):
-    """A run of no steps, of images of one channel and three classes, which is to begin from the weights of a file."""
+    """A config without training steps that starts from a file of weights; images have one channel, in three classes."""
     tiny.model.name = "resnet18"
     tiny.model.options = ConfigDict(TINY_RESNET)
     tiny.training.total_epochs = 0.0
-    file, model, variables = weights_of(tmp_path, "resnet18", 3, 1, TINY_RESNET)
+    file, model, variables = write_weights(tmp_path, "resnet18", 3, 1, TINY_RESNET)
     tiny.model.weights = f"torchvision:{file}"
     return tiny, model, variables
 
 
-def test_anchored_run_begins_as_the_network_of_its_weights_whatever_the_reference(warm, tmp_path):
+def test_warm_start_of_an_anchored_run_keeps_the_function(warm, tmp_path):
     config, model, variables = warm
     train(config, tmp_path / "run")
     predictor = aj.load_predictor(tmp_path / "run")
@@ -60,62 +60,62 @@ def test_anchored_run_begins_as_the_network_of_its_weights_whatever_the_referenc
     np.testing.assert_allclose(answer.probs_std, 0, atol=1e-5)
 
 
-def test_fine_tuning_goes_on_without_the_file_of_weights_to_the_same_bits(warm, tmp_path):
+def test_warm_start_resumes_bit_for_bit_without_the_weights_file(warm, tmp_path):
     config, _, _ = warm
     config.training.total_epochs = 1.0
-    whole = train(config, tmp_path / "whole")
-    shutil.copytree(tmp_path / "whole", tmp_path / "half")
-    for folder in (tmp_path / "half" / "checkpoints").glob("6"):
+    uninterrupted = train(config, tmp_path / "uninterrupted")
+    shutil.copytree(tmp_path / "uninterrupted", tmp_path / "interrupted")
+    for folder in (tmp_path / "interrupted" / "checkpoints").glob("6"):
         shutil.rmtree(folder)
     source_and_file(config.model.weights)[1].unlink()
-    resumed = train(config, tmp_path / "half")
-    jax.tree.map(np.testing.assert_array_equal, whole.params, resumed.params)
+    resumed = train(config, tmp_path / "interrupted")
+    jax.tree.map(np.testing.assert_array_equal, uninterrupted.params, resumed.params)
 
 
-def test_weights_of_other_classes_give_all_but_the_head(warm, tmp_path, capsys):
+def test_warm_start_with_other_classes_initializes_the_head(warm, tmp_path, capsys):
     config, _, _ = warm
-    file, _, variables = weights_of(tmp_path, "resnet18", 5, 1, TINY_RESNET)
+    file, _, variables = write_weights(tmp_path, "resnet18", 5, 1, TINY_RESNET)
     config.model.weights = f"torchvision:{file}"
     with pytest.raises(UserError, match=r"total_epochs=0 needs weights for the 3 classes of the data, and '.*' has"):
         train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     config.training.total_epochs, config.optimizer.learning_rate = 0.2, 0.0
     state = train(config, tmp_path / "run")
-    assert "head drawn anew for 3 classes, not 5" in capsys.readouterr().out
+    assert "head initialized for 3 classes, because the weights have 5" in capsys.readouterr().out
     block, expected = (tree["stage1_block1"]["conv1"]["kernel"] for tree in (state.params, variables["params"]))
     np.testing.assert_array_equal(block, expected)
     assert state.params["head"]["kernel"].shape == (8, 3)
 
 
-def test_weights_of_a_transformer_take_another_image_size(warm, tmp_path, capsys):
+def test_warm_start_resizes_the_position_embedding(warm, tmp_path, capsys):
     config, _, _ = warm
     config.model.name, config.model.options = "vit_b16", ConfigDict(TINY_VIT)
-    file, _, _ = weights_of(tmp_path, "vit_b16", 3, 1, TINY_VIT, side=8)
+    file, _, _ = write_weights(tmp_path, "vit_b16", 3, 1, TINY_VIT, side=8)
     config.model.weights = f"torchvision:{file}"
     state = train(config, tmp_path / "run")
     assert state.params["position_embedding"].shape == (1, 1 + 3 * 3, 8)
-    told = capsys.readouterr().out
-    assert "positions resized to 3x3" in told
-    assert "first layer widened to 2 channels, the same function" in told
+    out = capsys.readouterr().out
+    assert "position embedding resized to 3x3" in out
+    assert "first layer widened to 2 channels, which leaves the function unchanged" in out
 
 
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("model.weights", "resnet.pth", "config.model.weights must be SOURCE:FILE, SOURCE of torchvision, .* got 'res"),
+        ("model.weights", "resnet.pth", "config.model.weights must be SOURCE:FILE, where SOURCE is one of .* got 'res"),
         ("model.weights", "torch:resnet.pth", "config.model.weights must be SOURCE:FILE.*got 'torch:resnet.pth'"),
         ("model.weights", "timm:no/such.safetensors", "no file 'no/such.safetensors'"),
         ("model.weights", "", "config.training.total_epochs must be above 0, or 0 with config.model.weights; got 0"),
-        ("model.options.stage_sizes", (1, 2), "the tensors are not those of torchvision's 'resnet18', missing: layer2"),
-        ("model.options.stem", "imagenet", r"of another shape: conv1\.weight \[4, 1, 3, 3\], not"),
+        ("model.options.stage_sizes", (1, 2), "the tensors do not match torchvision's 'resnet18'; missing: layer2"),
+        ("model.options.stem", "imagenet", r"wrong shape: conv1\.weight \[4, 1, 3, 3\] instead of"),
         ("anchoring.enabled", False, None),
     ],
 )
-def test_weights_that_do_not_fit_are_told_before_anything_is_written(warm, tmp_path, key, value, message):
+def test_warm_start_rejects_weights_before_writing_the_run(warm, tmp_path, key, value, message):
     config, _, _ = warm
     with config.unlocked():
         config.update_from_flattened_dict({key: value})
-    if message is None:  # a standard network of the same weights
+    if message is None:  # the weights fit a standard run
         train(config, tmp_path / "run")
         return
     with pytest.raises(UserError, match=message):
@@ -123,39 +123,41 @@ def test_weights_that_do_not_fit_are_told_before_anything_is_written(warm, tmp_p
     assert not (tmp_path / "run" / "run.json").exists()
 
 
-def test_anchored_weights_are_none_for_a_standard_run(warm, tmp_path):
+def test_warm_start_rejects_anchored_weights_for_a_standard_run(warm, tmp_path):
     config, _, _ = warm
-    file, _, _ = weights_of(tmp_path, "resnet18", 3, 2, TINY_RESNET)
+    file, _, _ = write_weights(tmp_path, "resnet18", 3, 2, TINY_RESNET)
     config.model.weights, config.anchoring.enabled = f"torchvision:{file}", False
-    with pytest.raises(UserError, match=r"do not fit the model: stem_conv/kernel \[3, 3, 2, 4\], not \[3, 3, 1, 4\]"):
+    with pytest.raises(
+        UserError, match=r"do not match the model: stem_conv/kernel is \[3, 3, 2, 4\] instead of \[3, 3, 1"
+    ):
         train(config, tmp_path / "run")
 
 
-def test_positions_are_resized_between_the_tokens_that_stay():
+def test_resize_position_embedding_keeps_the_tokens():
     tokens, patches = jnp.full((1, 2, 3), 7.0), jnp.linspace(0, 1, 16)[None, :, None] * jnp.ones(3)
     positions = jnp.concatenate([tokens, patches], axis=1)
-    np.testing.assert_allclose(resized_positions(positions, (4, 4)), positions, atol=1e-6)
-    larger = resized_positions(positions, (8, 6))
+    np.testing.assert_allclose(resize_position_embedding(positions, (4, 4)), positions, atol=1e-6)
+    larger = resize_position_embedding(positions, (8, 6))
     assert larger.shape == (1, 2 + 48, 3)
     np.testing.assert_array_equal(larger[:, :2], tokens)
     expected = torch.nn.functional.interpolate(
         torch.tensor(np.array(patches)).reshape(1, 4, 4, 3).permute(0, 3, 1, 2), (8, 6), mode="bicubic", antialias=True
-    )  # the other cubic, with a = -0.75 where this has -0.5
+    )  # PyTorch's bicubic kernel has a = -0.75, JAX's a = -0.5
     np.testing.assert_allclose(larger[:, 2:], expected.permute(0, 2, 3, 1).reshape(1, 48, 3), atol=0.02)
 
 
-def test_what_fits_is_taken_as_it_is():
+def test_adapt_weights_keeps_matching_weights():
     shapes = {"params": {"head": {"bias": jnp.zeros(3)}}}
-    adapted = adapt({"params": {"head": {"bias": jnp.ones(3)}}}, shapes, (1, 1))
+    adapted = adapt_weights({"params": {"head": {"bias": jnp.ones(3)}}}, shapes, (1, 1))
     assert adapted.has_head
     assert adapted.changes == ()
-    np.testing.assert_array_equal(adapted.over(shapes)["params"]["head"]["bias"], np.ones(3))
+    np.testing.assert_array_equal(adapted.merge_into(shapes)["params"]["head"]["bias"], np.ones(3))
 
 
-def test_what_only_a_first_layer_may_do_others_do_not():
+def test_adapt_weights_widens_only_the_first_layer():
     shapes = {"params": {"norm": {"bias": jnp.zeros(6)}}}
-    with pytest.raises(UserError, match=r"do not fit the model: norm/bias \[3\], not \[6\]"):
-        adapt({"params": {"norm": {"bias": jnp.ones(3)}}}, shapes, (1, 1))
+    with pytest.raises(UserError, match=r"do not match the model: norm/bias is \[3\] instead of \[6\]"):
+        adapt_weights({"params": {"norm": {"bias": jnp.ones(3)}}}, shapes, (1, 1))
 
 
 TENSORS = {"a": torch.arange(3.0), "b.c": torch.ones(2, 2)}
@@ -170,20 +172,24 @@ TENSORS = {"a": torch.arange(3.0), "b.c": torch.ones(2, 2)}
         {"state_dict": TENSORS, "optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]}},
     ],
 )
-def test_state_dictionary_is_found_in_what_trainings_save(tmp_path, content):
+def test_read_state_dict_finds_it_in_training_checkpoints(tmp_path, content):
     torch.save(content, tmp_path / "x.pth")
-    found = read_state_dict(tmp_path / "x.pth")
-    assert found.keys() == TENSORS.keys()
-    assert all(torch.equal(found[name], TENSORS[name]) for name in found)
+    tensors = read_state_dict(tmp_path / "x.pth")
+    assert tensors.keys() == TENSORS.keys()
+    assert all(torch.equal(tensors[name], TENSORS[name]) for name in tensors)
 
 
-def test_half_precision_is_read_without_pytorch(tmp_path, monkeypatch):
+def test_safetensors_need_no_pytorch_but_pth_files_do(tmp_path, monkeypatch):
     safetensors.numpy.save_file({"a": np.ones(2, ml_dtypes.bfloat16)}, tmp_path / "x.safetensors")
     monkeypatch.setitem(sys.modules, "torch", None)
     np.testing.assert_array_equal(np.float32(read_state_dict(tmp_path / "x.safetensors")["a"]), np.ones(2))
     (tmp_path / "x.pth").write_bytes(b"")
-    with pytest.raises(UserError, match=r"x\.pth' is a file of PyTorch, which is not installed: pip install torch"):
+    with pytest.raises(UserError, match=r"x\.pth' needs PyTorch, which is not installed; run pip install torch"):
         read_state_dict(tmp_path / "x.pth")
+
+
+def test_to_torch_without_pytorch_is_an_error(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
     options = {"width": 4, "stage_sizes": (1,)}
     shapes = jax.eval_shape(models.create("resnet18", 2, **options).init, jax.random.key(0), np.zeros((1, 8, 8, 3)))
     variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
@@ -199,17 +205,33 @@ class Code:
 @pytest.mark.parametrize(
     ("name", "write", "message"),
     [
-        ("code.pth", lambda file: torch.save({"a": Code()}, file), "holds more than weights, which is not run"),
-        ("code.bin", lambda file: file.write_bytes(pickle.dumps({"a": Code()})), "holds more than weights, which is"),
-        ("damaged.pth", lambda file: file.write_bytes(b"rubbish"), "cannot read '.*damaged.pth'"),
+        (
+            "code.pth",
+            lambda file: torch.save({"a": Code()}, file),
+            "contains objects other than weights, which are not loaded",
+        ),
+        (
+            "code.bin",
+            lambda file: file.write_bytes(pickle.dumps({"a": Code()})),
+            "contains objects other than weights, which are not",
+        ),
+        ("corrupt.pth", lambda file: file.write_bytes(b"rubbish"), "cannot read '.*corrupt.pth'"),
         ("empty.pt", lambda file: file.write_bytes(b""), "cannot read '.*empty.pt'"),
-        ("damaged.safetensors", lambda file: file.write_bytes(b"rubbish" * 9), "cannot read '.*damaged.safetensors'"),
-        ("list.pth", lambda file: torch.save([torch.ones(2)], file), "holds no state dictionary, at its top or under"),
-        ("numbers.pth", lambda file: torch.save({"a": 1}, file), "holds no state dictionary, at its top or under mod"),
-        ("none.pth", lambda file: None, "no file '.*none.pth'; give a .safetensors file or one that PyTorch saved"),
+        ("corrupt.safetensors", lambda file: file.write_bytes(b"rubbish" * 9), "cannot read '.*corrupt.safetensors'"),
+        (
+            "list.pth",
+            lambda file: torch.save([torch.ones(2)], file),
+            "contains no state dict, neither at the top level nor as",
+        ),
+        (
+            "numbers.pth",
+            lambda file: torch.save({"a": 1}, file),
+            "contains no state dict, neither at the top level nor as mod",
+        ),
+        ("none.pth", lambda file: None, "no file '.*none.pth'; pass a .safetensors file or one saved by PyTorch"),
     ],
 )
-def test_files_of_other_things_are_told_and_not_run(tmp_path, monkeypatch, name, write, message):
+def test_read_state_dict_rejects_other_files_and_runs_no_code(tmp_path, monkeypatch, name, write, message):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / name)
     with pytest.raises(UserError, match=message):
@@ -218,7 +240,7 @@ def test_files_of_other_things_are_told_and_not_run(tmp_path, monkeypatch, name,
 
 
 @pytest.mark.parametrize("name", ["x.safetensors", "x.pth"])
-def test_written_state_dictionary_reads_back_and_is_not_overwritten(tmp_path, name):
+def test_write_state_dict_round_trips_and_never_overwrites(tmp_path, name):
     tensors = {"a": np.arange(6.0, dtype=np.float32).reshape(2, 3).T, "n": np.array(3)}
     write_state_dict(tmp_path / name, tensors)
     before = (tmp_path / name).read_bytes()
@@ -231,14 +253,14 @@ def test_written_state_dictionary_reads_back_and_is_not_overwritten(tmp_path, na
     assert [file.name for file in tmp_path.iterdir()] == [name]
 
 
-def test_export_writes_what_a_run_begins_from(warm, tmp_path):
+def test_to_torch_command_writes_the_weights_of_a_warm_start(warm, tmp_path):
     config, _, _ = warm
     train(config, tmp_path / "run")
     before = read_state_dict(source_and_file(config.model.weights)[1])
     out = tmp_path / "out.safetensors"
-    done = quick_command("-m", "anchor_jax.to_torch", f"--workdir={tmp_path / 'run'}", f"--out={out}")
-    assert done.returncode == 0, done.stderr
-    assert f"tensors of step 0 in {out}" in done.stdout
+    result = quick_command("-m", "anchor_jax.to_torch", f"--workdir={tmp_path / 'run'}", f"--out={out}")
+    assert result.returncode == 0, result.stderr
+    assert f"tensors of step 0 in {out}" in result.stdout
     after = read_state_dict(out)
     assert after.keys() == before.keys()
     np.testing.assert_array_equal(after["conv1.weight"], np.concatenate([before["conv1.weight"]] * 2, axis=1))

@@ -1,7 +1,7 @@
-"""Exported classifiers: a program and what there is to know of it, in one file that JAX alone runs.
+"""The file format of exported classifiers, which runs with JAX alone.
 
-The file is a zip archive of two members: `metadata.json`, see `Metadata`, and `program.stablehlo`, which
-`jax.export.deserialize` takes. No Python is in it, and nothing of pickle.
+A file is a zip archive with two members: `metadata.json`, see `Metadata`, and `program.stablehlo`, the input of
+`jax.export.deserialize`. It contains no Python code and no pickles.
 """
 
 import dataclasses
@@ -25,23 +25,23 @@ from anchor_jax.runtime.atomic_files import write_new_file
 
 FORMAT = "anchor_jax.export/1"
 METADATA, PROGRAM = "metadata.json", "program.stablehlo"
-_OPTIONAL = "probs_std"  # one reference has no spread
-_OF_CLASSES = {"logits", "probs", "probs_std"}
+_OPTIONAL_OUTPUT = "probs_std"  # a single reference has no standard deviation
+_OUTPUTS_PER_CLASS = {"logits", "probs", "probs_std"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Metadata:
-    """What there is to know of an exported classifier.
+    """Description of an exported classifier.
 
     Attributes:
-      label_names: one name a class.
+      label_names: one name per class.
       image_shape: H, W and C of the images.
-      model: name of the network.
-      step: of the checkpoint.
-      num_references: K, None for a standard network.
-      outputs: names of what the program gives, those of a `Classification`; without the spread where K is 1 or None.
-      platforms: on which the program runs.
-      versions: of the packages that wrote it.
+      model: name of the model, see `anchor_jax.models.create`.
+      step: training step of the checkpoint.
+      num_references: K, or None for a standard model.
+      outputs: names of the outputs, fields of a `Classification`; "probs_std" is absent if K is 1 or None.
+      platforms: platforms that the program runs on, such as "cpu", "cuda" or "tpu".
+      versions: versions of the packages that wrote the file.
     """
 
     label_names: tuple[str, ...]
@@ -56,11 +56,13 @@ class Metadata:
 
 @dataclasses.dataclass(frozen=True)
 class ExportedClassifier:
-    """Classifies raw images, as the `Predictor` of the run does with the first K references.
+    """A classifier of raw images, loaded by `load_exported`.
+
+    It returns what the `Predictor` of the exported run returns for its first K references.
 
     Attributes:
-      metadata: what there is to know of it.
-      program: uint8 `[B, H, W, C]` -> a `Classification` as a dictionary; compiled for each B that is new.
+      metadata: description of the classifier.
+      program: uint8 `[B, H, W, C]` -> fields of a `Classification` by name; compiled once per batch size B.
     """
 
     metadata: Metadata
@@ -68,7 +70,7 @@ class ExportedClassifier:
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """One name a class."""
+        """One name per class."""
         return self.metadata.label_names
 
     @property
@@ -78,69 +80,114 @@ class ExportedClassifier:
 
     @property
     def num_references(self) -> int | None:
-        """K, None for a standard network."""
+        """K, or None for a standard model."""
         return self.metadata.num_references
 
     def __call__(self, images: np.ndarray) -> Classification:
-        """Classify images, each without regard to its neighbours.
+        """Classify images, each independently of the others in the batch.
 
         Args:
-          images: uint8 `[B, H, W, C]`, as they are stored: not normalised.
+          images: uint8 `[B, H, W, C]`, as stored: not normalized.
 
         Returns:
-          `Classification` of NumPy arrays, B rows each; `probs_std` is None for one reference or a standard network.
+          `Classification` of NumPy arrays with B rows; `probs_std` is None for a single reference or a standard model.
 
         Raises:
           UserTypeError: the images are not uint8.
-          UserError: they are not `[B, H, W, C]` of the run's shape.
+          UserError: the images do not have the shape `[B, H, W, C]` of the run.
         """
         checks.stored_images("images", images, self.image_shape)
-        return Classification(**{_OPTIONAL: None} | jax.device_get(self.program(images)))
+        return Classification(**{_OPTIONAL_OUTPUT: None} | jax.device_get(self.program(images)))
 
 
 def write_archive(file: Path, program: Exported, metadata: Metadata) -> None:
-    """Write a program of images, and what there is to know of it, to a new file; the same bytes for the same of both.
+    """Write a classifier to a new file; equal inputs give equal bytes.
+
+    Args:
+      file: path of the new file.
+      program: uint8 images `[b, H, W, C]` with a symbolic b -> fields of a `Classification` by name.
+      metadata: description of the program.
 
     Raises:
-      UserError: the file is there already or cannot be written.
+      UserError: the file exists or cannot be written.
     """
     content = {"format": FORMAT} | dataclasses.asdict(metadata)
-    with write_new_file(file) as new, zipfile.ZipFile(new, "w") as archive:
+    with write_new_file(file) as new_file, zipfile.ZipFile(new_file, "w") as archive:
         archive.writestr(_member(METADATA), json.dumps(content, indent=2) + "\n")
         archive.writestr(_member(PROGRAM), program.serialize())
 
 
 def load_exported(file: str | os.PathLike[str]) -> ExportedClassifier:
-    """The classifier in a file that `python -m anchor_jax.export` wrote.
+    """Load a classifier from a file written by `python -m anchor_jax.export`.
 
-    A file may hold any program that XLA can run: take it from those alone whom you trust, see SECURITY.md.
+    A file may contain any program that XLA can run. Load files only from people you trust, see SECURITY.md.
 
     Args:
-      file: its path.
+      file: path of the file.
+
+    Returns:
+      A function from raw images, uint8 `[B, H, W, C]`, to a `Classification`; `label_names`, `image_shape`,
+      `num_references` and `metadata` are its attributes.
 
     Raises:
-      UserTypeError: `file` is no path.
-      UserError: there is no such file, it is damaged or another kind of file, or its program is not for the
-        platform that JAX runs on.
+      UserTypeError: `file` is not a path.
+      UserError: the file does not exist, is corrupt or of another kind, or its program is not for the platform that
+        JAX runs on.
+
+    Example:
+      Write a program that predicts 50 % for each of two classes, and load it.
+
+      >>> import tempfile
+      >>> from pathlib import Path
+      >>> import anchor_jax as aj
+      >>> import jax, jax.numpy as jnp, numpy as np
+      >>> from anchor_jax.export import Metadata, write_archive
+      >>> def classify(images):
+      ...     batch = images.shape[0]
+      ...     return {
+      ...         "logits": jnp.zeros((batch, 2)),
+      ...         "probs": jnp.full((batch, 2), 0.5),
+      ...         "entropy": jnp.full(batch, jnp.log(2)),
+      ...         "mutual_information": jnp.zeros(batch),
+      ...     }
+      >>> images = jax.ShapeDtypeStruct(jax.export.symbolic_shape("b, 8, 8, 1"), jnp.uint8)
+      >>> program = jax.export.export(jax.jit(classify))(images)
+      >>> metadata = Metadata(
+      ...     label_names=("cat", "dog"),
+      ...     image_shape=(8, 8, 1),
+      ...     model="mlp",
+      ...     step=100,
+      ...     num_references=None,
+      ...     outputs=("logits", "probs", "entropy", "mutual_information"),
+      ...     platforms=program.platforms,
+      ...     versions={"jax": jax.__version__},
+      ... )
+      >>> file = Path(tempfile.mkdtemp()) / "classifier.zip"
+      >>> write_archive(file, program, metadata)
+      >>> classifier = aj.load_exported(file)
+      >>> classifier.label_names
+      ('cat', 'dog')
+      >>> classifier(np.zeros((3, 8, 8, 1), np.uint8)).probs.shape
+      (3, 2)
     """
     checks.path("file", file)
     if not os.path.exists(file):
-        raise UserError(f"no file '{file}'; give one that python -m anchor_jax.export wrote")
+        raise UserError(f"no file '{file}'; pass one written by python -m anchor_jax.export")
     try:
         with zipfile.ZipFile(file) as archive:
-            metadata = _metadata_of(json.loads(archive.read(METADATA)))
+            metadata = _parse_metadata(json.loads(archive.read(METADATA)))
             program = jax.export.deserialize(bytearray(archive.read(PROGRAM)))
-        _check_fit(program, metadata)
-    except Exception as error:  # zipfile, json and flatbuffers raise many kinds on damaged bytes
+        _check_consistent(program, metadata)
+    except Exception as error:  # zipfile, json and flatbuffers raise many types for corrupt bytes
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"cannot read '{file}' ({type(error).__name__}: {reason}); give an undamaged one that "
-            f"python -m anchor_jax.export wrote, with JAX {jax.__version__} or an older one"
+            f"cannot read '{file}' ({type(error).__name__}: {reason}); pass an intact file, written by "
+            f"python -m anchor_jax.export with JAX {jax.__version__} or older"
         ) from error
     platform = jax.export.default_export_platform()
     if platform not in program.platforms:
         raise UserError(
-            f"'{file}' is for {', '.join(program.platforms)}, and JAX runs on {platform} here; export it again with "
+            f"'{file}' is for {', '.join(program.platforms)}, but JAX runs on {platform}; export the run again with "
             f"--platforms={','.join((*program.platforms, platform))}"
         )
     options = backends.compiler_options(jax.default_backend())
@@ -148,20 +195,20 @@ def load_exported(file: str | os.PathLike[str]) -> ExportedClassifier:
 
 
 def _member(name: str) -> zipfile.ZipInfo:
-    """A member of the archive, without the time of the day."""
+    """Return an archive member without a timestamp."""
     member = zipfile.ZipInfo(name)
-    member.external_attr = 0o644 << 16  # what it may be done with, once it is unpacked
+    member.external_attr = 0o644 << 16  # permissions of the unpacked file
     return member
 
 
-def _metadata_of(content: Any) -> Metadata:
-    """The metadata in a file, each of its type."""
+def _parse_metadata(content: Any) -> Metadata:
+    """Convert the content of `metadata.json`, whose types are checked."""
     if content["format"] != FORMAT:
-        raise ValueError(f"its format is {content['format']!r}, not {FORMAT!r}")
+        raise ValueError(f"format must be {FORMAT!r}; got {content['format']!r}")
     fields: dict[str, Any] = {field.name: content[field.name] for field in dataclasses.fields(Metadata)}
     for name in ("label_names", "outputs", "platforms"):
-        if not isinstance(fields[name], list) or not all(isinstance(text, str) for text in fields[name]):
-            raise ValueError(f"{name} must be a list of names")
+        if not isinstance(fields[name], list) or not all(isinstance(item, str) for item in fields[name]):
+            raise ValueError(f"{name} must be a list of strings")
         fields[name] = tuple(fields[name])
     checks.image_shape("image_shape", fields["image_shape"])
     checks.text("model", fields["model"])
@@ -173,19 +220,19 @@ def _metadata_of(content: Any) -> Metadata:
     return Metadata(**fields)
 
 
-def _check_fit(program: Exported, metadata: Metadata) -> None:
-    """Refuses a program that is not the one of its metadata."""
-    if program.nr_devices != 1:  # none are found by JAX 0.8 in what newer ones wrote
-        raise ValueError(f"{PROGRAM} is for {program.nr_devices} devices, not one")
-    (images,), is_of_images = program.in_avals, program.in_tree == jax.tree.structure(((0,), {}))
+def _check_consistent(program: Exported, metadata: Metadata) -> None:
+    """Raise unless the inputs, outputs and platforms of the program are those in the metadata."""
+    if program.nr_devices != 1:  # JAX 0.8 reads 0 from programs written by newer versions
+        raise ValueError(f"{PROGRAM} is for {program.nr_devices} devices instead of 1")
+    (images,), takes_images = program.in_avals, program.in_tree == jax.tree.structure(((0,), {}))
     outputs = jax.tree.unflatten(program.out_tree, program.out_avals)
-    classes = (len(metadata.label_names),)
-    expected = {name: classes if name in _OF_CLASSES else () for name in metadata.outputs}
+    class_axis = (len(metadata.label_names),)
+    expected = {name: class_axis if name in _OUTPUTS_PER_CLASS else () for name in metadata.outputs}
     if (
-        not is_of_images
+        not takes_images
         or (images.dtype, images.shape[1:]) != (jnp.uint8, metadata.image_shape)
         or {name: output.shape[1:] for name, output in outputs.items()} != expected
-        or expected.keys() | {_OPTIONAL} != set(Classification._fields)
+        or expected.keys() | {_OPTIONAL_OUTPUT} != set(Classification._fields)
         or program.platforms != metadata.platforms
     ):
-        raise ValueError(f"{PROGRAM} is not what {METADATA} says it is")
+        raise ValueError(f"{PROGRAM} does not match {METADATA}")

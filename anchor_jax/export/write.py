@@ -1,4 +1,4 @@
-"""From a run to one file that JAX alone runs."""
+"""Export a run to a single file that runs with JAX alone."""
 
 import contextlib
 from collections.abc import Iterator
@@ -31,20 +31,24 @@ def export(
     platforms: tuple[str, ...] = DEFAULT_PLATFORMS,
     chunk_size: int | None = None,
 ) -> Metadata:
-    """Write a checkpoint of a run to one new file, which `load_exported` reads; what is in the file besides.
+    """Export a checkpoint of a run to a new file, which `load_exported` reads.
 
     Args:
       workdir: the run's folder.
-      out: the file.
-      step: of the checkpoint, "latest" or "best".
-      num_references: K, from 1 to the number saved with the run; a standard network takes none.
-      platforms: of `PLATFORMS`, on which the program runs.
-      chunk_size: references at once; `config.evaluation.chunk_size` by default, and else all.
+      out: path of the new file.
+      step: step of the checkpoint, "latest" or "best".
+      num_references: K, from 1 to the number of references saved with the run; ignored for a standard model.
+      platforms: platforms that the program runs on, a subset of `PLATFORMS`.
+      chunk_size: number of references evaluated at once; by default `config.evaluation.chunk_size`, or all references
+        if that is 0.
+
+    Returns:
+      The metadata stored in the file.
 
     Raises:
-      UserTypeError: K or `chunk_size` is no integer.
-      UserError: the file is there already or cannot be written, there is no such run or checkpoint, or it is damaged;
-        K or `chunk_size` is out of range, or a platform unknown.
+      UserTypeError: `num_references` or `chunk_size` is not an integer.
+      UserError: the file exists or cannot be written, the run or the checkpoint does not exist or is corrupt,
+        `num_references` or `chunk_size` is out of range, or a platform is unknown.
     """
     check_does_not_exist(out)
     platforms = tuple(dict.fromkeys(platforms))
@@ -53,13 +57,13 @@ def export(
     if not platforms:
         raise UserError(f"platforms must name at least one of {', '.join(PLATFORMS)}; got none")
     this_run = run_record.load(workdir)
-    found, predictor = load_checkpoint(this_run, step)
-    program = program_of(this_run, predictor, num_references, platforms, chunk_size)
+    checkpoint_step, predictor = load_checkpoint(this_run, step)
+    program = export_program(this_run, predictor, num_references, platforms, chunk_size)
     metadata = Metadata(
         label_names=this_run.label_names,
         image_shape=this_run.image_shape,
         model=this_run.config.model.name,
-        step=found,
+        step=checkpoint_step,
         num_references=None if predictor.references is None else num_references,
         outputs=tuple(jax.tree.unflatten(program.out_tree, program.out_avals)),
         platforms=program.platforms,
@@ -69,34 +73,30 @@ def export(
     return metadata
 
 
-def program_of(
+def export_program(
     this_run: Run, predictor: Predictor, num_references: int, platforms: tuple[str, ...], chunk_size: int | None
 ) -> Exported:
-    """The program of `export`: uint8 `[b, H, W, C]`, b symbolic, -> a `Classification` as a dictionary.
+    """Export the program of a predictor: uint8 `[b, H, W, C]`, b symbolic, -> fields of a `Classification` by name.
 
-    Parameters, normalisation, and what the first layer makes of the references are constants in it.
+    Parameters, normalization and the first layer's outputs for the references are constants of the program.
     """
     model, normalization = create_model(this_run), run_normalization(this_run)
     chunk_size = chunk_size or this_run.config.evaluation.chunk_size or None
     encoded = predictor.network.encode(predictor.variables, predictor.first_references(num_references))
-    variables, references = mesh_lib.device_get_global(
-        (predictor.variables, encoded)
-    )  # however many devices they were on
+    variables, references = mesh_lib.device_get_global((predictor.variables, encoded))
 
     def classify(images: jax.Array) -> dict[str, jax.Array]:
-        answer = classify_images(
-            model, normalization, variables, references, images, chunk_size=chunk_size
-        ).classification
-        return {name: array for name, array in answer._asdict().items() if array is not None}
+        votes = classify_images(model, normalization, variables, references, images, chunk_size=chunk_size)
+        return {name: array for name, array in votes.classification._asdict().items() if array is not None}
 
     shape = jax.export.symbolic_shape(f"b, {', '.join(map(str, this_run.image_shape))}")
-    with _without_locations():
+    with _no_source_locations():
         return jax.export.export(jax.jit(classify), platforms=platforms)(jax.ShapeDtypeStruct(shape, jnp.uint8))
 
 
 @contextlib.contextmanager
-def _without_locations() -> Iterator[None]:
-    """What is lowered does not tell from which files and lines it came, which are nobody else's concern."""
+def _no_source_locations() -> Iterator[None]:
+    """Lower programs without the paths and line numbers of the source code."""
     name = "jax_traceback_in_locations_limit"
     before = jax.config.values[name]
     jax.config.update(name, 0)

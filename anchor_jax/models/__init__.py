@@ -1,9 +1,10 @@
-"""Flax Linen modules by name: `init(key, inputs)`, `apply(variables, inputs, train=False) -> logits`.
+"""Flax Linen models by name, and conversion of PyTorch weights.
 
-The same module serves standard and anchored training: its first layer takes as many channels as it is shown.
+Every model has `init(key, inputs)` and `apply(variables, inputs, train=False) -> logits`. The same model serves
+standard and anchored training: its first layer takes its number of channels from the inputs passed to `init`.
 """
 
 from anchor_jax.models.pytorch import SOURCES, from_torch, to_torch
-from anchor_jax.models.registry import DTYPES, MODELS, create
+from anchor_jax.models.registry import DTYPES, MODELS, Architecture, create
 
-__all__ = ["DTYPES", "MODELS", "SOURCES", "create", "from_torch", "to_torch"]
+__all__ = ["DTYPES", "MODELS", "SOURCES", "Architecture", "create", "from_torch", "to_torch"]

@@ -1,4 +1,4 @@
-"""What the families of models share."""
+"""Base class and layers shared by the model families."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -11,36 +11,39 @@ from flax import linen as nn
 from anchor_jax.runtime.backends import grouped_convolution
 from anchor_jax.runtime.mesh import local_shard
 
+ConvLayer = Callable[..., nn.Conv]  # `conv` with its dtype and initializer set
+NormLayer = Callable[..., nn.BatchNorm]  # `batch_norm(...)`
+DropLayer = Callable[..., nn.Module]  # `ChannelDropout` with its rate set
+Block = TypeVar("Block", bound=nn.Module)
+
 # PyTorch's default for convolutions and linear layers, kaiming_uniform(a=√5): U(±1/√fan_in)
 torch_kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def torch_bias_init(fan_in: int) -> Callable[..., jax.Array]:
-    """PyTorch's default for biases, U(±1/√fan_in)."""
+    """Return PyTorch's default initializer for biases, U(±1/√fan_in)."""
     return lambda *args: jax.random.uniform(*args, minval=-(fan_in**-0.5), maxval=fan_in**-0.5)
 
 
-# He et al. 2015 (arXiv 1502.01852), which keeps the size of gradients: N(0, 2/fan_out), not truncated
+# He et al. 2015 (arXiv 1502.01852), variant that preserves the scale of gradients: N(0, 2/fan_out), not truncated
 he_kernel_init = nn.initializers.variance_scaling(2, "fan_out", "normal")
-# of transformers: N(0, 0.02²), which timm and the authors of DeiT and Swin cut off at a hundred deviations
+# transformers: N(0, 0.02²), which timm and the authors of DeiT and Swin truncate at 100 standard deviations
 transformer_kernel_init = nn.initializers.normal(0.02)
 
 
-Block = TypeVar("Block", bound=nn.Module)
-
-
 class Classifier(nn.Module):
-    """What every model here is: a first layer, then features, then a head. Inputs `[B, ..., C]` -> logits.
+    """Base class of all models: a first layer, features and a linear head. Inputs `[B, ..., C]` -> logits.
 
-    A family says `first_layer`, which is linear in the inputs but for its bias, so that references can be encoded
-    apart (`anchor_jax.SplitModel`), `features`, what the last layer sees, and that last layer, `head`.
+    A subclass defines `first_layer`, which is linear up to its bias, so that references can be encoded once
+    (`anchor_jax.SplitModel`); `features`, which returns the inputs of the head; and the submodule `head`.
 
     Attributes:
       num_classes: number of logits.
-      dtype: what activations are computed in; parameters, statistics and logits are float32.
-      axis_name: mapped axis over which training draws and takes the statistics of BatchNorm.
-      remat: whether training computes the activations of each block again for its gradient, from the inputs of the
-        block, and keeps those alone: less memory for a third more work. XLA on CPU undoes it.
+      dtype: dtype of activations; parameters, statistics and logits are float32.
+      axis_name: name of the mapped axis over which training computes the statistics of BatchNorm and divides random
+        draws.
+      remat: whether training stores only the inputs of each block and recomputes the activations inside it for the
+        gradient: less memory for a third more computation. XLA on CPU undoes it.
     """
 
     num_classes: int
@@ -49,35 +52,38 @@ class Classifier(nn.Module):
     remat: bool = False
 
     def __call__(self, inputs: jax.Array, train: bool = False) -> jax.Array:
-        """Float32 logits `[B, num_classes]`.
+        """Return float32 logits `[B, num_classes]`.
 
-        With `train` BatchNorm normalises by the batch and updates its running statistics (the collection
-        "batch_stats"), and blocks are left out by chance where the model has stochastic depth (the random numbers
-        "stochastic_depth"). Given random numbers "dropout", with `train` or without, it leaves channels out if it has
-        a rate of that.
+        Args:
+          inputs: images, or anchored images with twice the channels, `[B, ..., C]`.
+          train: whether BatchNorm normalizes by the batch and updates its running statistics (collection
+            "batch_stats"), and stochastic depth drops branches (random stream "stochastic_depth"). Channel dropout
+            does not depend on it: it is active whenever a random stream "dropout" is passed.
         """
         return self.rest(self.first_layer(inputs), train)
 
     def rest(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """All that follows the first layer: its outputs -> logits."""
+        """Return the logits, given the outputs of the first layer."""
         return self.head(self.features(x, train))
 
     def first_layer(self, inputs: jax.Array) -> jax.Array:
-        """The first layer: inputs `[B, ..., C]` -> `[B, ...]`, in `dtype`."""
+        """Apply the first layer: inputs `[B, ..., C]` -> `[B, ...]`, in `dtype`."""
         raise NotImplementedError
 
     def features(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """What the head sees: outputs of the first layer -> float32 `[B, features]`."""
+        """Return the inputs of the head: outputs of the first layer -> float32 `[B, features]`."""
         raise NotImplementedError
 
 
 class StochasticDepth(nn.Module):
-    """Leaves a branch out, for each example by chance, in training (Huang et al. 2016, arXiv 1603.09382).
+    """Drops a residual branch at random, independently per example, in training.
+
+    Source: Huang et al. 2016, arXiv 1603.09382.
 
     Attributes:
-      rate: how probably, in [0, 1).
-      axis_name: mapped axis over which the batch is divided; the draw is for all of it and each device takes its
-        part, so that it does not depend on how many there are.
+      rate: probability of dropping, in [0, 1).
+      axis_name: name of the mapped axis over which the batch is divided. Draws are made for the global batch and each
+        device takes its share, so they do not depend on the number of devices.
     """
 
     rate: float
@@ -85,20 +91,23 @@ class StochasticDepth(nn.Module):
 
     @nn.compact
     def __call__(self, branch: jax.Array, train: bool) -> jax.Array:
-        """`[B, ...]` -> the same, zero where left out and the greater for it where not."""
+        """Zero the branch `[B, ...]` of the dropped examples and scale the others by `1 / (1 - rate)`."""
         if not train or self.rate == 0:
             return branch
-        return _thinned(self.make_rng("stochastic_depth"), branch, [1] * (branch.ndim - 1), self.rate, self.axis_name)
+        mask_shape = (1,) * (branch.ndim - 1)
+        return _dropout(self.make_rng("stochastic_depth"), branch, mask_shape, self.rate, self.axis_name)
 
 
 class ChannelDropout(nn.Module):
-    """Leaves whole channels out, for each example by chance (Tompson et al. 2015, arXiv 1411.4280).
+    """Drops entire channels at random, independently per example.
 
-    It does so wherever the model is given random numbers "dropout", without training too: then it is one member of an
-    ensemble of thinned networks (Gal & Ghahramani 2016, arXiv 1506.02142).
+    It is active whenever the random stream "dropout" is passed, also outside training: the network is then one member
+    of a Monte Carlo dropout ensemble.
+
+    Sources: Tompson et al. 2015, arXiv 1411.4280; Gal & Ghahramani 2016, arXiv 1506.02142.
 
     Attributes:
-      rate: how probably, in [0, 1).
+      rate: probability of dropping, in [0, 1).
       axis_name: see `StochasticDepth`.
     """
 
@@ -107,23 +116,25 @@ class ChannelDropout(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """`[B, ..., C]` -> the same, zero where left out and the greater for it where not."""
+        """Zero the dropped channels of `[B, ..., C]` and scale the others by `1 / (1 - rate)`."""
         if self.rate == 0 or not self.has_rng("dropout"):
             return x
-        each = (*[1] * (x.ndim - 2), x.shape[-1])
-        return _thinned(self.make_rng("dropout"), x, each, self.rate, self.axis_name)
+        mask_shape = (*(1,) * (x.ndim - 2), x.shape[-1])
+        return _dropout(self.make_rng("dropout"), x, mask_shape, self.rate, self.axis_name)
 
 
-def _thinned(key, x, each, rate, axis_name):
-    """`x` with parts of each example left out by chance; `each` is the shape of one example's draws."""
+def _dropout(
+    key: jax.Array, x: jax.Array, mask_shape: tuple[int, ...], rate: float, axis_name: str | None
+) -> jax.Array:
+    """Apply inverted dropout; `mask_shape` is the shape of the mask of one example, broadcast against it."""
     num_devices = jax.lax.axis_size(axis_name) if axis_name else 1
-    kept = jax.random.bernoulli(key, 1 - rate, (len(x) * num_devices, *each))
-    kept = local_shard(kept, axis_name) if axis_name else kept
-    return x * (kept / (1 - rate)).astype(x.dtype)
+    keep = jax.random.bernoulli(key, 1 - rate, (len(x) * num_devices, *mask_shape))
+    keep = local_shard(keep, axis_name) if axis_name else keep
+    return x * (keep / (1 - rate)).astype(x.dtype)
 
 
 class FeedForward(nn.Module):
-    """The two dense layers of a transformer block, with GELU between them."""
+    """The feed-forward network of a transformer block: two dense layers with GELU between them."""
 
     hidden: int
     dtype: jnp.dtype
@@ -136,17 +147,20 @@ class FeedForward(nn.Module):
         return dense(x.shape[-1], name="fc2")(hidden)
 
 
-def maybe_remat(block: type[Block], when: bool, static_argnums: tuple[int, ...] = ()) -> type[Block]:
-    """The class of a block; `when` it is true, the gradient computes what is in the block again, see `jax.checkpoint`.
+def maybe_remat(block: type[Block], enabled: bool, static_argnums: tuple[int, ...] = ()) -> type[Block]:
+    """Return the block class, rematerialized in the gradient (`jax.checkpoint`) if enabled.
 
-    `static_argnums` are the arguments of its call that are no arrays, the module itself being 0.
+    Args:
+      block: the class of a block.
+      enabled: whether to rematerialize.
+      static_argnums: positions of the arguments of `__call__` that are not arrays; `self` is 0.
     """
-    return nn.remat(block, static_argnums=static_argnums) if when else block
+    return nn.remat(block, static_argnums=static_argnums) if enabled else block
 
 
-def depth_rates(last: float, num_blocks: int) -> Iterator[float]:
-    """Rates of stochastic depth, rising evenly from 0 in the first block to the one of the last."""
-    return (last * block / max(num_blocks - 1, 1) for block in range(num_blocks))
+def stochastic_depth_rates(last_rate: float, num_blocks: int) -> Iterator[float]:
+    """Return one rate of stochastic depth per block, rising linearly from 0 to `last_rate`."""
+    return (last_rate * block / max(num_blocks - 1, 1) for block in range(num_blocks))
 
 
 def conv(
@@ -160,7 +174,7 @@ def conv(
     use_bias: bool = False,
     name: str | None = None,
 ) -> nn.Conv:
-    """A square convolution with PyTorch's padding: half of the kernel on each side."""
+    """Return a square convolution padded as in PyTorch, by half the kernel size on each side."""
     return nn.Conv(
         features,
         (kernel_size, kernel_size),
@@ -175,37 +189,30 @@ def conv(
     )
 
 
-def residual_shortcut(
-    x: jax.Array,
-    features: int,
-    stride: int,
-    conv: Callable[..., nn.Conv],
-    norm: Callable[..., nn.BatchNorm],
-) -> jax.Array:
-    """The shortcut of a residual block: `x` itself, or a 1×1 convolution of it where the shape changes."""
-    if stride == 1 and x.shape[-1] == features:
-        return x
-    return norm(name="shortcut_bn")(conv(features, 1, stride, name="shortcut_conv")(x))
-
-
-def batch_norm(dtype: jnp.dtype, axis_name: str | None, train: bool) -> Callable[..., nn.BatchNorm]:
-    """BatchNorm as PyTorch has it by default."""
-    # momentum 0.9 here is PyTorch's 0.1
+def batch_norm(dtype: jnp.dtype, axis_name: str | None, train: bool) -> NormLayer:
+    """Return BatchNorm with PyTorch's defaults."""
     return partial(
         nn.BatchNorm,
         use_running_average=not train,
-        momentum=0.9,
+        momentum=0.9,  # 0.1 in PyTorch's convention
         epsilon=1e-5,
         dtype=dtype,
         axis_name=axis_name,
     )
 
 
-def patches(features: int, patch_size: int, *, dtype: jnp.dtype) -> nn.Conv:
-    """The patch embedding of a transformer: one linear map of each square of pixels."""
+def residual_shortcut(x: jax.Array, features: int, stride: int, conv: ConvLayer, norm: NormLayer) -> jax.Array:
+    """Return the shortcut of a residual block: `x`, or its 1×1 projection if the shape changes."""
+    if stride == 1 and x.shape[-1] == features:
+        return x
+    return norm(name="shortcut_bn")(conv(features, 1, stride, name="shortcut_conv")(x))
+
+
+def patch_embedding(features: int, patch_size: int, *, dtype: jnp.dtype) -> nn.Conv:
+    """Return the patch embedding of a vision transformer: one linear map of non-overlapping patches."""
     return nn.Conv(features, (patch_size, patch_size), (patch_size, patch_size), padding="VALID", dtype=dtype)
 
 
-def global_mean(x: jax.Array) -> jax.Array:
-    """`[B, H, W, C]` -> float32 `[B, C]`."""
+def global_average_pool(x: jax.Array) -> jax.Array:
+    """Average over height and width: `[B, H, W, C]` -> float32 `[B, C]`."""
     return jnp.mean(x, axis=(1, 2), dtype=jnp.float32)

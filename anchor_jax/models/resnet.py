@@ -1,10 +1,6 @@
-"""ResNet (He et al. 2016, arXiv 1512.03385) with the stem of CIFAR or of ImageNet.
+"""ResNet: He et al. 2016, *Deep Residual Learning for Image Recognition*, arXiv 1512.03385."""
 
-With the stem of CIFAR (3×3, no max-pool) it is the released code's (`CIFAR/utils/models/resnet.py`), with that of
-ImageNet torchvision's, version 1.5: bottlenecks have their stride in the 3×3 convolution.
-"""
-
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -15,9 +11,12 @@ from flax import linen as nn
 from anchor_jax.models.layers import (
     ChannelDropout,
     Classifier,
+    ConvLayer,
+    DropLayer,
+    NormLayer,
     batch_norm,
     conv,
-    global_mean,
+    global_average_pool,
     he_kernel_init,
     maybe_remat,
     residual_shortcut,
@@ -26,21 +25,19 @@ from anchor_jax.models.layers import (
 )
 from anchor_jax.runtime.backends import materialize
 
-ONE_EACH_SIDE: Any = ((1, 1), (1, 1))  # Flax declares a str, and takes pairs too
-CIFAR, IMAGENET = "cifar", "imagenet"
-STEM_SIZES = {3: CIFAR, 7: IMAGENET}  # side of the first kernel -> stem
+_PAD_BY_ONE: Any = ((1, 1), (1, 1))  # Flax annotates the padding of pooling as a str, but also accepts pairs
 
 
 class BasicBlock(nn.Module):
-    """Two 3×3 convolutions and a shortcut, projected by a 1×1 convolution where the shape changes."""
+    """Two 3×3 convolutions with a shortcut."""
 
     width: int
     stride: int
-    conv: Callable[..., nn.Conv]
-    norm: Callable[..., nn.BatchNorm]
-    drop: Callable[..., nn.Module]
+    conv: ConvLayer
+    norm: NormLayer
+    drop: DropLayer
 
-    expansion = 1  # of the width, in what comes out
+    expansion = 1  # output channels / width
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -54,13 +51,16 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """Convolutions 1×1, 3×3 and 1×1, the last four times as wide, and a shortcut as in `BasicBlock`."""
+    """Convolutions of 1×1, 3×3 and 1×1 with a shortcut; the last one is four times as wide.
+
+    The stride is in the 3×3 convolution, as in version 1.5 of torchvision's ResNet.
+    """
 
     width: int
     stride: int
-    conv: Callable[..., nn.Conv]
-    norm: Callable[..., nn.BatchNorm]
-    drop: Callable[..., nn.Module]
+    conv: ConvLayer
+    norm: NormLayer
+    drop: DropLayer
 
     expansion = 4
 
@@ -72,7 +72,7 @@ class Bottleneck(nn.Module):
         y = materialize(nn.relu(self.norm(name="bn1")(y)))
         y = self.conv(self.width, 3, self.stride, name="conv2")(y)
         y = materialize(self.drop(name="drop")(nn.relu(self.norm(name="bn2")(y))))
-        y = self.conv(4 * self.width, 1, name="conv3")(y)
+        y = self.conv(self.expansion * self.width, 1, name="conv3")(y)
         y = self.norm(name="bn3")(y)
         return nn.relu(residual_shortcut(x, y.shape[-1], self.stride, self.conv, self.norm) + y)
 
@@ -81,28 +81,29 @@ BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
 
 
 class ResNet(Classifier):
-    """A ResNet, see `Classifier`; of 18 layers by default.
+    """A ResNet; the defaults are ResNet-18 for CIFAR.
 
-    With the stem of CIFAR it is initialised as PyTorch does by default, which is what the released code trains from;
-    with that of ImageNet as torchvision does, by He et al. 2015.
+    The CIFAR stem follows the released code (`CIFAR/utils/models/resnet.py`) and is initialized by PyTorch's defaults,
+    as there. The ImageNet stem follows torchvision and is initialized as in He et al. 2015.
 
     Attributes:
-      stage_sizes: blocks in each stage; every stage but the first halves the image and doubles the width.
+      stage_sizes: number of blocks per stage; each stage after the first halves the resolution and doubles the width.
       block: "basic" or "bottleneck".
-      width: channels of the stem, and of the 3×3 convolutions in the first stage.
-      stem: "cifar", one 3×3 convolution, or "imagenet", a 7×7 one and a max-pool, each of which halves the image.
-      dropout_rate: of channels before the last convolution of each block, see `ChannelDropout`.
+      width: channels of the stem and of the 3×3 convolutions in the first stage.
+      stem: "cifar", a 3×3 convolution, or "imagenet", a 7×7 convolution and a max-pool, both of stride 2.
+      dropout_rate: rate of `ChannelDropout` before the last convolution of each block.
     """
 
     stage_sizes: Sequence[int] = (2, 2, 2, 2)
     block: Literal["basic", "bottleneck"] = "basic"
     width: int = 64
-    stem: Literal["cifar", "imagenet"] = CIFAR
+    stem: Literal["cifar", "imagenet"] = "cifar"
     dropout_rate: float = 0.0
 
     def setup(self) -> None:
-        """The first and the last layer, which stand alone."""
-        self.stem_conv = self._conv(self.width, *((3, 1) if self.stem == CIFAR else (7, 2)))
+        """Create the first and the last layer."""
+        kernel_size, stride = (3, 1) if self.stem == "cifar" else (7, 2)
+        self.stem_conv = self._conv(self.width, kernel_size, stride)
         features = self.width * 2 ** (len(self.stage_sizes) - 1) * BLOCKS[self.block].expansion
         self.head = nn.Dense(
             self.num_classes,
@@ -112,25 +113,26 @@ class ResNet(Classifier):
         )
 
     def first_layer(self, inputs: jax.Array) -> jax.Array:
-        """The convolution of the stem: `[B, H, W, C]` -> `[B, H, W, width]`, of half the size for "imagenet"."""
+        """Apply the convolution of the stem: `[B, H, W, C]` -> `[B, H, W, width]`; half the size for "imagenet"."""
         return self.stem_conv(inputs.astype(self.dtype))
 
     @nn.compact
     def features(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """What the head sees: `[B, H, W, width]`, from the first layer, -> float32 `[B, features]`."""
+        """Apply all blocks: outputs of the first layer `[B, H, W, width]` -> float32 `[B, features]`."""
         block_class = maybe_remat(BLOCKS[self.block], self.remat and train)
         norm = batch_norm(self.dtype, self.axis_name, train)
         drop = partial(ChannelDropout, self.dropout_rate, self.axis_name)
         x = nn.relu(norm(name="stem_bn")(x))
-        if self.stem == IMAGENET:
-            x = nn.max_pool(x, (3, 3), (2, 2), padding=ONE_EACH_SIDE)
+        if self.stem == "imagenet":
+            x = nn.max_pool(x, (3, 3), (2, 2), padding=_PAD_BY_ONE)
         for stage, num_blocks in enumerate(self.stage_sizes):
             for block in range(num_blocks):
                 stride = 2 if stage > 0 and block == 0 else 1
                 name = f"stage{stage + 1}_block{block + 1}"
                 x = block_class(self.width * 2**stage, stride, self._conv, norm, drop, name=name)(x)
-        return global_mean(x)
+        return global_average_pool(x)
 
     @property
-    def _conv(self) -> Callable[..., nn.Conv]:
-        return partial(conv, dtype=self.dtype, kernel_init=torch_kernel_init if self.stem == CIFAR else he_kernel_init)
+    def _conv(self) -> ConvLayer:
+        kernel_init = torch_kernel_init if self.stem == "cifar" else he_kernel_init
+        return partial(conv, dtype=self.dtype, kernel_init=kernel_init)

@@ -1,4 +1,8 @@
-"""Vision transformers: ViT (Dosovitskiy et al. 2021, arXiv 2010.11929) and DeiT (Touvron et al. 2021, 2012.12877)."""
+"""Vision transformers.
+
+ViT: Dosovitskiy et al. 2021, *An Image is Worth 16x16 Words*, arXiv 2010.11929. DeiT: Touvron et al. 2021, *Training
+Data-Efficient Image Transformers*, arXiv 2012.12877.
+"""
 
 from functools import partial
 
@@ -11,9 +15,9 @@ from anchor_jax.models.layers import (
     Classifier,
     FeedForward,
     StochasticDepth,
-    depth_rates,
     maybe_remat,
-    patches,
+    patch_embedding,
+    stochastic_depth_rates,
     transformer_kernel_init,
 )
 from anchor_jax.runtime.backends import attention
@@ -22,7 +26,7 @@ layer_norm = partial(nn.LayerNorm, epsilon=1e-6)
 
 
 class SelfAttention(nn.Module):
-    """Every token looks at every token, with several heads."""
+    """Multi-head self-attention."""
 
     num_heads: int
     dtype: jnp.dtype
@@ -37,8 +41,8 @@ class SelfAttention(nn.Module):
         return dense(width, name="projection")(attention(query, key, value).reshape(batch, tokens, width))
 
 
-class Block(nn.Module):
-    """Self-attention, then a feed-forward network, each with a norm before it and a sum after it."""
+class EncoderBlock(nn.Module):
+    """Self-attention and a feed-forward network, each after a LayerNorm (pre-norm) and with a shortcut."""
 
     num_heads: int
     drop_rate: float
@@ -57,18 +61,18 @@ class Block(nn.Module):
 
 
 class ViT(Classifier):
-    """A vision transformer with a class token and learned positions, see `Classifier`; ViT-B/16 by default.
+    """A vision transformer with a class token and learned position embeddings; the defaults are ViT-B/16.
 
-    The images that it is initialised with say how many positions there are; all others must have as many.
+    The images passed to `init` determine the number of positions; later images must have as many patches.
 
     Attributes:
-      patch_size: pixels along the side of a patch, which must divide those of the image.
-      width: of a token, a multiple of `num_heads`.
+      patch_size: side of a patch in pixels; must divide the sides of the images.
+      width: features per token, a multiple of `num_heads`.
       depth: number of blocks.
-      num_heads: of each attention.
-      stochastic_depth: how probably the last block is left out in training, others evenly less.
-      distillation_token: whether a second token follows the class token, as in DeiT's distilled networks; the
-        class token alone is classified.
+      num_heads: heads of each attention.
+      stochastic_depth: rate of stochastic depth in the last block; rates rise linearly from 0 over the blocks.
+      distillation_token: whether a second token follows the class token, as in DeiT's distilled networks; only the
+        class token is classified.
     """
 
     patch_size: int = 16
@@ -79,36 +83,36 @@ class ViT(Classifier):
     distillation_token: bool = False
 
     def setup(self) -> None:
-        """The first and the last layer, which stand alone."""
+        """Create the first and the last layer."""
         if self.width % self.num_heads:
-            raise UserError(f"width of a ViT must be a multiple of its {self.num_heads} heads; got {self.width}")
-        self.patch_embedding = patches(self.width, self.patch_size, dtype=self.dtype)
+            raise UserError(f"width of a ViT must be a multiple of num_heads={self.num_heads}; got {self.width}")
+        self.patch_embedding = patch_embedding(self.width, self.patch_size, dtype=self.dtype)
         self.head = nn.Dense(self.num_classes, dtype=jnp.float32, kernel_init=transformer_kernel_init)
 
     def first_layer(self, inputs: jax.Array) -> jax.Array:
-        """The patch embedding: `[B, H, W, C]` -> `[B, H/patch, W/patch, width]`."""
+        """Apply the patch embedding: `[B, H, W, C]` -> `[B, H/patch_size, W/patch_size, width]`."""
         if inputs.shape[1] % self.patch_size or inputs.shape[2] % self.patch_size:
             raise UserError(
-                f"a ViT with patches of {self.patch_size} pixels takes images whose sides are multiples of it; got "
-                f"{inputs.shape[1]}x{inputs.shape[2]}; resize them or set the option patch_size"
+                f"height and width of images must be multiples of patch_size={self.patch_size} of the ViT; got "
+                f"{inputs.shape[1]}x{inputs.shape[2]}; resize the images or set the option patch_size"
             )
         return self.patch_embedding(inputs.astype(self.dtype))
 
     @nn.compact
     def features(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """The class token at the end: `[B, H, W, width]`, from the first layer, -> float32 `[B, width]`."""
+        """Return the final class token: outputs of the first layer `[B, H, W, width]` -> float32 `[B, width]`."""
         batch = x.shape[0]
         x = x.reshape(batch, -1, self.width)
         tokens = [self._token("class_token")]
         if self.distillation_token:
             tokens.append(self._token("distillation_token"))
-        x = jnp.concatenate([*(jnp.broadcast_to(t, (batch, 1, self.width)) for t in tokens), x], axis=1)
+        x = jnp.concatenate([*(jnp.broadcast_to(token, (batch, 1, self.width)) for token in tokens), x], axis=1)
         positions = self.param("position_embedding", nn.initializers.normal(0.02), (1, *x.shape[1:]))
         x = x + positions.astype(self.dtype)
-        block_class = maybe_remat(Block, self.remat and train, static_argnums=(2,))
-        for block, rate in enumerate(depth_rates(self.stochastic_depth, self.depth)):
+        block_class = maybe_remat(EncoderBlock, self.remat and train, static_argnums=(2,))
+        for block, rate in enumerate(stochastic_depth_rates(self.stochastic_depth, self.depth)):
             x = block_class(self.num_heads, rate, self.dtype, self.axis_name, name=f"block{block + 1}")(x, train)
         return layer_norm(dtype=jnp.float32, name="norm")(x[:, 0])
 
-    def _token(self, name):
+    def _token(self, name: str) -> jax.Array:
         return self.param(name, nn.initializers.zeros, (1, 1, self.width)).astype(self.dtype)

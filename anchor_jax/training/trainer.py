@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from anchor_jax.models.adapting import Adapted
 from anchor_jax.models.layers import Classifier
+from anchor_jax.models.pretrained import AdaptedWeights
 from anchor_jax.runs.record import Run
 from anchor_jax.runs.state import Carry, Totals, TrainState, init_variables, initial_state, variables
 from anchor_jax.runtime import backends, multihost
@@ -62,13 +62,13 @@ class Trainer:
     data: TrainData
     run_steps: RunSteps
     evaluator: Evaluator
-    weights: Adapted | None
+    weights: AdaptedWeights | None
 
     def init_carry(self) -> Carry:
         """Return the state before the first step, and totals of no steps, on the devices."""
         state = self._jit_once(self._init_state)()
         if self.weights:
-            state = self._jit_once(self._init_state)(self.weights.over(variables(state)))
+            state = self._jit_once(self._init_state)(self.weights.merge_into(variables(state)))
         return mesh_lib.place_state(state, self.specs, self.mesh), self.zero_totals()
 
     def zero_totals(self) -> Totals:

@@ -6,12 +6,12 @@ from flax import linen as nn
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.models import from_torch
-from anchor_jax.models.adapting import Adapted, adapt
+from anchor_jax.models.pretrained import AdaptedWeights, adapt_weights
 from anchor_jax.models.pytorch.files import read_state_dict, source_and_file
 from anchor_jax.runs.record import Run
 
 
-def read_weights(run: Run, model: nn.Module, shapes: Any) -> Adapted:
+def read_weights(run: Run, model: nn.Module, shapes: Any) -> AdaptedWeights:
     """Read the weights that a run starts from, and adapt them to its model.
 
     Args:
@@ -27,7 +27,7 @@ def read_weights(run: Run, model: nn.Module, shapes: Any) -> Adapted:
     variables = from_torch(config.model.name, read_state_dict(file), None, source, **config.model.options)
     patch_size = getattr(model, "patch_size", 1)
     height, width, _ = run.image_shape
-    adapted = adapt(variables, shapes, (height // patch_size, width // patch_size))
+    adapted = adapt_weights(variables, shapes, (height // patch_size, width // patch_size))
     if not adapted.has_head and not config.training.total_epochs:
         raise UserError(
             f"config.training.total_epochs=0 needs weights for the {len(run.label_names)} classes of the data, but "

@@ -1,12 +1,13 @@
-"""Which tensor of whose PyTorch network is which of our variables: a table for each family and source.
+"""Names of tensors in published PyTorch networks: one table per family and source.
 
-A variable of ours is found by the path of its module, or by its own path where the other network calls it something
-out of the ordinary. Blocks are told apart from what is in them, since all of them hold the same. Where a source has
-had several names for the same over the years, there are several tables, the newest first.
+A table maps modules of our models, or single variables where the names are irregular, to names of tensors. Names inside
+a block are listed once, because all blocks have the same; a prefix identifies the block. A source that has changed its
+names over the years has several tables, the newest first.
 """
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from anchor_jax.models.layers import Classifier
@@ -16,38 +17,51 @@ from anchor_jax.models.swin_v2 import SwinV2
 from anchor_jax.models.vit import ViT
 from anchor_jax.models.wide_resnet import WideResNet
 
-# the leaves of our modules -> what PyTorch calls them
-LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+# leaf of a Flax module -> its name in PyTorch
+LEAF_NAMES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 
 
-class Third(NamedTuple):
-    """One third of a tensor that holds what belongs to queries, keys and values (0, 1, 2) after each other."""
+class QKVSlice(NamedTuple):
+    """One third of a PyTorch tensor that concatenates the parameters of queries, keys and values."""
 
-    name: str
-    which: int
+    tensor: str
+    part: int  # 0: queries, 1: keys, 2: values
 
 
-class Names(NamedTuple):
-    """What one source calls the parts of one family; several names are of parts that are one of ours, joined."""
+TensorNames = tuple[str, ...] | QKVSlice  # several tensors are concatenated along their first axis
 
-    block: Callable[[int, int], str]  # stage and block, from 1 -> what stands before the names in a block
-    in_block: dict[str, str | tuple[str, ...] | Third]
-    outside: dict[str, str | tuple[str, ...] | Third]
-    holds_positions: bool = False  # whether the state dictionary holds the tables of relative positions, too
 
-    def place(self, path: tuple[str, ...]) -> tuple[str, ...] | Third | None:
-        """The tensors in which a variable of ours is, such as ("head", "kernel"); None if this source has no such."""
-        at, table = "", self.outside
+class NameTable(NamedTuple):
+    """Names of the tensors of one family in the networks of one source.
+
+    Attributes:
+      block: (stage, block), both counted from 1 -> prefix of the names in that block.
+      in_block: module or variable in a block -> names without the prefix.
+      outside: module or variable outside of blocks -> names.
+      has_position_buffers: whether the state dict contains the tables of relative positions.
+    """
+
+    block: Callable[[int, int], str]
+    in_block: dict[str, str | tuple[str, ...] | QKVSlice]
+    outside: dict[str, str | tuple[str, ...] | QKVSlice]
+    has_position_buffers: bool = False
+
+    def tensor_names(self, path: tuple[str, ...]) -> TensorNames | None:
+        """Return the names of the tensors that hold a variable, such as ("head", "kernel"); None if there are none."""
+        prefix, table = "", self.outside
         if block := re.fullmatch(r"(?:stage(\d+)_)?block(\d+)", path[0]):
-            at, table, path = self.block(int(block[1] or 1), int(block[2])), self.in_block, path[1:]
-        leaf, module = "/".join(path), "/".join(path[:-1])
-        names, ending = (table[leaf], "") if leaf in table else (table.get(module, ()), f".{LEAVES.get(path[-1])}")
-        if isinstance(names, Third):
-            return names._replace(name=at + names.name)
-        return tuple(at + name + ending for name in ((names,) if isinstance(names, str) else names)) or None
+            prefix, table, path = self.block(int(block[1] or 1), int(block[2])), self.in_block, path[1:]
+        variable, module = "/".join(path), "/".join(path[:-1])
+        if variable in table:
+            names, suffix = table[variable], ""
+        else:
+            names, suffix = table.get(module, ()), f".{LEAF_NAMES.get(path[-1])}"
+        if isinstance(names, QKVSlice):
+            return names._replace(tensor=prefix + names.tensor)
+        return tuple(prefix + name + suffix for name in ((names,) if isinstance(names, str) else names)) or None
 
 
-_TORCHVISION_RESNET = Names(
+_TORCHVISION_RESNET = NameTable(
     block=lambda stage, block: f"layer{stage}.{block - 1}.",
     in_block={
         **{f"{part}{i}": f"{part}{i}" for part in ("conv", "bn") for i in (1, 2, 3)},
@@ -57,14 +71,14 @@ _TORCHVISION_RESNET = Names(
     outside={"stem_conv": "conv1", "stem_bn": "bn1", "head": "fc"},
 )
 
-# the released code's, CIFAR/utils/models/resnet.py
-_RELEASED_RESNET = Names(
+# CIFAR/utils/models/resnet.py of the released code
+_RELEASED_RESNET = NameTable(
     block=_TORCHVISION_RESNET.block,
     in_block={**_TORCHVISION_RESNET.in_block, "shortcut_conv": "shortcut.0", "shortcut_bn": "shortcut.1"},
     outside={**_TORCHVISION_RESNET.outside, "head": "linear"},
 )
 
-_HUGGINGFACE_RESNET = Names(
+_HUGGINGFACE_RESNET = NameTable(
     block=lambda stage, block: f"resnet.encoder.stages.{stage - 1}.layers.{block - 1}.",
     in_block={
         **{f"conv{i + 1}": f"layer.{i}.convolution" for i in range(3)},
@@ -79,14 +93,14 @@ _HUGGINGFACE_RESNET = Names(
     },
 )
 
-# the released code's, CIFAR/utils/models/wideresnet.py
-_RELEASED_WIDE_RESNET = Names(
+# CIFAR/utils/models/wideresnet.py of the released code
+_RELEASED_WIDE_RESNET = NameTable(
     block=lambda stage, block: f"block{stage}.layer.{block - 1}.",
     in_block={"bn1": "bn1", "conv1": "conv1", "bn2": "bn2", "conv2": "conv2", "shortcut_conv": "convShortcut"},
     outside={"stem_conv": "conv1", "bn": "bn1", "head": "fc"},
 )
 
-_TORCHVISION_REGNET = Names(
+_TORCHVISION_REGNET = NameTable(
     block=lambda stage, block: f"trunk_output.block{stage}.block{stage}-{block - 1}.",
     in_block={
         "conv1": "f.a.0",
@@ -103,7 +117,7 @@ _TORCHVISION_REGNET = Names(
     outside={"stem_conv": "stem.0", "stem_bn": "stem.1", "head": "fc"},
 )
 
-_TIMM_REGNET = Names(
+_TIMM_REGNET = NameTable(
     block=lambda stage, block: f"s{stage}.b{block}.",
     in_block={
         **{f"conv{i}": f"conv{i}.conv" for i in (1, 2, 3)},
@@ -116,11 +130,11 @@ _TIMM_REGNET = Names(
     outside={"stem_conv": "stem.conv", "stem_bn": "stem.bn", "head": "head.fc"},
 )
 
-_HUGGINGFACE_REGNET = Names(
+_HUGGINGFACE_REGNET = NameTable(
     block=lambda stage, block: f"regnet.encoder.stages.{stage - 1}.layers.{block - 1}.",
     in_block={
-        **{f"conv{i}": f"layer.{place}.convolution" for i, place in ((1, 0), (2, 1), (3, 3))},
-        **{f"bn{i}": f"layer.{place}.normalization" for i, place in ((1, 0), (2, 1), (3, 3))},
+        **{f"conv{i}": f"layer.{index}.convolution" for i, index in ((1, 0), (2, 1), (3, 3))},
+        **{f"bn{i}": f"layer.{index}.normalization" for i, index in ((1, 0), (2, 1), (3, 3))},
         "squeeze": "layer.2.attention.0",
         "excite": "layer.2.attention.2",
         "shortcut_conv": "shortcut.convolution",
@@ -134,8 +148,8 @@ _HUGGINGFACE_REGNET = Names(
 )
 
 
-def _torchvision_vit(fc1: str, fc2: str) -> Names:
-    return Names(
+def _torchvision_vit(fc1: str, fc2: str) -> NameTable:
+    return NameTable(
         block=lambda _, block: f"encoder.layers.encoder_layer_{block - 1}.",
         in_block={
             "norm1": "ln_1",
@@ -156,9 +170,10 @@ def _torchvision_vit(fc1: str, fc2: str) -> Names:
     )
 
 
-_TORCHVISION_VIT = (_torchvision_vit("0", "3"), _torchvision_vit("linear_1", "linear_2"))  # then those of its files
+# the names of its code, then those of its published files
+_TORCHVISION_VIT = (_torchvision_vit("0", "3"), _torchvision_vit("linear_1", "linear_2"))
 
-_TIMM_VIT = Names(
+_TIMM_VIT = NameTable(
     block=lambda _, block: f"blocks.{block - 1}.",
     in_block={
         "norm1": "norm1",
@@ -179,13 +194,13 @@ _TIMM_VIT = Names(
 
 
 def _huggingface_vit(
-    model: str, layer: str, attention: tuple[str, str, str], projection: str, mlp: tuple[str, str]
-) -> Names:
-    return Names(
+    model: str, *, layer: str, qkv: tuple[str, str, str], projection: str, mlp: tuple[str, str]
+) -> NameTable:
+    return NameTable(
         block=lambda _, block: f"{model}.{layer}.{block - 1}.",
         in_block={
             "norm1": "layernorm_before",
-            "attention/qkv": attention,
+            "attention/qkv": qkv,
             "attention/projection": projection,
             "norm2": "layernorm_after",
             "mlp/fc1": mlp[0],
@@ -202,33 +217,34 @@ def _huggingface_vit(
     )
 
 
-# there DeiT always has a distillation token; that without one is published as a ViT
-_HUGGINGFACE_VIT = tuple(
-    _huggingface_vit(model, *names)
-    for names in (
-        # from version 5 on, and before it, as in most files
-        (
-            "layers",
-            ("attention.q_proj", "attention.k_proj", "attention.v_proj"),
-            "attention.o_proj",
-            ("mlp.fc1", "mlp.fc2"),
-        ),
-        (
-            "encoder.layer",
-            ("attention.attention.query", "attention.attention.key", "attention.attention.value"),
-            "attention.output.dense",
-            ("intermediate.dense", "output.dense"),
-        ),
-    )
-    for model in ("vit", "deit")
+_huggingface_vit_5 = partial(  # transformers since version 5
+    _huggingface_vit,
+    layer="layers",
+    qkv=("attention.q_proj", "attention.k_proj", "attention.v_proj"),
+    projection="attention.o_proj",
+    mlp=("mlp.fc1", "mlp.fc2"),
+)
+_huggingface_vit_4 = partial(  # before version 5, and in most published files
+    _huggingface_vit,
+    layer="encoder.layer",
+    qkv=("attention.attention.query", "attention.attention.key", "attention.attention.value"),
+    projection="attention.output.dense",
+    mlp=("intermediate.dense", "output.dense"),
+)
+# transformers' DeiT always has a distillation token; DeiT without one is published as a ViT
+_HUGGINGFACE_VIT = (
+    _huggingface_vit_5("vit"),
+    _huggingface_vit_5("deit"),
+    _huggingface_vit_4("vit"),
+    _huggingface_vit_4("deit"),
 )
 
-_TORCHVISION_SWIN = Names(
+_TORCHVISION_SWIN = NameTable(
     block=lambda stage, block: f"features.{2 * stage - 1}.{block - 1}.",
     in_block={
         "attention/qkv": "attn.qkv",
-        "attention/q_bias": Third("attn.qkv.bias", 0),
-        "attention/v_bias": Third("attn.qkv.bias", 2),
+        "attention/q_bias": QKVSlice("attn.qkv.bias", 0),
+        "attention/v_bias": QKVSlice("attn.qkv.bias", 2),
         "attention/logit_scale": "attn.logit_scale",
         "attention/position_fc1": "attn.cpb_mlp.0",
         "attention/position_fc2": "attn.cpb_mlp.2",
@@ -245,12 +261,12 @@ _TORCHVISION_SWIN = Names(
         "norm": "norm",
         "head": "head",
     },
-    holds_positions=True,
+    has_position_buffers=True,
 )
 
 
-def _timm_swin(first_merging: int, head: str) -> Names:
-    return Names(
+def _timm_swin(first_merging: int, head: str) -> NameTable:
+    return NameTable(
         block=lambda stage, block: f"layers.{stage - 1}.blocks.{block - 1}.",
         in_block={
             **_TORCHVISION_SWIN.in_block,
@@ -273,9 +289,10 @@ def _timm_swin(first_merging: int, head: str) -> Names:
     )
 
 
-_TIMM_SWIN = (_timm_swin(1, "head.fc"), _timm_swin(0, "head"))  # then those of the authors' files, which timm reads too
+# timm's names, then those of the authors' files, which timm also reads
+_TIMM_SWIN = (_timm_swin(1, "head.fc"), _timm_swin(0, "head"))
 
-_HUGGINGFACE_SWIN = Names(
+_HUGGINGFACE_SWIN = NameTable(
     block=lambda stage, block: f"swinv2.encoder.layers.{stage - 1}.blocks.{block - 1}.",
     in_block={
         "attention/qkv": ("attention.self.query", "attention.self.key", "attention.self.value"),
@@ -303,8 +320,8 @@ _HUGGINGFACE_SWIN = Names(
     },
 )
 
-# family -> source -> tables; the released code has torchvision's networks for ImageNet
-NAMES: dict[type[Classifier], dict[str, tuple[Names, ...]]] = {
+# family -> source -> tables; the released code uses torchvision's networks for ImageNet
+NAME_TABLES: dict[type[Classifier], dict[str, tuple[NameTable, ...]]] = {
     ResNet: {
         "torchvision": (_TORCHVISION_RESNET,),
         "timm": (_TORCHVISION_RESNET,),

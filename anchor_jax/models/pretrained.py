@@ -1,0 +1,93 @@
+"""Adapt pretrained weights to a model with more input channels, another image size or other classes."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from anchor_jax.core.anchoring import anchored_kernel
+from anchor_jax.core.errors import UserError
+
+Path = tuple[str, ...]  # of a variable: collection, modules, leaf
+
+_MAX_LISTED = 4  # mismatches in an error message
+
+
+class AdaptedWeights(NamedTuple):
+    """Pretrained weights that match a model."""
+
+    variables: dict[Path, jax.Array]  # without the head if the classes differ
+    changes: tuple[str, ...]  # one description of each change, for the user
+
+    @property
+    def has_head(self) -> bool:
+        """Whether the weights include the head, because the classes are the same."""
+        return ("params", "head", "bias") in self.variables
+
+    def merge_into(self, initial: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the freshly initialized variables of the model, overwritten by these weights."""
+        flat: Any = flatten_dict(dict(initial), keep_empty_nodes=True)  # "batch_stats" may be empty
+        return unflatten_dict(flat | self.variables)
+
+
+def adapt_weights(variables: Mapping[str, Any], shapes: Mapping[str, Any], grid: tuple[int, int]) -> AdaptedWeights:
+    """Adapt pretrained weights to a model of the same family.
+
+    - A first layer with half the channels is widened for anchored inputs, see `anchored_kernel`.
+    - Position embeddings are resized to the grid of patches.
+    - A head with another number of classes is left out.
+
+    Args:
+      variables: pretrained variables, as `apply` of their network takes them.
+      shapes: shapes of the variables of the model, as returned by `jax.eval_shape`.
+      grid: height and width of an image in patches; used only if the model has position embeddings.
+
+    Raises:
+      UserError: the weights differ from the model in any other way.
+    """
+    pretrained: Any = flatten_dict(dict(variables))
+    expected: Any = flatten_dict(dict(shapes))
+    adapted: dict[Path, jax.Array] = {}
+    changes, mismatches = [], []
+    for path, variable in pretrained.items():
+        shape = expected[path].shape if path in expected else None
+        if variable.shape == shape:
+            adapted[path] = variable
+        elif shape and path[1] == "head":
+            if path[-1] == "bias":
+                changes.append(f"head initialized for {shape[0]} classes, because the weights have {len(variable)}")
+        elif shape and path[-1] == "position_embedding":
+            adapted[path] = resize_position_embedding(variable, grid)
+            changes.append(f"position embedding resized to {grid[0]}x{grid[1]}")
+        elif shape and variable.ndim > 1 and anchored_kernel(variable).shape == shape:
+            adapted[path] = anchored_kernel(variable)
+            changes.append(f"first layer widened to {shape[-2]} channels, which leaves the function unchanged")
+        else:
+            mismatches.append(f"{'/'.join(path[1:])} is {list(variable.shape)} instead of {list(shape or ())}")
+    if mismatches:
+        raise UserError(
+            f"the weights do not match the model: {', '.join(mismatches[:_MAX_LISTED])}; set config.model.options, the "
+            "image size and config.anchoring.enabled to those of the weights"
+        )
+    return AdaptedWeights(adapted, tuple(changes))
+
+
+def resize_position_embedding(positions: jax.Array, grid: tuple[int, int]) -> jax.Array:
+    """Resize a position embedding to another grid of patches by bicubic interpolation.
+
+    Args:
+      positions: `[1, T + N, D]`, T tokens followed by a square of N patches.
+      grid: new height and width in patches.
+
+    Returns:
+      `[1, T + height·width, D]`; the embeddings of the tokens are unchanged.
+    """
+    side = math.isqrt(positions.shape[1])  # the largest square, because T is only 1 or 2
+    tokens, patches = np.split(positions, [positions.shape[1] - side**2], axis=1)
+    patches = patches.reshape(1, side, side, -1)
+    resized = jax.image.resize(patches, (1, *grid, patches.shape[-1]), "bicubic")
+    return jnp.concatenate([tokens, resized.reshape(1, grid[0] * grid[1], -1)], axis=1)
