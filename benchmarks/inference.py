@@ -37,7 +37,7 @@ from anchor_jax.config import Config
 from anchor_jax.core.errors import UserError
 from anchor_jax.data import normalize
 from anchor_jax.runs import state
-from anchor_jax.runs.predictor import compile_network
+from anchor_jax.runs.network import CompiledNetwork
 from anchor_jax.runtime import backends
 from anchor_jax.runtime import mesh as mesh_lib
 
@@ -151,13 +151,13 @@ def prediction(name: str, work: Work) -> Steps:
 def own_prediction(config: Config, width: int, images: np.ndarray, references: np.ndarray) -> Steps:
     """Prediction as `anchor_jax.Predictor` does it with full batches, on one device."""
     model, variables = network(width)
-    compiled = compile_network(
+    compiled = CompiledNetwork(
         model, normalization_of(config), mesh_lib.mesh(1), anchored=True, inputs_at_once=len(images)
     )
 
     def predict(num_batches):
         encoded = compiled.encode(variables, references)
-        answers = [compiled.poll(None, None)(variables, encoded, images) for _ in range(num_batches)]
+        answers = [compiled.classify(variables, encoded, images) for _ in range(num_batches)]
         jax.block_until_ready(answers)
 
     return predict

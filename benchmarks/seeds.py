@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from cifar import NUM_CLASSES, base, normalization_of
-from ml_collections import ConfigDict
 from timing import Result, interleaved, prepare, report
 
 from anchor_jax import models
@@ -69,7 +68,7 @@ def config_of() -> Config:
     """Of the run that is timed."""
     config = base()
     config.augmentation.crop_padding, config.augmentation.flip = 2, True
-    config.model.options = ConfigDict({"width": WIDTH.value})
+    config.model.options.width = WIDTH.value
     if STAGES.value == 3:
         config.model.options.stage_sizes = (1, 1, 1)
     return config

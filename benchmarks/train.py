@@ -26,7 +26,6 @@ import jax
 import numpy as np
 from absl import flags
 from cifar import IMAGE_SHAPE, NUM_CLASSES, base, normalization_of, random_images
-from ml_collections import ConfigDict
 from timing import Result, forward_flop, installed_pytorch, interleaved, peak_rates, prepare, report
 
 from anchor_jax import models
@@ -106,7 +105,7 @@ def config_of(case: str) -> Config:
     config.augmentation.crop_padding, config.augmentation.flip = 4, True
     config.model.name, config.model.dtype = MODEL.value, DTYPE.value
     if MODEL.value == "resnet18":
-        config.model.options = ConfigDict({"width": WIDTH.value})
+        config.model.options.width = WIDTH.value
     config.training.batch_size = BATCH_SIZE.value
     config.anchoring.update(CASES[case])
     return config

@@ -9,7 +9,7 @@ def get_config(model: str = "resnet18") -> Config:
     config.data.source = "digits"
     config.augmentation.crop_padding = 1
     config.model.name = model
-    config.model.options = {"hidden": (16,)} if model == "mlp" else {"stage_sizes": (1,), "width": 8}
+    config.model.options.update({"hidden": (16,)} if model == "mlp" else {"stage_sizes": (1,), "width": 8})
     config.anchoring.mask_prob = 0.5
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 3e-3

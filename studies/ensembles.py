@@ -7,9 +7,9 @@ augmentation   one network, whose images are cropped and mirrored anew for each 
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,8 @@ from anchor_jax.evaluation.runner import ask
 from anchor_jax.models.layers import Classifier
 from anchor_jax.runs import record as run_record
 from anchor_jax.runs.load import create_model, load_checkpoint, run_normalization
-from anchor_jax.runs.predictor import CompiledNetwork, Predictor
+from anchor_jax.runs.network import CompiledNetwork
+from anchor_jax.runs.predictor import Predictor
 from anchor_jax.runs.record import Run
 from anchor_jax.runtime import mesh as mesh_lib
 
@@ -73,39 +74,40 @@ def predictor_of_pool(
         variables, members = predictors[0].variables, jax.random.split(jax.random.key(seed), num_members)
     model = create_model(runs[0], axis_name=mesh_lib.AXIS)  # dropout draws for the whole batch, over all devices
     logits_of = partial(_LOGITS[kind], model, run_normalization(runs[0]), runs[0].config.augmentation)
-    return pooled(predictors[0], logits_of, variables, members, mesh_lib.mesh())
+    network = PooledNetwork(predictors[0].network, logits_of, members)
+    return dataclasses.replace(predictors[0], variables=variables, network=network)
 
 
-def pooled(of_one: Predictor, logits_of: Callable, variables: Any, members: jax.Array, mesh: Any) -> Predictor:
-    """The predictor whose answer is that of all members.
+class PooledNetwork(CompiledNetwork):
+    """A network whose answer is that of all members of a pool, in place of all references.
 
     Args:
-      of_one: a predictor of one of the networks.
+      network: one of the networks.
       logits_of: (variables, member, images uint8 `[B, H, W, C]`) -> logits `[B, classes]`.
-      variables: of all networks.
       members: `[K]`, indices or keys.
-      mesh: over which images are divided.
     """
 
-    def poll(classes, temper, variables, members, images) -> VotedClassification:
+    def __init__(self, network: CompiledNetwork, logits_of: Callable[..., jax.Array], members: jax.Array):
+        super().__init__(
+            network.model,
+            network.normalization,
+            network.mesh,
+            anchored=network.anchored,
+            inputs_at_once=network.inputs_at_once,
+            chunk_size=network.chunk_size,
+        )
+        self._logits_of, self._members = logits_of, members
+
+    def encode(self, variables: Any, references: Any) -> jax.Array:
+        """Return the members, which are evaluated in place of references."""
+        return self._members
+
+    def _classify_shard(self, classes, temper, variables, references, images) -> VotedClassification:
         def logits(member):
-            of_all = logits_of(variables, member, images)
+            of_all = self._logits_of(variables, member, images)
             return of_all if classes is None else of_all[:, list(classes)]
 
-        return classify_ensemble(logits, members, chunk_size=1, temper=temper)
-
-    def compiled(classes, temper):
-        specs = (mesh_lib.REPLICATED, mesh_lib.REPLICATED, mesh_lib.SHARDED)
-        return mesh_lib.pmapped(partial(poll, classes, temper), mesh, in_specs=specs, out_specs=mesh_lib.SHARDED)
-
-    network = CompiledNetwork(
-        encode=lambda variables, references: members,
-        poll=cache(compiled),
-        poll_pairs=of_one.network.poll_pairs,
-        features=of_one.network.features,
-        divided=of_one.network.divided,
-    )
-    return dataclasses.replace(of_one, variables=variables, network=network)
+        return classify_ensemble(logits, cast(jax.Array, references), chunk_size=1, temper=temper)
 
 
 def _of_ensemble(model: Classifier, normalization: Normalization, _, variables, member, images):

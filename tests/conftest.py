@@ -1,7 +1,8 @@
-"""Eight devices on the CPU, so that what is divided over devices can be seen to be the same on one."""
+"""Shared fixtures, and eight CPU devices, so that sharding is tested on any machine."""
 
 import json
 import os
+import tarfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ from anchor_jax.training.loop import prepare, train
 
 
 def tiny_config(folder) -> ConfigDict:
-    """A run of 12 steps in two epochs, of an MLP on 96 images, in an .npz file of this folder."""
+    """Return the config of a run of 12 steps in two epochs: an MLP on 96 images, written to an .npz in this folder."""
     rng = np.random.default_rng(0)
     arrays = {}
     for split, num in (("train", 96), ("test", 40)):
@@ -53,7 +54,7 @@ def tiny_config(folder) -> ConfigDict:
 
 
 def config_file(folder, config=None):
-    """A config as a file; that of the fixture `tiny` by default."""
+    """Write a config to a file; by default, that of the fixture `tiny`."""
     file = folder / "config.py"
     values = (config or tiny_config(folder)).to_dict()
     file.write_text(
@@ -65,7 +66,7 @@ def config_file(folder, config=None):
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
-    """Keeps the tests, and the commands that they run, out of the user's own cache; what one compiles others load."""
+    """Give the tests and their commands a cache of their own, shared by all of them, instead of the user's cache."""
     if jax.__version_info__ >= MIN_JAX_VERSION:
         jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -80,7 +81,7 @@ def tiny(tmp_path) -> ConfigDict:
 
 
 class Exported(NamedTuple):
-    """A run of a tiny MLP, and the command that exported it to a file, with 10 references."""
+    """A run of a tiny MLP that was exported to a file, with 10 references."""
 
     workdir: Path
     ended: Done
@@ -98,26 +99,35 @@ def exported(tmp_path_factory) -> Exported:
     return Exported(workdir, ended, file)
 
 
+@pytest.fixture
+def old_run(tmp_path) -> Path:
+    """A folder with a run made by version 0.1.0 (`run/`), its config, export and predictions; see test_old_runs.py."""
+    folder = tmp_path / "run_0_1_0"
+    with tarfile.open(Path(__file__).parent / "fixtures/run_0_1_0.tar.gz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder
+
+
 @pytest.fixture(scope="session")
 def imagenet_like(tmp_path_factory) -> likeness.ImagenetLike:
     return likeness.write(tmp_path_factory.mktemp("imagenet_like"))
 
 
 def begun(config, workdir):
-    """A run of which the record is written, and no step is done."""
+    """Create a run without any steps; only its record is written."""
     training = prepare(config, workdir)
     with run_record.lock_workdir(training.run):
         return training
 
 
 def optimised(function, **options):
-    """`jax.jit` of what runs for long, or is itself looked at: the program that XLA makes outside of the tests."""
+    """Apply `jax.jit` with full optimization, for long computations or tests of the compiled program itself."""
     usual = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
     return jax.jit(function, compiler_options=usual | {"xla_cpu_use_fusion_emitters": True}, **options)
 
 
 def assert_same_bits(one, other):
-    """Two trees of arrays are the same, bit for bit."""
+    """Assert that two trees of arrays are equal, bit for bit."""
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a), np.asarray(b)), one, other)
 
 
@@ -126,7 +136,7 @@ class StopAfterSave(BaseException):
 
 
 def stop_after_saves(monkeypatch, count):
-    """Let a run die right after it has asked for its checkpoint number `count`."""
+    """Make a run die right after it has requested its checkpoint number `count`."""
     saved = []
     save = checkpoint.save
 
@@ -140,6 +150,6 @@ def stop_after_saves(monkeypatch, count):
 
 
 def records(workdir):
-    """The lines of metrics.jsonl without what no two runs share."""
+    """Return the lines of metrics.jsonl without throughputs, which differ between runs."""
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [{key: value for key, value in line.items() if "per_second" not in key} for line in lines]

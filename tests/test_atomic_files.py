@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whenever their writer is killed."""
+"""Atomic writes: a file exists completely or not at all, whenever its writer is killed."""
 
 import os
 import signal
@@ -15,9 +15,9 @@ from anchor_jax.runtime.atomic_files import atomic_write, is_incomplete
 WRITER = """
 import sys
 from pathlib import Path
-from anchor_jax.files import replacing
+from anchor_jax.runtime.atomic_files import atomic_write
 
-with replacing(Path(sys.argv[1])) as file:
+with atomic_write(Path(sys.argv[1])) as file:
     file.write_text("half")
     print("writing", flush=True)
     sys.stdin.read()
@@ -26,7 +26,7 @@ with replacing(Path(sys.argv[1])) as file:
 
 @pytest.fixture
 def writer(tmp_path):
-    """A process in the middle of writing `results.json`."""
+    """A process that is halfway through writing `results.json`."""
     with subprocess.Popen(
         [sys.executable, "-c", WRITER, tmp_path / "results.json"],
         stdin=subprocess.PIPE,
@@ -43,17 +43,17 @@ def names(folder):
     return sorted(file.name for file in folder.iterdir())
 
 
-def test_what_a_killed_process_left_is_removed_by_the_next_that_writes(tmp_path, writer):
+def test_next_write_removes_files_of_killed_processes(tmp_path, writer):
     writer.send_signal(signal.SIGKILL)
     writer.wait()
     (left,) = tmp_path.iterdir()
     assert is_incomplete(left)
     with atomic_write(tmp_path / "other.json") as file:
-        file.write_text("whole")
+        file.write_text("complete")
     assert names(tmp_path) == ["other.json"]
 
 
-def test_what_another_process_is_writing_is_left_alone(tmp_path, writer):
+def test_files_of_other_writers_are_kept(tmp_path, writer):
     with atomic_write(tmp_path / "results.json") as file:
         file.write_text("sooner")
     assert (tmp_path / "results.json").read_text() == "sooner"
@@ -63,12 +63,12 @@ def test_what_another_process_is_writing_is_left_alone(tmp_path, writer):
     assert names(tmp_path) == ["results.json"]
 
 
-def test_what_is_not_written_yet_is_no_result_and_no_comparison(tmp_path, writer):
+def test_incomplete_files_are_not_read_as_results(tmp_path, writer):
     assert results_lib.read(tmp_path) == {}
     check_folder(tmp_path)
 
 
-def test_failure_leaves_what_was_there(tmp_path):
+def test_failed_write_keeps_the_previous_file(tmp_path):
     (tmp_path / "results.json").write_text("earlier")
 
     def write_half():
@@ -82,25 +82,25 @@ def test_failure_leaves_what_was_there(tmp_path):
     assert (tmp_path / "results.json").read_text() == "earlier"
 
 
-def test_a_file_that_was_taken_for_abandoned_before_it_was_locked_is_begun_again(tmp_path, monkeypatch):
-    lost = []
+def test_file_removed_before_it_was_locked_is_created_again(tmp_path, monkeypatch):
+    removed = []
     create = os.open
 
-    def create_and_lose_the_first(path, *arguments):
+    def create_and_remove_the_first(path, *arguments):
         descriptor = create(path, *arguments)
-        if not lost:
-            lost.append(path)
+        if not removed:
+            removed.append(path)
             path.unlink()
         return descriptor
 
-    monkeypatch.setattr(os, "open", create_and_lose_the_first)
+    monkeypatch.setattr(os, "open", create_and_remove_the_first)
     with atomic_write(tmp_path / "results.json") as file:
-        assert lost != [file]
-        file.write_text("whole")
+        assert removed != [file]
+        file.write_text("complete")
     assert names(tmp_path) == ["results.json"]
 
 
-def test_others_may_read_what_was_written_as_any_new_file(tmp_path):
+def test_written_file_has_the_usual_permissions(tmp_path):
     with atomic_write(tmp_path / "arrays.npz") as file:
         np.savez(file, numbers=np.arange(3))
     (tmp_path / "new").write_text("")

@@ -21,7 +21,7 @@ from anchor_jax.contrib import pager, regression
 from anchor_jax.core import uncertainty
 from anchor_jax.core.errors import UserTypeError
 from anchor_jax.runs import record as run_record
-from anchor_jax.runs.predictor import CompiledNetwork, Predictor
+from anchor_jax.runs.predictor import Predictor
 from anchor_jax.runtime import mesh as mesh_lib
 
 cross_entropy = aj.anchored_cross_entropy
@@ -52,7 +52,7 @@ PREDICTOR = Predictor(
     references=np.zeros((12, 6, 6, 1), np.uint8),
     label_names=("a", "b"),
     image_shape=(6, 6, 1),
-    network=CompiledNetwork(*[None] * len(CompiledNetwork._fields)),  # which no wrong call reaches
+    network=None,  # no wrong call reaches it
     num_devices=1,
     batch_size=4,
 )

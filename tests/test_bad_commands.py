@@ -97,8 +97,8 @@ WRONG_VALUES = {
     "--config.anchoring.mask_prob=nan": "anchoring.mask_prob must be in [0, 1]; got nan",
     "--config.anchoring.mask_prob=1e400": "anchoring.mask_prob must be in [0, 1]; got inf",
     "--config.optimizer.learning_rate=-0.1": "optimizer.learning_rate must be at least 0; got -0.1",
-    "--config.optimizer.learning_rate=inf": "optimizer.learning_rate must be finite, and no larger than float32 holds",
-    "--config.optimizer.weight_decay=1e300": "optimizer.weight_decay must be finite, and no larger than float32 holds",
+    "--config.optimizer.learning_rate=inf": "optimizer.learning_rate must be finite and within the range of float32",
+    "--config.optimizer.weight_decay=1e300": "optimizer.weight_decay must be finite and within the range of float32",
     "--config.optimizer.norm_weight_decay=nan": "optimizer.norm_weight_decay must be finite",
     "--config.optimizer.warmup_epochs=1e300": "optimizer.warmup_epochs must be in [0, 1000000]; got 1e+300",
     "--config.optimizer.milestones_epochs=(-1,)": "optimizer.milestones_epochs must be in [0, 1000000]; got (-1,)",
@@ -204,7 +204,7 @@ CONFIGS = {
     ),
     "bool for a number": (
         "    return ConfigDict(base().to_dict() | {'seed': True})\n",
-        "config.seed must be a whole number; got True (bool)",
+        "config.seed must be an integer; got True (bool)",
     ),
     "list for a tuple": (
         "    config = base().to_dict()\n    config['data']['mean'] = [0.5]\n    return ConfigDict(config)\n",
@@ -216,7 +216,7 @@ CONFIGS = {
     ),
     "object for an option": (
         "    config = base()\n    config.model.options.width = object()\n    return config\n",
-        "config.model.options.width must be a number, a string, True, False or a tuple of such; got <object",
+        "config.model.options.width must be a number, a string, True, False or a tuple of these; got <object",
     ),
 }
 
@@ -555,17 +555,17 @@ def _eval_json(change):
 
 
 RUNS = {
-    "garbage": (lambda run: (run / "run.json").write_text("{"), "run.json' is damaged"),
-    "not utf-8": (lambda run: (run / "run.json").write_bytes(b"\xff\xfe"), "run.json' is damaged"),
-    "a list": (lambda run: (run / "run.json").write_text("[]"), "run.json' is damaged"),
-    "a string for a number": (_edited(config__seed="one"), "run.json' is damaged"),
-    "a number for a section": (_edited(config__training=5), "run.json' is damaged"),
+    "garbage": (lambda run: (run / "run.json").write_text("{"), "run.json' is corrupt"),
+    "not utf-8": (lambda run: (run / "run.json").write_bytes(b"\xff\xfe"), "run.json' is corrupt"),
+    "a list": (lambda run: (run / "run.json").write_text("[]"), "run.json' is corrupt"),
+    "a string for a number": (_edited(config__seed="one"), "run.json' is corrupt"),
+    "a number for a section": (_edited(config__training=5), "run.json' is corrupt"),
     "a huge number": (_edited(config__seed=10**400), "seed must be in [0, 4294967295]"),
     "nan": (_edited(config__anchoring__mask_prob=float("nan")), "mask_prob must be in [0, 1]; got nan"),
     "a key of nobody": (_edited(config__color=1), "color"),
     "another model": (_edited(config__model__name="../resnet"), "unknown model '../resnet'"),
-    "pickle for references": (_pickle_for_references, "references.npz' is missing or damaged (Object arrays"),
-    "no references": (lambda run: (run / "references.npz").unlink(), "references.npz' is missing or damaged"),
+    "pickle for references": (_pickle_for_references, "references.npz' is missing or corrupt (Object arrays"),
+    "no references": (lambda run: (run / "references.npz").unlink(), "references.npz' is missing or corrupt"),
     "no checkpoints": (lambda run: shutil.rmtree(run / "checkpoints"), "no checkpoint in"),
     "infinite results": (
         _eval_json(lambda content: content["results"]["1"].update(accuracy=10**400)),

@@ -126,7 +126,7 @@ def test_folder_of_another_run_is_refused_and_left_alone(finished):
     folder, config, _ = finished
     before = {file: file.read_bytes() for file in (folder / "run").rglob("*.json*")}
     done = quick_command("train.py", "--config", config, "--workdir", folder / "run", "--config.seed=1")
-    assert_told(done, 1, "holds another run: its config.seed is 0, given is 1")
+    assert_told(done, 1, "holds another run: its config.seed is 0; got 1")
     assert before == {file: file.read_bytes() for file in before}
 
 
@@ -162,7 +162,7 @@ def test_damaged_checkpoint_is_told(finished, tmp_path):
     shutil.copytree(finished[0] / "run", tmp_path / "run")
     for file in (tmp_path / "run/checkpoints/22/variables").rglob("manifest.ocdbt"):
         file.write_bytes(b"")
-    assert_told(quick_command("eval.py", "--workdir", tmp_path / "run"), 1, "checkpoints/22' is damaged")
+    assert_told(quick_command("eval.py", "--workdir", tmp_path / "run"), 1, "checkpoints/22' is corrupt")
 
 
 def test_folder_that_cannot_be_written_to_is_told(tmp_path):

@@ -1,4 +1,4 @@
-"""Compiled programs kept by the command lines: the same numbers sooner, whatever becomes of the files."""
+"""The compilation cache of the command lines: the same numbers, faster; corrupt entries are replaced."""
 
 import json
 import os
@@ -23,15 +23,15 @@ def get_config():
     return config
 """
 
-pytestmark = pytest.mark.skipif(jax.__version_info__ < MIN_JAX_VERSION, reason="this JAX keeps no programs")
+pytestmark = pytest.mark.skipif(jax.__version_info__ < MIN_JAX_VERSION, reason="this version of JAX is not cached")
 
 
-# as users compile, who have set nothing
-USUAL = {"XLA_FLAGS": ""}
+# the environment of a user, without the flags of the tests
+USER = {"XLA_FLAGS": ""}
 
 
 class Runs:
-    """Short runs of one config, each in a folder of its own."""
+    """Short runs of one config, each in its own folder."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -39,7 +39,7 @@ class Runs:
 
     def train(self, name, run=quick_command, **environment):
         arguments = ("train.py", "--config", self.folder / "config.py", "--workdir", self.folder / name)
-        done = run(*arguments, **USUAL, **environment)
+        done = run(*arguments, **USER, **environment)
         assert done.returncode == 0, done.stderr
         return done
 
@@ -50,18 +50,18 @@ class Runs:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A run with an empty cache, in `cache`, which is left as it was at the end of the run."""
+    """A run that started with an empty cache, and the cache as it was after the run."""
     folder = tmp_path_factory.mktemp("runs")
-    these = Runs(folder)
-    assert these.train("cold", ANCHOR_JAX_CACHE=str(folder / "cache")).stderr == ""
-    return these
+    runs = Runs(folder)
+    assert runs.train("cold", ANCHOR_JAX_CACHE=str(folder / "cache")).stderr == ""
+    return runs
 
 
 def programs(cache):
     return {file.relative_to(cache): file.read_bytes() for file in cache.rglob("*-cache")}
 
 
-def test_programs_are_loaded_and_give_the_same_bits(runs):
+def test_cached_programs_give_the_same_bits(runs):
     cache = runs.folder / "cache"
     kept = programs(cache)
     assert any("train_step" in file.name for file in kept)
@@ -75,12 +75,12 @@ def test_programs_are_loaded_and_give_the_same_bits(runs):
         assert_same_bits(one, other)
 
 
-def test_evaluation_loads_its_programs(runs):
+def test_evaluation_uses_the_cache(runs):
     arguments = ("eval.py", "--workdir", runs.folder / "cold", "--num_references=10")
     cache = runs.folder / "evaluation"
     kept = []
     for run in (quick_command, command):
-        done = run(*arguments, **USUAL, ANCHOR_JAX_CACHE=str(cache), JAX_RAISE_PERSISTENT_CACHE_ERRORS="1")
+        done = run(*arguments, **USER, ANCHOR_JAX_CACHE=str(cache), JAX_RAISE_PERSISTENT_CACHE_ERRORS="1")
         assert (done.returncode, done.stderr) == (0, "")
         kept.append(programs(cache))
     assert kept[0]
@@ -88,34 +88,35 @@ def test_evaluation_loads_its_programs(runs):
 
 
 def small(cache, run=quick_command, **environment):
-    """A command that compiles a few small programs."""
-    program = "from anchor_jax import command; import jax; command.run(lambda: print(jax.numpy.ones(3).sum()))"
+    """Run a command that compiles a few small programs."""
+    program = "from anchor_jax.cli import app; import jax; app.run(lambda: print(jax.numpy.ones(3).sum()))"
     done = run("-c", program, ANCHOR_JAX_CACHE=str(cache), **environment)
     assert (done.returncode, done.stdout) == (0, "3.0\n")
     return done
 
 
-def test_damaged_programs_are_told_and_made_again(tmp_path):
+def test_corrupt_programs_are_reported_and_replaced(tmp_path):
     assert small(tmp_path).stderr == ""
     kept = programs(tmp_path)
     assert len(kept) > 1
-    for file in kept:  # as a process leaves them that is killed while it writes
+    for file in kept:  # truncated, as by a process that was killed while writing
         (tmp_path / file).write_bytes(kept[file][:100])
-    told = small(tmp_path).stderr.splitlines()
-    assert 0 < len(told) <= len(kept)
-    assert all(line.startswith("warning: Error reading persistent compilation cache entry for 'jit_") for line in told)
+    warnings = small(tmp_path).stderr.splitlines()
+    assert 0 < len(warnings) <= len(kept)
+    prefix = "warning: Error reading persistent compilation cache entry for 'jit_"
+    assert all(line.startswith(prefix) for line in warnings)
     assert small(tmp_path).stderr == ""
     assert programs(tmp_path).keys() == kept.keys()
 
 
-def test_folder_that_cannot_be_written_to_is_told_in_one_line(tmp_path):
+def test_unwritable_cache_folder_is_a_one_line_warning(tmp_path):
     (tmp_path / "file").write_text("")
-    told = small(tmp_path / "file/inside").stderr
-    assert told.startswith("warning: compiled programs cannot be kept: ")
-    assert told.count("\n") == 1
+    warning = small(tmp_path / "file/inside").stderr
+    assert warning.startswith("warning: cannot cache compiled programs: ")
+    assert warning.count("\n") == 1
 
 
-def test_settings_of_jax_itself_win(tmp_path):
+def test_settings_of_jax_take_precedence(tmp_path):
     always = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     small(tmp_path / "ours", command, JAX_COMPILATION_CACHE_DIR=str(tmp_path / "own"), **always)
     assert list(tmp_path.glob("own/*-cache"))
@@ -125,12 +126,12 @@ def test_settings_of_jax_itself_win(tmp_path):
     assert not programs(tmp_path / "sometimes")
 
 
-def test_import_alone_keeps_nothing(tmp_path):
+def test_import_does_not_enable_the_cache(tmp_path):
     program = "import anchor_jax, jax; print(jax.config.jax_compilation_cache_dir)"
     assert command("-c", program, ANCHOR_JAX_CACHE=str(tmp_path / "cache")).stdout == "None\n"
 
 
-def test_oldest_files_go_first(tmp_path):
+def test_prune_cache_removes_the_oldest_files(tmp_path):
     for age, name in enumerate(("new", "sub/middle", "old")):
         file = tmp_path / name
         file.parent.mkdir(exist_ok=True)

@@ -1,24 +1,30 @@
-"""Configurations: every experiment is one, and what is wrong in one is told."""
+"""The declared config keys, their checks, and every experiment in `configs/`."""
 
 import importlib
 import json
+import pickle
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import jax
 import numpy as np
 import optax
 import pytest
+from commands import quick_command
+from ml_collections import ConfigDict
 from test_benchmarks_speed import benchmark, numbers_of
 from torchvision.models import ViT_B_16_Weights
 
 from anchor_jax import UserError, config, models
+from anchor_jax.config import reference
+from anchor_jax.config.declaration import declared_keys
 from anchor_jax.runs import state
 from anchor_jax.training import optimizer
 from anchor_jax.training.loop import prepare
 
 ROOT = Path(__file__).parents[1]
-EXPERIMENTS = sorted(file.stem for file in (ROOT / "configs").glob("[a-z]*.py"))  # what begins with "_" is shared
+EXPERIMENTS = sorted(file.stem for file in (ROOT / "configs").glob("[a-z]*.py"))  # files with "_" hold shared code
 STREAMING = [name for name in EXPERIMENTS if name.startswith(("imagenet_", "finetune"))]
 POLICIES = [name for name in EXPERIMENTS if name.startswith("cifar100_")]
 
@@ -28,7 +34,7 @@ def config_of(experiment):
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_experiment_is_valid_and_tells_its_command(experiment):
+def test_experiment_is_valid_and_documents_its_command(experiment):
     module = importlib.import_module(f"configs.{experiment}")
     config.validate(module.get_config())
     assert module.get_config().data.streaming == (experiment in STREAMING)
@@ -36,14 +42,14 @@ def test_every_experiment_is_valid_and_tells_its_command(experiment):
 
 
 def flat_differences(one, other):
-    """Keys in which two experiments differ."""
+    """Return the keys in which two experiments differ."""
     one, other = (config.flatten(config_of(experiment)) for experiment in (one, other))
     return {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_experiment_makes_its_model_optimizer_and_schedule(experiment):
-    """Without computing anything, at full size."""
+def test_experiment_builds_model_optimizer_and_schedule(experiment):
+    """At full size, by shapes alone: nothing is computed."""
     given, steps_per_epoch = config_of(experiment), 10
     size = given.data.image_size or 32
     total = round(given.training.total_epochs * steps_per_epoch)
@@ -61,7 +67,7 @@ def test_every_experiment_makes_its_model_optimizer_and_schedule(experiment):
 
 
 @pytest.mark.parametrize("experiment", sorted(set(EXPERIMENTS) - set(STREAMING) - set(POLICIES)))
-def test_every_experiment_takes_a_step(experiment, tiny, tmp_path):
+def test_experiment_takes_a_training_step(experiment, tiny, tmp_path):
     given = config_of(experiment)
     given.data = tiny.data
     given.data.path = str(tmp_path / "tiny.npz")
@@ -75,13 +81,13 @@ def test_every_experiment_takes_a_step(experiment, tiny, tmp_path):
 
 
 @pytest.mark.parametrize("experiment", POLICIES)
-def test_experiments_on_cifar100_are_those_on_cifar10_on_other_data(experiment):
+def test_cifar100_experiment_differs_from_cifar10_by_dataset(experiment):
     assert flat_differences(experiment, experiment.replace("100", "10")) == {"data.name"}
     assert flat_differences(experiment, "cifar100") == {"augmentation.policy"}
 
 
-def test_swin_experiments_are_the_recipe_of_the_released_code():
-    """LLNL/anchoring, ImageNet/run_train.sh."""
+def test_swin_experiments_follow_the_released_recipe():
+    """The recipe is LLNL/anchoring, ImageNet/run_train.sh."""
     given = config.flatten(config_of("imagenet_swin_v2_b"))
     assert given["training.total_epochs"] == 400
     assert given["training.batch_size"] == 16 * 32
@@ -103,30 +109,31 @@ def committed_estimates():
 
 
 @pytest.mark.parametrize("experiment", STREAMING)
-def test_estimates_stand_in_the_experiments(experiment):
+def test_experiment_docstring_has_the_committed_estimate(experiment):
     numbers = numbers_by_metric(r for r in committed_estimates()["results"] if r["case"] == experiment)
-    told = " ".join(importlib.import_module(f"configs.{experiment}").__doc__.split())
-    least = "at least " if numbers["chip_hours_moving"] > numbers["chip_hours_computing"] else ""
-    assert "An estimate, not measured" in told
-    assert f": {least}{numbers['chip_hours']:.2g} chip-hours" in told
-    assert f"{numbers['memory']:.2g} GB on each of eight" in told
+    docstring = " ".join(importlib.import_module(f"configs.{experiment}").__doc__.split())
+    at_least = "at least " if numbers["chip_hours_moving"] > numbers["chip_hours_computing"] else ""
+    assert "An estimate, not measured" in docstring
+    assert f": {at_least}{numbers['chip_hours']:.2g} chip-hours" in docstring
+    assert f"{numbers['memory']:.2g} GB on each of eight" in docstring
 
 
-def test_estimates_are_what_the_command_gives(tmp_path):
+def test_estimate_command_reproduces_the_committed_file(tmp_path):
     file, committed = tmp_path / "estimates.json", committed_estimates()
     content = numbers_of(benchmark("estimate", "--configs=imagenet_vit_b16", "--json", file), file)
     assert content["environment"]["stated"] == committed["environment"]["stated"]
     numbers, expected = (
-        numbers_by_metric(r for r in of["results"] if r["case"] == "imagenet_vit_b16") for of in (content, committed)
+        numbers_by_metric(r for r in file["results"] if r["case"] == "imagenet_vit_b16")
+        for file in (content, committed)
     )
-    assert numbers == pytest.approx(expected, rel=0.05)  # other versions of JAX count a little differently
-    # torchvision counts a product and a sum as one, and sees three channels
+    assert numbers == pytest.approx(expected, rel=0.05)  # FLOP counts differ slightly between versions of JAX
+    # torchvision counts a multiply-add as one operation, and its network has three input channels
     assert numbers["forward_flop"] == pytest.approx(2 * ViT_B_16_Weights.IMAGENET1K_V1.meta["_ops"], rel=0.05)
-    # parameters, gradients, two moments and the average
+    # parameters, gradients, two moments and the moving average
     assert numbers["parameters_and_optimizer"] == pytest.approx(5 * 4 * 86_567_656e-9, rel=0.01)
 
 
-def test_cifar_experiments_are_the_protocol_of_the_paper():
+def test_cifar_experiments_follow_the_protocol_of_the_paper():
     for name in ("cifar10", "cifar100"):
         given = config.flatten(importlib.import_module(f"configs.{name}").get_config())
         assert given["data.name"] == name
@@ -167,7 +174,7 @@ def test_cifar_experiments_are_the_protocol_of_the_paper():
         ("data.validation_fraction", 1.0, r"validation_fraction must be in \[0, 0.9\]; got 1.0"),
     ],
 )
-def test_value_out_of_range_is_told(key, value, message):
+def test_value_out_of_range_raises(key, value, message):
     given = config.base()
     with given.unlocked():
         given.update_from_flattened_dict({key: value})
@@ -175,7 +182,7 @@ def test_value_out_of_range_is_told(key, value, message):
         config.validate(given)
 
 
-def test_unknown_and_missing_keys_are_told():
+def test_unknown_and_missing_keys_raise():
     given = config.base()
     with given.unlocked():
         given.anchoring.mask_probability = 0.5
@@ -189,6 +196,66 @@ def test_unknown_and_missing_keys_are_told():
         config.validate(given)
 
 
-def test_experiments_are_locked():
+def test_base_refuses_unknown_keys_except_model_options():
+    given = config.base()
     with pytest.raises(AttributeError, match='Did you mean "mask_prob"'):
-        config.base().anchoring.mask_pro = 0.1
+        given.anchoring.mask_pro = 0.1
+    given.model.options.width = 64
+    assert config.flatten(given)["model.options.width"] == 64
+
+
+def test_base_is_a_plain_config_dict_with_independent_copies():
+    given = config.base()
+    assert type(given) is type(given.anchoring) is ConfigDict
+    given.update({"anchoring": {"mask_prob": 0.5}, "seed": 3})
+    given.optimizer.learning_rate = 1  # stored as the float that the key has
+    assert given["anchoring"]["mask_prob"] == given["anchoring.mask_prob"] == 0.5
+    assert type(given.optimizer.learning_rate) is float
+    assert given.copy_and_resolve_references() == pickle.loads(pickle.dumps(given)) == given
+    assert config.base().anchoring.mask_prob == 0.25
+    read = config.base()
+    read.update(given.to_dict())
+    assert read == given
+
+
+@pytest.mark.parametrize("name", sorted(declared_keys(config.Config)))
+def test_declared_default_and_bounds_are_valid(name):
+    key = declared_keys(config.Config)[name]
+    assert key.meaning.endswith(".")
+    given = config.base()
+    given.model.weights = "timm:file.pth"  # so that total_epochs may have its minimum
+    for value in (key.default, key.at_least, key.at_most, *get_args(key.type)):
+        if value is not None and isinstance(value, type(key.default)):
+            given.update_from_flattened_dict({name: value})
+            config.validate(given)
+
+
+def test_reference_page_lists_the_declared_keys():
+    """To update it: `python -m anchor_jax.config.reference > docs/config.md`."""
+    assert (ROOT / "docs/config.md").read_text() == reference.markdown()
+
+
+# --- renamed keys ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("old", "new"), config.RENAMED_KEYS.items())
+def test_old_key_of_a_record_is_read_under_its_new_name(old, new):
+    assert not config.is_known(old)
+    (section, old_name), new_name = old.split("."), new.split(".")[1]
+    recorded = {"seed": 3, section: {old_name: "value", "other": 1}}
+    assert config.rename_old_keys(recorded) == {"seed": 3, section: {new_name: "value", "other": 1}}
+    assert recorded[section] == {old_name: "value", "other": 1}
+    assert config.rename_old_keys({section: {new_name: "value"}}) == {section: {new_name: "value"}}
+
+
+@pytest.mark.parametrize(("old", "new"), config.RENAMED_KEYS.items())
+def test_renamed_key_is_named_in_the_error(old, new):
+    assert config.is_known(new)
+    assert config.unknown_key(old) == f"config key '{old}' was renamed to '{new}'"
+
+
+def test_renamed_key_on_the_command_line_raises(tmp_path):
+    line = ("train.py", "--config", "configs/digits.py", "--workdir", tmp_path / "run")
+    done = quick_command(*line, "--config.training.max_skipped=1")
+    message = "config key 'training.max_skipped' was renamed to 'training.max_consecutive_nonfinite'"
+    assert (done.returncode, done.stderr) == (2, f"error: {message}\n")

@@ -198,7 +198,7 @@ def test_export_command_rejects_invalid_arguments(workdir, file, tmp_path):
             "unknown platform 'cude'; allowed: cpu, cuda, rocm, tpu. Did",
         ),
         ([new, "--platforms="], 1, "platforms must name at least one of cpu, cuda, rocm, tpu; got none"),
-        ([file], 1, "run.zip' is there already; choose another name"),
+        ([file], 1, "run.zip' already exists; choose another name"),
         ([workdir / "run.json" / "x.zip"], 1, "cannot write"),
         ([], 2, "one path must be given beside the flags, that of a new file; got []"),
         ([new, new], 2, "one path must be given beside the flags"),

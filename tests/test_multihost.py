@@ -1,4 +1,4 @@
-"""Several processes on this machine do what one does: train, evaluate, fail and go on."""
+"""Runs of several processes on one machine: they train, evaluate, fail and resume like a single process."""
 
 import contextlib
 import json
@@ -16,16 +16,15 @@ from anchor_jax import UserError
 from anchor_jax.evaluation import evaluate
 from anchor_jax.runs import record as run_record
 from anchor_jax.runs.load import load_checkpoint
-from anchor_jax.runtime import mesh as mesh_lib
 from anchor_jax.runtime import multihost
 from anchor_jax.training.loop import train
 
-LOST = "error: another process of this run ended, or cannot be reached; start the same command again on all hosts"
+LOST = "error: another process of this run ended or cannot be reached; start the same command again on all hosts"
 
-# dies at the second checkpoint, once the first is complete
-DIES = """
+# Kills itself at the second checkpoint, once the first is complete.
+KILLED = """
 import os, runpy, signal, sys
-from anchor_jax.training import checkpoint
+from anchor_jax.runs import checkpoint
 save, saved = checkpoint.save, []
 def save_or_die(checkpoints, *args):
     saved.append(1)
@@ -40,13 +39,13 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def free_port():
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return listening.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
-def started(num, *arguments, only=None):
-    """A command as so many processes of two devices each; `only` has what one of them is to do otherwise."""
+def run_processes(num, *arguments, only=None):
+    """Run a command as `num` processes of two devices each; `only` has arguments to prepend for one of them."""
     settings = {"XLA_FLAGS": xla_flags(2), "ANCHOR_JAX_PATIENCE_SECONDS": "5"}
     together = (f"--coordinator=127.0.0.1:{free_port()}", f"--num_processes={num}")
     with contextlib.ExitStack() as stack:
@@ -57,15 +56,16 @@ def started(num, *arguments, only=None):
             for index in range(num)
         ]
         ended = [process.ended() for process in processes]
-    return [(done.returncode, told(done.stdout), done.stderr) for done in ended]
+    return [(done.returncode, without_gloo(done.stdout), done.stderr) for done in ended]
 
 
-def told(text):
-    """What a process printed, without what Gloo does."""
+def without_gloo(text):
+    """Return the output of a process without the lines that Gloo prints."""
     return "\n".join(line for line in text.splitlines() if "[Gloo]" not in line and "peer ranks" not in line)
 
 
-def succeeded(ended):
+def output_of_success(ended):
+    """Check that all processes succeeded and only process 0 printed; return its output."""
     for status, _, errors in ended:
         assert status == 0, errors
         assert errors == ""
@@ -86,7 +86,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def alone(folder):
-    """The run of one process on eight devices."""
+    """The run of a single process on eight devices."""
     train(tiny_config(folder), folder / "alone")
     return folder / "alone"
 
@@ -94,7 +94,7 @@ def alone(folder):
 @pytest.fixture(scope="module")
 def two(folder):
     """The run of two processes."""
-    out = succeeded(started(2, "train.py", "--config", config_file(folder), "--workdir", folder / "two"))
+    out = output_of_success(run_processes(2, "train.py", "--config", config_file(folder), "--workdir", folder / "two"))
     assert "devices   4 x cpu" in out
     assert "step 12/12: test accuracy" in out
     return folder / "two"
@@ -116,17 +116,17 @@ def assert_same_run(workdir, alone):
     assert_close(final_variables(workdir), final_variables(alone))
 
 
-def test_two_processes_give_the_run_of_one(two, alone):
+def test_two_processes_reproduce_the_run_of_one(two, alone):
     assert_same_run(two, alone)
 
 
-def test_four_processes_give_the_run_of_one(folder, alone):
-    succeeded(started(4, "train.py", "--config", config_file(folder), "--workdir", folder / "four"))
+def test_four_processes_reproduce_the_run_of_one(folder, alone):
+    output_of_success(run_processes(4, "train.py", "--config", config_file(folder), "--workdir", folder / "four"))
     assert_same_run(folder / "four", alone)
 
 
-def test_processes_divide_a_stream_and_the_state(folder, imagenet_like):
-    """Each decodes its own part of every batch, and holds its own part of the parameters."""
+def test_processes_share_decoding_and_sharded_state(folder, imagenet_like):
+    """Each process decodes its own part of every batch, and holds its own shard of the parameters."""
     config = tiny_config(folder)
     config.data.source, config.data.path, config.data.test_split = "folder", str(imagenet_like.folder), "val"
     config.data.streaming, config.data.image_size, config.data.repeats = True, 16, 2
@@ -137,15 +137,17 @@ def test_processes_divide_a_stream_and_the_state(folder, imagenet_like):
     train(config, folder / "stream alone")
     config.training.sharding = "fsdp"
     (folder / "stream").mkdir()
-    succeeded(
-        started(2, "train.py", "--config", config_file(folder / "stream", config), "--workdir", folder / "stream 2")
+    output_of_success(
+        run_processes(
+            2, "train.py", "--config", config_file(folder / "stream", config), "--workdir", folder / "stream 2"
+        )
     )
     assert_same_run(folder / "stream 2", folder / "stream alone")
 
 
-def test_only_the_first_process_writes(two, alone):
+def test_only_process_0_writes_files(two, alone):
     def names(workdir):
-        # orbax: the files of each process, of which checkpoints are put together, are its own affair
+        # except checkpoints, to which orbax writes files of every process
         return sorted(
             str(file.relative_to(workdir)).replace("incomplete-", "")
             for file in workdir.rglob("*")
@@ -158,74 +160,76 @@ def test_only_the_first_process_writes(two, alone):
     assert (two / "references.npz").read_bytes() == (alone / "references.npz").read_bytes()
 
 
-def test_evaluation_by_two_processes_gives_the_numbers_of_one(two, folder):
+def test_evaluation_by_two_processes_equals_that_of_one(two, folder):
     shutil.copytree(two, folder / "evaluated")
-    asked = ("clean", "protocols")
-    out = succeeded(
-        started(2, "eval.py", "--workdir", folder / "evaluated", "--suites", ",".join(asked), "--num_references", 2)
+    suites = ("clean", "protocols")
+    out = output_of_success(
+        run_processes(
+            2, "eval.py", "--workdir", folder / "evaluated", "--suites", ",".join(suites), "--num_references", 2
+        )
     )
     assert out.count("numbers:") == 1
     numbers = json.loads((folder / "evaluated/eval/metrics.json").read_text())
-    expected = evaluate(two, asked, (2,))
+    expected = evaluate(two, suites, (2,))
 
-    def without_times(found):
-        return {suite: {k: v for k, v in of["2"].items() if "seconds" not in k} for suite, of in found.items()}
+    def without_times(results):
+        return {suite: {k: v for k, v in by_k["2"].items() if "seconds" not in k} for suite, by_k in results.items()}
 
     assert_close(without_times(numbers), without_times(expected))
 
 
-def test_a_process_that_dies_ends_the_others_and_the_run_goes_on_to_the_same_bits(two, folder):
+def test_killed_process_ends_the_others_and_the_run_resumes(two, folder):
     arguments = ("train.py", "--config", config_file(folder), "--workdir", folder / "killed")
-    (status, _, errors), (killed, _, _) = started(2, *arguments, only={1: ("-c", DIES)})
+    (status, _, errors), (killed, _, _) = run_processes(2, *arguments, only={1: ("-c", KILLED)})
     assert killed == -9
     assert status == 1
     assert errors.startswith(LOST)
     assert errors.count("\n") == 1
     assert [file.name for file in (folder / "killed/checkpoints").glob("[0-9]*") if file.name.isdigit()] == ["3"]
-    out = succeeded(started(2, *arguments))
+    out = output_of_success(run_processes(2, *arguments))
     assert "resumes from step 3" in out
     assert_same_bits(final_variables(folder / "killed"), final_variables(two))
     assert records(folder / "killed") == records(two)
 
 
-# is asked to stop at the first checkpoint, which is there before anything is asked of it
-ASKED = """
+# Sends itself SIGTERM after the first checkpoint.
+TERMINATED = """
 import os, runpy, signal, sys
-from anchor_jax.training import checkpoint
+from anchor_jax.runs import checkpoint
 save = checkpoint.save
-def save_and_ask(*args):
+def save_and_terminate(*args):
     save(*args)
     os.kill(os.getpid(), signal.SIGTERM)
-checkpoint.save = save_and_ask
+checkpoint.save = save_and_terminate
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def test_a_process_that_is_asked_to_stop_stops_all_at_the_same_step(two, folder):
+def test_signal_to_one_process_stops_all_at_the_same_step(two, folder):
     arguments = ("train.py", "--config", config_file(folder), "--workdir", folder / "stopped")
-    (status, _, errors), (other, _, noted) = started(2, *arguments, only={1: ("-c", ASKED)})
+    (status, _, errors), (other, _, noted) = run_processes(2, *arguments, only={1: ("-c", TERMINATED)})
     assert (status, other) == (143, 143)
     assert re.fullmatch(r"stopped: SIGTERM: \d of 12 steps are done and saved; .*\n", errors)
-    assert noted == "SIGTERM: stops after this step; once more: at once\n"
-    succeeded(started(2, *arguments))
+    assert noted == "SIGTERM: stopping after this step; send it again to stop immediately\n"
+    output_of_success(run_processes(2, *arguments))
     assert_same_bits(final_variables(folder / "stopped"), final_variables(two))
     assert records(folder / "stopped") == records(two)
 
 
-def test_mistake_of_all_processes_is_told_once(folder):
+def test_error_of_all_processes_is_printed_once(folder):
     arguments = ("train.py", "--config", config_file(folder), "--workdir", folder / "wrong")
-    ended = started(2, *arguments, "--config.anchoring.mask_prob=1.5")
+    ended = run_processes(2, *arguments, "--config.anchoring.mask_prob=1.5")
     assert [status for status, _, _ in ended] == [1, 1]
     assert ended[0][2] == "error: config.anchoring.mask_prob must be in [0, 1]; got 1.5\n"
     assert ended[1][2] == ""
 
 
-def test_mistake_of_one_process_ends_the_others(folder):
+def test_error_of_one_process_ends_the_others(folder):
     wrong = "import runpy, sys; sys.argv = [*sys.argv[1:], '--config.anchoring.mask_prob=7']; "
     wrong += "runpy.run_path(sys.argv[0], run_name='__main__')"
     arguments = ("train.py", "--config", config_file(folder), "--workdir", folder / "wrong")
-    ended = started(2, *arguments, only={1: ("-c", wrong)})
+    ended = run_processes(2, *arguments, only={1: ("-c", wrong)})
     assert [status for status, _, _ in ended] == [1, 1]
     assert ended[0][2].startswith(LOST)
     assert ended[1][2] == "error of process 1 of 2: config.anchoring.mask_prob must be in [0, 1]; got 7.0\n"
@@ -239,7 +243,7 @@ def test_mistake_of_one_process_ends_the_others(folder):
         (("--coordinator=here:1", "--num_processes=2", "--process_id=2"), "--process_id must lie in 0..1"),
     ],
 )
-def test_wrong_flags_are_told_with_status_2(given, message, tmp_path):
+def test_invalid_flags_exit_with_status_2(given, message, tmp_path):
     done = quick_command("eval.py", "--workdir", tmp_path, *given)
     assert done.returncode == 2
     assert message in done.stderr
@@ -248,7 +252,7 @@ def test_wrong_flags_are_told_with_status_2(given, message, tmp_path):
 
 @pytest.fixture
 def initialize(monkeypatch):
-    """What `jax.distributed.initialize` was called with; it finds no cluster."""
+    """Record the calls of `jax.distributed.initialize`, which finds no cluster."""
     calls = []
 
     def not_found(*args, **kwargs):
@@ -265,13 +269,13 @@ def initialize(monkeypatch):
     "environment",
     [
         {},
-        {"SLURM_NTASKS": "8"},  # the script of a batch job, outside of srun
+        {"SLURM_NTASKS": "8"},  # the script of a batch job, outside of `srun`
         {"SLURM_NTASKS": "1", "SLURM_STEP_NODELIST": "node1"},
         {"OMPI_COMM_WORLD_SIZE": "1"},
         {"KUBERNETES_SERVICE_HOST": "10.0.0.1"},
     ],
 )
-def test_one_process_looks_for_no_others(initialize, monkeypatch, environment):
+def test_single_process_does_not_initialize_jax_distributed(initialize, monkeypatch, environment):
     for variable, value in environment.items():
         monkeypatch.setenv(variable, value)
     multihost.initialize()
@@ -282,33 +286,24 @@ def test_one_process_looks_for_no_others(initialize, monkeypatch, environment):
 @pytest.mark.parametrize(
     "environment", [{"SLURM_NTASKS": "2", "SLURM_STEP_NODELIST": "node[1-2]"}, {"OMPI_COMM_WORLD_SIZE": "2"}]
 )
-def test_processes_that_jax_cannot_join_are_told(initialize, monkeypatch, environment):
+def test_cluster_that_jax_cannot_connect_raises(initialize, monkeypatch, environment):
     for variable, value in environment.items():
         monkeypatch.setenv(variable, value)
-    with pytest.raises(UserError, match=r"cannot join them .*; give --coordinator, --num_processes and --process_id"):
+    with pytest.raises(
+        UserError, match=r"cannot connect them .*; give --coordinator, --num_processes and --process_id"
+    ):
         multihost.initialize()
     assert len(initialize) == 1
 
 
-def test_tpu_of_one_host_needs_no_others(initialize, monkeypatch):
+def test_single_tpu_host_needs_no_coordinator(initialize, monkeypatch):
     monkeypatch.setenv("TPU_ML_PLATFORM", "JAX")
     multihost.initialize()
     assert len(initialize) == 1
 
 
-def test_process_0_that_nobody_started_is_told(initialize, monkeypatch):
+def test_unreachable_process_0_raises(initialize, monkeypatch):
     monkeypatch.setattr(multihost, "_JOIN_SECONDS", 0)
-    with pytest.raises(UserError, match=r"cannot reach process 0 at 127.0.0.1:\d+ .*; start it too"):
+    with pytest.raises(UserError, match=r"cannot reach process 0 at 127.0.0.1:\d+ .*; start it, and check"):
         multihost.initialize(f"127.0.0.1:{free_port()}", 2, 1)
     assert initialize == []
-
-
-@pytest.mark.parametrize("num_devices", [1, 2, 8])
-def test_arrays_are_placed_and_fetched_whole(num_devices):
-    mesh = mesh_lib.mesh(num_devices)
-    tree = {"a": np.arange(16), "b": np.arange(32.0, dtype=np.float32).reshape(16, 2)}
-    for placed in (mesh_lib.replicate(tree, mesh), mesh_lib.make_global_batch(tree, mesh)):
-        assert_same_bits(mesh_lib.device_get_global(placed), tree)
-    divided = mesh_lib.shard_batch(tree["b"], mesh)
-    assert divided.addressable_shards[0].data.shape == (16 // num_devices, 2)
-    np.testing.assert_array_equal(mesh_lib.device_get_global(divided), tree["b"])

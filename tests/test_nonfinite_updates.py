@@ -1,4 +1,4 @@
-"""Updates whose loss or gradient is not finite: left out, counted, and too many in a row end a run."""
+"""Updates with a NaN or infinite loss or gradient: they are skipped and counted; too many in a row end the run."""
 
 import json
 
@@ -17,7 +17,7 @@ from anchor_jax.training.loop import prepare, train
 
 @pytest.fixture
 def poisoned(tiny, monkeypatch):
-    """One white image among 96, of which the network sees NaN; it comes once an epoch of six steps."""
+    """A dataset with one white image out of 96 that the network sees as NaN: once per epoch of six steps."""
     arrays = dict(np.load(tiny.data.path))
     arrays["x_train"][40] = 255
     np.savez(tiny.data.path, **arrays)
@@ -34,18 +34,18 @@ def poisoned(tiny, monkeypatch):
     return tiny
 
 
-def test_an_update_that_is_not_finite_changes_nothing_but_the_step(poisoned, tmp_path):
-    training = prepare(poisoned, tmp_path / "run")
-    carry, skipped_steps = training.init_carry(), []
+def test_nonfinite_update_changes_only_the_step(poisoned, tmp_path):
+    trainer = prepare(poisoned, tmp_path / "run")
+    carry, skipped_steps = trainer.init_carry(), []
     for number in range(1, 13):
         before = jax.device_get(carry)
-        carry, numbers = training.train_steps((carry[0], training.zero_totals()), number)
+        carry, metrics = trainer.train_steps((carry[0], trainer.zero_totals()), number)
         after = jax.device_get(carry)
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after))
         same = jax.tree.map(np.array_equal, before[0]._replace(step=0, skipped=0), after[0]._replace(step=0, skipped=0))
         if all(jax.tree.leaves(same)):
             skipped_steps.append(number)
-            assert numbers["loss"] is None
+            assert metrics["loss"] is None
             assert after[0].skipped.until in (number, skipped_steps[0])
             assert after[0].skipped.consecutive == 1
         else:
@@ -56,27 +56,27 @@ def test_an_update_that_is_not_finite_changes_nothing_but_the_step(poisoned, tmp
     assert carry[0].skipped == (2, 0, 1, skipped_steps[0])
 
 
-def test_a_run_that_may_skip_goes_to_its_end_and_tells_how_many(poisoned, tmp_path, capsys):
+def test_run_finishes_and_logs_the_skipped_updates(poisoned, tmp_path, capsys):
     poisoned.training.max_consecutive_nonfinite = 1
     last = train(poisoned, tmp_path / "run")
     assert last.skipped.total == 2
-    told = [line["train/skipped_updates"] for line in records(tmp_path / "run") if "train/loss" in line]
-    assert told[0] in (None, 1)
-    assert told[-1] == 2
+    logged = [line["train/skipped_updates"] for line in records(tmp_path / "run") if "train/loss" in line]
+    assert logged[0] in (None, 1)
+    assert logged[-1] == 2
     assert "2 updates skipped" in capsys.readouterr().out
-    poisoned.training.max_consecutive_nonfinite = 0  # what was allowed before is no mistake now
+    poisoned.training.max_consecutive_nonfinite = 0  # skipped updates that were allowed remain allowed
     assert train(poisoned, tmp_path / "run").skipped == (2, 0, 0, 0)
 
 
-def test_a_run_that_may_not_skip_ends_with_the_step(poisoned, tmp_path):
+def test_nonfinite_update_ends_the_run_by_default(poisoned, tmp_path):
     poisoned.logging.every_steps, poisoned.evaluation.every_epochs = 6, 1.0
     poisoned.checkpoint.every_epochs = 1.0
     message = r"the loss or its gradient is not finite at step \d+ of .*; no checkpoint was written"
     with pytest.raises(UserError, match=message) as ended:
         train(poisoned, tmp_path / "run")
     number = int(str(ended.value).split("at step ")[1].split()[0])
-    training = prepare(poisoned, tmp_path / "again")
-    (state, _), _ = training.train_steps(training.init_carry(), 6)
+    trainer = prepare(poisoned, tmp_path / "again")
+    (state, _), _ = trainer.train_steps(trainer.init_carry(), 6)
     assert state.skipped.until == number
 
 
@@ -89,7 +89,7 @@ def test_a_run_that_may_not_skip_ends_with_the_step(poisoned, tmp_path):
         ([0, 0, 1, 1], (2, 0, 2, 2)),
     ],
 )
-def test_rows_of_skipped_updates_are_counted(finite, expected):
+def test_nonfinite_counter_finds_the_longest_streak(finite, expected):
     skipped = NonFiniteCounter.zero()
     for number, is_finite in enumerate(finite, start=1):
         skipped = skipped.update(jnp.bool_(not is_finite), jnp.int32(number))
@@ -97,10 +97,10 @@ def test_rows_of_skipped_updates_are_counted(finite, expected):
 
 
 @pytest.mark.parametrize("part", ["params", "opt_state", "average"])
-def test_a_state_that_is_not_finite_is_not_saved(tiny, tmp_path, part):
+def test_nonfinite_state_is_not_saved(tiny, tmp_path, part):
     tiny.training.ema_decay = 0.5
-    training = prepare(tiny, tmp_path / "run")
-    current, totals = training.init_carry()
+    trainer = prepare(tiny, tmp_path / "run")
+    current, totals = trainer.init_carry()
     leaves, structure = jax.tree.flatten(getattr(current, part))
     broken = jax.tree.unflatten(structure, [leaf + np.inf for leaf in leaves])
     with checkpoint.open_manager(tmp_path / "run", tiny) as checkpoints:
@@ -112,7 +112,7 @@ def test_a_state_that_is_not_finite_is_not_saved(tiny, tmp_path, part):
     assert [folder.name for folder in (tmp_path / "run/checkpoints").glob("[0-9]*")] == ["3"]
 
 
-def test_scores_that_are_not_finite_are_not_saved(tiny, tmp_path, monkeypatch):
+def test_nonfinite_scores_are_not_saved(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluator.Evaluator, "run", lambda *_: {"accuracy": float("inf")})
     with pytest.raises(UserError, match=r"accuracy is inf at step 3"):
         train(tiny, tmp_path / "run")

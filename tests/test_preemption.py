@@ -1,4 +1,4 @@
-"""A run that is asked to stop saves, ends in good order, and goes on to the same bits."""
+"""Stops by signal: the run saves, exits cleanly, and resumes to the same bits."""
 
 import contextlib
 import os
@@ -20,32 +20,34 @@ from anchor_jax.training.loop import train
 
 
 def stop_after(monkeypatch, num_steps):
-    """Let a run be asked to stop once it has done so many steps."""
+    """Make a run receive SIGTERM after a number of steps."""
 
     @contextlib.contextmanager
-    def listening():
-        asked = []
-        yield lambda: asked.append(1) or (signal.SIGTERM if len(asked) > num_steps else 0)
+    def catch_stop_signals():
+        calls = []
+        yield lambda: calls.append(1) or (signal.SIGTERM if len(calls) > num_steps else 0)
 
-    monkeypatch.setattr(preemption, "listening", listening)
-    monkeypatch.setattr(pace, "_CHUNK_SECONDS", 0.0)  # so that it looks after every step
+    monkeypatch.setattr(preemption, "catch_stop_signals", catch_stop_signals)
+    monkeypatch.setattr(pace, "_CHUNK_SECONDS", 0.0)  # check for signals after every step
 
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
+    """The last state and the folder of an uninterrupted run."""
     folder = tmp_path_factory.mktemp("straight")
     config = averaging(tiny_config(folder))
     return train(config, folder / "run"), folder / "run"
 
 
 def averaging(config):
+    """Turn on the moving average, and log every fourth step."""
     config.training.ema_decay, config.logging.every_steps = 0.9, 4
     return config
 
 
 @pytest.mark.parametrize("num_steps", [1, 5, 6])
-def test_stopped_run_goes_on_to_the_same_bits_and_lines(tiny, tmp_path, monkeypatch, straight, num_steps):
-    """Between two reports, at one, and after a checkpoint."""
+def test_stopped_run_resumes_to_the_same_bits_and_lines(tiny, tmp_path, monkeypatch, straight, num_steps):
+    """It stops between two log lines, at the step of one, and after a checkpoint."""
     averaging(tiny)
     with monkeypatch.context() as patch:
         stop_after(patch, num_steps)
@@ -57,7 +59,7 @@ def test_stopped_run_goes_on_to_the_same_bits_and_lines(tiny, tmp_path, monkeypa
     assert records(tmp_path / "run") == records(straight[1])
 
 
-def test_a_run_that_is_stopped_again_and_again_ends(tiny, tmp_path, monkeypatch, straight):
+def test_repeatedly_stopped_run_finishes(tiny, tmp_path, monkeypatch, straight):
     averaging(tiny)
     with monkeypatch.context() as patch:
         for done in (5, 10):
@@ -69,8 +71,8 @@ def test_a_run_that_is_stopped_again_and_again_ends(tiny, tmp_path, monkeypatch,
     assert records(tmp_path / "run") == records(straight[1])
 
 
-def test_stop_in_the_middle_keeps_what_was_reported_and_summed_up(tiny, tmp_path, monkeypatch):
-    """Although it reports otherwise when it goes on."""
+def test_stop_between_log_lines_keeps_the_accumulated_sums(tiny, tmp_path, monkeypatch):
+    """Even if the resumed run logs at other steps."""
     tiny.training.total_epochs = 1.0
     with monkeypatch.context() as patch:
         stop_after(patch, 5)
@@ -91,16 +93,16 @@ def train_to(config, workdir, every_steps):
     return records(workdir)
 
 
-def test_a_stop_asked_for_in_the_last_evaluation_is_told_in_the_end(tiny, tmp_path, monkeypatch):
-    asked = []
+def test_stop_during_the_last_evaluation_is_reported_at_the_end(tiny, tmp_path, monkeypatch):
+    evaluations = []
 
     @contextlib.contextmanager
-    def listening():
-        yield lambda: signal.SIGINT if asked else 0
+    def catch_stop_signals():
+        yield lambda: signal.SIGINT if evaluations else 0
 
     run_evaluation = Evaluator.run
-    monkeypatch.setattr(Evaluator, "run", lambda *args: asked.append(1) or run_evaluation(*args))
-    monkeypatch.setattr(preemption, "listening", listening)
+    monkeypatch.setattr(Evaluator, "run", lambda *args: evaluations.append(1) or run_evaluation(*args))
+    monkeypatch.setattr(preemption, "catch_stop_signals", catch_stop_signals)
     tiny.evaluation.every_epochs = tiny.checkpoint.every_epochs = 2.0
     with pytest.raises(Preempted, match="SIGINT: the run is complete") as stopped:
         train(tiny, tmp_path / "run")
@@ -117,7 +119,7 @@ def test_stop_before_the_first_step_saves_nothing(tiny, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signal_ends_a_command_with_its_status(tmp_path, number, status):
-    """A run of hours, stopped in its first seconds."""
+    """A run that would take hours is stopped in its first seconds."""
     config = tmp_path / "config.py"
     config.write_text(
         "from anchor_jax.config import base\n\n\ndef get_config():\n    config = base()\n"
@@ -132,62 +134,62 @@ def test_signal_ends_a_command_with_its_status(tmp_path, number, status):
         process.send(number)
         done = process.ended()
     assert done.returncode == status
-    noted, told = done.stderr.splitlines()
+    notice, stopped = done.stderr.splitlines()
     name = signal.Signals(number).name
-    assert noted == f"{name}: stops after this step; once more: at once"
-    assert told.startswith(f"stopped: {name}: ")
+    assert notice == f"{name}: stopping after this step; send it again to stop immediately"
+    assert stopped.startswith(f"stopped: {name}: ")
     (saved,) = (folder.name for folder in (tmp_path / "run/checkpoints").glob("[0-9]*"))
-    assert f"{int(saved):,} of 11,000,000 steps are done" in told
+    assert f"{int(saved):,} of 11,000,000 steps are done" in stopped
 
 
-DEAF = """
+BUSY = """
 import signal, time
-from anchor_jax import stopping
-with stopping.listening() as asked:
-    # as if the main thread waited for a compiler: it gets no signal
+from anchor_jax.runtime import preemption
+with preemption.catch_stop_signals() as stop_signal:
+    # the main thread receives no signals, as if it waited for the compiler
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     print("ready", flush=True)
-    while not asked():
+    while not stop_signal():
         time.sleep(0.01)
-    print("asked", flush=True)
+    print("received", flush=True)
     time.sleep(60)
 """
 
 
-def test_second_signal_ends_at_once_whatever_the_main_thread_does():
-    line = [sys.executable, "-c", DEAF]
+def test_second_signal_ends_a_busy_process_immediately():
+    line = [sys.executable, "-c", BUSY]
     with subprocess.Popen(
         line, cwd=ROOT, env=environment_of_command(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGTERM)
-        assert process.stdout.readline() == "asked\n"
-        process.send_signal(signal.SIGTERM)  # as it comes to a process and its group: the same request
+        assert process.stdout.readline() == "received\n"
+        process.send_signal(signal.SIGTERM)  # the same request, sent to the process and to its group
         time.sleep(1.5)
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
 
 
-def test_handlers_are_given_back():
+def test_signal_handlers_are_restored():
     before = signal.getsignal(signal.SIGTERM)
-    with preemption.catch_stop_signals() as asked:
-        assert asked() == 0
+    with preemption.catch_stop_signals() as stop_signal:
+        assert stop_signal() == 0
         os.kill(os.getpid(), signal.SIGTERM)
         deadline = time.monotonic() + 10
-        while not asked():
+        while not stop_signal():
             assert time.monotonic() < deadline
-        assert asked() == signal.SIGTERM
+        assert stop_signal() == signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_interrupted_command_ends_in_one_line(monkeypatch, capsys):
+def test_keyboard_interrupt_is_a_one_line_error(monkeypatch, capsys):
     def interrupt():
         raise KeyboardInterrupt
 
     monkeypatch.setattr(app.app, "run", lambda main, flags_parser: main(["eval.py"]))
-    for name in ("keep_compiled", "_quieten"):
+    for name in ("enable_compilation_cache", "_quieten"):
         monkeypatch.setattr(app, name, lambda: None)
     monkeypatch.setattr(app.sys, "unraisablehook", sys.unraisablehook)
     monkeypatch.setattr(app.warnings, "showwarning", app.warnings.showwarning)

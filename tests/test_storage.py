@@ -1,4 +1,4 @@
-"""A run on a disk that fails: what can be recovered is, what cannot ends in one line, and nothing is lost."""
+"""Runs on failing disks: they recover or end with a one-line error, and nothing is lost."""
 
 import json
 import os
@@ -17,26 +17,26 @@ from hypothesis import strategies as st
 
 from anchor_jax import UserError, load_predictor
 from anchor_jax.core.errors import CorruptDataWarning
-from anchor_jax.runs import checkpoint, fingerprint
+from anchor_jax.runs import checkpoint_integrity, fingerprint
 from anchor_jax.runtime import mesh as mesh_lib
 from anchor_jax.runtime import multihost
 from anchor_jax.runtime.atomic_files import exclusive_lock
 from anchor_jax.training.loop import train
 
-# reads that come back to orbax after it has given up
+# asynchronous reads that finish after orbax has given up on a checkpoint
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A run that has ended, in a folder with its data, and its last state."""
+    """The folder of a finished run and its data, and its last state."""
     folder = tmp_path_factory.mktemp("finished")
     return folder, train(tiny_config(folder), folder / "run")
 
 
 @pytest.fixture
 def copied(finished, tmp_path):
-    """A copy of it, to be damaged."""
+    """A copy of the finished run, to corrupt."""
     shutil.copytree(finished[0] / "run", tmp_path / "run")
     return tmp_path / "run"
 
@@ -47,49 +47,49 @@ def files_of(workdir, step, item):
 
 
 def checkpoints_of(workdir):
-    """Names of all that is there; step 3 is the best."""
+    """Return the names of all checkpoints; step 3 is the best one."""
     return sorted(folder.name for folder in (workdir / "checkpoints").iterdir())
 
 
-def flip(file, place):
+def flip(file, position):
     content = bytearray(file.read_bytes())
-    content[place] ^= 0x10
+    content[position] ^= 0x10
     file.write_bytes(content)
 
 
 def swap_record(workdir, step):
-    """Say of one array that another was saved, as if the disk had given back what it was not given."""
+    """Change a recorded fingerprint, as if the disk returned another array than was written."""
     (file,) = (file for file in files_of(workdir, step, "record") if "metadata" in file.name)
     record = json.loads(file.read_text())
     record["fingerprints"]["variables"]["params/Dense_0/kernel"] ^= 1
     del record["sha256"]
-    file.write_text(json.dumps(record | {"sha256": checkpoint._digest(record)}))
+    file.write_text(json.dumps(record | {"sha256": checkpoint_integrity.digest(record)}))
 
 
 def change_record(workdir, step):
-    """A number of the record is another one, and still one."""
+    """Change a number of the record; it remains valid JSON."""
     (file,) = (file for file in files_of(workdir, step, "record") if "metadata" in file.name)
     record = json.loads(file.read_text())
     record["skipped"]["total"] = 7
     file.write_text(json.dumps(record))
 
 
-DAMAGE = {
+CORRUPTIONS = {
     "a file is missing": lambda workdir, step: files_of(workdir, step, "variables")[-1].unlink(),
-    "a file is cut off": lambda workdir, step: os.truncate(files_of(workdir, step, "opt_state")[-1], 100),
+    "a file is truncated": lambda workdir, step: os.truncate(files_of(workdir, step, "opt_state")[-1], 100),
     "all files are empty": lambda workdir, step: [os.truncate(f, 0) for f in files_of(workdir, step, "variables")],
     "an item is missing": lambda workdir, step: shutil.rmtree(workdir / f"checkpoints/{step}/opt_state"),
     "a bit of an array is flipped": lambda workdir, step: flip(files_of(workdir, step, "variables")[-1], -100),
     "a bit of the record is flipped": lambda workdir, step: flip(files_of(workdir, step, "record")[-1], 30),
-    "another array is there": swap_record,
-    "a number of the record is another": change_record,
+    "another array was saved": swap_record,
+    "a number of the record is changed": change_record,
 }
 
 
-@pytest.mark.parametrize("how", DAMAGE)
-def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(copied, finished, how):
-    DAMAGE[how](copied, 12)
-    message = r"checkpoint '.*/12' is damaged .*; it was moved to .*, and steps 10 to 12 are done again"
+@pytest.mark.parametrize("how", CORRUPTIONS)
+def test_run_resumes_before_a_corrupt_checkpoint(copied, finished, how):
+    CORRUPTIONS[how](copied, 12)
+    message = r"checkpoint '.*/12' is corrupt .*; it was moved to .*, and steps 10 to 12 are repeated"
     with pytest.warns(CorruptDataWarning, match=message):
         again = train(tiny_config(finished[0]), copied)
     assert_same_bits(again, finished[1])
@@ -98,48 +98,46 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(copied, finished
     assert checkpoints_of(copied) == checkpoints_of(finished[0] / "run") == ["12", "3", "6", "9"]
 
 
-def test_several_damaged_checkpoints_are_all_kept(copied, finished):
+def test_all_corrupt_checkpoints_are_kept(copied, finished):
     for step in (9, 12):
-        DAMAGE["all files are empty"](copied, step)
+        CORRUPTIONS["all files are empty"](copied, step)
     (copied / "damaged/12").mkdir(parents=True)
-    with pytest.warns(CorruptDataWarning, match=r"steps 7 to (9|12) are done again"):
+    with pytest.warns(CorruptDataWarning, match=r"steps 7 to (9|12) are repeated"):
         assert_same_bits(train(tiny_config(finished[0]), copied), finished[1])
     assert sorted(folder.name for folder in (copied / "damaged").iterdir()) == ["12", "12-2", "9"]
 
 
-def test_a_run_without_a_checkpoint_that_can_be_read_is_left_alone(copied, finished):
+def test_run_without_valid_checkpoints_is_left_unchanged(copied, finished):
     for step in (3, 6, 9, 12):
-        DAMAGE["all files are empty"](copied, step)
+        CORRUPTIONS["all files are empty"](copied, step)
     before = sorted(copied.rglob("*"))
-    with pytest.raises(UserError, match=r"checkpoint '.*/12' is damaged .*; nor can any other be read: 9, 6, 3"):
+    with pytest.raises(UserError, match=r"checkpoint '.*/12' is corrupt .*; no other can be read either: 9, 6, 3"):
         train(tiny_config(finished[0]), copied)
     assert sorted(copied.rglob("*")) == before
 
 
-def test_evaluation_takes_the_newest_checkpoint_that_can_be_read(copied, finished):
-    DAMAGE["a bit of an array is flipped"](copied, 12)
-    with pytest.warns(CorruptDataWarning, match=r"checkpoint '.*/12' is damaged .*; that of step 9 is taken"):
+def test_predictor_uses_the_latest_valid_checkpoint(copied, finished):
+    CORRUPTIONS["a bit of an array is flipped"](copied, 12)
+    with pytest.warns(CorruptDataWarning, match=r"checkpoint '.*/12' is corrupt .*; step 9 is used instead"):
         predictor = load_predictor(copied)
     assert_same_bits(predictor.variables, load_predictor(finished[0] / "run", step=9).variables)
-    with pytest.raises(UserError, match=r"checkpoint '.*/12' is damaged"):
+    with pytest.raises(UserError, match=r"checkpoint '.*/12' is corrupt"):
         load_predictor(copied, step=12)
     assert (copied / "checkpoints/12").is_dir()
 
 
 @pytest.mark.parametrize("content", ['{"accu', "", "[]", '{"accuracy": null}'])
-def test_damaged_scores_leave_the_checkpoint_as_it_is(copied, finished, content):
+def test_corrupt_scores_keep_the_checkpoint_usable(copied, finished, content):
     (copied / "checkpoints/12/metrics/metrics").write_text(content)
-    with pytest.warns(CorruptDataWarning, match=r"the scores of checkpoint '.*/12' are damaged; they were moved to"):
+    with pytest.warns(CorruptDataWarning, match=r"the scores of checkpoint '.*/12' are corrupt; they were moved to"):
         assert_same_bits(train(tiny_config(finished[0]), copied), finished[1])
     assert checkpoints_of(copied) == ["12", "3", "6", "9"]
     assert (copied / "damaged/12-metrics").read_text() == content
 
 
-def test_evaluation_tells_damaged_scores(copied):
+def test_predictor_with_corrupt_scores_raises(copied):
     (copied / "checkpoints/12/metrics/metrics").write_text('{"accu')
-    with pytest.raises(
-        UserError, match=r"cannot read the scores in .*; the command of train.py puts them out of the way"
-    ):
+    with pytest.raises(UserError, match=r"cannot read the scores in .*; resuming .* moves corrupt ones away"):
         load_predictor(copied)
 
 
@@ -147,30 +145,29 @@ def test_evaluation_tells_damaged_scores(copied):
     "error",
     [PermissionError(13, "Permission denied"), OSError(24, "Too many open files"), ValueError("UNAVAILABLE: x")],
 )
-def test_a_machine_that_fails_is_no_damage(copied, finished, monkeypatch, error):
+def test_failing_machine_is_not_corruption(copied, finished, monkeypatch, error):
     def fail(*args, **kwargs):
         raise error
 
     monkeypatch.setattr(ocp.CheckpointManager, "restore", fail)
-    with pytest.raises(
-        UserError, match=r"cannot read '.*/12' now .*; nothing was changed: start the same command again"
-    ):
+    message = r"cannot read '.*/12' at the moment .*; nothing was changed; start the same command again"
+    with pytest.raises(UserError, match=message):
         train(tiny_config(finished[0]), copied)
     assert not (copied / "damaged").exists()
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 31), st.integers(0, 23))
-def test_a_flipped_bit_changes_the_fingerprint(seed, bit, place):
+def test_flipped_bit_changes_the_fingerprint(seed, bit, position):
     numbers = np.random.default_rng(seed).integers(0, 2**32, (2, 3, 4), np.uint32).view(np.float32)
     flipped = numbers.copy().view(np.uint32)
-    flipped.reshape(-1)[place] ^= np.uint32(1 << bit)
+    flipped.reshape(-1)[position] ^= np.uint32(1 << bit)
     one, other = (fingerprint.fingerprints({"a": array}) for array in (numbers, flipped.view(np.float32)))
     assert one.keys() == {"a"}
     assert one != other
 
 
-def test_many_wrong_numbers_change_the_fingerprint():
+def test_several_wrong_numbers_change_the_fingerprint():
     numbers = np.arange(1, 13, dtype=np.float32).reshape(3, 4)
     two_signs = numbers * np.where(np.arange(12).reshape(3, 4) < 2, -1, 1).astype(np.float32)
     others = (numbers[::-1], numbers[:, ::-1], -numbers, two_signs, 2 * numbers, 0 * numbers)
@@ -178,7 +175,7 @@ def test_many_wrong_numbers_change_the_fingerprint():
 
 
 @pytest.mark.parametrize("num_devices", [1, 2, 8])
-def test_a_fingerprint_does_not_depend_on_devices(num_devices):
+def test_fingerprint_is_independent_of_devices(num_devices):
     numbers = np.random.default_rng(0).normal(size=(16, 5)).astype(np.float32)
     mesh = mesh_lib.mesh(num_devices)
     expected = fingerprint.fingerprints(numbers)
@@ -186,7 +183,7 @@ def test_a_fingerprint_does_not_depend_on_devices(num_devices):
     assert fingerprint.fingerprints(mesh_lib.replicate(numbers, mesh)) == expected
 
 
-def test_lost_lines_are_told_and_all_others_go_on(copied, finished):
+def test_lost_log_lines_are_reported_and_logging_continues(copied, finished):
     shutil.rmtree(copied / "checkpoints/12")
     os.truncate(copied / "metrics.jsonl", 0)
     with pytest.warns(CorruptDataWarning, match=r"metrics\.jsonl' has lost the metrics of steps 1 to 9"):
@@ -194,7 +191,7 @@ def test_lost_lines_are_told_and_all_others_go_on(copied, finished):
     assert records(copied) == [line for line in records(finished[0] / "run") if line["step"] > 9]
 
 
-def test_a_clock_that_goes_backwards_changes_nothing(finished, tmp_path, monkeypatch):
+def test_clock_running_backwards_has_no_effect(finished, tmp_path, monkeypatch):
     now = time.time()
     ticks = iter(range(10**9))
     monkeypatch.setattr(time, "time", lambda: now - 3600.0 * next(ticks))
@@ -202,7 +199,7 @@ def test_a_clock_that_goes_backwards_changes_nothing(finished, tmp_path, monkeyp
     assert records(tmp_path / "run") == records(finished[0] / "run")
 
 
-def test_a_second_process_on_a_folder_is_refused_until_the_first_is_gone(finished, tmp_path):
+def test_second_process_on_a_workdir_is_refused(finished, tmp_path):
     config = config_file(tmp_path, tiny_config(finished[0]))
     workdir = tmp_path / "run"
     with exclusive_lock(workdir):
@@ -210,7 +207,7 @@ def test_a_second_process_on_a_folder_is_refused_until_the_first_is_gone(finishe
     assert done == (
         1,
         "",
-        f"error: another process writes to '{workdir}'; wait for it, end it, or choose another folder\n",
+        f"error: another process is writing to '{workdir}'; wait for it, stop it, or choose another folder\n",
     )
     assert [file.name for file in workdir.iterdir()] == ["lock"]
     with running("train.py", "--config", config, "--workdir", workdir) as process:
@@ -227,11 +224,11 @@ def test_a_second_process_on_a_folder_is_refused_until_the_first_is_gone(finishe
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk of its own, of 320 KiB, which can be made larger or read-only."""
+    """A file system of 320 KiB, which can be made larger or read-only."""
     folder = tmp_path / "disk"
     folder.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=320k", "tmpfs", folder], capture_output=True).returncode:
-        pytest.skip("needs the right to mount a disk")
+        pytest.skip("needs permission to mount a file system")
     yield folder
     subprocess.run(["umount", "--lazy", folder], check=True)
 
@@ -240,7 +237,7 @@ def remount(folder, option):
     subprocess.run(["mount", "-o", f"remount,{option}", folder], check=True)
 
 
-def test_a_full_disk_ends_a_run_in_one_line_and_it_goes_on_with_more_room(finished, small_disk, tmp_path):
+def test_full_disk_is_a_one_line_error_and_the_run_resumes(finished, small_disk, tmp_path):
     config = tiny_config(finished[0])
     config.checkpoint.keep = 100
     arguments = ("train.py", "--config", config_file(tmp_path, config), "--workdir", small_disk / "run")
@@ -260,7 +257,7 @@ def test_a_full_disk_ends_a_run_in_one_line_and_it_goes_on_with_more_room(finish
     assert records(small_disk / "run") == records(tmp_path / "straight")
 
 
-def test_a_disk_that_cannot_be_written_to_is_told_and_nothing_changes(finished, small_disk, tmp_path):
+def test_read_only_disk_is_a_one_line_error(finished, small_disk, tmp_path):
     remount(small_disk, "size=10m")
     workdir = small_disk / "run"
     shutil.copytree(finished[0] / "run", workdir)
@@ -276,8 +273,8 @@ def test_a_disk_that_cannot_be_written_to_is_told_and_nothing_changes(finished, 
 
 
 @pytest.mark.parametrize("sizes", [(8, 1, 4, 2), (2, 8, 1, 4)])
-def test_a_run_goes_on_on_any_number_of_devices(finished, tmp_path, monkeypatch, sizes):
-    """One checkpoint on each: the lines and the last state are those of eight, to rounding."""
+def test_run_resumes_on_any_number_of_devices(finished, tmp_path, monkeypatch, sizes):
+    """Each number of devices trains to one checkpoint; the result equals that of eight devices, up to rounding."""
     meshes = {size: mesh_lib.mesh(size) for size in sizes}
     for index, size in enumerate(sizes):
         with monkeypatch.context() as patch:
@@ -300,19 +297,17 @@ def test_a_run_goes_on_on_any_number_of_devices(finished, tmp_path, monkeypatch,
         )
 
 
-@pytest.mark.parametrize(("all_come", "may_move"), [(True, True), (False, True), (False, False)])
-def test_what_one_of_many_processes_cannot_read_is_out_of_the_way_when_all_begin_anew(
-    copied, finished, monkeypatch, all_come, may_move
-):
-    """Where all cannot read it, they go on together from the one before."""
-    DAMAGE["a file is missing"](copied, 12)
-    monkeypatch.setattr(multihost, "all_come", lambda _: all_come)
-    if all_come:
-        with pytest.warns(CorruptDataWarning, match=r"steps 10 to 12 are done again"):
+@pytest.mark.parametrize(("all_arrive", "may_move"), [(True, True), (False, True), (False, False)])
+def test_checkpoint_that_only_some_processes_can_read(copied, finished, monkeypatch, all_arrive, may_move):
+    """They must all start again without it; if none can read it, they resume from the one before."""
+    CORRUPTIONS["a file is missing"](copied, 12)
+    monkeypatch.setattr(multihost, "all_arrive", lambda _: all_arrive)
+    if all_arrive:
+        with pytest.warns(CorruptDataWarning, match=r"steps 10 to 12 are repeated"):
             train(tiny_config(finished[0]), copied)
         return
     moved = r"it was moved to .*/damaged/12'; " if may_move else ""
-    message = rf"for this process and not for all; {moved}start the same command again on all hosts"
+    message = rf"but only on some processes; {moved}start the same command again on all hosts"
     with pytest.raises(UserError, match=message):
         train(tiny_config(finished[0]), copied) if may_move else load_predictor(copied)
     assert (copied / "checkpoints/12").exists() != may_move

@@ -156,7 +156,7 @@ def test_label_noise_is_the_same_streamed_and_in_memory(streamed):
         ({"anchoring.bank_size": 0}, r"bank_size=0 puts the complete training set on the devices.*; set a number"),
         ({"data.mean": ()}, r"data.mean and config.data.std are not measured on a stream; set both"),
         ({"data.image_size": 0}, r"image_size=0; a stream needs"),
-        ({"augmentation.resized_crop": (0.5, 2.0)}, r"resized_crop must be \(\), or \(least, greatest\) area"),
+        ({"augmentation.resized_crop": (0.5, 2.0)}, r"resized_crop must be \(\), or \(min, max\) area"),
         ({"optimizer.frozen": ("stem",)}, r"unknown parameters in config.optimizer.frozen 'stem'"),
     ],
 )

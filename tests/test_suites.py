@@ -26,7 +26,8 @@ from anchor_jax.evaluation.suites.ood import SCORES, anomaly_scores, detection
 from anchor_jax.evaluation.temperature import best_temperature
 from anchor_jax.runs import record as run_record
 from anchor_jax.runs.load import create_model, load_checkpoint, run_normalization
-from anchor_jax.runs.predictor import Predictor, compile_network
+from anchor_jax.runs.network import CompiledNetwork
+from anchor_jax.runs.predictor import Predictor
 from anchor_jax.runtime import mesh as mesh_lib
 from anchor_jax.training.loop import train
 
@@ -580,9 +581,9 @@ def test_a_suite_does_not_compile_for_every_set(subject):
     """The second corruption set of a size and what follows use the programs of the first."""
     made = generated("made", ("contrast", "brightness"), subject.test, seed=0)
     subject.predict(made.stream("contrast", 1), 2)
-    before = subject.predictor.network.poll(None, None)._cache_size()
+    before = subject.predictor.network.classify_program(None, None)._cache_size()
     subject.predict(made.stream("brightness", 1), 2)
-    assert subject.predictor.network.poll(None, None)._cache_size() == before
+    assert subject.predictor.network.classify_program(None, None)._cache_size() == before
 
 
 def test_predictor_is_the_same_on_one_device_and_eight(workdir, subject):
@@ -611,7 +612,7 @@ def test_memory_does_not_grow_with_the_images():
     model = models.create("mlp", 3, hidden=(2,))
     variables = model.init(jax.random.key(0), np.zeros((1, *shape), np.float32))
     normalization, mesh = data.Normalization((0.5,) * 3, (0.5,) * 3), mesh_lib.mesh()
-    network = compile_network(model, normalization, mesh, anchored=False, inputs_at_once=128)
+    network = CompiledNetwork(model, normalization, mesh, anchored=False, inputs_at_once=128)
     predictor = Predictor(variables, None, stream.label_names, shape, network, mesh.size, batch_size=128)
     tracemalloc.start()
     table = predict_dataset(predictor, stream, 0)

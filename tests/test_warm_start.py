@@ -247,7 +247,7 @@ def test_write_state_dict_round_trips_and_never_overwrites(tmp_path, name):
     for key, tensor in read_state_dict(tmp_path / name).items():
         np.testing.assert_array_equal(tensor, tensors[key])
         assert tuple(tensor.shape) == tensors[key].shape
-    with pytest.raises(UserError, match=r"'.*x\.\w+' is there already; choose another name"):
+    with pytest.raises(UserError, match=r"'.*x\.\w+' already exists; choose another name"):
         write_state_dict(tmp_path / name, {})
     assert (tmp_path / name).read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == [name]

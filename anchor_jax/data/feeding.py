@@ -23,7 +23,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from anchor_jax.config import Config
+from anchor_jax.config import DataConfig
 from anchor_jax.core.errors import CorruptDataWarning, UserError
 from anchor_jax.data.cropping import random_resized_crop
 from anchor_jax.data.dataset import first_of, validate_labels
@@ -272,7 +272,7 @@ class TrainStream:
 
 
 def open_train_stream(
-    config: Config, *, area: Sequence[float], seed: int, batch_size: int, shard: tuple[int, int] = (0, 1)
+    config: DataConfig, *, area: Sequence[float], seed: int, batch_size: int, shard: tuple[int, int] = (0, 1)
 ) -> TrainStream:
     """Opens the training images of `config.data` as a stream; no image is read yet.
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from anchor_jax.config import Config
+from anchor_jax.config import DataConfig
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.dataset import Dataset, first_of
@@ -10,7 +10,7 @@ from anchor_jax.data.sources import load, open_stream
 from anchor_jax.data.streaming import EvalDataset
 
 
-def load_train(config: Config, seed: int) -> tuple[Dataset, Dataset | None]:
+def load_train(config: DataConfig, seed: int) -> tuple[Dataset, Dataset | None]:
     """The training set of `config.data`, and the part held out of it for evaluations in training, if any.
 
     Of the training set, `config.label_noise` of the labels are replaced, see `label_offsets`.
@@ -67,14 +67,14 @@ def label_offsets(num: int, num_classes: int, noise: float, seed: int) -> np.nda
     return offsets
 
 
-def load_test(config: Config, label_names: tuple[str, ...], image_shape: tuple[int, ...]) -> Dataset:
+def load_test(config: DataConfig, label_names: tuple[str, ...], image_shape: tuple[int, ...]) -> Dataset:
     """The test set of `config.data`, refused where its classes or images are not those of the training set."""
     dataset = _load(config, config.test_split)
     _check_test(config.test_split, dataset.label_names, dataset.images.shape[1:], label_names, image_shape)
     return dataset
 
 
-def open_test(config: Config, label_names: tuple[str, ...], image_shape: tuple[int, ...]) -> EvalDataset:
+def open_test(config: DataConfig, label_names: tuple[str, ...], image_shape: tuple[int, ...]) -> EvalDataset:
     """The test set as `load_test` gives it, as a stream named "test"."""
     stream = open_stream(config.source, config.test_split, **_place(config), title="test")
     _check_test(config.test_split, stream.label_names, stream.image_shape, label_names, image_shape)

@@ -13,7 +13,8 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.export.format import Metadata, write_archive
 from anchor_jax.runs import record as run_record
 from anchor_jax.runs.load import create_model, load_checkpoint, run_normalization
-from anchor_jax.runs.predictor import Predictor, classify_images
+from anchor_jax.runs.network import classify_images
+from anchor_jax.runs.predictor import Predictor
 from anchor_jax.runs.record import Run
 from anchor_jax.runtime import mesh as mesh_lib
 from anchor_jax.runtime.atomic_files import check_does_not_exist

@@ -1,4 +1,4 @@
-"""Stop runs whose loss, gradient or parameters are not finite."""
+"""Errors for runs whose loss, gradient or parameters become NaN or infinite."""
 
 import math
 from collections.abc import Mapping
@@ -9,10 +9,16 @@ from anchor_jax.runs.state import TrainState
 
 
 def check_finite(step: int, numbers: Mapping[str, float | None], last_good: int | None, workdir: Path) -> None:
-    """Stop a run whose loss or parameters are no numbers.
+    """Check that logged numbers are finite.
+
+    Args:
+      step: the step they belong to.
+      numbers: by name; None stands for no value.
+      last_good: step of the latest checkpoint, for the error; None if there is none.
+      workdir: the run's folder, for the error.
 
     Raises:
-      UserError: names the step, the last checkpoint and the likely cause.
+      UserError: names the step, the latest checkpoint and the likely cause.
     """
     for name, value in numbers.items():
         if value is not None and not math.isfinite(value):
@@ -20,10 +26,16 @@ def check_finite(step: int, numbers: Mapping[str, float | None], last_good: int 
 
 
 def check_nonfinite_updates(state: TrainState, allowed: int, last_good: int | None, workdir: Path) -> None:
-    """Stop a run of which more updates in a row were left out than are allowed.
+    """Check that no more consecutive updates were skipped than allowed.
+
+    Args:
+      state: the current state.
+      allowed: `config.training.max_consecutive_nonfinite`.
+      last_good: step of the latest checkpoint, for the error; None if there is none.
+      workdir: the run's folder, for the error.
 
     Raises:
-      UserError: names the step, the last checkpoint and the likely cause.
+      UserError: names the steps, the latest checkpoint and the likely cause.
     """
     longest, until = int(state.skipped.longest), int(state.skipped.until)
     if longest > allowed:
@@ -32,9 +44,9 @@ def check_nonfinite_updates(state: TrainState, allowed: int, last_good: int | No
 
 
 def divergence_error(what: str, last_good: int | None) -> UserError:
-    """The error of a run that cannot go on, and whose last good checkpoint is that of a step."""
+    """Return the error of a diverged run: what is not finite, the latest good checkpoint, and what to change."""
     kept = f"the checkpoint of step {last_good} is good" if last_good is not None else "no checkpoint was written"
     return UserError(
-        f"{what}; {kept}; likely cause: too high a learning rate; lower config.optimizer.learning_rate or raise "
-        "config.optimizer.warmup_epochs, in a new run"
+        f"{what}; {kept}; the learning rate is probably too high: start a new run with a lower "
+        "config.optimizer.learning_rate or a higher config.optimizer.warmup_epochs"
     )

@@ -1,8 +1,10 @@
-"""From a run to its model and its predictor."""
+"""Load the model and the predictor of a run."""
+
+# JAX has partly unknown types.
+# pyright: reportUnknownMemberType=false
 
 import os
 from pathlib import Path
-from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -13,70 +15,102 @@ from anchor_jax.data import Normalization
 from anchor_jax.models.layers import Classifier
 from anchor_jax.runs import checkpoint, state
 from anchor_jax.runs import record as run_record
-from anchor_jax.runs.predictor import Predictor, compile_network
+from anchor_jax.runs.network import CompiledNetwork
+from anchor_jax.runs.predictor import Predictor
 from anchor_jax.runs.record import Run
+from anchor_jax.runs.state import Variables
 from anchor_jax.runtime import mesh as mesh_lib
 
 
 def load_predictor(workdir: str | os.PathLike[str], step: int | str | None = None) -> Predictor:
-    """The predictor of a trained run: raw uint8 images in, `Classification` out.
+    """Load the predictor of a trained run: raw uint8 images in, `Classification` out.
+
+    >>> import pathlib, tempfile
+    >>> import anchor_jax as aj
+    >>> from anchor_jax.config import base
+    >>> from anchor_jax.training.loop import train
+    >>> config = base()  # handwritten digits
+    >>> config.model.name, config.training.total_epochs = "mlp", 0.1
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> _ = train(config, pathlib.Path(folder.name))  # doctest: +ELLIPSIS
+    devices ...
+    >>> predictor = aj.load_predictor(folder.name)
+    >>> images = aj.data.load("digits", "test").images[:5]  # uint8 [5, 8, 8, 1]
+    >>> predictor(images, num_references=10).probs.shape
+    (5, 10)
+    >>> folder.cleanup()
 
     Args:
       workdir: the run's folder.
-      step: of the checkpoint, or "best"; the newest one by default. "best" is the one with the highest
-        accuracy among the evaluations in training: on the test set, unless the run held some of its
-        training set out.
+      step: step of the checkpoint, "latest" or "best"; the latest by default. "best" has the highest accuracy in the
+        evaluations during training. Those use the test set, unless `config.data.validation_fraction` is set.
 
     Raises:
-      UserTypeError: `workdir` is no path, or `step` neither an integer nor a string.
-      UserError: there is no run or no such checkpoint, or it is damaged.
+      UserTypeError: `workdir` is not a path, or `step` is neither an integer nor a string.
+      UserError: there is no run or no such checkpoint, or it is corrupt.
     """
     checks.path("workdir", workdir)
     _, predictor = load_checkpoint(run_record.load(Path(workdir)), step)
     return predictor
 
 
-def load_checkpoint(this_run: Run, step: int | str | None) -> tuple[int, Predictor]:
-    """Step and predictor of a checkpoint, see `load_predictor`."""
+def load_checkpoint(run: Run, step: int | str | None) -> tuple[int, Predictor]:
+    """Return the step and the predictor of a checkpoint; the arguments are those of `load_predictor`."""
     mesh = mesh_lib.mesh()
-    model = create_model(this_run)
-    shapes = jax.eval_shape(lambda: state.init_variables(model, jax.random.key(0), this_run.input_shape))
+    model = create_model(run)
+    shapes = jax.eval_shape(lambda: state.init_variables(model, jax.random.key(0), run.input_shape))
     like = mesh_lib.replicated_shapes(shapes, mesh)
-    found, variables = checkpoint.restore_variables(
-        this_run.workdir, this_run.config, like, "latest" if step is None else step
+    found, variables = checkpoint.restore_variables(run.workdir, run.config, like, "latest" if step is None else step)
+    return found, create_predictor(run, variables, mesh)
+
+
+def create_model(run: Run, axis_name: str | None = None) -> Classifier:
+    """Create the untrained model of a run.
+
+    Args:
+      run: the run.
+      axis_name: the mapped axis of training. Without it, the model is for inference, and `config.model.remat` has no
+        effect.
+    """
+    config = run.config.model
+    return models.create(
+        config.name,
+        len(run.label_names),
+        dtype=config.dtype,
+        axis_name=axis_name,
+        remat=config.remat and axis_name is not None,
+        **dict(config.options),
     )
-    return found, create_predictor(this_run, variables, mesh)
 
 
-def create_model(this_run: Run, axis_name: str | None = None) -> Classifier:
-    """The untrained model; `axis_name` is the mapped axis of training, for which alone `config.model.remat` is."""
-    config = this_run.config.model
-    options = dict(config.options) | ({"axis_name": axis_name, "remat": config.remat} if axis_name else {})
-    return models.create(config.name, len(this_run.label_names), dtype=config.dtype, **options)
+def create_predictor(run: Run, variables: Variables, mesh: Mesh) -> Predictor:
+    """Create a predictor of a run.
 
-
-def create_predictor(this_run: Run, variables: Any, mesh: Mesh) -> Predictor:
-    """A predictor of the run with these variables."""
-    config = this_run.config
-    network = compile_network(
-        create_model(this_run),
-        run_normalization(this_run),
+    Args:
+      run: the run.
+      variables: trained variables of its model, replicated on the mesh.
+      mesh: the devices.
+    """
+    config = run.config.evaluation
+    network = CompiledNetwork(
+        create_model(run),
+        run_normalization(run),
         mesh,
-        anchored=config.anchoring.enabled,
-        inputs_at_once=config.evaluation.batch_size // mesh.size,
-        chunk_size=config.evaluation.chunk_size or None,
+        anchored=run.config.anchoring.enabled,
+        inputs_at_once=config.batch_size // mesh.size,
+        chunk_size=config.chunk_size or None,
     )
     return Predictor(
         variables,
-        this_run.references,
-        this_run.label_names,
-        this_run.image_shape,
+        run.references,
+        run.label_names,
+        run.image_shape,
         network,
         num_devices=mesh.size,
-        batch_size=config.evaluation.batch_size,
+        batch_size=config.batch_size,
     )
 
 
-def run_normalization(this_run: Run) -> Normalization:
-    """Of the run's config."""
-    return Normalization(this_run.config.data.mean, this_run.config.data.std)
+def run_normalization(run: Run) -> Normalization:
+    """Return the normalization of a run's inputs."""
+    return Normalization(run.config.data.mean, run.config.data.std)

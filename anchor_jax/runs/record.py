@@ -1,14 +1,14 @@
-"""The folder of a run: its record and references, written once, and what evaluation needs to read it back.
+"""The folder of a run and its record, `run.json`.
 
-run.json         config, class names, image shape, what the data are, which references, versions, and what has
-                 changed since the run began; there when it has
-references.npz   pixels of the inference references
+run.json         config, class names, image shape, fingerprint of the training set, references, package versions, and
+                 the changes since the run was created
+references.npz   pixels of the references
 checkpoints/     see `checkpoint`
-metrics.jsonl    one line a log point
+metrics.jsonl    one line per logged step
 tensorboard/     the same for TensorBoard
-eval/            what `eval.py` writes
-damaged/         checkpoints that could not be read, if there are any
-lock             held by the process that trains
+eval/            results of `eval.py`
+damaged/         corrupt checkpoints that were moved away, if there are any
+lock             locked by the training process
 """
 
 import contextlib
@@ -19,25 +19,28 @@ import importlib.metadata
 import json
 import reprlib
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from anchor_jax import config as configuration
 from anchor_jax.config import RESUMABLE_CHANGES, Config, base, flatten
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
 from anchor_jax.models.pytorch.files import source_and_file
+from anchor_jax.runs import references as reference_file
 from anchor_jax.runtime import multihost
 from anchor_jax.runtime.atomic_files import atomic_write, exclusive_lock
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 RECORD = "run.json"
-DATA = "data"  # stands for the images and labels of the training set among what may change
-_SHOWN_WITHIN_SECONDS = 60
+DATA = "data"  # the name of the training set among the keys that may change
+_REFERENCES = "references.npz"
+_VISIBLE_WITHIN_SECONDS = 60
 
 
 class TrainingSetInfo(Protocol):
@@ -47,16 +50,16 @@ class TrainingSetInfo(Protocol):
     image_shape: tuple[int, ...]
 
     def identity(self) -> str:
-        """Return what distinguishes this training set from others."""
+        """Return a string that distinguishes this training set from others."""
         ...
 
-    def take(self, rows: np.ndarray) -> np.ndarray:
+    def take(self, rows: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
         """Return un-augmented images: int `[n]` -> uint8 `[n, H, W, C]`."""
         ...
 
 
 class Change(NamedTuple):
-    """What is no longer as it was when a run began."""
+    """A setting that differs from the record of a run."""
 
     key: str  # of the config, or "data"
     before: Any
@@ -65,18 +68,18 @@ class Change(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run's record.
+    """A run, as recorded in its folder.
 
     Attributes:
       workdir: its folder.
-      config: complete, with the normalisation measured.
-      label_names: one name a class.
-      image_shape: H, W and C.
-      data: what tells the training set from others, see `TrainingData.identity`.
-      reference_rows: int `[R]`, rows of the training set, drawn once from the bank; None for a standard network.
-      references: uint8 `[R, H, W, C]`, their images, for inference.
-      changes: in what it now differs from its record.
-      record: the bytes of that when it was looked at; None where there was none.
+      config: the complete config, including the measured normalization.
+      label_names: one name per class.
+      image_shape: (H, W, C).
+      data: identity of the training set, see `TrainingSetInfo.identity`.
+      reference_rows: rows of the training set whose images are the references, int `[R]`; None for standard training.
+      references: the references, uint8 `[R, H, W, C]`; None for standard training.
+      changes: differences from the record, to be recorded when the run resumes.
+      record: content of `run.json` when it was read; None if there was none.
     """
 
     workdir: Path
@@ -84,28 +87,32 @@ class Run:
     label_names: tuple[str, ...]
     image_shape: tuple[int, ...]
     data: str
-    reference_rows: np.ndarray | None
-    references: np.ndarray | None
+    reference_rows: npt.NDArray[np.integer[Any]] | None
+    references: npt.NDArray[np.uint8] | None
     changes: tuple[Change, ...] = ()
     record: bytes | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Of one batch of one, as the network sees it: `[1, H, W, C]`, 2C where anchored."""
+        """The shape of a batch with one network input: `(1, H, W, C)`, with 2C channels for an anchored network."""
         *size, channels = self.image_shape
         return (1, *size, channels * (2 if self.config.anchoring.enabled else 1))
 
 
 def open_or_create(
-    workdir: Path, config: Config, train: TrainingSetInfo, bank: np.ndarray, accept_changes: tuple[str, ...] = ()
+    workdir: Path,
+    config: Config,
+    train: TrainingSetInfo,
+    bank: npt.NDArray[np.integer[Any]] | None,
+    accept_changes: tuple[str, ...] = (),
 ) -> Run:
-    """The run of a folder, or a new one for it, of which nothing is written yet (see `claimed`).
+    """Open the run in a folder, or create a new one; nothing is written yet, see `lock_workdir`.
 
     Args:
-      workdir: the folder, which need not be there.
-      config: validated, with the normalisation measured.
+      workdir: the folder; it need not exist.
+      config: validated, with the measured normalization.
       train: the training set.
-      bank: int32 `[M]`, rows of the training set that serve as references.
+      bank: rows of the training set to draw references from, int32 `[M]`; None for a standard network.
       accept_changes: keys of the config, or "data", that may differ from the record.
 
     Raises:
@@ -113,21 +120,23 @@ def open_or_create(
     """
     for key in accept_changes:
         if key != DATA and not configuration.is_known(key):
-            raise UserError(f"accept_changes takes keys of the config and '{DATA}'; {configuration.unknown_key(key)}")
+            raise UserError(f"accept_changes takes config keys and '{DATA}'; {configuration.unknown_key(key)}")
     if glob.has_magic(str(workdir.absolute())):
         raise UserError(
-            f"'{workdir}' has one of *, ? and [ in its path, which orbax cannot save to; choose another --workdir"
+            f"the path '{workdir}' contains *, ? or [, which orbax cannot save to; choose another --workdir"
         )
     data = train.identity()
     if (workdir / RECORD).exists():
         run = load(workdir)
         changes = _changes(run, config, data)
-        _check(run, train, changes, accept_changes)
+        _check_compatible(run, train, changes, accept_changes)
         run = dataclasses.replace(run, config=config, data=data, changes=changes)
-    elif left := [name for name in ("checkpoints", "metrics.jsonl") if (workdir / name).exists()]:
-        raise UserError(f"'{workdir}' holds {left[0]} but no run.json; restore that file or choose another --workdir")
+    elif leftover := [name for name in ("checkpoints", "metrics.jsonl") if (workdir / name).exists()]:
+        raise UserError(
+            f"'{workdir}' holds {leftover[0]} but no run.json; restore that file or choose another --workdir"
+        )
     else:
-        rows = _reference_rows(config, bank) if config.anchoring.enabled else None
+        rows = reference_file.draw_rows(config, bank) if bank is not None else None
         references = train.take(rows) if rows is not None else None
         run = Run(workdir, config, train.label_names, train.image_shape, data, rows, references)
     if run.references is not None and config.evaluation.num_references > len(run.references):
@@ -139,50 +148,51 @@ def open_or_create(
 
 
 @contextlib.contextmanager
-def lock_workdir(run: Run) -> Iterator[None]:
-    """Be the only one that trains in the folder of a run; its record is written, if there is none.
+def lock_workdir(run: Run) -> Generator[None]:
+    """Lock the folder of a run for training, and write its record if there is none.
 
-    Of several processes the first claims and writes.
+    With multiple processes, process 0 locks and writes.
 
     Raises:
-      UserError: another process has claimed it, it cannot be written to, or is not the same one for all processes.
+      UserError: another process trains there, the folder is not writable, or it is not shared by all processes.
     """
     with contextlib.ExitStack() as stack:
-        multihost.on_primary(partial(_claim, run, stack), "run.json")
-        if not _appears(run.workdir / RECORD):
+        multihost.on_primary(partial(_lock, run, stack), "run.json")
+        if not _becomes_visible(run.workdir / RECORD):
             raise UserError(
-                f"'{run.workdir}' is not the folder that process 0 writes to; give a --workdir on a disk that all share"
+                f"process 0 writes to another folder '{run.workdir}' than this one; give a --workdir on a file system "
+                "that all hosts share"
             )
         yield
 
 
-def _claim(run, stack):
-    with _writing(run.workdir):
+def _lock(run: Run, stack: contextlib.ExitStack) -> None:
+    with _writing_errors(run.workdir):
         stack.enter_context(exclusive_lock(run.workdir))
-        record = run.workdir / RECORD
-        if (record.read_bytes() if record.exists() else None) != run.record:
-            raise UserError(f"another process has begun to train in '{run.workdir}'; start the same command again")
+        file = run.workdir / RECORD
+        if (file.read_bytes() if file.exists() else None) != run.record:
+            raise UserError(f"another process has started to train in '{run.workdir}'; start the same command again")
         if run.record is None:
             _write(run)
 
 
 @contextlib.contextmanager
-def _writing(workdir):
+def _writing_errors(workdir: Path) -> Generator[None]:
     try:
         yield
     except OSError as error:
         raise UserError(f"cannot write to '{workdir}' ({error.strerror}); choose another --workdir") from error
 
 
-def _appears(file):
-    """Whether a file is there; a disk that is shared may show it late."""
-    deadline = time.monotonic() + _SHOWN_WITHIN_SECONDS
+def _becomes_visible(file: Path) -> bool:
+    """Return whether a file exists; on a shared file system it may take some time to appear."""
+    deadline = time.monotonic() + _VISIBLE_WITHIN_SECONDS
     while not file.exists() and time.monotonic() < deadline:
         time.sleep(1)
     return file.exists()
 
 
-def _write(run):
+def _write(run: Run) -> None:
     record: dict[str, Any] = {
         "config": run.config.to_dict(),
         "label_names": run.label_names,
@@ -195,48 +205,38 @@ def _write(run):
         with weights.open("rb") as file:
             record["weights"] = {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
     if run.references is not None and run.reference_rows is not None:
-        rows, digest = run.reference_rows.tolist(), _digest(run.references)
-        record["references"] = {"seed": run.config.seed, "rows": rows, "sha256": digest}
-        references = run.workdir / "references.npz"
-        if references.exists():
-            _check_left(references, digest)
-        with atomic_write(references) as file:
-            np.savez_compressed(file, images=run.references)
+        digest = reference_file.digest(run.references)
+        record["references"] = {"seed": run.config.seed, "rows": run.reference_rows.tolist(), "sha256": digest}
+        reference_file.save(run.workdir / _REFERENCES, run.references)
     _write_record(run.workdir, record)
 
 
-def _check_left(references, digest):
-    """Refuse references that are not those of this run, of a folder without a run."""
-    try:
-        _load_references(references, digest)
-    except UserError as error:
-        raise UserError(
-            f"'{references}' is of another run, whose start was cut off, or of somebody else ({error}); move it away, "
-            "or choose another --workdir"
-        ) from error
-
-
 def record_config_changes(run: Run, step: int | None) -> None:
-    """Bring the record of a run up to date, once it goes on from the checkpoint of this step."""
+    """Update the record of a run that resumes with changes.
+
+    Args:
+      run: the run, with its changes.
+      step: the step it resumes after; None if it has no checkpoint.
+    """
     if run.changes and multihost.is_primary():
         record = json.loads((run.workdir / RECORD).read_text())
         record |= {"config": run.config.to_dict(), "data": run.data}
-        since = {"after_step": step, "versions": package_versions()}
-        record["changes"] = [*record.get("changes", []), *(change._asdict() | since for change in run.changes)]
-        with _writing(run.workdir):
+        common = {"after_step": step, "versions": package_versions()}
+        record["changes"] = [*record.get("changes", []), *(change._asdict() | common for change in run.changes)]
+        with _writing_errors(run.workdir):
             _write_record(run.workdir, record)
 
 
-def _write_record(workdir, record):
+def _write_record(workdir: Path, record: dict[str, Any]) -> None:
     with atomic_write(workdir / RECORD) as file:
         file.write_text(json.dumps(record, indent=2) + "\n")
 
 
 def load(workdir: Path) -> Run:
-    """The record of a run.
+    """Load the record and the references of a run.
 
     Raises:
-      UserError: there is no run in the folder, or its record is damaged.
+      UserError: there is no run in the folder, or its files are missing or corrupt.
     """
     file = workdir / RECORD
     if not file.exists():
@@ -246,90 +246,73 @@ def load(workdir: Path) -> Run:
         record = json.loads(content)
         config = _config_of(record["config"])
         configuration.validate(config)
-        label_names, image_shape = _names(record["label_names"]), _image_shape(record["image_shape"])
+        label_names, image_shape = _label_names(record["label_names"]), _image_shape(record["image_shape"])
         data = str(record["data"])
         if not config.anchoring.enabled:
             return Run(workdir, config, label_names, image_shape, data, None, None, record=content)
         rows, digest = np.array(record["references"]["rows"]), record["references"]["sha256"]
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise UserError(f"'{file}' is damaged ({error}); restore it from a copy") from error
-    references = _load_references(workdir / "references.npz", digest)
+        raise UserError(f"'{file}' is corrupt ({error}); restore it from a copy") from error
+    references = reference_file.load(workdir / _REFERENCES, digest)
     return Run(workdir, config, label_names, image_shape, data, rows, references, record=content)
 
 
-def _names(names):
-    if not isinstance(names, list) or len(names) < 2 or not all(isinstance(name, str) for name in names):
+def package_versions() -> dict[str, str]:
+    """Return the versions of the packages that affect the numbers."""
+    return {package: importlib.metadata.version(package) for package in PACKAGES}
+
+
+def _label_names(recorded: Any) -> tuple[str, ...]:
+    names = cast(list[Any], recorded)
+    if not isinstance(recorded, list) or len(names) < 2 or not all(isinstance(name, str) for name in names):
         raise ValueError(f"label_names must be names of at least two classes, got {reprlib.repr(names)}")
     return tuple(names)
 
 
-def _image_shape(shape):
-    checks.image_shape("image_shape", tuple(shape))
-    return tuple(shape)
+def _image_shape(recorded: Iterable[int]) -> tuple[int, ...]:
+    shape = tuple(recorded)
+    checks.image_shape("image_shape", shape)
+    return shape
 
 
-def package_versions() -> dict[str, str]:
-    """Of the packages whose change may change the numbers."""
-    return {package: importlib.metadata.version(package) for package in PACKAGES}
+def _config_of(recorded: dict[str, Any]) -> Config:
+    """Return a recorded config, with tuples instead of JSON's lists, and defaults for keys that were added later."""
 
-
-def _reference_rows(config, bank):
-    num = min(config.evaluation.saved_references, len(bank))
-    return np.random.default_rng(config.seed).choice(bank, num, replace=False)
-
-
-def _load_references(file, digest):
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            references = arrays["images"]
-    except Exception as error:  # zipfile, zlib and NumPy raise many kinds on damaged bytes
-        raise UserError(f"'{file}' is missing or damaged ({error}); restore it from a copy") from error
-    if _digest(references) != digest:
-        raise UserError(
-            f"'{file}' does not hold the references of the run (their hash differs); restore it from a copy"
-        )
-    return references
-
-
-def _digest(images):
-    return hashlib.sha256(np.ascontiguousarray(images).tobytes()).hexdigest()
-
-
-def _config_of(record: dict[str, Any]) -> Config:
-    """The config of a record, with tuples where JSON has lists, and defaults for keys that came later."""
-
-    def restored(value):
+    def with_tuples(value: Any) -> Any:
         if isinstance(value, dict):
-            return {key: restored(inner) for key, inner in value.items()}
-        return tuple(map(restored, value)) if isinstance(value, list) else value
+            return {key: with_tuples(inner) for key, inner in cast(dict[str, Any], value).items()}
+        return tuple(map(with_tuples, cast(list[Any], value))) if isinstance(value, list) else value
 
     config = base()
-    config.update(restored(configuration.rename_old_keys(record)))
+    config.update(with_tuples(configuration.rename_old_keys(recorded)))
     return config
 
 
-def _changes(run, config, data):
+def _changes(run: Run, config: Config, data: str) -> tuple[Change, ...]:
     recorded, given = flatten(run.config), flatten(_config_of(config.to_dict()))
     recorded[DATA], given[DATA] = run.data, data
     pairs = ((key, recorded.get(key), given.get(key)) for key in sorted(recorded.keys() | given.keys()))
     return tuple(Change(key, before, now) for key, before, now in pairs if before != now)
 
 
-def _check(run, train, changes, accepted):
+def _check_compatible(
+    run: Run, train: TrainingSetInfo, changes: tuple[Change, ...], accept_changes: tuple[str, ...]
+) -> None:
     if any(change.key == "anchoring.enabled" for change in changes):
         raise UserError(
             f"'{run.workdir}' holds another run: its config.anchoring.enabled is {run.config.anchoring.enabled}, which "
             "cannot change; choose another --workdir"
         )
     for key, before, now in changes:
-        if not key.startswith(RESUMABLE_CHANGES) and key not in accepted:
+        if not key.startswith(RESUMABLE_CHANGES) and key not in accept_changes:
             what = "its training set" if key == DATA else f"its config.{key}"
             raise UserError(
-                f"'{run.workdir}' holds another run: {what} is {before!r}, given is {now!r}; give the same, another "
-                f"--workdir, or, if it is to go on all the same, --accept_changes={key}"
+                f"'{run.workdir}' holds another run: {what} is {before!r}; got {now!r}; give the same, choose another "
+                f"--workdir, or resume with the change by --accept_changes={key}"
             )
     if run.label_names != train.label_names or run.image_shape != train.image_shape:
         raise UserError(
-            f"'{run.workdir}' holds another run, of {len(run.label_names)} classes and images {list(run.image_shape)}; "
-            f"the data have {len(train.label_names)} and {list(train.image_shape)}; choose another --workdir"
+            f"'{run.workdir}' holds another run, with {len(run.label_names)} classes and images "
+            f"{list(run.image_shape)}; the data have {len(train.label_names)} classes and images "
+            f"{list(train.image_shape)}; choose another --workdir"
         )

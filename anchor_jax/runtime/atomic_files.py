@@ -1,4 +1,4 @@
-"""Files that are either there whole or not at all, and those that can be made again."""
+"""Atomic writes, exclusive locks on folders, and the cache folder."""
 
 import contextlib
 import fcntl
@@ -16,14 +16,14 @@ _INCOMPLETE = "incomplete-"
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A path to write to; it takes the place of `path` once all is written, in one step, or never.
+    """Yield a temporary path; when the block ends without an error, rename it to `path` in one step.
 
-    It is beside `path` and ends in the same name. What a process left there that was killed while it wrote is removed;
-    what another one is writing is left alone.
+    The temporary file is in the same folder, and its name ends with the name of `path`. Temporary files of killed
+    processes are removed; those that another process is still writing are kept.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(path.parent)
-    incomplete, held = _begun(path)
+    incomplete, descriptor = _create_locked(path)
     try:
         yield incomplete
         with incomplete.open("rb") as file:
@@ -31,15 +31,15 @@ def atomic_write(path: Path) -> Iterator[Path]:
         os.replace(incomplete, path)
     finally:
         incomplete.unlink(missing_ok=True)
-        os.close(held)
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
 def write_new_file(path: Path) -> Iterator[Path]:
-    """As `replacing`, of what is not there yet.
+    """Same as `atomic_write`, for a file that must not exist yet.
 
     Raises:
-      UserError: there is something at `path` already, or it cannot be written to.
+      UserError: `path` exists, or cannot be written.
     """
     check_does_not_exist(path)
     try:
@@ -50,52 +50,52 @@ def write_new_file(path: Path) -> Iterator[Path]:
 
 
 def check_does_not_exist(path: Path) -> None:
-    """Refuses what is there already."""
+    """Raise a `UserError` if a path exists."""
     if path.exists():
-        raise UserError(f"'{path}' is there already; choose another name")
+        raise UserError(f"'{path}' already exists; choose another name")
 
 
 def is_incomplete(file: Path) -> bool:
-    """Whether a file is being written by `replacing`, or was when its process was killed."""
+    """Return whether a file is a temporary file of `atomic_write`, still being written or abandoned."""
     return file.name.startswith(_INCOMPLETE)
 
 
-def _begun(path: Path) -> tuple[Path, int]:
-    """A new file, and the descriptor by which it is locked until that is closed or this process is no more."""
+def _create_locked(path: Path) -> tuple[Path, int]:
+    """Create a temporary file; return it and the descriptor whose lock lasts until it is closed or the process ends."""
     while True:
         incomplete = path.with_name(f"{_INCOMPLETE}{secrets.token_hex(4)}-{path.name}")
-        held = os.open(incomplete, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        with contextlib.suppress(OSError):  # some disks of a network know no locks: there nothing is ever removed
-            fcntl.flock(held, fcntl.LOCK_EX)
-        if incomplete.exists():  # nobody took it for abandoned before it was locked
-            return incomplete, held
-        os.close(held)
+        descriptor = os.open(incomplete, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        with contextlib.suppress(OSError):  # some network file systems have no locks; nothing is ever removed there
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if incomplete.exists():  # no other process removed it as abandoned before it was locked
+            return incomplete, descriptor
+        os.close(descriptor)
 
 
 def _remove_abandoned(folder: Path) -> None:
     for file in folder.glob(f"{_INCOMPLETE}*"):
-        with contextlib.suppress(OSError), file.open("r+b") as opened:  # it may be gone, or belong to somebody else
+        with contextlib.suppress(OSError), file.open("r+b") as opened:  # it may be gone, or owned by another user
             fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
             file.unlink()
 
 
 @contextlib.contextmanager
 def exclusive_lock(folder: Path) -> Iterator[None]:
-    """Be the only process that writes to a folder.
+    """Hold the lock of a folder, the file `lock` in it, so that only this process writes there.
 
-    The file `lock` in it stays; left by a process that is dead, it is no obstacle.
+    The file remains afterwards. A lock is released when its process dies, so a leftover file does not block.
 
     Raises:
-      UserError: another process is in it.
-      OSError: it cannot be written to.
+      UserError: another process holds the lock.
+      OSError: the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / "lock")
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        told = f"another process writes to '{folder}'; wait for it, end it, or choose another folder"
-        raise UserError(told) from error
+        message = f"another process is writing to '{folder}'; wait for it, stop it, or choose another folder"
+        raise UserError(message) from error
     try:
         yield
     finally:
@@ -103,20 +103,20 @@ def exclusive_lock(folder: Path) -> Iterator[None]:
 
 
 def cache_folder() -> Path:
-    """Of what can be made again: $ANCHOR_JAX_CACHE, then $XDG_CACHE_HOME/anchor_jax, then ~/.cache/anchor_jax."""
+    """Return the cache folder: $ANCHOR_JAX_CACHE, then $XDG_CACHE_HOME/anchor_jax, then ~/.cache/anchor_jax."""
     default = os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "anchor_jax")
     return Path(os.environ.get("ANCHOR_JAX_CACHE") or default).expanduser()
 
 
 def prune_cache(folder: Path, max_bytes: int) -> None:
-    """Remove the oldest files in a folder, as far as that can be done, until no more than so many bytes are left."""
-    found = []
+    """Remove the oldest files of a folder until at most `max_bytes` remain; skip files that cannot be removed."""
+    files: list[tuple[float, int, Path]] = []
     for file in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # another process may be at it too
+        with contextlib.suppress(OSError):  # another process may be removing it, too
             status = file.stat()
-            found += [(status.st_mtime, status.st_size, file)] if file.is_file() else []
+            files += [(status.st_mtime, status.st_size, file)] if file.is_file() else []
     total = 0
-    for _, size, file in sorted(found, reverse=True):
+    for _, size, file in sorted(files, reverse=True):
         total += size
         if total > max_bytes:
             with contextlib.suppress(OSError):

@@ -1,4 +1,7 @@
-"""Devices: a mesh with one data axis, arrays on it, and the mapping of a step written for one device over all."""
+"""Devices as a mesh with one data axis: arrays on it, and steps mapped over it.
+
+The examples use one device; `mesh()` uses all of them.
+"""
 
 from collections.abc import Callable
 from functools import wraps
@@ -12,18 +15,30 @@ from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
 from anchor_jax.runtime import backends
 
-AXIS = "data"  # the name a step gives to `lax.pmean` and its like
-SHARDED = PartitionSpec(AXIS)  # the first axis is divided over the devices
-REPLICATED = PartitionSpec()  # every device holds all of it
+AXIS = "data"  # the axis name for `jax.lax.pmean` and other collectives
+SHARDED = PartitionSpec(AXIS)  # the first axis of an array is sharded over the devices
+REPLICATED = PartitionSpec()  # every device holds the complete array
 
 Tree = TypeVar("Tree")
 
 
 def mesh(num_devices: int | None = None) -> Mesh:
-    """One axis over the first `num_devices` devices, over all by default; those of one process side by side."""
+    """Return a mesh with the single axis `AXIS`; the devices of a process are adjacent.
+
+    >>> import anchor_jax as aj
+    >>> aj.parallel.mesh(1).size
+    1
+
+    Args:
+      num_devices: use only the first devices; all by default.
+
+    Raises:
+      UserTypeError: `num_devices` is not an integer.
+      UserError: `num_devices` is below 1 or above the number of devices.
+    """
     devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     if num_devices is not None and not 1 <= checks.integer("num_devices", num_devices) <= len(devices):
-        raise UserError(f"num_devices must lie in 1..{len(devices)}, the devices that JAX sees; got {num_devices}")
+        raise UserError(f"num_devices must lie in 1..{len(devices)}, the number of devices; got {num_devices}")
     return Mesh(np.array(devices[:num_devices]), (AXIS,))
 
 
@@ -35,10 +50,27 @@ def pmapped(
     out_specs: Any,
     donate_argnums: tuple[int, ...] = (),
 ) -> Callable[..., Any]:
-    """Map a function written for one device, with the axis `AXIS`, over the mesh, and compile it.
+    """Map a function written for one device over the mesh, and compile it.
 
-    It is what `jax.pmap` itself is since JAX 0.8, without the leading device axis: arrays keep their
-    global shape, `in_specs` and `out_specs` (`SPLIT` or `SAME`, one an argument) say what is divided.
+    This is `jax.jit(jax.shard_map(...))`, which is also how `jax.pmap` works since JAX 0.8. Unlike `jax.pmap`, arrays
+    keep their global shape, without a leading device axis.
+
+    >>> import anchor_jax as aj
+    >>> import jax, jax.numpy as jnp
+    >>> def mean(x):  # runs on each device, with its shard of `x`
+    ...     return jax.lax.pmean(jnp.mean(x), aj.parallel.AXIS)
+    >>> mapped = aj.parallel.pmapped(
+    ...     mean, aj.parallel.mesh(1), in_specs=aj.parallel.SHARDED, out_specs=aj.parallel.REPLICATED
+    ... )
+    >>> float(mapped(jnp.arange(4.0)))
+    1.5
+
+    Args:
+      step: the function; its collectives use the axis name `AXIS`.
+      mesh: the devices, see `mesh`.
+      in_specs: `SHARDED` or `REPLICATED` for each argument, or a tree of such specs.
+      out_specs: the same for the results.
+      donate_argnums: arguments whose memory the results may reuse.
     """
     mapped = jax.shard_map(step, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
     compiler_options = backends.compiler_options(platform_of(mesh))
@@ -46,10 +78,26 @@ def pmapped(
 
 
 def run_n_steps(step: Callable[..., Tree], mesh: Mesh, carry_specs: Any = REPLICATED) -> Callable[..., Tree]:
-    """Map `step(carry, *args) -> carry` over the mesh, to be run many times: `run(carry, num_steps, *args)`.
+    """Map `step(carry, *args) -> carry` over the mesh and return `run(carry, num_steps, *args) -> carry`.
 
-    Every device holds all of `args` and, if `carry_specs` say nothing else, of `carry`, which is donated. However many
-    steps are asked for, they are compiled once; the host waits for none of them.
+    The steps are compiled once, whatever `num_steps` is, and the host does not wait for any of them. On accelerators
+    they run in one device-side loop; on CPU the host dispatches them one by one, which is faster there.
+
+    >>> import anchor_jax as aj
+    >>> import jax.numpy as jnp
+    >>> mesh = aj.parallel.mesh(1)
+    >>> run = aj.parallel.run_n_steps(lambda carry, increment: carry + increment, mesh)
+    >>> carry, increment = aj.parallel.replicate((jnp.float32(0), jnp.float32(2)), mesh)
+    >>> float(run(carry, 5, increment))
+    10.0
+
+    Args:
+      step: one step, written for one device.
+      mesh: the devices.
+      carry_specs: how `carry` is sharded, see `pmapped`; replicated by default. All of `args` are replicated.
+
+    Returns:
+      `run(carry, num_steps, *args)`, which donates `carry`.
     """
     if backends.has_fast_device_loops(platform_of(mesh)):
 
@@ -62,7 +110,7 @@ def run_n_steps(step: Callable[..., Tree], mesh: Mesh, carry_specs: Any = REPLIC
         )
         return lambda carry, num_steps, *args: all_steps(carry, num_steps, args)
 
-    @wraps(step)  # its name is seen in a trace
+    @wraps(step)  # profiles show the name of the step
     def one(carry, args):
         return step(carry, *args)
 
@@ -77,73 +125,135 @@ def run_n_steps(step: Callable[..., Tree], mesh: Mesh, carry_specs: Any = REPLIC
 
 
 def platform_of(mesh: Mesh) -> str:
-    """The platform of a mesh: "cpu", "gpu" or "tpu"."""
+    """Return the platform of a mesh: "cpu", "gpu" or "tpu".
+
+    >>> import anchor_jax as aj
+    >>> aj.parallel.platform_of(aj.parallel.mesh(1)) in ("cpu", "gpu", "tpu")
+    True
+    """
     return mesh.devices.flat[0].platform
 
 
 def replicated_sharding(mesh: Mesh) -> NamedSharding:
-    """The sharding of arrays that every device of the mesh holds in full."""
+    """Return the sharding of arrays that every device holds completely.
+
+    >>> import anchor_jax as aj
+    >>> aj.parallel.replicated_sharding(aj.parallel.mesh(1)).is_fully_replicated
+    True
+    """
     return NamedSharding(mesh, REPLICATED)
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """The arrays of a tree in full on every device of the mesh; of several processes each gives the same."""
-    return jax.tree.map(lambda array: _placed(array, replicated_sharding(mesh)), tree)
+    """Copy the arrays of a tree to every device of the mesh.
+
+    >>> import anchor_jax as aj
+    >>> import numpy as np
+    >>> weights = aj.parallel.replicate({"kernel": np.ones((3, 2))}, aj.parallel.mesh(1))
+    >>> weights["kernel"].is_fully_replicated
+    True
+
+    Args:
+      tree: arrays of any shape; with multiple processes, the same on each.
+      mesh: the devices.
+    """
+    return jax.tree.map(lambda array: _place(array, replicated_sharding(mesh)), tree)
 
 
 def shard_batch(array: Any, mesh: Mesh) -> jax.Array:
-    """An array with its first axis divided over the devices of the mesh; of several processes each gives all of it."""
-    return _placed(array, NamedSharding(mesh, SHARDED))
+    """Shard the first axis of an array over the devices of the mesh.
+
+    >>> import anchor_jax as aj
+    >>> import numpy as np
+    >>> images = aj.parallel.shard_batch(np.zeros((8, 32, 32, 3)), aj.parallel.mesh(1))
+    >>> images.sharding.shard_shape(images.shape)  # per device
+    (8, 32, 32, 3)
+
+    Args:
+      array: `[B, ...]`, where B is divisible by the number of devices; with multiple processes, the complete array on
+        each.
+      mesh: the devices.
+    """
+    return _place(array, NamedSharding(mesh, SHARDED))
 
 
 def make_global_batch(tree: Any, mesh: Mesh) -> Any:
-    """As `divided`, where each process gives an equal part of the arrays: process 0 their beginning, and so on."""
+    """Same as `shard_batch` for a tree, where each process passes only its own part of the batch.
+
+    >>> import anchor_jax as aj
+    >>> import numpy as np
+    >>> batch = {"images": np.zeros((8, 32, 32, 3)), "labels": np.arange(8)}
+    >>> aj.parallel.make_global_batch(batch, aj.parallel.mesh(1))["labels"].shape  # with one process
+    (8,)
+
+    Args:
+      tree: arrays `[B / processes, ...]`: rows of the global batch in the order of the processes.
+      mesh: the devices of all processes.
+
+    Returns:
+      Arrays `[B, ...]`.
+    """
     sharding = NamedSharding(mesh, SHARDED)
     return jax.tree.map(lambda part: jax.make_array_from_process_local_data(sharding, part), tree)
 
 
 def device_get_global(tree: Any) -> Any:
-    """The arrays of a tree as NumPy arrays, in full on each process; all of them must ask."""
+    """Same as `jax.device_get`, also for arrays that are sharded over multiple processes; all of them must call it.
+
+    >>> import anchor_jax as aj
+    >>> import numpy as np
+    >>> aj.parallel.device_get_global(aj.parallel.shard_batch(np.arange(4, dtype=np.int32), aj.parallel.mesh(1)))
+    array([0, 1, 2, 3], dtype=int32)
+
+    Args:
+      tree: arrays of any shape and sharding.
+
+    Returns:
+      Complete NumPy arrays, on every process.
+    """
     leaves, structure = jax.tree.flatten(tree)
-    is_divided = [not (_is_here(leaf) or leaf.is_fully_replicated) for leaf in leaves]
-    if any(is_divided):
-        parts = [leaf for leaf, divided in zip(leaves, is_divided, strict=True) if divided]
-        whole = iter(jax.jit(_same, out_shardings=replicated_sharding(parts[0].sharding.mesh))(parts))
-        leaves = [next(whole) if divided else leaf for leaf, divided in zip(leaves, is_divided, strict=True)]
+    is_remote = [not (_is_addressable(leaf) or leaf.is_fully_replicated) for leaf in leaves]
+    if any(is_remote):
+        sharded = [leaf for leaf, remote in zip(leaves, is_remote, strict=True) if remote]
+        sharding = replicated_sharding(sharded[0].sharding.mesh)
+        gathered = iter(jax.jit(_identity, out_shardings=sharding)(sharded))
+        leaves = [next(gathered) if remote else leaf for leaf, remote in zip(leaves, is_remote, strict=True)]
     return jax.device_get(jax.tree.unflatten(structure, leaves))
 
 
-def _placed(array, sharding):
-    if sharding.is_fully_addressable or not _is_here(array):
-        return jax.device_put(array, sharding)
-    # `device_put` would send it to all other processes, to see that it is the same there
-    host = np.asarray(array)
-    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
-
-
-def _is_here(array):
-    """Whether this process holds all of an array."""
-    return not isinstance(array, jax.Array) or array.is_fully_addressable
-
-
-def _same(arrays):
-    return arrays
-
-
-def replicated_shapes(tree: Any, mesh: Mesh) -> Any:
-    """What `replicated` would make of arrays of these shapes, without the arrays."""
-    return state_shapes(tree, None, mesh)
-
-
 def place_state(tree: Tree, specs: Tree | None, mesh: Mesh) -> Tree:
-    """The arrays of a tree on the devices of the mesh, each divided as its spec says; in full where there are none."""
+    """Place the arrays of a tree on the mesh, each sharded as its spec says.
+
+    >>> import anchor_jax as aj
+    >>> import numpy as np
+    >>> specs = {"kernel": aj.parallel.SHARDED, "bias": aj.parallel.REPLICATED}
+    >>> state = aj.parallel.place_state({"kernel": np.ones((8, 2)), "bias": np.ones(2)}, specs, aj.parallel.mesh(1))
+    >>> state["kernel"].sharding.shard_shape((8, 2))  # per device
+    (8, 2)
+
+    Args:
+      tree: arrays of any shape; with multiple processes, the same complete arrays on each.
+      specs: a `PartitionSpec` for each array; None replicates all of them.
+      mesh: the devices.
+    """
     if specs is None:
         return replicate(tree, mesh)
-    return jax.tree.map(lambda array, spec: _placed(array, NamedSharding(mesh, spec)), tree, specs)
+    return jax.tree.map(lambda array, spec: _place(array, NamedSharding(mesh, spec)), tree, specs)
 
 
 def state_shapes(tree: Tree, specs: Tree | None, mesh: Mesh) -> Tree:
-    """What `placed` would make of arrays of these shapes, without the arrays."""
+    """Return the `jax.ShapeDtypeStruct` of each array that `place_state` would return, with its sharding.
+
+    >>> import anchor_jax as aj
+    >>> import jax.numpy as jnp
+    >>> aj.parallel.state_shapes(jnp.ones((8, 2)), aj.parallel.SHARDED, aj.parallel.mesh(1)).shape
+    (8, 2)
+
+    Args:
+      tree: arrays or `jax.ShapeDtypeStruct`.
+      specs: see `place_state`.
+      mesh: the devices.
+    """
     specs = jax.tree.map(lambda _: REPLICATED, tree) if specs is None else specs
     return jax.tree.map(
         lambda array, spec: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=NamedSharding(mesh, spec)),
@@ -152,11 +262,79 @@ def state_shapes(tree: Tree, specs: Tree | None, mesh: Mesh) -> Tree:
     )
 
 
+def replicated_shapes(tree: Any, mesh: Mesh) -> Any:
+    """Return the `jax.ShapeDtypeStruct` of each array that `replicate` would return.
+
+    >>> import anchor_jax as aj
+    >>> import jax.numpy as jnp
+    >>> aj.parallel.replicated_shapes(jnp.ones((8, 2)), aj.parallel.mesh(1)).shape
+    (8, 2)
+
+    Args:
+      tree: arrays or `jax.ShapeDtypeStruct`.
+      mesh: the devices.
+    """
+    return state_shapes(tree, None, mesh)
+
+
 def local_shard(tree: Tree, axis_name: str = AXIS) -> Tree:
-    """Inside a mapped step: this device's equal share of arrays that every device holds in full."""
+    """Inside a mapped step, return this device's shard of replicated arrays.
 
-    def part(array):
-        shares = array.reshape(jax.lax.axis_size(axis_name), -1, *array.shape[1:])
-        return shares[jax.lax.axis_index(axis_name)]
+    >>> import anchor_jax as aj
+    >>> import jax.numpy as jnp
+    >>> specs = {"in_specs": aj.parallel.REPLICATED, "out_specs": aj.parallel.SHARDED}
+    >>> aj.parallel.pmapped(aj.parallel.local_shard, aj.parallel.mesh(1), **specs)(jnp.arange(4)).tolist()
+    [0, 1, 2, 3]
 
-    return jax.tree.map(part, tree)
+    Args:
+      tree: arrays `[B, ...]`, where B is divisible by the number of devices.
+      axis_name: the mapped axis.
+
+    Returns:
+      Arrays `[B / devices, ...]`.
+    """
+
+    def shard(array):
+        shards = array.reshape(jax.lax.axis_size(axis_name), -1, *array.shape[1:])
+        return shards[jax.lax.axis_index(axis_name)]
+
+    return jax.tree.map(shard, tree)
+
+
+def _place(array, sharding):
+    if sharding.is_fully_addressable or not _is_addressable(array):
+        return jax.device_put(array, sharding)
+    # `device_put` would send the array to all processes to check that it is the same on each
+    host = np.asarray(array)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+
+def _identity(arrays):  # at module level, so that `jax.jit` caches its programs
+    return arrays
+
+
+def _is_addressable(array):
+    """Return whether this process can access the complete array."""
+    return not isinstance(array, jax.Array) or array.is_fully_addressable
+
+
+# Names of version 0.1, still importable.
+_OLD_NAMES = {
+    "SAME": "REPLICATED",
+    "SPLIT": "SHARDED",
+    "divided": "shard_batch",
+    "everywhere": "replicated_sharding",
+    "fetched": "device_get_global",
+    "from_parts": "make_global_batch",
+    "own_part": "local_shard",
+    "placed": "place_state",
+    "placed_shapes": "state_shapes",
+    "repeated": "run_n_steps",
+    "replicated": "replicate",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _OLD_NAMES:
+        return globals()[_OLD_NAMES[name]]
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from anchor_jax.config import Config
+from anchor_jax.config import AnchoringConfig
 from anchor_jax.core.anchoring import sample_mask, sample_references
 
 
@@ -65,7 +65,7 @@ class StepDraws(NamedTuple):
     batch_is_masked: jax.Array | None  # bool [], the mask of all examples with `mask_per="batch"`; otherwise None
 
 
-def draw_step(keys: StepKeys, batch_size: int, bank_size: int, config: Config) -> StepDraws:
+def draw_step(keys: StepKeys, batch_size: int, bank_size: int, config: AnchoringConfig) -> StepDraws:
     """Make the random draws of one step, for the complete batch.
 
     Args:
@@ -84,7 +84,7 @@ def draw_step(keys: StepKeys, batch_size: int, bank_size: int, config: Config) -
     return StepDraws(per_example, keys.mix, batch_is_masked)
 
 
-def _draw_mask(key: jax.Array, batch_size: int, config: Config) -> tuple[jax.Array | None, jax.Array | None]:
+def _draw_mask(key: jax.Array, batch_size: int, config: AnchoringConfig) -> tuple[jax.Array | None, jax.Array | None]:
     """Return the mask of each example and, if all examples share one draw, that draw."""
     if not (config.enabled and config.mask_prob):
         return None, None
@@ -94,7 +94,7 @@ def _draw_mask(key: jax.Array, batch_size: int, config: Config) -> tuple[jax.Arr
     return jnp.broadcast_to(batch_is_masked, (batch_size,)), batch_is_masked
 
 
-def _draw_references(key: jax.Array, batch_size: int, bank_size: int, config: Config) -> jax.Array:
+def _draw_references(key: jax.Array, batch_size: int, bank_size: int, config: AnchoringConfig) -> jax.Array:
     """Return rows of the bank or, with `references="batch"`, rows of the batch within each example's group."""
     if config.references == "bank":
         return sample_references(key, jnp.arange(bank_size), batch_size, replace=config.replace)

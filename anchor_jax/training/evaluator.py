@@ -7,7 +7,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from anchor_jax import metrics
-from anchor_jax.config import Config
+from anchor_jax.config import EvaluationConfig
 from anchor_jax.data import Dataset, EvalDataset, eval_dataset, load_test, open_test
 from anchor_jax.runs import checkpoint
 from anchor_jax.runs.load import create_predictor
@@ -30,7 +30,7 @@ class Evaluator:
 
     dataset: EvalDataset
     predictor: Predictor
-    config: Config
+    config: EvaluationConfig
     mesh: Mesh
 
     def run(self, state: TrainState) -> dict[str, float]:
@@ -56,7 +56,7 @@ def create_evaluator(run: Run, held_out: Dataset | None, mesh: Mesh) -> Evaluato
       held_out: its validation set; None evaluates on the test set.
       mesh: the devices.
     """
-    return Evaluator(_eval_dataset(run, held_out), create_predictor(run, None, mesh), run.config.evaluation, mesh)
+    return Evaluator(_eval_dataset(run, held_out), create_predictor(run, {}, mesh), run.config.evaluation, mesh)
 
 
 def _eval_dataset(run: Run, held_out: Dataset | None) -> EvalDataset:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from anchor_jax.config import Config
+from anchor_jax.config import OptimizerConfig
 from anchor_jax.core.errors import UserError, unknown
 
 TRAINED, FROZEN = "trained", "frozen"
@@ -29,7 +29,7 @@ _KINDS = {
 _HEAD_DEPTH = (math.inf, 0)  # after all (stage, block)
 
 
-def create(config: Config, schedule: optax.Schedule) -> optax.GradientTransformation:
+def create(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
     """Create the optimizer of a config, for the parameters of a model of `anchor_jax.models`.
 
     "sgd" is `torch.optim.SGD` (as in `CIFAR/train.py` of the released code): weight decay is added to the gradient
@@ -66,7 +66,7 @@ def create(config: Config, schedule: optax.Schedule) -> optax.GradientTransforma
     return optimizer
 
 
-def create_schedule(config: Config, steps_per_epoch: int, total_steps: int) -> optax.Schedule:
+def create_schedule(config: OptimizerConfig, steps_per_epoch: int, total_steps: int) -> optax.Schedule:
     """Create the learning rate schedule: linear warmup, then decay at milestones or by a half cosine.
 
     Args:
@@ -152,7 +152,7 @@ def stop_frozen_gradients(params: Mapping[str, Any], frozen: Sequence[str]) -> d
     return jax.tree.map(lambda label, param: jax.lax.stop_gradient(param) if label == FROZEN else param, labels, params)
 
 
-def _add_decayed_weights(config: Config) -> optax.GradientTransformation:
+def _add_decayed_weights(config: OptimizerConfig) -> optax.GradientTransformation:
     """Do what `optax.add_decayed_weights` does, with the weight decay of each parameter's kind."""
 
     def weight_decay(name: str) -> float:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from anchor_jax.config import Config
+from anchor_jax.config import Config, TrainingConfig
 from anchor_jax.core.losses import anchored_cross_entropy
 from anchor_jax.data import Batch, Normalization
 from anchor_jax.models.layers import Classifier
@@ -166,7 +166,7 @@ def _clip_by_norm(grads: Any, norm: jax.Array, max_norm: float) -> Any:
     return jax.tree.map(partial(jnp.multiply, jnp.minimum(1.0, max_norm / (norm + 1e-6))), grads)
 
 
-def _update_ema(state: TrainState, variables: Any, config: Config) -> Any:
+def _update_ema(state: TrainState, variables: Any, config: TrainingConfig) -> Any:
     """Return the exponential moving average, updated every `ema_every_steps` steps; {} if the run keeps none."""
     if not state.average:
         return state.average

@@ -4,7 +4,7 @@ from functools import partial
 
 import jax
 
-from anchor_jax.config import Config
+from anchor_jax.config import AugmentationConfig
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.augmentation.crops import mirror, padded_crop, resized_crop
@@ -28,7 +28,9 @@ __all__ = [
 ]
 
 
-def augment(keys: jax.Array, images: jax.Array, config: Config, pictures: jax.Array | None = None) -> jax.Array:
+def augment(
+    keys: jax.Array, images: jax.Array, config: AugmentationConfig, pictures: jax.Array | None = None
+) -> jax.Array:
     """A random crop, a mirror and a policy, as `config.augmentation` says; for use under `jit`.
 
     Args:
@@ -53,7 +55,8 @@ def augment(keys: jax.Array, images: jax.Array, config: Config, pictures: jax.Ar
     def one(key, image):
         crop_key, flip_key = jax.random.split(key)
         if config.resized_crop:
-            image = resized_crop(crop_key, image, tuple(config.resized_crop))
+            low, high = config.resized_crop
+            image = resized_crop(crop_key, image, (low, high))
         elif config.crop_padding:
             image = padded_crop(crop_key, image, config.crop_padding)
         if config.flip:

@@ -1,0 +1,168 @@
+"""Checks of a config against the declared keys, with one-line errors."""
+
+import difflib
+import re
+import reprlib
+from collections.abc import Iterator
+from typing import Any, Literal, cast, get_args, get_origin
+
+from ml_collections import ConfigDict
+
+from anchor_jax.config.declaration import Key, Section, declared_keys
+from anchor_jax.config.keys import MAX_EPOCHS, Config
+from anchor_jax.core.errors import UserError
+
+# Keys of version 0.1 -> their names now. Recorded runs may hold either.
+RENAMED_KEYS = {
+    "anchoring.masked_statistics": "anchoring.update_bn_when_masked",
+    "augmentation.pictures": "augmentation.mixing_images_dir",
+    "data.max_damaged": "data.max_corrupt_fraction",
+    "training.max_skipped": "training.max_consecutive_nonfinite",
+}
+
+_MAX_INTEGER, _MAX_FLOAT = 2**31 - 1, 3.4e38  # of int32 and float32
+
+_KEYS = declared_keys(Config)
+
+
+def flatten(config: Section, prefix: str = "") -> dict[str, Any]:
+    """Return the values of a config by dotted key: `{"anchoring.mask_prob": 0.25, ...}`."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            flat |= flatten(cast(Section, value), f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def is_known(key: str) -> bool:
+    """Return whether a dotted key exists, such as "anchoring.mask_prob"; any name in `model.options` does."""
+    return key in _KEYS or re.fullmatch(r"model\.options\.\w+", key) is not None
+
+
+def unknown_key(key: str) -> str:
+    """Return the error message for a key that does not exist: its new name, or the nearest valid key."""
+    if key in RENAMED_KEYS:
+        return f"config key '{key}' was renamed to '{RENAMED_KEYS[key]}'"
+    if inner := [name for name in _KEYS if name.startswith(f"{key}.")]:
+        return f"config key '{key}' is a group of keys; give one of them, such as '{inner[0]}'"
+    nearest = difflib.get_close_matches(key, _KEYS, n=1, cutoff=0)[0]
+    return f"unknown config key '{key}'; did you mean '{nearest}' (default {_KEYS[nearest].default!r})?"
+
+
+def rename_old_keys(recorded: dict[str, Any]) -> dict[str, Any]:
+    """Return a recorded config, nested, with the keys of `RENAMED_KEYS` under their new names."""
+    renamed = {section: dict(values) if isinstance(values, dict) else values for section, values in recorded.items()}
+    for old, new in RENAMED_KEYS.items():
+        section, old_name = old.split(".")
+        if old_name in (values := renamed.get(section, {})):
+            values[new.split(".")[1]] = values.pop(old_name)
+    return renamed
+
+
+def validate(config: Config) -> None:
+    """Check that a config has all keys, no others, and only values that are allowed.
+
+    Raises:
+      UserError: names the key, the value and what is allowed.
+    """
+    given = flatten(config)
+    for name in given:
+        if not is_known(name):
+            raise UserError(unknown_key(name))
+    for name in sorted(_KEYS.keys() - given.keys()):
+        raise UserError(f"config.{name} is missing; start the config from anchor_jax.config.base()")
+    for name, value in given.items():
+        _check_type(name, value)
+    for name, key in _KEYS.items():
+        _check_value(name, key, given[name])
+    if not given["training.total_epochs"] and not given["model.weights"]:
+        raise UserError(
+            "config.training.total_epochs must be above 0, or 0 with config.model.weights; got "
+            f"{given['training.total_epochs']}"
+        )
+    for name, value in given.items():
+        if any(isinstance(number, float) and not abs(number) <= _MAX_FLOAT for number in _numbers(value)):
+            raise UserError(f"config.{name} must be finite and within the range of float32; got {value}")
+    _check_combinations(given)
+
+
+def _check_combinations(given: dict[str, Any]) -> None:
+    group_size, batch_size = given["anchoring.group_size"], given["training.batch_size"]
+    if group_size and batch_size % group_size:
+        raise UserError(
+            f"config.anchoring.group_size must be 0 or divide training.batch_size={batch_size}; got {group_size}"
+        )
+    if given["data.repeats"] > 1 and not given["data.streaming"]:
+        raise UserError(
+            f"config.data.repeats must be 1 unless config.data.streaming is True; got {given['data.repeats']}"
+        )
+    area = given["augmentation.resized_crop"]
+    if area and not (len(area) == 2 and 0 < area[0] <= area[1] <= 1):
+        raise UserError(
+            "config.augmentation.resized_crop must be (), or (min, max) area with 0 < min <= max <= 1, such as "
+            f"(0.08, 1.0); got {area}"
+        )
+    if any(not s > 0 for s in given["data.std"]):
+        raise UserError(f"config.data.std must be above 0; got {given['data.std']}")
+    milestones = given["optimizer.milestones_epochs"]
+    if any(not 0 <= epoch <= MAX_EPOCHS for epoch in milestones):
+        raise UserError(f"config.optimizer.milestones_epochs must be in [0, {MAX_EPOCHS}]; got {milestones}")
+
+
+def _check_value(name: str, key: Key, value: Any) -> None:
+    """Check the choices and the range of a key; NaN is in no range."""
+    choices = get_args(key.type) if get_origin(key.type) is Literal else ()
+    if choices and value not in choices:
+        raise UserError(f"config.{name} must be one of {', '.join(choices)}; got {value!r}")
+    if key.above is not None and not value > key.above:
+        raise UserError(f"config.{name} must be above {key.above}; got {value}")
+    if key.at_most is not None and key.at_least is not None and not key.at_least <= value <= key.at_most:
+        raise UserError(f"config.{name} must be in [{key.at_least}, {key.at_most}]; got {value}")
+    if key.at_least is not None and not value >= key.at_least:
+        raise UserError(f"config.{name} must be at least {key.at_least}; got {value}")
+
+
+def _check_type(name: str, value: Any) -> None:
+    if name in _KEYS:
+        expected, fits = _expected_type(_KEYS[name].type, value)
+    else:
+        expected, fits = "a number, a string, True, False or a tuple of these", _is_plain(value)
+    if not fits:
+        raise UserError(f"config.{name} must be {expected}; got {reprlib.repr(value)} ({type(value).__name__})")
+    if name != "seed" and any(abs(number) > _MAX_INTEGER for number in _numbers(value) if isinstance(number, int)):
+        raise UserError(f"config.{name} must be no larger than {_MAX_INTEGER}; got {reprlib.repr(value)}")
+
+
+def _expected_type(annotation: Any, value: Any) -> tuple[str, bool]:
+    """Return the words for an annotated type, and whether a value has it; an int is accepted as a float."""
+    if annotation is bool:
+        return "True or False", isinstance(value, bool)
+    if annotation is int:
+        return "an integer", isinstance(value, int) and not isinstance(value, bool)
+    if annotation is float:
+        return "a number", _is_number(value)
+    if annotation == tuple[float, ...]:
+        return "a tuple of numbers", isinstance(value, tuple) and all(map(_is_number, value))
+    if annotation == tuple[str, ...]:
+        return "a tuple of strings", isinstance(value, tuple) and all(isinstance(part, str) for part in value)
+    return "a string", isinstance(value, str)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_plain(value: Any) -> bool:
+    """Return whether JSON can hold a value, except that it makes tuples into lists."""
+    return isinstance(value, str | int | float) or (isinstance(value, tuple) and all(map(_is_plain, value)))
+
+
+def _numbers(value: Any) -> Iterator[int | float]:
+    """Yield the numbers in a value: a number itself, or those in a tuple."""
+    for part in value if isinstance(value, tuple) else (value,):
+        if isinstance(part, tuple):
+            yield from _numbers(part)
+        elif _is_number(part):
+            yield part
