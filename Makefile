@@ -1,64 +1,72 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
+RUN_MIN := $(VENV)-min/bin/python
 DEMO ?= runs/demo
 BENCHMARKS ?= runs/benchmarks
-OLDEST := tests/test_backends.py tests/test_mesh.py tests/test_inference.py tests/test_sources.py tests/test_export.py \
-	tests/test_training.py::test_one_two_and_eight_devices_give_the_same_losses_and_parameters \
-	tests/test_training.py::test_resumed_run_ends_in_the_same_bits \
-	tests/test_training.py::test_saved_state_is_that_of_its_step_although_training_goes_on \
-	tests/test_train_step.py::test_a_divided_state_makes_the_steps_of_a_replicated_one \
-	tests/test_feeding.py::test_batches_are_the_crops_of_their_rows
+PYTEST := -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test bench lint docs dist clean help
+# names of the test files that `make check` runs, or beginnings of them: those that train no network and start few commands
+FAST_TESTS := anchoring atomic_files augmentation bad_arguments bayesopt calibration config help loading losses mesh \
+	metrics optimizer plots project published_corruptions selective sources uncertainty
 
-help:  ## what can be made
-	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/'
+.PHONY: help demo check test lint test-newest test-min bench docs dist clean
 
-demo: $(VENV)/.installed  ## set up, train on digits with masking, evaluate, say where the plots are
+help:  ## print the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+demo: $(VENV)/.installed  ## set up, train on digits with masking, evaluate, print where the report is
 	$(RUN) train.py --config configs/digits.py --workdir $(DEMO)
 	$(RUN) eval.py --workdir $(DEMO) --suites clean,ood --num_references 1,10
 
-test: lint $(VENV)-min/.installed  ## set up, then all that CI runs: linter, type checker, import layers, tests
-	$(RUN) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
-	$(VENV)-min/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(OLDEST)
+check: lint  ## linters and the fast tests: run it before every commit
+	$(RUN) $(PYTEST) $(wildcard $(FAST_TESTS:%=tests/test_%*.py))
 
-bench: $(VENV)/.installed-bench  ## time everything beside PyTorch; OFFICIAL=a clone of LLNL/anchoring, the released code
-	$(RUN) benchmarks/train.py --json $(BENCHMARKS)/train.json $(if $(OFFICIAL),--official $(OFFICIAL))
-	$(RUN) benchmarks/inference.py --json $(BENCHMARKS)/inference.json $(if $(OFFICIAL),--official $(OFFICIAL))
-	$(RUN) benchmarks/models.py --json $(BENCHMARKS)/models.json
-	$(RUN) benchmarks/parity.py --json $(BENCHMARKS)/parity.json
-	$(RUN) benchmarks/startup.py --json $(BENCHMARKS)/startup.json
-	$(RUN) benchmarks/seeds.py --json $(BENCHMARKS)/seeds.json
-	$(RUN) benchmarks/input.py --json $(BENCHMARKS)/input.json
-	$(RUN) benchmarks/augmentation.py --json $(BENCHMARKS)/augmentation.json
-	$(RUN) benchmarks/corruptions.py --json $(BENCHMARKS)/corruptions.json
-	$(RUN) benchmarks/regression.py --json $(BENCHMARKS)/regression.json
-	$(RUN) benchmarks/risk.py --json $(BENCHMARKS)/risk.json
-	$(RUN) benchmarks/optimisation.py --json $(BENCHMARKS)/optimisation.json
+test: lint test-newest test-min  ## everything that CI runs: linters, and all tests on the newest and the oldest versions
 
-docs: $(VENV)/.installed-docs  ## the pages as a site, in site/; a warning is an error
+lint: $(VENV)/.installed-test  ## ruff, pyright and the layers of imports
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/pyright --pythonpath $(RUN)
+	$(VENV)/bin/lint-imports
+
+test-newest: $(VENV)/.installed-test  ## all tests, with the newest versions of the dependencies
+	$(RUN) $(PYTEST)
+
+test-min: $(VENV)-min/.installed  ## the tests marked min_versions, with the oldest supported versions
+	$(RUN_MIN) $(PYTEST) -m min_versions
+
+bench: $(VENV)/.installed-bench  ## run all benchmarks; OFFICIAL=a clone of LLNL/anchoring, to time the released code as well
+	$(RUN) -m benchmarks.speed.train --json $(BENCHMARKS)/train.json $(if $(OFFICIAL),--official $(OFFICIAL))
+	$(RUN) -m benchmarks.speed.inference --json $(BENCHMARKS)/inference.json $(if $(OFFICIAL),--official $(OFFICIAL))
+	$(RUN) -m benchmarks.speed.models --json $(BENCHMARKS)/models.json
+	$(RUN) -m benchmarks.fidelity.parity --json $(BENCHMARKS)/parity.json
+	$(RUN) -m benchmarks.speed.startup --json $(BENCHMARKS)/startup.json
+	$(RUN) -m benchmarks.speed.seeds --json $(BENCHMARKS)/seeds.json
+	$(RUN) -m benchmarks.speed.input --json $(BENCHMARKS)/input.json
+	$(RUN) -m benchmarks.speed.augmentation --json $(BENCHMARKS)/augmentation.json
+	$(RUN) -m benchmarks.speed.corruptions --json $(BENCHMARKS)/corruptions.json
+	$(RUN) -m benchmarks.regression.regression --json $(BENCHMARKS)/regression.json
+	$(RUN) -m benchmarks.regression.risk --json $(BENCHMARKS)/risk.json
+	$(RUN) -m benchmarks.regression.bayesopt --json $(BENCHMARKS)/bayesopt.json
+
+docs: $(VENV)/.installed-docs  ## build the documentation into site/; warnings are errors
 	$(VENV)/bin/sphinx-build --fail-on-warning --keep-going --quiet docs site
 
-dist: $(VENV)/.installed-test  ## wheel and source distribution, in dist/; tries the wheel in an environment of its own
+dist: $(VENV)/.installed-test  ## build wheel and source distribution into dist/, and try the wheel in a new environment
 	rm -rf dist $(VENV)-dist
 	$(RUN) -m build --outdir dist
 	$(PYTHON) -m venv $(VENV)-dist
 	$(VENV)-dist/bin/python -m pip install --quiet dist/*.whl
 	$(VENV)-dist/bin/python -m pip check
 	cd dist && $(abspath $(VENV)-dist)/bin/python -c 'import anchor_jax as aj, anchor_jax.export; print(aj.__version__, aj.__file__)'
-
-lint: $(VENV)/.installed-test
-	$(VENV)/bin/ruff check .
-	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/pyright --pythonpath $(RUN)
-	$(VENV)/bin/lint-imports
+	cd dist && $(abspath $(VENV)-dist)/bin/anchor-jax train --help
 
 clean:  ## remove the virtual environments; runs are kept
 	rm -rf $(VENV) $(VENV)-min $(VENV)-dist
 
-$(VENV)/.installed: pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "error: Python 3.11 or newer is needed, this is %s; try make PYTHON=python3.12" % sys.version.split()[0])'
+$(VENV)/.installed: pyproject.toml setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "error: Python 3.11 or newer is required; %s is %s. Try make PYTHON=python3.13" % (sys.executable, sys.version.split()[0]))'
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --editable .
 	touch $@
@@ -75,8 +83,8 @@ $(VENV)/.installed-bench: $(VENV)/.installed
 	$(RUN) -m pip install --quiet --editable '.[bench]'
 	touch $@
 
-# the oldest versions that are allowed, without the libraries that the tests compare against
-$(VENV)-min/.installed: pyproject.toml tests/min_versions.txt
+# the oldest supported versions, without the libraries that other tests compare against
+$(VENV)-min/.installed: pyproject.toml setup.py tests/min_versions.txt
 	$(PYTHON) -m venv $(VENV)-min
-	$(VENV)-min/bin/python -m pip install --quiet --constraint tests/min_versions.txt --editable . hypothesis pytest pytest-xdist
+	$(RUN_MIN) -m pip install --quiet --constraint tests/min_versions.txt --editable . hypothesis pytest pytest-xdist
 	touch $@

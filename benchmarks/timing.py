@@ -1,97 +1,76 @@
-"""What every benchmark shares: fair timing, peak memory, the table and the result file."""
+"""Measure time, memory and floating-point rates, fairly for JAX and PyTorch in one process."""
 
 import ctypes
 import gc
-import importlib
-import importlib.metadata
-import importlib.util
-import json
 import os
-import platform
-import statistics
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from rich.console import Console
-from rich.table import Table
 
-from anchor_jax.runtime.atomic_files import atomic_write
-
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "pillow", "torch", "torchvision", "timm", "transformers")
-
-PAUSE = 0.5  # seconds, for threads that another implementation may have left spinning
-
-
-class Result(NamedTuple):
-    """Samples of one quantity, in the form of the result file."""
-
-    case: str  # what is done, such as "resnet18 width 64, batch 128"
-    implementation: str  # by whom, such as "anchor_jax" or "pytorch"
-    metric: str  # such as "images_per_second", "peak_memory", "compile_time"
-    unit: str
-    samples: Sequence[float]
-
-    @property
-    def median(self) -> float:
-        """Of the samples."""
-        return statistics.median(self.samples)
+PAUSE = 0.5  # seconds between samples, in which threads of the previous implementation stop spinning
 
 
 def prepare() -> None:
-    """Set up both sides, before JAX looks for devices and PyTorch is imported; nothing compiled is kept."""
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the GPU is PyTorch's too
+    """Configure JAX and PyTorch: no memory preallocation, no compilation caches.
+
+    Call this before JAX initializes its devices and before PyTorch is imported.
+    """
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs memory on the same GPU
     os.environ.setdefault("TORCHINDUCTOR_FORCE_DISABLE_CACHES", "1")
     jax.config.update("jax_enable_compilation_cache", False)
 
 
-def interleaved(runs: Mapping[str, Callable[[], object]], num_samples: int) -> dict[str, list[float]]:
-    """Seconds of each run, in turn, so that what else the machine does falls on all of them alike.
+def time_interleaved(functions: Mapping[str, Callable[[], object]], num_samples: int) -> dict[str, list[float]]:
+    """Time each function in turn, so that other load on the machine affects all of them alike.
 
-    Every run must return only when its work is done; each has been called before, so that nothing is compiled.
+    Args:
+      functions: each must block until its work is done, and must have been called before, so that it is compiled.
+      num_samples: calls of each function.
+
+    Returns:
+      The seconds of each call, by the name of the function.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(num_samples):
-        for name, run in runs.items():
+        for name, function in functions.items():
             time.sleep(PAUSE)
-            started = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - started)
+            start = time.perf_counter()
+            function()
+            seconds[name].append(time.perf_counter() - start)
     return seconds
 
 
-def peak_host_memory(run: Callable[[], object]) -> int:
-    """Bytes by which a call raises the resident memory of this process at its peak (Linux), beyond what was held."""
+def peak_host_memory(function: Callable[[], object]) -> int:
+    """Return the bytes by which a call raises the peak resident memory of this process (Linux)."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
-    held = _status("VmRSS")
-    run()
-    return max(_status("VmHWM") - held, 0)
+    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
+    before = _status_bytes("VmRSS")
+    function()
+    return max(_status_bytes("VmHWM") - before, 0)
 
 
-def peak_rates(dtype: str) -> list[float]:
-    """Floating-point operations a second in products of large random matrices."""
+def peak_flop_rates(dtype: str) -> list[float]:
+    """Return samples of the FLOP/s of large matrix products of random numbers."""
     size = 2048 if jax.default_backend() == "cpu" else 16_384
     a, b = (jax.random.normal(key, (size, size), dtype) for key in jax.random.split(jax.random.key(0)))
-    multiply = jax.jit(jnp.matmul)
+    matmul = jax.jit(jnp.matmul)
 
     def product():
-        jax.block_until_ready(multiply(a, b))
+        jax.block_until_ready(matmul(a, b))
 
     product()
-    return [2 * size**3 / seconds for seconds in interleaved({"product": product}, num_samples=10)["product"]]
+    return [2 * size**3 / seconds for seconds in time_interleaved({"product": product}, num_samples=10)["product"]]
 
 
 def forward_flop(model: nn.Module, input_shape: tuple[int, ...]) -> float:
-    """Floating-point operations of a forward pass, as XLA counts them before it compiles it for the CPU."""
-    # in float32, since what a library computes in bfloat16 on a GPU, such as attention, XLA cannot count
+    """Return the floating-point operations of a forward pass, counted by XLA before compilation for the CPU."""
+    # float32, because XLA cannot count library kernels that bfloat16 selects on a GPU, such as attention
     model = model.clone(dtype=jnp.float32)
     inputs = jax.ShapeDtypeStruct(input_shape, jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), inputs)
@@ -100,62 +79,7 @@ def forward_flop(model: nn.Module, input_shape: tuple[int, ...]) -> float:
     return forward["flops"]
 
 
-def installed_pytorch(module: str = "pytorch") -> ModuleType | None:
-    """A file of `benchmarks/` that needs PyTorch; None, and a line that says so, where that is not installed."""
-    if importlib.util.find_spec("torch"):
-        return importlib.import_module(module)
-    print("PyTorch is not installed: its implementations are left out")
-    return None
-
-
-def environment() -> dict[str, Any]:
-    """What the numbers depend on: hardware, versions, the command."""
-    device = jax.devices()[0]
-    return {
-        "command": " ".join(["python", *sys.argv]),
-        "cpu": _cpu_name(),
-        "cpu_cores": os.cpu_count(),
-        "accelerator": None if device.platform == "cpu" else f"{jax.device_count()} x {device.device_kind}",
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        **{name: _version(name) for name in PACKAGES},
-    }
-
-
-def report(title: str, facts: Mapping[str, Any], results: Sequence[Result], file: str | None) -> None:
-    """Print a table, and write the result file where one is asked for."""
-    table = Table("case", "implementation", "metric", "median", "least", "most", "unit", title=title)
-    for result in results:
-        numbers = (result.median, min(result.samples), max(result.samples))
-        table.add_row(
-            result.case, result.implementation, result.metric, *(f"{number:,.4g}" for number in numbers), result.unit
-        )
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
-    if file:
-        content = {
-            "environment": {**environment(), **facts},
-            "results": [{**r._asdict(), "samples": list(r.samples), "median": r.median} for r in results],
-        }
-        with atomic_write(Path(file)) as new:
-            new.write_text(json.dumps(content, indent=1) + "\n")
-
-
-def _cpu_name():
-    cpuinfo = Path("/proc/cpuinfo")  # of Linux
-    for line in cpuinfo.read_text().splitlines() if cpuinfo.exists() else ():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()
-
-
-def _version(package):
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _status(field):
+def _status_bytes(field):
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field):
             return int(line.split()[1]) * 1024

@@ -1,12 +1,12 @@
-"""What the experiments on ImageNet share; not one itself.
+"""Settings that the ImageNet configs share; not a config itself.
 
-The data set must be prepared by tensorflow-datasets (in TFDS_DATA_DIR or --config.data.path); it is decoded batch by
-batch (--config.data.workers). References are other images of the batch, out of the same 32, as on one GPU of the
-released code, and masked with probability 0.2, as there (LLNL/anchoring c472301, ImageNet/run_train.sh and wrapper.py).
-What is masked is asked for a uniform prediction, as in the paper (arXiv 2406.00529); that code asks for the label,
---config.anchoring.masked_target=label.
+The dataset must be prepared by tensorflow-datasets, in $TFDS_DATA_DIR or --config.data.path. Images are decoded batch
+by batch, in --config.data.workers processes. As on one GPU of the released code (LLNL/anchoring c472301,
+ImageNet/run_train.sh and wrapper.py), references are other images of the same block of 32, and are masked with
+probability 0.2. The target of masked examples is uniform, as in the paper (arXiv 2406.00529); the released code uses
+the label, --config.anchoring.masked_target=label.
 
-Where a recipe changes the learning rate every epoch, as torchvision's do, here it changes every step.
+If a recipe changes the learning rate every epoch, as torchvision's do, it changes every step here.
 """
 
 from anchor_jax.config import Config, base
@@ -20,7 +20,7 @@ def get_config() -> Config:
     config.data.streaming = True
     config.data.image_size = 224
     config.data.crop_fraction = 0.875  # the shorter side becomes 256 pixels
-    # of the released code and of torchvision
+    # those of the released code and of torchvision
     config.data.mean = (0.485, 0.456, 0.406)
     config.data.std = (0.229, 0.224, 0.225)
     config.augmentation.resized_crop = (0.08, 1.0)

@@ -1,9 +1,8 @@
-"""CIFAR-100, the paper's protocol: that of CIFAR-10 on another data set.
+"""CIFAR-100 with ResNet-18: the protocol of `cifar10` on another dataset.
 
     python train.py --config configs/cifar100.py --workdir runs/cifar100
 
-Time and result: not yet measured. The paper reports 53.49 ± 0.38 % on CIFAR-100-C, against 50.2 % of a standard
-network.
+Time and result: not yet measured. The paper reports 53.49 ± 0.38% on CIFAR-100-C, and 50.2% for a standard network.
 """
 
 from anchor_jax.config import Config

@@ -1,12 +1,12 @@
-"""CIFAR-100 under PixMix: the paper's protocol with a stronger augmentation.
+"""CIFAR-100 with ResNet-18 and PixMix: the protocol of `cifar100` with a stronger augmentation.
 
     python train.py --config configs/cifar100_pixmix.py --workdir runs/cifar100_pixmix
 
-After the crop and the mirror of the protocol: PixMix (Hendrycks et al. 2022, arXiv 2112.05135), which mixes pictures
-in: fractals that are made at the start, or those of --config.augmentation.mixing_images_dir=FOLDER.
+After the crop and flip of the protocol: PixMix (Hendrycks et al. 2022, arXiv 2112.05135), which mixes in other images:
+generated fractals, or those in --config.augmentation.mixing_images_dir=FOLDER.
 
-Time and result: not yet measured. The paper reports 59.6 % on CIFAR-100-C at severity 5, against 58.5 % of a
-standard network.
+Time and result: not yet measured. The paper reports 59.6% on CIFAR-100-C at severity 5, and 58.5% for a standard
+network.
 """
 
 from anchor_jax.config import Config

@@ -1,12 +1,12 @@
-"""CIFAR-100 under RandAugment: the paper's protocol with a stronger augmentation.
+"""CIFAR-100 with ResNet-18 and RandAugment: the protocol of `cifar100` with a stronger augmentation.
 
     python train.py --config configs/cifar100_rand_augment.py --workdir runs/cifar100_rand_augment
 
-After the crop and the mirror of the protocol: RandAugment (Cubuk et al. 2020, arXiv 1909.13719), two operations of
-magnitude 9 of 30, torchvision's defaults; the paper does not tell its own.
+After the crop and flip of the protocol: RandAugment (Cubuk et al. 2020, arXiv 1909.13719) with torchvision's defaults:
+two operations of magnitude 9 out of 30. The paper does not state its own.
 
-Time and result: not yet measured. The paper reports 53.7 % on CIFAR-100-C at severity 5, against 49.7 % of a
-standard network.
+Time and result: not yet measured. The paper reports 53.7% on CIFAR-100-C at severity 5, and 49.7% for a standard
+network.
 """
 
 from anchor_jax.config import Config

@@ -1,11 +1,11 @@
-"""CIFAR-100 under TrivialAugment: the paper's protocol with a stronger augmentation.
+"""CIFAR-100 with ResNet-18 and TrivialAugment: the protocol of `cifar100` with a stronger augmentation.
 
     python train.py --config configs/cifar100_trivial_augment.py --workdir runs/cifar100_trivial_augment
 
-After the crop and the mirror of the protocol: TrivialAugment (Müller & Hutter 2021, arXiv 2103.10158).
+After the crop and flip of the protocol: TrivialAugment (Müller & Hutter 2021, arXiv 2103.10158).
 
-Time and result: not yet measured. The paper reports 51.2 % on CIFAR-100-C at severity 5, against 47.4 % of a
-standard network.
+Time and result: not yet measured. The paper reports 51.2% on CIFAR-100-C at severity 5, and 47.4% for a standard
+network.
 """
 
 from anchor_jax.config import Config

@@ -1,9 +1,9 @@
-"""CIFAR-10 under PixMix: the paper's protocol with a stronger augmentation.
+"""CIFAR-10 with ResNet-18 and PixMix: the protocol of `cifar10` with a stronger augmentation.
 
     python train.py --config configs/cifar10_pixmix.py --workdir runs/cifar10_pixmix
 
-After the crop and the mirror of the protocol: PixMix (Hendrycks et al. 2022, arXiv 2112.05135), which mixes pictures
-in: fractals that are made at the start, or those of --config.augmentation.mixing_images_dir=FOLDER.
+After the crop and flip of the protocol: PixMix (Hendrycks et al. 2022, arXiv 2112.05135), which mixes in other images:
+generated fractals, or those in --config.augmentation.mixing_images_dir=FOLDER.
 
 Time and result: not yet measured.
 """

@@ -1,9 +1,9 @@
-"""CIFAR-10 under RandAugment: the paper's protocol with a stronger augmentation.
+"""CIFAR-10 with ResNet-18 and RandAugment: the protocol of `cifar10` with a stronger augmentation.
 
     python train.py --config configs/cifar10_rand_augment.py --workdir runs/cifar10_rand_augment
 
-After the crop and the mirror of the protocol: RandAugment (Cubuk et al. 2020, arXiv 1909.13719), two operations of
-magnitude 9 of 30, torchvision's defaults; the paper does not tell its own.
+After the crop and flip of the protocol: RandAugment (Cubuk et al. 2020, arXiv 1909.13719) with torchvision's defaults:
+two operations of magnitude 9 out of 30. The paper does not state its own.
 
 Time and result: not yet measured.
 """

@@ -1,8 +1,8 @@
-"""CIFAR-10 under TrivialAugment: the paper's protocol with a stronger augmentation.
+"""CIFAR-10 with ResNet-18 and TrivialAugment: the protocol of `cifar10` with a stronger augmentation.
 
     python train.py --config configs/cifar10_trivial_augment.py --workdir runs/cifar10_trivial_augment
 
-After the crop and the mirror of the protocol: TrivialAugment (Müller & Hutter 2021, arXiv 2103.10158).
+After the crop and flip of the protocol: TrivialAugment (Müller & Hutter 2021, arXiv 2103.10158).
 
 Time and result: not yet measured.
 """

@@ -1,16 +1,16 @@
-"""ImageNet, from the weights of a standard ViT-B/16 to an anchored one: fine-tuning with masking.
+"""ImageNet: fine-tune a standard ViT-B/16 into an anchored one, with masking.
 
     python train.py --config configs/finetune.py --workdir runs/finetune --config.model.weights=torchvision:vit_b_16.pth
 
-The weights must be given, SOURCE:FILE; from drawn ones this would train badly. The run begins as the same function
-(docs/models.md), in which references do not matter yet. Another model: --config.model.name; other data:
---config.data.name, and --config.data.test_split, for a new head.
+Pass the weights as SOURCE:FILE; without them, the run would train badly from random ones. The anchored network starts
+as the same function as the standard one, for every reference (docs/models.md). For another model, set
+--config.model.name; for another dataset, which gets a new head, --config.data.name and --config.data.test_split.
 
-Recipe: our choice, not tuned. AdamW with a small learning rate and layer-wise decay of it, as BEiT is fine-tuned
+Recipe: our own, not tuned. AdamW with a small learning rate that decays layer by layer, as in the fine-tuning of BEiT
 (Bao et al. 2022, arXiv 2106.08254), so that the first layers change least.
 
-An estimate, not measured (docs/results/estimates.json; benchmarks/estimate.py has what it leaves out): 2.4 chip-hours
-of H200s and 22 GB on each of eight. Result: not measured.
+Time: an estimate, not measured (docs/results/estimates.json; what it leaves out: benchmarks/speed/estimate.py): 2.4
+chip-hours on H200s and 22 GB on each of eight. Result: not measured.
 """
 
 from anchor_jax.config import Config

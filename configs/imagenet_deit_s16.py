@@ -1,14 +1,16 @@
-"""ImageNet, DeiT-S/16; anchored training with masking.
+"""ImageNet with DeiT-S/16: anchored training with masking.
 
     python train.py --config configs/imagenet_deit_s16.py --workdir runs/imagenet_deit_s16
 
-Recipe: Touvron et al. 2021 (arXiv 2012.12877, table 9, and facebookresearch/deit), without distillation and without the
-average of parameters, which they found to gain nothing; the released code has none for this model. Their RandAugment is
-timm's, of magnitude 9 of 10 with a deviation of 0.5; here it is torchvision's, 27 of 30, always the same. With three
-repeats, an epoch shows a third of the images.
+The model is from the paper's project page, not from the paper.
 
-An estimate, not measured (docs/results/estimates.json; benchmarks/estimate.py has what it leaves out): 9.7 chip-hours
-of H200s and 11 GB on each of eight. Result: not measured.
+Recipe: Touvron et al. 2021 (arXiv 2012.12877, table 9, and facebookresearch/deit), without distillation and without the
+moving average of the parameters, which they found to gain nothing; the released code has no recipe for this model.
+Their RandAugment is timm's, with magnitude 9 out of 10 and a deviation of 0.5; here it is torchvision's, with a
+constant magnitude of 27 out of 30. With three repeats, an epoch shows a third of the images.
+
+Time: an estimate, not measured (docs/results/estimates.json; what it leaves out: benchmarks/speed/estimate.py): 9.7
+chip-hours on H200s and 11 GB on each of eight. Result: not measured.
 """
 
 from anchor_jax.config import Config
@@ -26,7 +28,7 @@ def get_config() -> Config:
     config.augmentation.cutmix_alpha = 1.0
     config.model.name = "deit_s16"
     config.optimizer.name = "adamw"
-    config.optimizer.learning_rate = 1e-3  # 5e-4 for 512 images
+    config.optimizer.learning_rate = 1e-3  # 5e-4 per 512 images
     config.optimizer.weight_decay = 0.05
     config.optimizer.norm_weight_decay = 0.0
     config.optimizer.bias_weight_decay = 0.0

@@ -1,12 +1,14 @@
-"""ImageNet, RegNetY-800MF, the smallest model of the paper; anchored training with masking.
+"""ImageNet with RegNetY-800MF: anchored training with masking.
 
     python train.py --config configs/imagenet_regnet_y_800mf.py --workdir runs/imagenet_regnet_y_800mf
 
-Recipe: torchvision's for its small RegNets (references/classification, 8 × 128 images): crops and mirrors alone. The
-paper has the model, the released code no recipe for it.
+The model is from the paper's project page, not from the paper; it is the smallest one there.
 
-An estimate, not measured (docs/results/estimates.json; benchmarks/estimate.py has what it leaves out): at least 2.7
-chip-hours of H200s and 12 GB on each of eight. Result: not measured.
+Recipe: torchvision's for its small RegNets (references/classification, 8 × 128 images), with crops and flips only. The
+released code has no recipe for this model.
+
+Time: an estimate, not measured (docs/results/estimates.json; what it leaves out: benchmarks/speed/estimate.py): at
+least 2.7 chip-hours on H200s and 12 GB on each of eight. Result: not measured.
 """
 
 from anchor_jax.config import Config

@@ -1,14 +1,17 @@
-"""ImageNet, SwinV2-B, the largest model of the paper; anchored training with masking.
+"""ImageNet with SwinV2-B, the largest model of the paper: anchored training with masking.
 
     python train.py --config configs/imagenet_swin_v2_b.py --workdir runs/imagenet_swin_v2_b
 
-Recipe: the released code's (LLNL/anchoring c472301, ImageNet/run_train.sh, 16 × 32 images), without warm-up. Its flags
-for the average, 0.99998 and 32 steps, it turns into a decay of 1 - 2e-5 · 512 · 32 / 400 every 32 steps, which is what
-stands here. It decays the network of SwinV2's relative positions and the scales of its cosines like other weights; here
-they have no decay, as with SwinV2's authors. With four repeats, an epoch shows a quarter of the images.
+Recipe: the released code's (LLNL/anchoring c472301, ImageNet/run_train.sh, 16 × 32 images), without warm-up.
 
-An estimate, not measured (docs/results/estimates.json; benchmarks/estimate.py has what it leaves out): 57 chip-hours
-of H200s and 30 GB on each of eight. Result: not measured.
+- It turns its flags for the moving average, 0.99998 and 32 steps, into a decay of 1 - 2e-5 · 512 · 32 / 400 every 32
+  steps, which is the value here.
+- It applies weight decay to all weights. Here, as in the authors' code of SwinV2, the network of relative positions and
+  the scales of the cosine attention have none.
+- With four repeats, an epoch shows a quarter of the images.
+
+Time: an estimate, not measured (docs/results/estimates.json; what it leaves out: benchmarks/speed/estimate.py): 57
+chip-hours on H200s and 30 GB on each of eight. Result: not measured.
 """
 
 from anchor_jax.config import Config

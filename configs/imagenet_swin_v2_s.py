@@ -1,11 +1,11 @@
-"""ImageNet, SwinV2-S; anchored training with masking.
+"""ImageNet with SwinV2-S: anchored training with masking.
 
     python train.py --config configs/imagenet_swin_v2_s.py --workdir runs/imagenet_swin_v2_s
 
-Recipe: that of SwinV2-B; the released code has one for all three.
+Recipe: that of SwinV2-B; the released code uses one recipe for all three sizes.
 
-An estimate, not measured (docs/results/estimates.json; benchmarks/estimate.py has what it leaves out): at least 39
-chip-hours of H200s and 22 GB on each of eight. Result: not measured.
+Time: an estimate, not measured (docs/results/estimates.json; what it leaves out: benchmarks/speed/estimate.py): at
+least 39 chip-hours on H200s and 22 GB on each of eight. Result: not measured.
 """
 
 from anchor_jax.config import Config

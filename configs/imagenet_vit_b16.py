@@ -1,14 +1,14 @@
-"""ImageNet, ViT-B/16; anchored training with masking.
+"""ImageNet with ViT-B/16: anchored training with masking.
 
     python train.py --config configs/imagenet_vit_b16.py --workdir runs/imagenet_vit_b16
 
-Recipe: torchvision's for vit_b_16 (references/classification, 8 × 512 images); the released code trains the model too,
-and gives the numbers of SwinV2-B alone. Torchvision turns its flags for the average, 0.99998 and 32 steps, into a decay
-of 1 - 2e-5 · 4096 · 32 / 300 every 32 steps, which is what stands here; it begins to average after the warm-up. With
-three repeats, an epoch shows a third of the images.
+Recipe: torchvision's for vit_b_16 (references/classification, 8 × 512 images). The released code trains this model too,
+but states hyperparameters for SwinV2-B only. Torchvision turns its flags for the moving average, 0.99998 and 32 steps,
+into a decay of 1 - 2e-5 · 4096 · 32 / 300 every 32 steps, which is the value here, and starts to average after the
+warm-up. With three repeats, an epoch shows a third of the images.
 
-An estimate, not measured (docs/results/estimates.json; benchmarks/estimate.py has what it leaves out): 36 chip-hours
-of H200s and 83 GB on each of eight. Result: not measured.
+Time: an estimate, not measured (docs/results/estimates.json; what it leaves out: benchmarks/speed/estimate.py): 36
+chip-hours on H200s and 83 GB on each of eight. Result: not measured.
 """
 
 from anchor_jax.config import Config

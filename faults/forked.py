@@ -1,6 +1,6 @@
-"""Commands in processes of their own, forked from one that has imported the package but not looked for devices yet.
+"""Run commands in processes forked from one that has imported the package but has not initialized JAX's devices.
 
-Each starts seconds sooner than a Python of its own, which serves where many are started.
+This saves seconds per command compared with starting Python, which matters if many are started.
 """
 
 import atexit
@@ -16,41 +16,44 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
-# what a killed command has left of semaphores is cleaned up by a process that says so in the end
+# the process that cleans up the semaphores of killed commands warns about each
 sys.warnoptions.append("ignore:resource_tracker:UserWarning")
-_warm = multiprocessing.get_context("forkserver")
-_warm.set_forkserver_preload(
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(
     ["anchor_jax.cli.app", "anchor_jax.reporting.comparison", "anchor_jax.evaluation", "anchor_jax.training.loop"]
 )
 
 
-def started(
+def start(
     arguments: Sequence[object], environment: Mapping[str, str], out: Path, err: Path, *, fatal_byte: int | None = None
 ) -> BaseProcess:
-    """A command that has been started.
+    """Start a command.
 
     Args:
-      arguments: a script of this folder, "-m" and a module or "-c" and a program, then what it is given.
-      environment: all of it, though JAX read its own settings when it was imported.
-      out: what the command prints is added to this file.
-      err: likewise; it may be the same file.
-      fatal_byte: the kernel ends the process amid the write that makes a file longer than this.
+      arguments: a script in the root of the repository, "-m" and a module or "-c" and a program; then its arguments.
+      environment: all variables; JAX has read its own at import, before these are set.
+      out: file to which standard output is appended.
+      err: file to which standard error is appended; it may be the same file.
+      fatal_byte: if given, the kernel kills the process in the write that makes a file longer than this.
+
+    Returns:
+      The process.
     """
-    given = tuple(map(str, arguments)), dict(environment), str(out), str(err), fatal_byte
-    process = _warm.Process(target=_become, args=given)
+    args = tuple(map(str, arguments)), dict(environment), str(out), str(err), fatal_byte
+    process = _context.Process(target=_run_as_command, args=args)
     process.start()
     return process
 
 
-def _become(arguments, environment, out, err, fatal_byte):
-    """Inside a forked process: be the command."""
+def _run_as_command(arguments, environment, out, err, fatal_byte):
+    """Turn a forked process into the command."""
     for descriptor, file in ((1, out), (2, err)):
         opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(opened, descriptor)
     sys.stdout, sys.stderr = (os.fdopen(descriptor, "w", buffering=1) for descriptor in (1, 2))
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # which the server of forks ignores
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by the fork server
     if fatal_byte is not None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python would make an error of it
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python would raise an error instead
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_FSIZE, (fatal_byte, fatal_byte))
     os.chdir(ROOT)
@@ -59,7 +62,7 @@ def _become(arguments, environment, out, err, fatal_byte):
     try:
         _run(arguments)
     finally:
-        atexit._run_exitfuncs()  # which `multiprocessing` leaves out, and the end of JAX's service of processes needs
+        atexit._run_exitfuncs()  # `multiprocessing` skips these, but shutting down jax.distributed needs them
 
 
 def _run(arguments):

@@ -1,10 +1,10 @@
-"""The run that is hurt: handwritten digits, with everything on that a checkpoint may hold; `:mlp` is a smaller one."""
+"""A small run on handwritten digits that uses every part of a checkpoint; `small_run.py:mlp` is even smaller."""
 
 from anchor_jax.config import Config, base
 
 
 def get_config(model: str = "resnet18") -> Config:
-    """Of a ResNet of one block, which has batch statistics, or of an "mlp"."""
+    """Return the config for a ResNet of one block, which has batch statistics, or for an "mlp"."""
     config = base()
     config.data.source = "digits"
     config.augmentation.crop_padding = 1

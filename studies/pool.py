@@ -1,6 +1,8 @@
-"""Ask a pool of runs, see `studies.ensembles`.
+"""Evaluate an ensemble, MC dropout or test-time augmentation of standard networks.
 
-python -m studies.pool --kind ensemble --out OUT --suites clean,ood RUN RUN RUN
+    python -m studies.pool --kind ensemble --out OUT --suites clean,ood RUN RUN RUN
+
+See `anchor_jax.evaluation.ensembles`.
 """
 
 from pathlib import Path
@@ -9,22 +11,22 @@ from absl import flags
 
 from anchor_jax.cli import app
 from anchor_jax.evaluation import Options
-from studies.ensembles import KINDS, POOLED_SUITES, evaluate_pool
+from anchor_jax.evaluation.ensembles import ENSEMBLE_SUITES, KINDS, evaluate_ensemble
 
 KIND = flags.DEFINE_enum("kind", None, KINDS, "What the members are.", required=True)
-OUT = flags.DEFINE_string("out", None, "The folder of the results.", required=True)
-MEMBERS = flags.DEFINE_integer("members", 10, "How many, but of an ensemble.", lower_bound=1)
-SUITES_ASKED = flags.DEFINE_list("suites", ["clean"], f"What to evaluate: {', '.join(POOLED_SUITES)}.")
-OOD = flags.DEFINE_list("ood", [], "Sets of anomalies, as eval.py has them.")
+OUT = flags.DEFINE_string("out", None, "Folder of the results.", required=True)
+MEMBERS = flags.DEFINE_integer("members", 10, "Number of members, except for the kind ensemble.", lower_bound=1)
+SUITES = flags.DEFINE_list("suites", ["clean"], f"Comma-separated suites, of {', '.join(ENSEMBLE_SUITES)}.")
+OOD = flags.DEFINE_list("ood", [], "Comma-separated anomaly datasets, as in eval.py.")
 
 
 def main(*workdirs: str) -> None:
-    """Flags to values, then one call."""
-    evaluate_pool(
+    """Evaluate the runs in these folders."""
+    evaluate_ensemble(
         KIND.value,
         [Path(workdir) for workdir in workdirs],
         app.path("out", OUT.value),
-        tuple(SUITES_ASKED.value),
+        tuple(SUITES.value),
         num_members=MEMBERS.value,
         options=Options(ood=tuple(OOD.value)),
     )

@@ -1,43 +1,57 @@
-"""What a study has found, as a table in Markdown, as JSON, and as a picture."""
+"""Write the results of a study as a Markdown table, as JSON and as a figure."""
 
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from anchor_jax.reporting.comparison import plots
-from anchor_jax.reporting.comparison.plots import Panel
+from anchor_jax.config import RENAMED_KEYS
+from anchor_jax.evaluation.presentation import DotPanel, DotPlots, LinePlots
+from anchor_jax.metrics import specs
+from anchor_jax.reporting import plots
+from anchor_jax.reporting.comparison.figures import seed_dots, severity_panel
 from anchor_jax.reporting.comparison.statistics import Difference, Summary
 from anchor_jax.runtime.atomic_files import atomic_write
 from studies.definitions import FULL, Size, Study
-from studies.results import Entry, Table
+from studies.results import Entry, StudyResults
 
 
-def write(name: str, study: Study, size: Size, table: Table, folder: Path) -> list[Path]:
-    """Write `NAME.md`, `NAME.json` and `NAME.png` into a folder, each whole or not at all; their paths."""
+def write(name: str, study: Study, size: Size, results: StudyResults, folder: Path) -> list[Path]:
+    """Write `NAME.md`, `NAME.json` and, if there is anything to plot, `NAME.png`; return their paths."""
     files = [folder / f"{name}.md", folder / f"{name}.json"]
-    texts = markdown(study, table), json.dumps(content(name, study, size, table), indent=1, ensure_ascii=False) + "\n"
+    texts = (
+        markdown(study, results),
+        json.dumps(content(name, study, size, results), indent=1, ensure_ascii=False) + "\n",
+    )
     for file, text in zip(files, texts, strict=True):
         with atomic_write(file) as new:
             new.write_text(text, encoding="utf-8")
-    if _can_be_drawn(study, table):
+    if _has_figure(study, results):
         files.append(folder / f"{name}.png")
-        _draw(study, table, files[-1])
+        _draw(study, results, files[-1])
     return files
 
 
-def content(name: str, study: Study, size: Size, table: Table) -> dict[str, Any]:
-    """All numbers, as JSON has them: fractions, and seconds."""
+def load(file: Path) -> dict[str, Any]:
+    """Read a JSON file that `write` has written, with config keys under their current names."""
+    content = json.loads(file.read_text(encoding="utf-8"))
+    for part in (content, *content["rows"]):
+        part["changes"] = {RENAMED_KEYS.get(key, key): value for key, value in part["changes"].items()}
+    return content
+
+
+def content(name: str, study: Study, size: Size, results: StudyResults) -> dict[str, Any]:
+    """Return the content of the JSON file; numbers are fractions, and seconds."""
     return {
         "study": name,
         "size": size.name,
-        "runs": size.told,
+        "runs": size.description,
         "changes": dict(size.changes),
         "environment": {
             "command": f"python -m studies {name}" + ("" if size == FULL else f" --{size.name}"),
-            "measured_on": list(table.environments),
-            "training_seconds": round(table.training_seconds),
-            "evaluation_seconds": round(table.evaluation_seconds),
+            "measured_on": list(results.environments),
+            "training_seconds": round(results.training_seconds),
+            "evaluation_seconds": round(results.evaluation_seconds),
         },
         "rows": [
             {
@@ -45,20 +59,20 @@ def content(name: str, study: Study, size: Size, table: Table) -> dict[str, Any]
                 "config": row.config,
                 "changes": dict(row.changes),
                 "paper": row.paper,
-                "numbers": {title: _numbers(entry) for title, entry in table.entries[row.name].items()},
+                "numbers": {title: _numbers(entry) for title, entry in results.entries[row.name].items()},
             }
             for row in study.rows
         ],
     }
 
 
-def markdown(study: Study, table: Table) -> str:
-    """The table, in per cent where a column says no other unit; its first column beside the paper's figures."""
+def markdown(study: Study, results: StudyResults) -> str:
+    """Return the table, in percent by default; the paper's values are next to the first column."""
     first, *others = study.columns
     headings = ["", "seeds", "paper", first.title, "over standard", *(_heading(column) for column in others)]
     lines = [headings, ["---"] * len(headings)]
     for row in study.rows:
-        entries = table.entries[row.name]
+        entries = results.entries[row.name]
         seeds = str(len(entries[first.title].summary.values) if first.title in entries else 0)
         cells = [_cell(entries.get(column.title), column.unit) for column in study.columns]
         gain = _gain(entries[first.title].difference) if first.title in entries else ""
@@ -67,8 +81,8 @@ def markdown(study: Study, table: Table) -> str:
 
 
 def _numbers(entry: Entry) -> dict[str, Any]:
-    found = entry.summary._asdict()
-    return found | ({"over_standard": entry.difference._asdict()} if entry.difference else {})
+    numbers = entry.summary._asdict()
+    return numbers | ({"over_standard": entry.difference._asdict()} if entry.difference else {})
 
 
 def _heading(column) -> str:
@@ -76,7 +90,7 @@ def _heading(column) -> str:
 
 
 def _cell(entry: Entry | None, unit: str) -> str:
-    """Mean ± standard deviation over seeds."""
+    """Return mean ± standard deviation over seeds."""
     if entry is None:
         return "not measured"
     scale = 100 if unit == "%" else 1
@@ -85,7 +99,7 @@ def _cell(entry: Entry | None, unit: str) -> str:
 
 
 def _gain(difference: Difference | None) -> str:
-    """Mean difference and its 95 % interval, where several seeds give one."""
+    """Return the mean difference, with its 95% interval if there are several seeds."""
     if difference is None:
         return ""
     interval = ""
@@ -94,36 +108,43 @@ def _gain(difference: Difference | None) -> str:
     return f"{100 * difference.mean:+.2f}{interval}"
 
 
-def _can_be_drawn(study: Study, table: Table) -> bool:
+def _has_figure(study: Study, results: StudyResults) -> bool:
     titles = set(study.figure.columns or (column.title for column in study.columns))
-    return any(titles & entries.keys() for entries in table.entries.values())
+    return any(titles & entries.keys() for entries in results.entries.values())
 
 
-def _draw(study: Study, table: Table, file: Path) -> None:
+def _draw(study: Study, results: StudyResults, file: Path) -> None:
     if not study.figure.columns:
-        curves = dict(_severities(study, table))
-        plots.severity(curves, list(dict.fromkeys(name for by_name in curves.values() for name in by_name)), file)
+        panels = [severity_panel(title, curves) for title, curves in _severities(study, results)]
+        plots.save(LinePlots(panels), file)
         return
-    panels = {
-        Panel("\n".join(filter(None, (title, study.figure.title))), is_fraction=True): _summaries(study, table, title)
-        for title in study.figure.columns
-    }
-    plots.values(panels, list(dict.fromkeys(name for found in panels.values() for name in found)), file)
+    columns = {title: _summaries(study, results, title) for title in study.figure.columns}
+    accuracy = specs.get("accuracy")
+    panels = [
+        DotPanel(
+            "\n".join(filter(None, (title, study.figure.title))),
+            {row: [seed_dots(summary)] for row, summary in summaries.items()},
+            accuracy,
+        )
+        for title, summaries in columns.items()
+    ]
+    rows = list(dict.fromkeys(row for summaries in columns.values() for row in summaries))
+    plots.save(DotPlots(rows, panels, color_rows=True), file)
 
 
-def _severities(study: Study, table: Table) -> Iterator[tuple[str, dict[str, dict[int, Summary]]]]:
-    """For each data set: method -> severity -> accuracy; 0 is the clean test set."""
+def _severities(study: Study, results: StudyResults) -> Iterator[tuple[str, dict[str, dict[int, Summary]]]]:
+    """Yield title and curves per dataset: method -> severity -> accuracy, where 0 is the clean test set."""
     for data in dict.fromkeys(row.config for row in study.rows):
-        found = {}
-        for row in (row for row in study.rows if row.config == data and table.entries[row.name]):
+        curves = {}
+        for row in (row for row in study.rows if row.config == data and results.entries[row.name]):
             titles = {0: "clean"} | {severity: f"severity {severity}" for severity in range(1, 6)}
-            entries = table.entries[row.name]
-            found[row.name.removeprefix(f"{data}, ")] = {
+            entries = results.entries[row.name]
+            curves[row.name.removeprefix(f"{data}, ")] = {
                 severity: entries[title].summary for severity, title in titles.items() if title in entries
             }
-        yield f"{data}: {study.figure.title}", found
+        yield f"{data}: {study.figure.title}", curves
 
 
-def _summaries(study: Study, table: Table, title: str) -> dict[str, Summary]:
+def _summaries(study: Study, results: StudyResults, title: str) -> dict[str, Summary]:
     rows: Sequence[str] = [row.name for row in study.rows]
-    return {row: table.entries[row][title].summary for row in rows if title in table.entries[row]}
+    return {row: results.entries[row][title].summary for row in rows if title in results.entries[row]}

@@ -1,107 +1,106 @@
-"""The numbers of a study, from the folders of its runs: each over seeds, and beside the standard network."""
+"""Collect the numbers of a study from the folders of its runs: over seeds, and relative to the standard network."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from anchor_jax.evaluation.results import SuiteResult
+from anchor_jax.evaluation.results import Results
 from anchor_jax.reporting.comparison.statistics import Difference, Summary, difference_over_seeds, summary
 from studies.definitions import Column, Row, Study
-from studies.runs import PooledRun, StudyRun
+from studies.runs import EnsembleRun, StudyRun
 
-# of how and where something was measured, what is told of it
-_FACTS = ("devices", "host", "python", "versions")
+_ENVIRONMENT = ("devices", "host", "python", "versions")  # facts of a measurement that are reported
 
 
 class Entry(NamedTuple):
     """One number of a row."""
 
     summary: Summary
-    difference: Difference | None  # to the standard network above it; None for that one, and without a shared seed
+    difference: Difference | None  # from the baseline; None for the baseline, or if no seed is shared
 
 
-class Table(NamedTuple):
-    """What is known of a study so far."""
+class StudyResults(NamedTuple):
+    """All numbers of a study that have been measured."""
 
-    entries: Mapping[str, Mapping[str, Entry]]  # row -> column -> number; what is not measured is missing
-    environments: Sequence[Mapping[str, Any]]  # all there were
+    entries: Mapping[str, Mapping[str, Entry]]  # row -> column -> entry
+    environments: Sequence[Mapping[str, Any]]  # all different ones
     training_seconds: float
     evaluation_seconds: float
 
 
-def measured(study: Study, runs: Sequence[StudyRun | PooledRun]) -> Table:
-    """The numbers of all runs that are evaluated; those of one that several rows share stand in each of them.
+def collect_results(study: Study, runs: Sequence[StudyRun | EnsembleRun]) -> StudyResults:
+    """Collect the numbers of all evaluated runs.
 
     Raises:
-      UserError: what is in a folder is damaged, or of another run.
+      UserError: a folder contains corrupt files or another run.
     """
     values: dict[str, dict[str, dict[int, float]]] = {row.name: {} for row in study.rows}
     environments, networks, seconds = [], {}, {}
-    for one in runs:
-        suites = one.evaluated
+    for run in runs:
+        suites = run.results
         for column in study.columns:
-            value = _value(one, column, suites)
+            value = _value(run, column, suites)
             if value is not None:
-                values[one.row.name].setdefault(column.title, {})[one.seed] = value
+                values[run.row.name].setdefault(column.title, {})[run.seed] = value
         if suites:
-            networks |= {network.workdir: network for network in one.trained}
-        for what, facts in _facts(study, one, suites):
-            seconds[one.name, what] = facts["seconds"]
-            environment = {name: facts[name] for name in _FACTS}
+            networks |= {network.workdir: network for network in run.networks}
+        for key, facts in _facts(study, run, suites):
+            seconds[run.name, key] = facts["seconds"]
+            environment = {name: facts[name] for name in _ENVIRONMENT}
             if environment not in environments:
                 environments.append(environment)
     entries = {
         name: {
-            title: _entry(of_seeds, values[baseline].get(title) if baseline and name != baseline else None)
-            for title, of_seeds in of_row.items()
+            title: _entry(by_seed, values[baseline].get(title) if baseline and name != baseline else None)
+            for title, by_seed in columns.items()
         }
-        for (name, of_row), baseline in zip(values.items(), _baselines(study.rows).values(), strict=True)
+        for (name, columns), baseline in zip(values.items(), find_baselines(study.rows).values(), strict=True)
     }
     training = sum(sum(_training_seconds(network)) for network in networks.values())
-    return Table(entries, environments, training, sum(seconds.values()))
+    return StudyResults(entries, environments, training, sum(seconds.values()))
+
+
+def find_baselines(rows: Sequence[Row]) -> dict[str, str | None]:
+    """Return for each row the nearest baseline above it, or itself if it is one; None if there is none."""
+    baselines, latest = {}, None
+    for row in rows:
+        latest = row.name if row.is_baseline else latest
+        baselines[row.name] = latest
+    return baselines
 
 
 def _facts(
-    study: Study, one: StudyRun | PooledRun, suites: Mapping[str, SuiteResult]
-) -> Iterator[tuple[tuple[str, int], dict[str, Any]]]:
-    """Of what the study asks and is answered: suite and number, how and where it was measured."""
-    for ask in study.asks:
-        for suite in (name for name in ask.names if name in suites):
-            for number in {one.key(num) for num in ask.num_references} & suites[suite].facts_of.keys():
-                yield (suite, number), suites[suite].facts_of[number]
+    study: Study, run: StudyRun | EnsembleRun, suites: Mapping[str, Results]
+) -> Iterator[tuple[tuple[str, int], Mapping[str, Any]]]:
+    """Yield (suite, number of references) and facts of every measurement that the study requires."""
+    for evaluation in study.evaluations:
+        for suite in (name for name in evaluation.names if name in suites):
+            nums = {run.stored_num_references(num) for num in evaluation.num_references}
+            for num in nums & suites[suite].keys():
+                yield (suite, num), suites[suite][num].facts
 
 
-def _value(one: StudyRun | PooledRun, column: Column, suites: Mapping[str, SuiteResult]) -> float | None:
-    number, answers = one.key(column.num_references), suites.get(column.suite)
-    if not answers or number not in answers.results:
+def _value(run: StudyRun | EnsembleRun, column: Column, suites: Mapping[str, Results]) -> float | None:
+    result = suites.get(column.result_name, {}).get(run.stored_num_references(column.num_references))
+    if result is None or (run.row.is_scaled and column.suite == "ood"):  # the suite has no temperature scaling
         return None
-    found, metric = answers.results[number].metrics, column.metric
-    if one.row.is_scaled and column.suite == "ood":
-        return None  # knows no temperature
-    if one.row.is_scaled and metric == "ece":
-        metric = "scaled_ece"
-    if column.suite == "protocols" and metric not in found:  # without references there is one protocol
-        metric = f"standard/{metric.partition('/')[2]}"
-    return found.get(metric)
-
-
-def _baselines(rows: Sequence[Row]) -> dict[str, str | None]:
-    """For each row the baseline that stands above it, itself for that; None where there is none."""
-    baselines, newest = {}, None
-    for row in rows:
-        newest = row.name if row.is_baseline else newest
-        baselines[row.name] = newest
-    return baselines
+    fields = dict(column.fields)
+    if run.row.is_scaled and column.metric == "ece":
+        fields["prediction"] = "scaled"
+    value = result.value(column.metric, **fields)
+    if value is None and column.suite == "protocols":  # without references there is a single protocol
+        return result.value(column.metric, protocol="standard")
+    return value
 
 
 def _entry(values: dict[int, float], baseline: dict[int, float] | None) -> Entry:
     return Entry(summary(values), difference_over_seeds(values, baseline) if baseline else None)
 
 
-def _training_seconds(one: StudyRun) -> Iterator[float]:
-    """Of each report, without compilation of what came before the first step."""
-    done = 0
-    for line in map(json.loads, (one.workdir / "metrics.jsonl").read_text().splitlines()):
+def _training_seconds(run: StudyRun) -> Iterator[float]:
+    """Yield the seconds of each logged interval, without compilation before the first step."""
+    last_step = 0
+    for line in map(json.loads, (run.workdir / "metrics.jsonl").read_text().splitlines()):
         if speed := line.get("train/images_per_second"):
-            yield (line["step"] - done) * one.config.training.batch_size / speed
-            done = line["step"]
+            yield (line["step"] - last_step) * run.config.training.batch_size / speed
+            last_step = line["step"]

@@ -1,4 +1,4 @@
-"""The runs of a study: their folders, the commands that make them, and what of that is done, as the folders tell."""
+"""The runs of a study: their folders, the commands that create them, and which commands are still needed."""
 
 import dataclasses
 import itertools
@@ -9,19 +9,20 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from anchor_jax.config import Config, base, flatten
+from anchor_jax.config import RENAMED_KEYS, Config, base, flatten
 from anchor_jax.core.errors import UserError
-from anchor_jax.evaluation import SUITES
-from anchor_jax.evaluation import results as results_lib
-from anchor_jax.evaluation.results import ASKED, SuiteResult
-from anchor_jax.reporting.comparison.runs import effective
+from anchor_jax.evaluation import SUITES, storage
+from anchor_jax.evaluation.results import Results
+from anchor_jax.reporting.comparison.methods import effective_config
 from anchor_jax.runs import record as run_record
 from anchor_jax.training.schedule import TrainingSchedule
 from anchor_jax.training.source import open_source
-from studies.definitions import ANOMALIES, FULL, Ask, Row, Size, Study
+from studies.definitions import FULL, NEAR_OOD, Evaluation, Row, Size, Study
 from studies.running import Job
 
 ROOT = Path(__file__).parents[1]
+
+_FORMER_KEYS = {new: old for old, new in RENAMED_KEYS.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,19 +43,19 @@ class StudyRun:
 
     @property
     def name(self) -> str:
-        """Tells what it is, and is the same for the same run of another study."""
-        epochs = [f"epochs={self.row.epochs}"] if self.row.epochs != 1 else []
-        changes = (f"{key.rpartition('.')[2]}={value}" for key, value in self.row.changes.items())
-        return "-".join([self.row.config, *changes, *epochs, f"seed{self.seed}"])
+        """Return the name of its folder, which is the same for the same run of another study."""
+        return self._name(self.row.changes)
 
     @property
     def workdir(self) -> Path:
-        """Its folder."""
-        return self.folder / self.name
+        """Return its folder; if only one under former names of config keys exists, return that."""
+        former = self.folder / self._name({_FORMER_KEYS.get(key, key): val for key, val in self.row.changes.items()})
+        current = self.folder / self.name
+        return former if former.exists() and not current.exists() else current
 
     @cached_property
     def changes(self) -> dict[str, Any]:
-        """Of the config: key -> value."""
+        """Return the changes to the config: key -> value."""
         changes = {**self.size.changes, **self.row.changes, "seed": self.seed}
         if self.row.epochs != 1:
             config = self._config_with(changes)
@@ -65,67 +66,72 @@ class StudyRun:
 
     @cached_property
     def config(self) -> Config:
-        """Complete, but for what is measured on the data."""
+        """Return the config, complete except for values that are measured on the data."""
         return self._config_with(self.changes)
 
     @property
-    def training(self) -> list[str]:
-        """The command that trains it, or goes on with it."""
-        changes = (f"--config.{key}={value}" for key, value in self.changes.items())
-        return [sys.executable, "train.py", f"--config=configs/{self.row.config}.py", *changes, self._workdir]
+    def train_command(self) -> list[str]:
+        """Return the command that trains the run or resumes it."""
+        overrides = (f"--config.{key}={value}" for key, value in self.changes.items())
+        return [sys.executable, "train.py", f"--config=configs/{self.row.config}.py", *overrides, self._workdir_flag]
 
-    def evaluation(self, ask: Ask) -> list[str]:
-        """The command that asks it."""
-        flags = _flags(self, ask) | {
-            "num_references": ",".join(map(str, ask.num_references)),
-            "protocol": ask.protocol,
+    def eval_command(self, evaluation: Evaluation) -> list[str]:
+        """Return the command of an evaluation."""
+        flags = _suite_flags(self, evaluation) | {
+            "num_references": ",".join(map(str, evaluation.num_references)),
+            "protocol": evaluation.protocol,
         }
-        scaled = ["--temperature_scaling"] if ask.temperature_scaling and self.row.is_scaled else []
-        return [sys.executable, "eval.py", self._workdir, *_told(flags), *scaled]
+        scaled = ["--temperature_scaling"] if evaluation.temperature_scaling and self.row.is_scaled else []
+        return [sys.executable, "eval.py", self._workdir_flag, *_format_flags(flags), *scaled]
 
-    def missing(self, asks: Sequence[Ask]) -> Iterator[list[str]]:
-        """The commands that are still to be run, each as what is there then asks for it.
+    def missing_commands(self, evaluations: Sequence[Evaluation]) -> Iterator[list[str]]:
+        """Yield the commands still to be run; each is determined from the folder when it is requested.
 
         Raises:
-          UserError: the folder holds another run, or what is there is damaged.
+          UserError: the folder contains another run, or corrupt files.
         """
         if not self._is_trained():
-            yield self.training
-        for ask in asks:
-            if not self._is_answered(ask):
-                yield self.evaluation(ask)
+            yield self.train_command
+        for evaluation in evaluations:
+            if not self._is_evaluated(evaluation):
+                yield self.eval_command(evaluation)
 
     @property
-    def evaluated(self) -> Mapping[str, SuiteResult]:
-        """What its suites have found at its end."""
-        if not self._is_begun:
+    def results(self) -> Mapping[str, Results]:
+        """Return the results of the final checkpoint, by storage name of the suite and number of references."""
+        if not self._has_started:
             return {}
-        bins = self.config.evaluation.num_bins
-        return results_lib.read(self.workdir / "eval" / f"step{self._length.total_steps}-bins{bins}")
+        steps, bins = self._schedule.total_steps, self.config.evaluation.num_bins
+        return storage.read(storage.checkpoint_folder(self.workdir, steps, bins))
 
     @property
-    def trained(self) -> "Sequence[StudyRun]":
-        """The networks that answer: itself."""
+    def networks(self) -> "Sequence[StudyRun]":
+        """Return the runs whose networks predict: this one."""
         return (self,)
 
-    def key(self, num_references: int) -> int:
-        """Under which number its answers are kept: 0 for a standard network."""
+    def stored_num_references(self, num_references: int) -> int:
+        """Return the number under which results are stored: 0 for a standard network."""
         return (self.row.num_references or num_references) if self.config.anchoring.enabled else 0
 
     @property
-    def anomalies(self) -> tuple[str, ...]:
-        """What eval.py is given as --ood."""
-        name = f"tfds:{ANOMALIES[self.config.data.name]}"
+    def ood_datasets(self) -> tuple[str, ...]:
+        """Return the value of eval.py's --ood."""
+        name = f"tfds:{NEAR_OOD[self.config.data.name]}"
         split = self.size.changes.get("data.test_split")
         near = f"near={name}@{split}" if split else f"near={name}"
         return near, "far=photographs"
 
+    def _name(self, changes: Mapping[str, Any]) -> str:
+        epochs = [f"epochs={self.row.epochs}"] if self.row.epochs != 1 else []
+        values = (f"{key.rpartition('.')[2]}={value}" for key, value in changes.items())
+        return "-".join([self.row.config, *values, *epochs, f"seed{self.seed}"])
+
     @property
-    def _workdir(self) -> str:
+    def _workdir_flag(self) -> str:
         return f"--workdir={self.workdir}"
 
     @property
-    def _length(self) -> TrainingSchedule:
+    def _schedule(self) -> TrainingSchedule:
         return TrainingSchedule.from_config(self.config, _num_examples(tuple(self.config.data.items())))
 
     def _config_with(self, changes: Mapping[str, Any]) -> Config:
@@ -134,155 +140,159 @@ class StudyRun:
         return config
 
     def _is_trained(self) -> bool:
-        return self._is_begun and (self.workdir / "checkpoints" / str(self._length.total_steps)).exists()
+        return self._has_started and (self.workdir / "checkpoints" / str(self._schedule.total_steps)).exists()
 
     @property
-    def _is_begun(self) -> bool:
-        """Whether the folder holds this run, from its first step to its last; refused where it holds another."""
+    def _has_started(self) -> bool:
+        """Return whether the folder contains this run; raise a `UserError` if it contains another."""
         if not (self.workdir / run_record.RECORD).exists():
             return False
         recorded, expected = (
-            effective(flatten(config)) for config in (run_record.load(self.workdir).config, self.config)
+            effective_config(flatten(config)) for config in (run_record.load(self.workdir).config, self.config)
         )
         for key, value in expected.items():
-            measured = key in ("data.mean", "data.std") and not value
-            if not measured and recorded.get(key) != value:
+            is_measured = key in ("data.mean", "data.std") and not value
+            if not is_measured and recorded.get(key) != value:
                 raise UserError(
-                    f"'{self.workdir}' holds another run: config.{key} is {recorded.get(key)!r} there, and {value!r} "
-                    "in studies/tables.py; move it away, or give another --out"
+                    f"'{self.workdir}' contains another run: config.{key} is {recorded.get(key)!r}, but {value!r} in "
+                    "studies/definitions.py; move the folder, or use another --out"
                 )
         return True
 
-    def _is_answered(self, ask: Ask) -> bool:
-        options = {"temperature_scaling": ask.temperature_scaling and self.row.is_scaled}
-        numbers = ask.num_references if self.config.anchoring.enabled else (0,)
-        return _is_answered(self.evaluated, ask, numbers, options | _anomalies_of(self, ask))
+    def _is_evaluated(self, evaluation: Evaluation) -> bool:
+        options = {"temperature_scaling": evaluation.temperature_scaling and self.row.is_scaled}
+        nums = evaluation.num_references if self.config.anchoring.enabled else (0,)
+        return _has_results(self.results, evaluation, nums, options | _ood_option(self, evaluation))
 
 
 @dataclasses.dataclass(frozen=True)
-class PooledRun:
-    """A row of a study whose predictions are pooled; see `StudyRun`, of which it takes the place.
+class EnsembleRun:
+    """A row of a study that averages predictions without references; has the interface of `StudyRun`.
 
     Attributes:
       row: of the study.
-      seed: under which its numbers are told; ensembles of other seeds share no network.
-      trained: the networks that answer.
+      seed: under which its results are reported; ensembles with different seeds share no network.
+      networks: the runs whose networks predict.
     """
 
     row: Row
     seed: int
-    trained: Sequence[StudyRun]
+    networks: Sequence[StudyRun]
 
     @property
     def name(self) -> str:
-        """Tells what it is."""
-        pool = self._pool
-        return f"{self.trained[0].name}-{pool.kind}{pool.members}"
+        """Return the name of its folder."""
+        return f"{self.networks[0].name}-{self._ensemble.kind}{self._ensemble.members}"
 
-    def missing(self, asks: Sequence[Ask]) -> Iterator[list[str]]:
-        """The commands that are still to be run, once its networks are trained."""
-        for ask in asks:
-            if not _is_answered(self.evaluated, ask, (self._pool.members,), _anomalies_of(self.trained[0], ask)):
+    def missing_commands(self, evaluations: Sequence[Evaluation]) -> Iterator[list[str]]:
+        """Yield the commands still to be run after its networks are trained."""
+        first, members = self.networks[0], self._ensemble.members
+        for evaluation in evaluations:
+            if not _has_results(self.results, evaluation, (members,), _ood_option(first, evaluation)):
                 yield [
-                    *(sys.executable, "-m", "studies.pool", f"--kind={self._pool.kind}", f"--out={self._folder}"),
-                    *(f"--members={self._pool.members}", *_told(_flags(self.trained[0], ask))),
-                    *(str(one.workdir) for one in self.trained),
+                    *(sys.executable, "-m", "studies.pool", f"--kind={self._ensemble.kind}", f"--out={self._folder}"),
+                    *(f"--members={members}", *_format_flags(_suite_flags(first, evaluation))),
+                    *(str(network.workdir) for network in self.networks),
                 ]
 
     @property
-    def evaluated(self) -> Mapping[str, SuiteResult]:
-        """What suites have found."""
-        return results_lib.read(self._folder)
+    def results(self) -> Mapping[str, Results]:
+        """Return the results, by name of the suite and number of members."""
+        return storage.read(self._folder)
 
-    def key(self, num_references: int) -> int:
-        """Under which number its answers are kept, whatever the number of references of others."""
+    def stored_num_references(self, num_references: int) -> int:
+        """Return the number under which results are stored: that of the members."""
         del num_references
-        return self._pool.members
+        return self._ensemble.members
 
     @property
     def _folder(self) -> Path:
-        return self.trained[0].folder / self.name
+        return self.networks[0].folder / self.name
 
     @property
-    def _pool(self):
-        assert self.row.pool
-        return self.row.pool
+    def _ensemble(self):
+        assert self.row.ensemble
+        return self.row.ensemble
 
 
-def runs_of(study: Study, size: Size, folder: Path) -> list[StudyRun | PooledRun]:
-    """All runs of a study, the first seed of every row before the second."""
+def create_runs(study: Study, size: Size, folder: Path) -> list[StudyRun | EnsembleRun]:
+    """Return all runs of a study, the first seed of every row before the second."""
     seeds = {row.name: row.seeds if size == FULL else row.reduced_seeds for row in study.rows}
     return [
-        _run_of(row, seed, size, folder)
+        _create_run(row, seed, size, folder)
         for seed in range(max(seeds.values()))
         for row in study.rows
         if seed < seeds[row.name]
     ]
 
 
-def jobs_of(studies: Mapping[str, Study], size: Size, folder: Path) -> tuple[list[Job], list[Job]]:
-    """What is still to be done: of single runs, then of pools of them; what several studies ask of one is one job."""
-    single: dict[str, list[tuple[StudyRun, Sequence[Ask]]]] = {}
-    pooled: dict[str, list[tuple[PooledRun, Sequence[Ask]]]] = {}
+def create_jobs(studies: Mapping[str, Study], size: Size, folder: Path) -> tuple[list[Job], list[Job]]:
+    """Return the jobs still to be run: of single runs, then of ensembles; studies that share a run share its job."""
+    single: dict[str, list[tuple[StudyRun, Sequence[Evaluation]]]] = {}
+    ensembles: dict[str, list[tuple[EnsembleRun, Sequence[Evaluation]]]] = {}
     for study in studies.values():
-        for one in runs_of(study, size, folder):
-            if isinstance(one, PooledRun):
-                pooled.setdefault(one.name, []).append((one, study.asks))
-                for network in one.trained:
+        for run in create_runs(study, size, folder):
+            if isinstance(run, EnsembleRun):
+                ensembles.setdefault(run.name, []).append((run, study.evaluations))
+                for network in run.networks:
                     single.setdefault(network.name, []).append((network, ()))
             else:
-                single.setdefault(one.name, []).append((one, study.asks))
-    return _missing(single, folder), _missing(pooled, folder)
+                single.setdefault(run.name, []).append((run, study.evaluations))
+    return _missing_jobs(single, folder), _missing_jobs(ensembles, folder)
 
 
-def _missing(asked: Mapping[str, Sequence[tuple[Any, Sequence[Ask]]]], folder: Path) -> list[Job]:
+def _missing_jobs(runs: Mapping[str, Sequence[tuple[Any, Sequence[Evaluation]]]], folder: Path) -> list[Job]:
     def commands(name):
-        return itertools.chain.from_iterable(one.missing(asks) for one, asks in asked[name])
+        return itertools.chain.from_iterable(run.missing_commands(evaluations) for run, evaluations in runs[name])
 
-    return [Job(name, commands(name), folder / "logs" / f"{name}.txt") for name in asked if any(commands(name))]
+    return [Job(name, commands(name), folder / "logs" / f"{name}.txt") for name in runs if any(commands(name))]
 
 
-def _run_of(row: Row, seed: int, size: Size, folder: Path) -> StudyRun | PooledRun:
-    if not row.pool:
+def _create_run(row: Row, seed: int, size: Size, folder: Path) -> StudyRun | EnsembleRun:
+    if not row.ensemble:
         return StudyRun(row, seed, size, folder)
-    num_networks = row.pool.members if row.pool.kind == "ensemble" else 1
+    num_networks = row.ensemble.members if row.ensemble.kind == "ensemble" else 1
     seeds = range(seed * num_networks, (seed + 1) * num_networks)
-    return PooledRun(row, seed, [StudyRun(row, of_network, size, folder) for of_network in seeds])
+    return EnsembleRun(row, seed, [StudyRun(row, network_seed, size, folder) for network_seed in seeds])
 
 
-def _is_answered(
-    evaluated: Mapping[str, SuiteResult], ask: Ask, numbers: Sequence[int], options: Mapping[str, Any]
+def _has_results(
+    results: Mapping[str, Results], evaluation: Evaluation, nums: Sequence[int], options: Mapping[str, Any]
 ) -> bool:
-    """Whether all that is asked was, with these numbers of references and options."""
-    for suite, name in zip(ask.suites, ask.names, strict=True):
-        answers = evaluated.get(name)
-        for num in numbers:
-            if not answers or num not in answers.results:
+    """Return whether all suites have results for these numbers of references, measured with these options."""
+    for suite, name in zip(evaluation.suites, evaluation.names, strict=True):
+        for num in nums:
+            if num not in (of_suite := results.get(name, {})):
                 return False
-            asked = answers.facts_of[num].get(ASKED, {})
-            if any(asked.get(option) != options.get(option, asked.get(option)) for option in SUITES[suite].options):
+            measured = of_suite[num].facts.get("options", {})
+            if any(measured.get(option) != options.get(option, measured.get(option)) for option in _options_of(suite)):
                 return False
     return True
 
 
-def _anomalies_of(of: StudyRun, ask: Ask) -> dict[str, list[str]]:
-    return {"ood": list(of.anomalies)} if "ood" in ask.suites else {}
+def _options_of(suite: str) -> list[str]:
+    return [field.name for field in dataclasses.fields(SUITES[suite].options)]
 
 
-def _flags(of: StudyRun, ask: Ask) -> dict[str, str]:
-    """What eval.py and `studies.ensembles` are given alike."""
-    return {"suites": ",".join(ask.suites)} | {name: ",".join(sets) for name, sets in _anomalies_of(of, ask).items()}
+def _ood_option(run: StudyRun, evaluation: Evaluation) -> dict[str, list[str]]:
+    return {"ood": list(run.ood_datasets)} if "ood" in evaluation.suites else {}
 
 
-def _told(flags: Mapping[str, str]) -> list[str]:
+def _suite_flags(run: StudyRun, evaluation: Evaluation) -> dict[str, str]:
+    """Return the flags that eval.py and `studies.pool` share."""
+    ood = {name: ",".join(datasets) for name, datasets in _ood_option(run, evaluation).items()}
+    return {"suites": ",".join(evaluation.suites)} | ood
+
+
+def _format_flags(flags: Mapping[str, str]) -> list[str]:
     return [f"--{name}={value}" for name, value in flags.items()]
 
 
 @cache
 def _num_examples(data: tuple[tuple[str, Any], ...]) -> int:
-    """Of the training set that a config's group `data` names."""
+    """Return the number of training examples, given the items of a config's section `data`."""
     config = base()
     config.data.update(dict(data))
-    supply, _ = open_source(config)
-    supply.close()
-    return supply.num_examples
+    source, _ = open_source(config)
+    source.close()
+    return source.num_examples

@@ -1,7 +1,7 @@
-"""The command lines as a user meets them, in processes of their own.
+"""Run the commands in processes of their own.
 
-`command` starts Python anew. `quick_command` forks a process that has imported the package, but has not looked for
-devices yet: seconds less for each of the many commands that end in a mistake.
+`command` starts a new Python. `quick_command` forks a process that has imported the package but not yet looked for
+devices; this saves seconds per command, and most tests of commands end in an error.
 """
 
 import contextlib
@@ -19,56 +19,69 @@ from faults.forked import ROOT as ROOT
 
 TIMEOUT_SECONDS = 300
 
-# compiling is most of what the tests take: it takes XLA on CPU a fraction of the time for code that is slower
-_CHEAPLY = (
+# compilation takes most of the time of the tests; these flags trade fast code for fast compilation
+_FAST_COMPILATION = (
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
 )
-_GIVEN = os.environ.get("XLA_FLAGS", "")
+_USER_FLAGS = os.environ.get("XLA_FLAGS", "")
 
 
 def xla_flags(num_devices: int) -> str:
-    """What compiles cheaply, for so many devices on the CPU; other flags in the environment of the tests win."""
-    return f"{_CHEAPLY} {_GIVEN} --xla_force_host_platform_device_count={num_devices}"
+    """Return flags for fast compilation and this number of CPU devices; $XLA_FLAGS takes precedence."""
+    return f"{_FAST_COMPILATION} {_USER_FLAGS} --xla_force_host_platform_device_count={num_devices}"
 
 
 class Done(NamedTuple):
     """How a command ended."""
 
-    returncode: int  # below 0: the signal that ended it
+    returncode: int  # negative: the signal that ended it
     stdout: str
     stderr: str
 
 
-def assert_told(done: Done, status: int, message: str) -> None:
-    """A command ended in a mistake, which it told in one line that holds the message."""
+def assert_error(done: Done, status: int, message: str) -> None:
+    """Assert that a command failed with this status and a one-line error that contains the message."""
     assert message in done.stderr, done.stderr
     assert done.stderr.startswith("error: "), done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
     assert done.returncode == status
 
 
+assert_told = assert_error
+
+
 def environment_of_command(**changes: str) -> dict[str, str]:
-    """That of the test, but for its eight devices."""
+    """Return the environment of the tests, with one device instead of eight."""
     return os.environ | {"XLA_FLAGS": xla_flags(1)} | changes
+
+
+def run_process(*line: object, cwd: Path = ROOT, **environment: str) -> Done:
+    """Run a program on one device."""
+    done = subprocess.run(
+        [*map(str, line)],
+        cwd=cwd,
+        env=environment_of_command(**environment),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
 
 
 def command(*arguments: object, **environment: str) -> Done:
     """Run Python with these arguments, on one device."""
-    line = [sys.executable, *map(str, arguments)]
-    settings = environment_of_command(**environment)
-    done = subprocess.run(line, cwd=ROOT, env=settings, capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
-    return Done(done.returncode, done.stdout, done.stderr)
+    return run_process(sys.executable, *arguments, **environment)
 
 
 class Running(NamedTuple):
-    """A command that goes on beside the test."""
+    """A command that runs during the test."""
 
     process: BaseProcess
     out: Path
     err: Path
 
     def ended(self) -> Done:
-        """How it ended; waits for that."""
+        """Wait for its end and return how it ended."""
         self.process.join(TIMEOUT_SECONDS)
         if self.process.is_alive():
             raise TimeoutError(f"a command took more than {TIMEOUT_SECONDS} s: {self.err.read_text()}")
@@ -76,20 +89,20 @@ class Running(NamedTuple):
         return Done(self.process.exitcode, self.out.read_text(), self.err.read_text())
 
     def send(self, number: int) -> None:
-        """Send it a signal."""
+        """Send a signal to it."""
         assert self.process.pid is not None
         os.kill(self.process.pid, number)
 
 
 @contextlib.contextmanager
 def running(*arguments: object, **environment: str) -> Iterator[Running]:
-    """Start what `quick_command` runs; it is killed in the end, if it still runs."""
+    """Start the command that `quick_command` runs; it is killed on exit if it still runs."""
     with tempfile.TemporaryDirectory() as scratch:
         out, err = (Path(scratch) / name for name in ("out", "err"))
         out.touch()
         err.touch()
         settings = environment_of_command(**environment)
-        process = forked.started(arguments, settings, out, err)
+        process = forked.start(arguments, settings, out, err)
         try:
             yield Running(process, out, err)
         finally:
@@ -98,6 +111,9 @@ def running(*arguments: object, **environment: str) -> Iterator[Running]:
 
 
 def quick_command(*arguments: object, **environment: str) -> Done:
-    """Run what `forked.started` takes, on one device; what JAX reads when it is imported is as in the test."""
+    """Run the command that `forked.start` takes, on one device.
+
+    Settings that JAX reads when it is imported are those of the test process.
+    """
     with running(*arguments, **environment) as process:
         return process.ended()

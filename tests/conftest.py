@@ -1,5 +1,6 @@
 """Shared fixtures, and eight CPU devices, so that sharding is tested on any machine."""
 
+import contextlib
 import json
 import os
 import tarfile
@@ -14,14 +15,26 @@ import imagenet_like as likeness
 import jax
 import numpy as np
 import pytest
-import with_torchvision  # noqa: F401
 from ml_collections import ConfigDict
 
 from anchor_jax import config as configuration
+from anchor_jax.evaluation import legacy, storage
+from anchor_jax.evaluation.results import SuiteResult
 from anchor_jax.runs import checkpoint
 from anchor_jax.runs import record as run_record
 from anchor_jax.runtime.compilation_cache import MIN_JAX_VERSION
 from anchor_jax.training.loop import prepare, train
+from benchmarks.pytorch.torchvision_import import import_torchvision
+
+with contextlib.suppress(ImportError):
+    import_torchvision()  # so that tests can import it next to any build of PyTorch
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `-m min_versions`, import only files with such tests; others need libraries that `make test-min` lacks."""
+    if config.option.markexpr == "min_versions" and collection_path.suffix == ".py":
+        return "mark.min_versions" not in collection_path.read_text() or None
+    return None
 
 
 def tiny_config(folder) -> ConfigDict:
@@ -111,6 +124,13 @@ def old_run(tmp_path) -> Path:
 @pytest.fixture(scope="session")
 def imagenet_like(tmp_path_factory) -> likeness.ImagenetLike:
     return likeness.write(tmp_path_factory.mktemp("imagenet_like"))
+
+
+def write_results(folder, suite, facts, found):
+    """Store results as a suite does; `found` is number of references -> (flat name -> value, name -> array)."""
+    for num, (metrics, arrays) in found.items():
+        scores = legacy.import_scores(suite, metrics)
+        storage.ResultStore(folder).add(SuiteResult(suite, num, scores, arrays, facts))
 
 
 def begun(config, workdir):

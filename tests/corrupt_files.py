@@ -1,4 +1,4 @@
-"""Files that are not what they should be: damaged, mislabelled, or made to harm who reads them."""
+"""Corrupt, mislabeled and malicious files."""
 
 import io
 import os
@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
-from prepared import write_tfds
 
-HUGE = 1 << 42  # bytes that no machine of today has
+from benchmarks.tfds_writer import write_tfds
+
+HUGE = 1 << 42  # bytes, more than any machine has
 
 
 class Mark:
-    """Whoever unpickles this makes a folder."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, place: Path):
         self.folder = str(place / "mark")
@@ -27,18 +28,19 @@ class Mark:
 
 
 def left_a_mark(place: Path) -> bool:
+    """Return whether a `Mark` was unpickled."""
     return (place / "mark").exists()
 
 
 def npz(**arrays) -> bytes:
-    """An .npz file; arrays of objects are pickled."""
+    """Return an .npz file; object arrays are pickled."""
     file = io.BytesIO()
     np.savez(file, allow_pickle=True, **arrays)
     return file.getvalue()
 
 
 def zipped(members: dict[str, bytes]) -> bytes:
-    """An .npz file of members, whatever their names and contents."""
+    """Return an .npz file of members with any names and contents."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for name, content in members.items():
@@ -47,13 +49,13 @@ def zipped(members: dict[str, bytes]) -> bytes:
 
 
 def npy(header: str) -> bytes:
-    """An .npy file that has a header alone."""
+    """Return an .npy file that has only a header."""
     line = header.encode().ljust(117) + b"\n"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(line)) + line
 
 
 def npy_of(shape: tuple[int, ...]) -> bytes:
-    """The .npy file of an array of bytes, but for these."""
+    """Return the .npy file of an array of bytes, without the bytes."""
     return npy(repr({"descr": "|u1", "fortran_order": False, "shape": shape}))
 
 
@@ -64,7 +66,7 @@ def npy_array(array: np.ndarray) -> bytes:
 
 
 def image(kind: str = "png", size: int = 6) -> bytes:
-    """An image file of random pixels."""
+    """Return an image file of random pixels."""
     file = io.BytesIO()
     pixels = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
     Image.fromarray(pixels).save(file, kind)
@@ -72,7 +74,7 @@ def image(kind: str = "png", size: int = 6) -> bytes:
 
 
 def png_of(width: int, height: int) -> bytes:
-    """A PNG file that says it is so large."""
+    """Return a PNG file whose header claims this size."""
 
     def chunk(kind, content):
         check = struct.pack(">I", zlib.crc32(kind + content))
@@ -86,7 +88,7 @@ POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 6 6\n%%EndComments\ns
 
 
 def image_folder(root: Path, classes: tuple[str, ...] = ("ant", "bee"), content: bytes | None = None) -> Path:
-    """Splits of one image a class."""
+    """Write the splits train and test with one image per class; return `root`."""
     for split in ("train", "test"):
         (root / split).mkdir(parents=True)
         for name in classes:
@@ -96,7 +98,7 @@ def image_folder(root: Path, classes: tuple[str, ...] = ("ant", "bee"), content:
 
 
 def prepared_set(data_dir: Path, name: str = "tiny") -> Path:
-    """A set of tensorflow-datasets, its split "train" alone; the folder of its files."""
+    """Prepare a TFDS dataset with the split "train"; return the folder of its files."""
     features = {
         "image": tfds.features.Image(shape=(6, 6, 3)),
         "label": tfds.features.ClassLabel(names=["ant", "bee"]),

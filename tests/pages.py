@@ -1,4 +1,4 @@
-"""The pages: README.md and docs/, and what of them can be run."""
+"""The pages of the documentation, README.md and docs/, and what of them can be run."""
 
 import re
 from pathlib import Path
@@ -9,22 +9,24 @@ from commands import ROOT
 DOCS = ROOT / "docs"
 PAGES = sorted((*ROOT.glob("*.md"), *DOCS.rglob("*.md")))
 
+_PROGRAM = "(?:python|make|anchor-jax)"
+
 
 def python_blocks(page: Path) -> list[str]:
-    """The blocks of Python on a page."""
+    """Return the blocks of Python on a page."""
     return _blocks(page.read_text())
 
 
 def run(text: str, where: str, **names: Any) -> dict[str, Any]:
-    """Run all blocks of Python in a text, one after the other; the names that they leave behind."""
+    """Run all blocks of Python in a text, one after the other, and return the names that they define."""
     exec(compile("\n".join(_blocks(text)), where, "exec"), names)
     return names
 
 
 def commands(text: str) -> list[str]:
-    """The commands of Python and make in a text: lines that begin with one, and what stands in backticks."""
-    one_line = re.sub(r"\\\n\s*", "", text)
-    found = re.findall(r"^\s*(?:\w+=\S+ )*((?:python|make) .*)|`((?:python|make) [^`]+)`", one_line, flags=re.MULTILINE)
+    """Return the commands in a text: lines that begin with `python`, `make` or `anchor-jax`, and those in backticks."""
+    joined = re.sub(r"\\\n\s*", "", text)
+    found = re.findall(rf"^\s*(?:\w+=\S+ )*({_PROGRAM} .*)|`({_PROGRAM} [^`]+)`", joined, flags=re.MULTILINE)
     return [line.split(" #")[0].strip() or quoted for line, quoted in found]
 
 

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 import timm
 import torch
 import transformers as hf
-from pytorch_random import randomised
 from timm.models.swin_transformer_v2 import SwinTransformerV2 as TimmSwin
 from torch import nn
 from torchvision.models import regnet, resnet, swin_transformer, vision_transformer
+
+from benchmarks.pytorch.random_weights import randomize_weights
 
 NUM_CLASSES = 5
 
@@ -255,4 +256,4 @@ NETWORKS = {
 @functools.cache
 def build_network(case):
     """Return the network of a case. It is shared by all tests, which must not modify it."""
-    return randomised(NETWORKS[case].build())
+    return randomize_weights(NETWORKS[case].build())

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from anchor_jax.evaluation import results as results_lib
+from anchor_jax.evaluation import storage
 from anchor_jax.reporting.comparison.html import check_folder
 from anchor_jax.runtime.atomic_files import atomic_write, is_incomplete
 
@@ -64,7 +64,7 @@ def test_files_of_other_writers_are_kept(tmp_path, writer):
 
 
 def test_incomplete_files_are_not_read_as_results(tmp_path, writer):
-    assert results_lib.read(tmp_path) == {}
+    assert storage.read(tmp_path) == {}
     check_folder(tmp_path)
 
 

@@ -10,6 +10,8 @@ from conftest import optimised
 from anchor_jax.runtime import backends
 from anchor_jax.runtime import mesh as mesh_lib
 
+pytestmark = pytest.mark.min_versions
+
 X = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
 
 

@@ -1,6 +1,5 @@
-"""The speed benchmarks: they run, write the form they promise, and time the same work on both sides."""
+"""Speed benchmarks: they run, write valid result files, and time the same work in JAX and PyTorch."""
 
-import importlib
 import json
 import os
 
@@ -9,13 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from commands import ROOT, quick_command
+from commands import assert_told, quick_command
 from flax import traverse_util
 from torch.utils.flop_counter import FlopCounterMode
 
 from anchor_jax import config as configuration
 from anchor_jax import models
 from anchor_jax.core.losses import anchored_cross_entropy
+from benchmarks.pytorch.networks import ResNet18
+from benchmarks.pytorch.training import Training
 
 OFFICIAL = os.environ.get("ANCHORING_OFFICIAL")  # a clone of LLNL/anchoring
 TINY = ("--width=4", "--batch_size=8", "--samples=2")
@@ -23,13 +24,13 @@ BATCH, WIDTH, CLASSES = 8, 4, 10
 
 
 def benchmark(name, *arguments):
-    """A benchmark in a process of its own, on one device."""
-    # many threads that wait for each other are slow where other tests run
-    return quick_command(f"benchmarks/{name}.py", *arguments, OMP_NUM_THREADS="1")
+    """Run a benchmark in a new process, on one device."""
+    # threads that wait for each other are slow while other tests run
+    return quick_command("-m", f"benchmarks.{name}", *arguments, OMP_NUM_THREADS="1")
 
 
 def numbers_of(done, file):
-    """The result file of a benchmark, whose form is right."""
+    """Return the content of a benchmark's result file, after checking its format."""
     assert done.returncode == 0, done.stderr
     content = json.loads(file.read_text())
     assert content.keys() == {"environment", "results"}
@@ -43,56 +44,48 @@ def metrics_of(content):
     return {(result["implementation"], result["metric"]) for result in content["results"]}
 
 
-@pytest.fixture
-def pytorch(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    return importlib.import_module("pytorch")
-
-
-def test_training_is_timed_beside_pytorch(tmp_path, pytorch):
+def test_train_times_both_implementations(tmp_path):
     file = tmp_path / "train.json"
     implementations = "--implementations=anchor_jax,pytorch-eager"
-    done = benchmark("train", *TINY, "--steps=1", "--cases=standard,masked", implementations, "--json", file)
+    done = benchmark("speed.train", *TINY, "--steps=1", "--cases=standard,masked", implementations, "--json", file)
     content = numbers_of(done, file)
     timed = {"images_per_second", "fraction_of_peak", "compile_time"}
     assert metrics_of(content) == {("jax", "flop_rate"), ("anchor_jax", "time_ratio")} | {
         (implementation, metric) for implementation in ("anchor_jax", "pytorch-eager") for metric in timed
     }
-    # PyTorch counts the products with padding and leaves out all that is no product
+    # PyTorch counts products with padding, and counts products only
     with FlopCounterMode(display=False) as counter, torch.device("meta"):
-        pytorch.ResNet18(6, CLASSES, WIDTH)(torch.zeros(BATCH, 6, 32, 32))
+        ResNet18(6, CLASSES, WIDTH)(torch.zeros(BATCH, 6, 32, 32))
     assert content["environment"]["flop_per_step"]["masked"] == pytest.approx(3 * counter.get_total_flops(), rel=0.2)
 
 
-def test_inference_is_timed_with_its_memory_and_blt(tmp_path):
+def test_inference_times_predictions_and_blt(tmp_path):
     file = tmp_path / "inference.json"
     sizes = ("--num_references=2", "--inputs=4", "--bank=6", "--residuals=5")
-    content = numbers_of(benchmark("inference", *TINY, *sizes, "--json", file), file)
+    content = numbers_of(benchmark("speed.inference", *TINY, *sizes, "--json", file), file)
     metrics = {"inputs_per_second", "peak_memory", "seconds", "ratio_to_random"}
     assert metrics_of(content) == {("anchor_jax", metric) for metric in metrics}
 
 
-@pytest.mark.parametrize("name", ["train", "inference"])
-def test_wrong_clone_is_told_in_one_line(name, tmp_path):
+@pytest.mark.parametrize("name", ["speed.train", "speed.inference"])
+def test_official_must_be_a_clone(name, tmp_path):
     done = benchmark(name, "--official", tmp_path)
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1
-    assert f"--official={tmp_path} holds no CIFAR/wrapper.py" in done.stderr
+    assert_told(done, 1, f"--official={tmp_path} has no CIFAR/wrapper.py")
 
 
-@pytest.mark.skipif(not OFFICIAL, reason="ANCHORING_OFFICIAL names no clone of LLNL/anchoring")
-def test_released_code_takes_part(tmp_path):
+@pytest.mark.skipif(not OFFICIAL, reason="set ANCHORING_OFFICIAL to a clone of LLNL/anchoring")
+def test_released_code_is_timed(tmp_path):
     file = tmp_path / "train.json"
     released = ["released-loader", "released-nchw", "released-channels-last"]
     arguments = ("--batch_size=4", "--samples=1", "--steps=1", "--cases=masked", f"--official={OFFICIAL}")
-    done = benchmark("train", *arguments, f"--implementations={','.join(released)}", "--json", file)
+    done = benchmark("speed.train", *arguments, f"--implementations={','.join(released)}", "--json", file)
     assert {(name, "images_per_second") for name in released} <= metrics_of(numbers_of(done, file))
     arguments = ("--batch_size=2", "--samples=1", "--inputs=2", "--bank=2", "--residuals=2", f"--official={OFFICIAL}")
-    done = benchmark("inference", *arguments, "--num_references=2", "--json", file)
+    done = benchmark("speed.inference", *arguments, "--num_references=2", "--json", file)
     assert {(name, "peak_memory") for name in released[1:]} <= metrics_of(numbers_of(done, file))
 
 
-def test_pytorch_baseline_computes_what_ours_computes(pytorch):
+def test_pytorch_baseline_matches_our_logits_and_loss():
     rng = np.random.default_rng(0)
     inputs = rng.normal(size=(BATCH, 32, 32, 6)).astype(np.float32)
     images = rng.integers(0, 256, (BATCH, 32, 32, 3), np.uint8)
@@ -102,11 +95,11 @@ def test_pytorch_baseline_computes_what_ours_computes(pytorch):
     forward = jax.jit(lambda v, x: model.apply(v, x, train=True, mutable=["batch_stats"])[0])
     logits = forward(variables, inputs)
 
-    network = pytorch.ResNet18(6, CLASSES, WIDTH)
+    network = ResNet18(6, CLASSES, WIDTH)
     network.load_state_dict(torch_state(variables))
     config = configuration.base()
     config.data.mean, config.data.std = (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)
-    training = pytorch.Training(network, config, images, labels)
+    training = Training(network, config, images, labels)
     np.testing.assert_allclose(
         network(torch.from_numpy(inputs).permute(0, 3, 1, 2)).detach(), logits, rtol=1e-3, atol=1e-4
     )
@@ -117,7 +110,7 @@ def test_pytorch_baseline_computes_what_ours_computes(pytorch):
 
 
 def torch_state(variables):
-    """Variables of our ResNet-18 as a state dict of the baseline's, whose layers have the same names."""
+    """Convert variables of our ResNet-18 to a state dict of the baseline, whose layers have the same names."""
     names = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
     state = {}
     for collection in variables.values():
@@ -131,18 +124,18 @@ def torch_state(variables):
     return state | {f"{name}num_batches_tracked": torch.tensor(0) for name in batch_norms}
 
 
-def test_baseline_draws_crops_and_mirrors_of_its_images(pytorch):
+def test_pytorch_baseline_draws_all_crops_and_flips():
     images = np.random.default_rng(0).integers(0, 256, (3, 6, 6, 3), np.uint8)
     config = configuration.base()
     config.augmentation.crop_padding = 2
-    training = pytorch.Training(torch.nn.Identity(), config, images, np.arange(3))
+    training = Training(torch.nn.Identity(), config, images, np.arange(3))
     padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)))
     allowed = {
         crop[:, ::way].tobytes()
         for crop in (padded[1, top : top + 6, left : left + 6] for top in range(5) for left in range(5))
         for way in (1, -1)
     }
-    drawn = {image.tobytes() for image in training._augmented(torch.ones(400, dtype=torch.long)).numpy()}
+    drawn = {image.tobytes() for image in training._augment(torch.ones(400, dtype=torch.long)).numpy()}
     assert len(allowed) == 50
     assert drawn == allowed
-    np.testing.assert_array_equal(training._as_stored(torch.tensor([2, 0])), images[[2, 0]])
+    np.testing.assert_array_equal(training._crop_center(torch.tensor([2, 0])), images[[2, 0]])

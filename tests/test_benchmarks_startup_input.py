@@ -1,9 +1,10 @@
-"""The benchmarks of start and input at their smallest: they run, and their files have the agreed form."""
+"""Benchmarks of startup and of the input pipeline, at their smallest."""
 
 import importlib.util
 import json
 
 import pytest
+from commands import assert_told
 from test_benchmarks_speed import benchmark
 
 CONFIG = """
@@ -21,7 +22,7 @@ def get_config():
 
 
 def results_of(tmp_path, name, *arguments):
-    """Median by (implementation, case), of a file that has the agreed form."""
+    """Run a benchmark; check the format of its file and return its medians by (implementation, case)."""
     done = benchmark(name, "--json", tmp_path / "result.json", "--samples=1", *arguments)
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "result.json").read_text())
@@ -34,16 +35,16 @@ def results_of(tmp_path, name, *arguments):
     return {(result["implementation"], result["case"]): result["median"] for result in content["results"]}
 
 
-def test_startup(tmp_path):
+def test_startup_times_cold_and_warm_steps(tmp_path):
     (tmp_path / "config.py").write_text(CONFIG)
     arguments = ("--config", tmp_path / "config.py", "--config.training.batch_size=16", "--cases=step")
-    seconds = results_of(tmp_path, "startup", *arguments)
+    seconds = results_of(tmp_path, "speed.startup", *arguments)
     assert seconds.keys() == {("anchor_jax", f"first training step, {start}") for start in ("cold", "warm")}
 
 
-def test_input(tmp_path):
+def test_input_times_all_stages(tmp_path):
     arguments = ("--png_images=0", "--jpeg_images=8", "--jpeg_size=20", "--batch_size=4", "--workers=1")
-    speeds = results_of(tmp_path, "input", *arguments, "--stream_images=8", "--stream_size=16")
+    speeds = results_of(tmp_path, "speed.input", *arguments, "--stream_images=8", "--stream_size=16")
     streamed = "stream of jpeg 500x375 to 16x16"
     assert ("anchor_jax", streamed) in speeds
     ours = {("anchor_jax", f"jpeg 20x20, {case}") for case in ("decode a folder", "decode array_record", "augment")}
@@ -55,13 +56,9 @@ def test_input(tmp_path):
 @pytest.mark.parametrize(
     ("name", "argument", "message"),
     [
-        ("startup", "--config.data.source=nothing", "unknown data source 'nothing'"),
-        ("input", "--png_images=100", "--png_images must be divisible by --batch_size=128; got 100"),
+        ("speed.startup", "--config.data.source=nothing", "unknown data source 'nothing'"),
+        ("speed.input", "--png_images=100", "--png_images must be divisible by --batch_size=128; got 100"),
     ],
 )
-def test_mistake_is_told_in_one_line(name, argument, message):
-    done = benchmark(name, argument)
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: ")
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
+def test_mistakes_are_one_line_errors(name, argument, message):
+    assert_told(benchmark(name, argument), 1, message)

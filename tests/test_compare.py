@@ -8,16 +8,15 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from commands import quick_command
+from conftest import write_results
 from scipy import stats
 
 from anchor_jax import config as configuration
 from anchor_jax.core.errors import UserError
-from anchor_jax.evaluation import results as results_lib
-from anchor_jax.evaluation.results import Found
 from anchor_jax.reporting.comparison import compare, paper
-from anchor_jax.reporting.comparison.runs import grouped, load
+from anchor_jax.reporting.comparison.comparison import compare_methods
+from anchor_jax.reporting.comparison.methods import group_by_method, load
 from anchor_jax.reporting.comparison.statistics import paired, summary
-from anchor_jax.reporting.comparison.table import tabulated
 from anchor_jax.runs.record import Run, lock_workdir
 from configs import cifar10, cifar100
 
@@ -60,7 +59,7 @@ def clean_of(rng, quality):
         "brier": rng.uniform(0, 1 - quality, NUM_EXAMPLES).astype(np.float32),
     }
     metrics = {"accuracy": correct.mean(), "nll": arrays["nll"].mean(), "brier": arrays["brier"].mean()}
-    return Found(metrics | {"ece": rng.uniform(0, 1 - quality), "entropy": 0.5}, arrays)
+    return metrics | {"ece": rng.uniform(0, 1 - quality), "entropy": 0.5}, arrays
 
 
 def corrupted_of(rng, quality, members):
@@ -71,7 +70,7 @@ def corrupted_of(rng, quality, members):
     metrics |= {f"severity{s + 1}/ece": 0.02 * s for s in range(5)}
     if len(members) == 19:
         metrics["mean19/accuracy"] = metrics["accuracy"]
-    return Found(metrics, {"correct": correct})
+    return metrics, {"correct": correct}
 
 
 def anomalies_of(rng, quality, anchored):
@@ -79,7 +78,7 @@ def anomalies_of(rng, quality, anchored):
     auroc = {f"{score}/auroc": quality + rng.uniform(0, 0.1) for score in scores}
     of_set = {f"svhn/{name}": value for name, value in auroc.items()}
     near = {f"near/{name}": value - 0.1 for name, value in auroc.items()}
-    return Found(auroc | of_set | near, {})
+    return auroc | of_set | near, {}
 
 
 FACTS = {"num_bins": 15, "num_examples": NUM_EXAMPLES}
@@ -101,7 +100,7 @@ def evaluated(folder, kind, seed=0, *, step=12, references=(1, 10), suites=("cle
         }
         for suite in suites:
             of_suite, content = made[suite]
-            results_lib.write(at, suite, of_suite | {"step": step}, {num: content})
+            write_results(at, suite, of_suite | {"step": step}, {num: content})
     return folder
 
 
@@ -117,7 +116,7 @@ def three(tmp_path_factory):
 
 
 def compared(runs, *arguments):
-    return tabulated(grouped(load(runs)), *arguments)
+    return compare_methods(group_by_method(load(runs)), *arguments)
 
 
 def table_of(comparison, suite):
@@ -245,13 +244,13 @@ def test_one_value_has_no_deviation():
 
 
 def names_of(runs):
-    return [method.name for method in grouped(load(runs))]
+    return [method.name for method in group_by_method(load(runs))]
 
 
 def test_runs_that_differ_in_seed_place_and_evaluation_are_one_method(tmp_path):
     runs = [evaluated(tmp_path / "a", "anchored", 0, data__path="here", checkpoint__keep=1)]
     runs += [evaluated(tmp_path / "b", "anchored", 1, data__path="there", evaluation__num_bins=20)]
-    [method] = grouped(load(runs))
+    [method] = group_by_method(load(runs))
     assert method.name == "anchored"
     assert [one.seed for one in method.runs] == [0, 1]
 
@@ -330,9 +329,9 @@ def test_suite_that_one_run_lacks_is_left_out_and_told(tmp_path):
 def test_standard_network_stands_beside_every_protocol(tmp_path):
     runs = [evaluated(tmp_path / kind, kind) for kind in ("standard", "anchored")]
     at = "eval/step12-bins15"
-    results_lib.write(runs[0] / at, "protocols", FACTS, {0: Found({"standard/accuracy": 0.5}, {})})
+    write_results(runs[0] / at, "protocols", FACTS, {0: ({"standard/accuracy": 0.5}, {})})
     of_anchored = {"random1/accuracy": 0.6, "randomK/accuracy": 0.7, "blt/accuracy": 0.8, "draws/0/1/accuracy": 0.6}
-    results_lib.write(runs[1] / at, "protocols", FACTS, {10: Found(of_anchored, {})})
+    write_results(runs[1] / at, "protocols", FACTS, {10: (of_anchored, {})})
     table = table_of(compared(runs), "protocols")
     assert table.headlines == ["random1/accuracy", "randomK/accuracy", "blt/accuracy"]
     differences = [table.entries[name]["anchored"].over_seeds.mean for name in table.headlines]
@@ -364,8 +363,8 @@ def test_run_that_is_not_evaluated_is_told_how_to(pair, tmp_path):
 
 
 def test_same_run_twice_is_refused(pair):
-    with pytest.raises(UserError, match="are the same run: config and seed 0 are equal; give one"):
-        grouped(load([*pair, pair[0]]))
+    with pytest.raises(UserError, match="are the same run: config and seed 0 are equal; give only one"):
+        group_by_method(load([*pair, pair[0]]))
 
 
 @pytest.mark.parametrize(
@@ -376,7 +375,7 @@ def test_same_run_twice_is_refused(pair):
     ],
 )
 def test_other_data_are_refused(pair, tmp_path, changes, what):
-    with pytest.raises(UserError, match=f"other data cannot be compared: {what}"):
+    with pytest.raises(UserError, match=f"different data cannot be compared: {what}"):
         load([*pair, evaluated(tmp_path / "other", "masked", **changes)])
 
 
@@ -389,7 +388,7 @@ def test_other_classes_are_refused(pair, tmp_path):
 def test_other_labels_are_refused(pair, tmp_path, monkeypatch):
     monkeypatch.setitem(globals(), "LABELS", LABELS[::-1].copy())
     runs = [*pair, evaluated(tmp_path / "other", "masked")]
-    with pytest.raises(UserError, match=r"clean of .* about other test sets: the labels of their examples differ"):
+    with pytest.raises(UserError, match=r"clean of .* about different test sets: the labels of their examples differ"):
         compared(runs)
 
 
@@ -399,7 +398,7 @@ def test_other_labels_are_refused(pair, tmp_path, monkeypatch):
 )
 def test_other_corruptions_are_refused(pair, tmp_path, fact, value):
     other = evaluated(tmp_path / "other", "masked", suites=("clean", "corruptions"), facts={fact: value})
-    with pytest.raises(UserError, match=f"corruptions of .* are about other data: {fact} is"):
+    with pytest.raises(UserError, match=f"corruptions of .* are about different data: {fact} is"):
         compared([*pair, other])
 
 
@@ -457,7 +456,7 @@ def test_protocol_of_the_configs_is_the_papers(tmp_path):
     for experiment in (cifar10, cifar100):
         folder = tmp_path / experiment.__name__
         runs = [of_paper(folder / kind, kind, experiment=experiment) for kind in ("standard", "anchored", "masked")]
-        assert [paper.protocol_mismatch(method) for method in grouped(load(runs))] == [None] * 3
+        assert [paper.protocol_mismatch(method) for method in group_by_method(load(runs))] == [None] * 3
         keys = {key for key in paper.PROTOCOL if not key.startswith("model.options.")}
         assert configuration.flatten(experiment.get_config()).keys() >= keys
 
@@ -487,7 +486,7 @@ def test_figures_of_cifar_100_have_deviations_and_many_references(tmp_path):
     assert figures["mean of 19 corruptions and 5 severities, 1 reference"] == (0.5070, 0.0044)
     assert figures["mean of 19 corruptions and 5 severities, K references"] == (0.5070, 0.0043)
     lacking = {
-        row.quantity: row.lacking for row in compared(runs, ("corruptions",), 1).paper if row.method == "anchored"
+        row.quantity: row.missing for row in compared(runs, ("corruptions",), 1).paper if row.method == "anchored"
     }
     assert "needs more than 1 reference" in lacking["mean of 19 corruptions and 5 severities, K references"]
 
@@ -512,25 +511,25 @@ def test_other_configurations_have_no_figure(tmp_path, key, value, reason):
     runs = [of_paper(tmp_path / f"m{seed}", "masked", seed, changes=[(key, value)]) for seed in (0, 1)]
     comparison = compared(runs)
     assert comparison.paper == ()
-    [departure] = comparison.departures.values()
+    [departure] = comparison.mismatches.values()
     assert departure.startswith(reason)
 
 
 def test_training_that_is_not_over_has_no_figure(tmp_path):
     runs = [of_paper(tmp_path / f"m{seed}", "masked", seed, step=39_000) for seed in (0, 1)]
-    [departure] = compared(runs).departures.values()
+    [departure] = compared(runs).mismatches.values()
     assert "evaluated at step 39,000 of 78,000" in departure
 
 
 def test_what_a_figure_lacks_is_told(tmp_path):
     runs = [of_paper(tmp_path / "m0", "masked", references=(10,)), of_paper(tmp_path / "m1", "masked", 1)]
     rows = compared(runs).paper
-    assert [row.ours for row in rows] == [None, None]
-    assert rows[0].lacking == f"run python eval.py --workdir {runs[0]} --suites corruptions --num_references 1"
-    assert rows[1].lacking == "needs the standard network of the paper among the runs"
+    assert {row.ours for row in rows} == {None}
+    assert rows[0].missing == f"run python eval.py --workdir {runs[0]} --suites corruptions --num_references 1"
+    assert rows[-1].missing == "needs a standard network trained with the paper's protocol among the runs"
     few = {"facts": {"members": CORRUPTIONS[:15]}}
     runs = [of_paper(tmp_path / f"few{seed}", "masked", seed, **few) for seed in (0, 1)]
-    assert compared(runs).paper[0].lacking == "needs the 19 corruptions of the paper and no others"
+    assert compared(runs).paper[0].missing == "needs exactly the 19 corruptions of the paper"
 
 
 # files
@@ -573,7 +572,7 @@ def test_page_is_well_formed_and_needs_nothing_beside_it(three, tmp_path, capsys
     compare(three, tmp_path / "out")
     page, text = page_of(tmp_path / "out")
     assert {link.removeprefix("#") for link in page.links} <= page.ids
-    assert len(page.sources) == 3 + 3 + 3  # dots and differences of each, and reliability, severity, areas
+    assert len(page.sources) == 3 + 3 + 4  # dots and differences of each, reliability, severity, two groups of AUROC
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
     assert "Comparison of 9 runs" in text
     assert "config.data.source is 'digits', in the paper 'tfds'" in text
@@ -587,7 +586,7 @@ def test_names_of_sets_and_folders_are_text_not_markup(tmp_path):
     runs = [evaluated(tmp_path / f"{kind}<i>&amp;", kind) for kind in ("standard", "anchored")]
     for run, num in zip(runs, (0, 1), strict=True):
         metrics = {"accuracy": 0.5 + 0.1 * num, f"{name}/accuracy": 0.5}
-        results_lib.write(run / "eval/step12-bins15", "shift", FACTS | {"members": [name]}, {num: Found(metrics, {})})
+        write_results(run / "eval/step12-bins15", "shift", FACTS | {"members": [name]}, {num: (metrics, {})})
     compare(runs, tmp_path / "out")
     _, text = page_of(tmp_path / "out")
     assert f"accuracy, {name}" in text
@@ -600,7 +599,7 @@ def test_page_tells_that_corruptions_were_generated(tmp_path):
         runs = [of_paper(folder / kind, kind, facts={"source": [source]}) for kind in ("standard", "masked")]
         compare(runs, folder / "out", ("corruptions",))
         _, text = page_of(folder / "out")
-        assert ("Our corruptions were made on the fly" in text) == told
+        assert ("Our corruptions were generated from the test set" in text) == told
         assert source in text
 
 
@@ -645,13 +644,13 @@ def test_folder_of_something_else_is_left_alone(pair, tmp_path, content):
     out = tmp_path / "out"
     out.mkdir()
     (out / "compare.json").write_text(content)
-    with pytest.raises(UserError, match="holds other things than a comparison"):
+    with pytest.raises(UserError, match="holds something other than a comparison"):
         compare(pair, out)
     assert [(file.name, file.read_text()) for file in out.iterdir()] == [("compare.json", content)]
 
 
 def test_run_and_file_are_no_place_for_a_report(pair, tmp_path):
-    with pytest.raises(UserError, match="holds other things than a comparison"):
+    with pytest.raises(UserError, match="holds something other than a comparison"):
         compare(pair, pair[0])
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is a file; give a folder"):

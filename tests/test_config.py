@@ -113,14 +113,14 @@ def test_experiment_docstring_has_the_committed_estimate(experiment):
     numbers = numbers_by_metric(r for r in committed_estimates()["results"] if r["case"] == experiment)
     docstring = " ".join(importlib.import_module(f"configs.{experiment}").__doc__.split())
     at_least = "at least " if numbers["chip_hours_moving"] > numbers["chip_hours_computing"] else ""
-    assert "An estimate, not measured" in docstring
+    assert "Time: an estimate, not measured" in docstring
     assert f": {at_least}{numbers['chip_hours']:.2g} chip-hours" in docstring
     assert f"{numbers['memory']:.2g} GB on each of eight" in docstring
 
 
 def test_estimate_command_reproduces_the_committed_file(tmp_path):
     file, committed = tmp_path / "estimates.json", committed_estimates()
-    content = numbers_of(benchmark("estimate", "--configs=imagenet_vit_b16", "--json", file), file)
+    content = numbers_of(benchmark("speed.estimate", "--configs=imagenet_vit_b16", "--json", file), file)
     assert content["environment"]["stated"] == committed["environment"]["stated"]
     numbers, expected = (
         numbers_by_metric(r for r in file["results"] if r["case"] == "imagenet_vit_b16")

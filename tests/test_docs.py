@@ -1,34 +1,41 @@
-"""The pages: every block of Python runs, every command names what there is, and they build without a warning."""
+"""Tests of the documentation: its Python runs, its commands exist, and the site builds without a warning."""
 
 import importlib.util
 import re
 import runpy
 import shlex
+from functools import cache
 from pathlib import Path
 
 import jax
 import numpy as np
 import pages
 import pytest
-from commands import ROOT, command
+from commands import ROOT, command, quick_command
+from PIL import Image
 
 import anchor_jax as aj
 from anchor_jax import config
+from anchor_jax.cli import config_flag, main
 
 DOCS = pages.DOCS
-# whose blocks have tests of their own: below, in test_frameworks.py and in test_regression_page.py
-TESTED_APART = {DOCS / f"{name}.md" for name in ("finetuning", "data", "frameworks", "regression")}
-WITH_PYTHON = [page for page in pages.PAGES if pages.python_blocks(page) and page not in TESTED_APART]
+# pages whose blocks are tested below, in test_frameworks.py and in test_regression_page.py
+TESTED_SEPARATELY = {DOCS / f"{name}.md" for name in ("finetuning", "data", "frameworks", "regression")}
+WITH_PYTHON = [page for page in pages.PAGES if pages.python_blocks(page) and page not in TESTED_SEPARATELY]
 SCRIPTS = [
     *(
         file
-        for folder in ("benchmarks", "configs", "docs", "examples", "faults", "studies")
+        for folder in ("anchor_jax/cli", "benchmarks", "configs", "docs", "examples", "faults", "studies")
         for file in (ROOT / folder).rglob("*.py")
     ),
     *ROOT.glob("*.py"),
 ]
 
-YOURS = "configs/mine.py"  # which data.md shows how to write
+YOUR_CONFIG = "configs/mine.py"  # data.md shows how to write it
+# script or module -> the command of `anchor-jax` that it runs
+COMMANDS = {"train.py": "train", "eval.py": "evaluate"} | {
+    f"anchor_jax.{name.replace('-', '_')}": name for name in main.COMMANDS
+}
 
 
 def titles(files):
@@ -38,31 +45,38 @@ def titles(files):
 # --- Python ---------------------------------------------------------------------------------------------
 
 
-def of_readme():
-    """What the block in README.md stands amid: a model, images, keys, weights."""
+def names_of_readme():
+    """Return what the blocks of README.md assume: a model, images, labels and keys."""
     rng = np.random.default_rng(0)
-    kernel = rng.normal(size=(2 * 72, 3)).astype(np.float32)
 
     def first_layer(params, inputs):
         return inputs.reshape(len(inputs), -1) @ params
 
-    def rest(params, features):
-        return features
-
     return {
         "f": first_layer,
-        "first_layer": first_layer,
-        "rest": rest,
-        "params": kernel,
-        "kernel": kernel,
+        "params": rng.normal(size=(2 * 72, 3)).astype(np.float32),
         "x": rng.normal(size=(16, 6, 6, 2)).astype(np.float32),
         "bank": rng.normal(size=(40, 6, 6, 2)).astype(np.float32),
-        "residuals": rng.normal(size=(40, 6, 6, 2)).astype(np.float32),
         "labels": np.arange(16) % 3,
-        "key": jax.random.key(0),
         "reference_key": jax.random.key(1),
         "mask_key": jax.random.key(2),
         "images_uint8": images(6),
+    }
+
+
+def names_of_api():
+    """Return what the blocks of api.md assume: those of README.md, and weights."""
+    names = names_of_readme()
+
+    def rest(params, features):
+        return features
+
+    return names | {
+        "first_layer": names["f"],
+        "rest": rest,
+        "kernel": names["params"],
+        "residuals": np.random.default_rng(3).normal(size=(40, 6, 6, 2)).astype(np.float32),
+        "key": jax.random.key(0),
         "photographs_uint8": images(8),
         "state_dict": pytest.importorskip("torchvision").models.swin_v2_t(weights=None).state_dict(),
     }
@@ -72,9 +86,10 @@ def images(size):
     return np.random.default_rng(1).integers(0, 256, (4, size, size, 1), np.uint8)
 
 
-# page -> names that it takes for granted
-GIVEN = {
-    "README.md": of_readme,
+# page -> function that returns the names it assumes
+ASSUMED = {
+    "README.md": names_of_readme,
+    "api.md": names_of_api,
     "evaluation.md": lambda: {
         "aj": aj,
         "key": jax.random.key(0),
@@ -90,7 +105,7 @@ GIVEN = {
 
 @pytest.fixture
 def with_runs(exported, tmp_path, monkeypatch):
-    """A folder with the runs and files that the pages name."""
+    """Change to a folder with the runs and files that the pages name."""
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "digits").symlink_to(exported.workdir)
     (tmp_path / "c10.zip").symlink_to(exported.file)
@@ -99,66 +114,96 @@ def with_runs(exported, tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("with_runs")
 @pytest.mark.parametrize("page", **titles(WITH_PYTHON))
-def test_every_block_of_python_runs(page):
-    given = GIVEN.get(page.name, dict)()
-    assert pages.run(page.read_text(), str(page), **given).keys() > given.keys()
+def test_python_blocks_run(page):
+    assumed = ASSUMED.get(page.name, dict)()
+    assert pages.run(page.read_text(), str(page), **assumed).keys() > assumed.keys()
 
 
-def test_the_guide_to_fine_tuning_begins_as_the_same_function():
+def test_finetuning_guide_starts_from_the_same_function():
     names = pages.run((DOCS / "finetuning.md").read_text(), "finetuning.md")
     assert np.std(names["before"]) > 1e-2
     np.testing.assert_allclose(names["after"], names["before"], atol=1e-5)
 
 
 @pytest.mark.usefixtures("with_runs")
-def test_the_guide_to_data_has_a_config_and_data_that_train():
+def test_data_guide_has_a_valid_config_and_dataset():
     names = pages.run((DOCS / "data.md").read_text(), "data.md")
     config.validate(names["get_config"]())
     assert names["dataset"].images.shape == (96, 8, 8, 1)
     assert names["dataset"].label_names == ("cat", "dog", "owl")
 
 
-def test_the_tutorial_on_classification_finds_what_was_not_learnt():
+def test_classification_tutorial_detects_unseen_classes():
     names = runpy.run_path(str(DOCS / "tutorials" / "classification.py"))
     assert names["accuracy"] > 0.9
-    assert names["found"]["mutual information"] > 0.8
-    assert names["answered"] > names["is_right"].mean() + 0.1
+    assert names["aurocs"]["mutual information"] > 0.8
+    assert names["selective_accuracy"] > names["is_correct"].mean() + 0.1
+
+
+def test_readme_figure_is_drawn(tmp_path):
+    runpy.run_path(str(DOCS / "images" / "uncertainty.py"))["main"](str(tmp_path))
+    with Image.open(tmp_path / "uncertainty.png") as drawn, Image.open(DOCS / "images/uncertainty.png") as committed:
+        assert drawn.size == committed.size
+        assert np.asarray(drawn.convert("RGB")).std() > 10
+
+
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
 
 
 # --- commands -------------------------------------------------------------------------------------------
 
 
-def script_of(words):
-    """The file that `python` runs, and the words after it; nothing for a program in quotes."""
-    if words[0] == "-c":
-        return None, ()
-    if words[0] == "-m":
-        found = importlib.util.find_spec(words[1])
-        assert found, f"no module {words[1]}"
-        if found.submodule_search_locations:
-            found = importlib.util.find_spec(f"{words[1]}.__main__")
-        assert found
-        assert found.origin
-        return Path(found.origin), words[2:]
-    return ROOT / words[0], words[1:]
+@cache
+def help_flags(name):
+    """Return the flags of a command of `anchor-jax`, from its help."""
+    done = quick_command("-m", "anchor_jax", name, "--help")
+    assert done.returncode == 0, done.stderr
+    return set(re.findall(r"^  --(?:\[no\])?(\w+)", done.stdout, flags=re.MULTILINE))
 
 
-def flags_of(script):
-    """The names of the flags that a script defines."""
-    text = script.read_text()
+def script_flags(file):
+    """Return the flags that a script defines."""
+    text = file.read_text()
     names = set(re.findall(r"""DEFINE_\w+\(\s*["'](\w+)["']""", text)) | {"help"}
-    if "define_config" in text:
-        names.add("config")
     if "distributed=True" in text:
         names |= {"coordinator", "num_processes", "process_id"}
     return names
 
 
+def file_of_module(name):
+    """Return the file that `python -m` runs."""
+    found = importlib.util.find_spec(name)
+    assert found, f"no module {name}"
+    if found.submodule_search_locations:
+        found = importlib.util.find_spec(f"{name}.__main__")
+    assert found
+    assert found.origin
+    return Path(found.origin)
+
+
 def check_python(words):
-    script, arguments = script_of(words)
-    if script is None:
+    if words[0] == "-c":
         return
-    assert script.is_file(), f"no file {script}"
+    is_module = words[0] == "-m"
+    target, arguments = words[int(is_module)], words[int(is_module) + 1 :]
+    if target == "anchor_jax" and arguments:
+        check_anchor_jax(arguments)
+        return
+    file = file_of_module(target) if is_module else ROOT / target
+    assert file.is_file(), f"no file {file}"
+    name = COMMANDS.get(target)
+    check_flags(target, arguments, help_flags(name) if name else script_flags(file))
+
+
+def check_anchor_jax(words):
+    name, *arguments = words
+    if not name.startswith("-"):
+        assert name in main.COMMANDS, f"anchor-jax has no command {name}"
+        check_flags(f"anchor-jax {name}", arguments, help_flags(name))
+
+
+def check_flags(program, arguments, allowed):
     for number, argument in enumerate(arguments):
         if not argument.startswith("--"):
             continue
@@ -166,10 +211,10 @@ def check_python(words):
         if name.startswith("config."):
             assert config.is_known(name.removeprefix("config.")), f"no key {name}"
             continue
-        assert name in flags_of(script), f"{script.name} has no flag --{name}"
+        assert name in allowed, f"{program} has no flag --{name}"
         if name == "config":
             file = (value or arguments[number + 1]).partition(":")[0]
-            assert file == YOURS or (ROOT / file).is_file(), f"no file {file}"
+            assert file in (YOUR_CONFIG, *config_flag.names()) or (ROOT / file).is_file(), f"no file {file}"
 
 
 def check_make(words):
@@ -182,11 +227,11 @@ def check_make(words):
 
 def check(line):
     program, *words = shlex.split(line)
-    {"python": check_python, "make": check_make}[program](words)
+    {"python": check_python, "make": check_make, "anchor-jax": check_anchor_jax}[program](words)
 
 
 @pytest.mark.parametrize("file", **titles([*pages.PAGES, *SCRIPTS]))
-def test_every_command_names_what_there_is(file):
+def test_commands_name_what_exists(file):
     for line in pages.commands(file.read_text()):
         check(line)
 
@@ -195,13 +240,21 @@ def test_commands_are_found():
     block = "```\nmake demo    # all\nX=1 python train.py --config configs/digits.py \\\n    --workdir runs/d\n```\n"
     found = ["make demo", "python train.py --config configs/digits.py --workdir runs/d", "make rum"]
     assert pages.commands(block + "and `make rum`") == found
+    assert pages.commands("  anchor-jax train --config digits\nor `anchor-jax export`, of anchor-jax") == [
+        "anchor-jax train --config digits",
+        "anchor-jax export",
+    ]
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         ("python trian.py", "no file .*trian.py"),
         ("python -m anchor_jax.exprot", "no module anchor_jax.exprot"),
+        ("python -m anchor_jax trian", "anchor-jax has no command trian"),
+        ("anchor-jax trian", "anchor-jax has no command trian"),
+        ("anchor-jax evaluate --suite=clean", "anchor-jax evaluate has no flag --suite"),
+        ("anchor-jax train --config digit", "no file digit"),
         ("python train.py --wokrdir=x", "train.py has no flag --wokrdir"),
         ("python train.py --config.sede=1", "no key config.sede"),
         ("python train.py --config configs/digit.py", "no file configs/digit.py"),
@@ -209,16 +262,16 @@ def test_commands_are_found():
         ("make demo DMEO=x", "nothing in the Makefile for DMEO"),
     ],
 )
-def test_a_mistake_in_a_command_is_found(line, told):
-    with pytest.raises(AssertionError, match=told):
+def test_commands_with_a_mistake_are_detected(line, message):
+    with pytest.raises(AssertionError, match=message):
         check(line)
 
 
 # --- the site -------------------------------------------------------------------------------------------
 
 
-def test_the_pages_build_without_a_warning(tmp_path):
+def test_site_builds_without_a_warning(tmp_path):
     done = command("-m", "sphinx", "--fail-on-warning", "--keep-going", "--quiet", DOCS, tmp_path / "site")
     assert done.returncode == 0, done.stderr
-    for name, told in (("index", "Two commands"), ("method", "Why references are masked"), ("api", "anchored_kernel")):
-        assert told in (tmp_path / "site" / f"{name}.html").read_text()
+    for name, text in (("index", "Two commands"), ("method", "Why references are masked"), ("api", "anchored_kernel")):
+        assert text in (tmp_path / "site" / f"{name}.html").read_text()

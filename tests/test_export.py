@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import re
-import tarfile
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +25,8 @@ from anchor_jax.runs.load import create_model, create_predictor, load_predictor
 from anchor_jax.runs.predictor import Predictor
 from anchor_jax.runs.record import Run
 from anchor_jax.runtime import mesh as mesh_lib
+
+pytestmark = pytest.mark.min_versions
 
 IMAGES = np.random.default_rng(5).integers(0, 256, (17, 6, 6, 1)).astype(np.uint8)
 
@@ -100,13 +101,10 @@ def test_exported_classifier_equals_the_predictor(num, file, predictor):
 
 
 @pytest.mark.skipif(jax.__version_info__ < (0, 10, 2), reason="the file was written by JAX 0.10.2")
-def test_load_exported_reads_files_of_version_0_1_0(tmp_path):
-    with tarfile.open(Path(__file__).parent / "fixtures" / "run_0_1_0.tar.gz") as archive:
-        for name in ("./run.zip", "./expected.npz"):
-            archive.extract(name, tmp_path, filter="data")
-    classifier = aj.load_exported(tmp_path / "run.zip")
+def test_load_exported_reads_files_of_version_0_1_0(old_run):
+    classifier = aj.load_exported(old_run / "run.zip")
     assert (classifier.metadata.model, classifier.metadata.step, classifier.num_references) == ("mlp", 132, 4)
-    with np.load(tmp_path / "expected.npz") as expected:
+    with np.load(old_run / "expected.npz") as expected:
         outputs = classifier(expected["images"])._asdict()
         assert outputs.keys() == set(expected) - {"images"}
         for name, array in outputs.items():
@@ -200,8 +198,8 @@ def test_export_command_rejects_invalid_arguments(workdir, file, tmp_path):
         ([new, "--platforms="], 1, "platforms must name at least one of cpu, cuda, rocm, tpu; got none"),
         ([file], 1, "run.zip' already exists; choose another name"),
         ([workdir / "run.json" / "x.zip"], 1, "cannot write"),
-        ([], 2, "one path must be given beside the flags, that of a new file; got []"),
-        ([new, new], 2, "one path must be given beside the flags"),
+        ([], 2, "expected one argument besides the flags, the path of a new file; got []"),
+        ([new, new], 2, "expected one argument besides the flags, the path of a new file"),
     ):
         result = quick_command("-m", "anchor_jax.export", f"--workdir={workdir}", *arguments)
         assert_told(result, status, message)

@@ -1,6 +1,6 @@
-"""Readers and the config on input that nobody thought of: it loads, or a `UserError` says what is wrong.
+"""Fuzz the readers and the config: input loads, or raises a one-line `UserError`.
 
-The examples are the same every time; `ANCHOR_JAX_FUZZ=10000` tries as many others.
+The examples are the same in every run; `ANCHOR_JAX_FUZZ=10000` tries 10,000 random ones.
 """
 
 import json
@@ -13,6 +13,7 @@ import jax.export
 import numpy as np
 import pytest
 import safetensors.numpy
+from conftest import write_results
 from corrupt_files import image, npz, prepared_set, zipped
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -22,7 +23,7 @@ from anchor_jax import config as configuration
 from anchor_jax.core.errors import UserError
 from anchor_jax.data import load
 from anchor_jax.data.decoding import Example, decode
-from anchor_jax.evaluation import results as results_lib
+from anchor_jax.evaluation import storage
 from anchor_jax.export import format
 from anchor_jax.models.pytorch.files import read_state_dict
 from anchor_jax.runs import record as run_record
@@ -31,7 +32,7 @@ _MORE = int(os.environ.get("ANCHOR_JAX_FUZZ", "0"))
 
 
 def fuzzed(num_examples: int):
-    """Settings of a test that tries so many examples, always the same, or more where that is asked for."""
+    """Return settings for a number of fixed examples, or for `ANCHOR_JAX_FUZZ` random ones."""
     return settings(
         max_examples=_MORE or num_examples,
         derandomize=not _MORE,
@@ -41,8 +42,8 @@ def fuzzed(num_examples: int):
     )
 
 
-def _done(action) -> bool:
-    """Whether something was done; if it was not, one line says why."""
+def _succeeds(action) -> bool:
+    """Return whether an action succeeds; if not, check that its error is one line."""
     try:
         action()
     except UserError as error:
@@ -53,7 +54,7 @@ def _done(action) -> bool:
     return False
 
 
-# --- the config -----------------------------------------------------------------------------------------
+# the config
 
 _KEYS = sorted(configuration.flatten(configuration.base()))
 
@@ -79,7 +80,7 @@ _VALUES = st.recursive(
 
 
 def _with_values(values):
-    """A config with other values, whatever their types."""
+    """Return a config with other values, of any type."""
     content = configuration.base().to_dict()
     for key, value in values.items():
         *groups, last = key.split(".")
@@ -96,9 +97,9 @@ def _with_values(values):
 @example({"data.mean": (10**400,)})
 @example({"data.std": (np.float64(0.5),)})
 @example({"optimizer.frozen": ("stem", 3)})
-def test_a_config_is_refused_or_comes_back_from_json(values):
+def test_fuzz_config_is_rejected_or_survives_json(values):
     given_config = _with_values(values)
-    if not _done(lambda: configuration.validate(given_config)):
+    if not _succeeds(lambda: configuration.validate(given_config)):
         return
 
     def restored(value):
@@ -111,25 +112,26 @@ def test_a_config_is_refused_or_comes_back_from_json(values):
     assert configuration.flatten(read) == configuration.flatten(given_config)
 
 
-# --- files ----------------------------------------------------------------------------------------------
+# files
 
 
 @st.composite
-def _damages(draw):
-    """What happens to the bytes of a file: some are flipped, and it is cut, or something is put in."""
+def _corruptions(draw):
+    """Draw a function that corrupts the bytes of a file: it flips some, and cuts out or inserts others."""
     flips = draw(st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), max_size=4))
     start, end = draw(st.floats(0, 1)), draw(st.floats(0, 1))
     inserted = draw(st.one_of(st.just(b""), st.binary(max_size=8)))
 
-    def damage(content: bytes) -> bytes:
-        damaged = bytearray(content)
+    def corrupt(content: bytes) -> bytes:
+        corrupted = bytearray(content)
         for place, mask in flips:
-            damaged[int(place * len(damaged))] ^= mask
-        low, high = sorted((int(start * len(damaged)), int(end * len(damaged))))
-        kept = damaged if not inserted and high - low > len(damaged) // 2 else damaged[:low] + inserted + damaged[high:]
+            corrupted[int(place * len(corrupted))] ^= mask
+        low, high = sorted((int(start * len(corrupted)), int(end * len(corrupted))))
+        is_mostly_cut = not inserted and high - low > len(corrupted) // 2
+        kept = corrupted if is_mostly_cut else corrupted[:low] + inserted + corrupted[high:]
         return bytes(kept)
 
-    return damage
+    return corrupt
 
 
 @pytest.fixture(scope="module")
@@ -144,27 +146,27 @@ def no_cache(place):
         yield
 
 
-def _reads(read):
-    """What is read, or None with one line that says why not."""
-    found_things = []
-    return found_things[0] if _done(lambda: found_things.append(read())) else None
+def _read_or_none(read):
+    """Return what is read, or None if that raises a one-line error."""
+    results = []
+    return results[0] if _succeeds(lambda: results.append(read())) else None
 
 
 @fuzzed(100)
-@given(st.sampled_from(["png", "jpeg", "bmp", "gif", "tiff", "webp", "ppm"]), _damages())
-def test_damaged_images(kind, damage):
-    content = damage(image(kind, 12))
+@given(st.sampled_from(["png", "jpeg", "bmp", "gif", "tiff", "webp", "ppm"]), _corruptions())
+def test_fuzz_images(kind, corrupt):
+    content = corrupt(image(kind, 12))
     for size in (0, 4):
-        pixels = _reads(lambda size=size: decode(Example(content, 0, "x"), mode="RGB", image_size=size))
+        pixels = _read_or_none(lambda size=size: decode(Example(content, 0, "x"), mode="RGB", image_size=size))
         assert pixels is None or (pixels.dtype == np.uint8 and pixels.shape[2:] == (3,))
 
 
 @fuzzed(60)
-@given(_damages())
-def test_damaged_npz(place, damage):
+@given(_corruptions())
+def test_fuzz_npz(place, corrupt):
     arrays = {"x_train": np.zeros((4, 3, 2), np.uint8), "y_train": np.array([0, 1, 0, 1]), "label_names": ["a", "b"]}
-    (place / "data.npz").write_bytes(damage(npz(**arrays)))
-    dataset = _reads(lambda: load("npz", "train", path=place / "data.npz"))
+    (place / "data.npz").write_bytes(corrupt(npz(**arrays)))
+    dataset = _read_or_none(lambda: load("npz", "train", path=place / "data.npz"))
     assert dataset is None or len(dataset.images) == len(dataset.labels)
 
 
@@ -175,23 +177,25 @@ def prepared(place):
 
 
 @fuzzed(60)
-@given(st.sampled_from(["features.json", "dataset_info.json", "tiny-train.array_record-00000-of-00001"]), _damages())
-def test_damaged_prepared_sets(prepared, name, damage):
+@given(
+    st.sampled_from(["features.json", "dataset_info.json", "tiny-train.array_record-00000-of-00001"]), _corruptions()
+)
+def test_fuzz_tfds(prepared, name, corrupt):
     folder, files = prepared
-    (folder / name).write_bytes(damage(files[folder / name]))
+    (folder / name).write_bytes(corrupt(files[folder / name]))
     try:
-        dataset = _reads(lambda: load("tfds", "train", name="tiny", path=folder.parents[1]))
+        dataset = _read_or_none(lambda: load("tfds", "train", name="tiny", path=folder.parents[1]))
         assert dataset is None or len(dataset.images) == len(dataset.labels)
     finally:
         (folder / name).write_bytes(files[folder / name])
 
 
 @fuzzed(60)
-@given(_damages())
-def test_damaged_safetensors(place, damage):
+@given(_corruptions())
+def test_fuzz_safetensors(place, corrupt):
     file = place / "w.safetensors"
-    file.write_bytes(damage(safetensors.numpy.save({"a": np.ones((2, 3), np.float32), "b": np.zeros(2, np.int64)})))
-    tensors = _reads(lambda: read_state_dict(file))
+    file.write_bytes(corrupt(safetensors.numpy.save({"a": np.ones((2, 3), np.float32), "b": np.zeros(2, np.int64)})))
+    tensors = _read_or_none(lambda: read_state_dict(file))
     assert tensors is None or all(hasattr(tensor, "shape") for tensor in tensors.values())
 
 
@@ -228,34 +232,32 @@ _OF_EXPORT = ["format", "label_names", "image_shape", "step", "num_references", 
 @given(
     st.sampled_from([format.METADATA, format.PROGRAM]),
     st.dictionaries(st.sampled_from(_OF_EXPORT), _JSON),
-    _damages(),
+    _corruptions(),
 )
 @example(format.PROGRAM, {}, lambda content: content)
-def test_damaged_exported_runs(place, exported_run, name, changes, damage):
-    (place / "damaged.zip").write_bytes(zipped(exported_run | {name: damage(exported_run[name])}))
+def test_fuzz_exported_runs(place, exported_run, name, changes, corrupt):
+    (place / "corrupt.zip").write_bytes(zipped(exported_run | {name: corrupt(exported_run[name])}))
     changed = json.dumps(json.loads(exported_run[format.METADATA]) | changes).encode()
     (place / "changed.zip").write_bytes(zipped(exported_run | {format.METADATA: changed}))
-    for file in ("damaged.zip", "changed.zip"):
-        classifier = _reads(lambda file=file: format.load_exported(place / file))
+    for file in ("corrupt.zip", "changed.zip"):
+        classifier = _read_or_none(lambda file=file: format.load_exported(place / file))
         assert classifier is None or (len(classifier.label_names), classifier.image_shape) == (2, (2, 2, 1))
 
 
 @fuzzed(60)
-@given(st.dictionaries(st.sampled_from(["suite", "facts", "results", "facts_of"]), _JSON, max_size=4), _damages())
+@given(st.dictionaries(st.sampled_from(["suite", "facts", "results", "facts_of"]), _JSON, max_size=4), _corruptions())
 @example({"results": {"1": {"accuracy": 10**400}}}, lambda content: content)
 @example({"results": {"1": {"accuracy": float("inf")}}}, lambda content: content)
 @example({}, lambda content: b"[" * 100_000)
-def test_damaged_results_of_an_evaluation(place, changes, damage):
+def test_fuzz_evaluation_results(place, changes, corrupt):
     folder = place / "eval"
     folder.mkdir(exist_ok=True)
     content = {"suite": "clean", "facts": {"step": 1}, "results": {"1": {"accuracy": 0.5}}, "facts_of": {"1": {}}}
-    for text in (json.dumps(content | changes).encode(), damage(json.dumps(content).encode())):
+    for text in (json.dumps(content | changes).encode(), corrupt(json.dumps(content).encode())):
         (folder / "clean.json").write_bytes(text)
-        suites = _reads(lambda: results_lib.read(folder))
+        suites = _read_or_none(lambda: storage.read(folder))
         assert suites is None or all(
-            np.isfinite(list(of_num.metrics.values())).all()
-            for suite in suites.values()
-            for of_num in suite.results.values()
+            np.isfinite(list(of_num.metrics.values())).all() for suite in suites.values() for of_num in suite.values()
         )
 
 
@@ -263,31 +265,31 @@ _OF_RECORD = ["config", "label_names", "image_shape", "data", "references"]
 
 
 @fuzzed(60)
-@given(st.dictionaries(st.sampled_from(_OF_RECORD), _JSON, max_size=2), _damages())
+@given(st.dictionaries(st.sampled_from(_OF_RECORD), _JSON, max_size=2), _corruptions())
 @example({"label_names": ["a"]}, lambda content: content)
 @example({"label_names": "ab", "image_shape": [1, 2]}, lambda content: content)
 @example({"config": {"optimizer": {"learning_rate": 10**400}}}, lambda content: content)
 @example({"references": {"rows": [[]], "sha256": 1}}, lambda content: content)
 @example({}, lambda content: b"[" * 100_000)
-def test_damaged_records_of_runs(place, changes, damage):
+def test_fuzz_run_records(place, changes, corrupt):
     config = configuration.base()
     images = np.zeros((3, 4, 4, 1), np.uint8)
     fresh = run_record.Run(place / "run", config, ("a", "b"), (4, 4, 1), "3 examples", np.arange(3), images)
     shutil.rmtree(place / "run", ignore_errors=True)
     with run_record.lock_workdir(fresh):
         content = (place / "run/run.json").read_bytes()
-    for text in (json.dumps(json.loads(content) | changes).encode(), damage(content)):
+    for text in (json.dumps(json.loads(content) | changes).encode(), corrupt(content)):
         (place / "run/run.json").write_bytes(text)
-        loaded = _reads(lambda: run_record.load(place / "run"))
+        loaded = _read_or_none(lambda: run_record.load(place / "run"))
         assert loaded is None or len(loaded.image_shape) == 3
 
 
 @fuzzed(40)
-@given(_damages())
-def test_damaged_arrays_of_an_evaluation(place, damage):
+@given(_corruptions())
+def test_fuzz_evaluation_arrays(place, corrupt):
     folder = place / "arrays"
     shutil.rmtree(folder, ignore_errors=True)
-    results_lib.write(folder, "clean", {}, {1: results_lib.Found({"accuracy": 0.5}, {"correct": np.zeros(3)})})
+    write_results(folder, "clean", {}, {1: ({"accuracy": 0.5}, {"correct": np.zeros(3)})})
     file = folder / "clean-references1.npz"
-    file.write_bytes(damage(file.read_bytes()))
-    _reads(lambda: dict(results_lib.read(folder)["clean"].results[1].arrays))
+    file.write_bytes(corrupt(file.read_bytes()))
+    _read_or_none(lambda: dict(storage.read(folder)["clean"][1].arrays))

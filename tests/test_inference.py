@@ -20,6 +20,8 @@ import anchor_jax as aj
 from anchor_jax import models
 from anchor_jax.runtime import mesh as mesh_lib
 
+pytestmark = pytest.mark.min_versions
+
 B, H, C = 4, 5, 3  # inputs, their features, classes
 MOST = 12  # references
 

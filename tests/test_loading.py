@@ -1,4 +1,4 @@
-"""The data sets that a configuration names, what is held out of them, and the rows of a bank."""
+"""The datasets that a config names, validation splits, label noise, and the rows of a reference bank."""
 
 import numpy as np
 import pytest
@@ -7,32 +7,32 @@ from PIL import Image
 
 from anchor_jax import UserError
 from anchor_jax.data import load_test, load_train, select_rows
-from anchor_jax.data.loading import label_offsets
+from anchor_jax.data.label_noise import draw_label_offsets
 
-NAMES, SHAPE = ("0", "1", "2"), (6, 6, 1)
+LABEL_NAMES, IMAGE_SHAPE = ("0", "1", "2"), (6, 6, 1)
 
 
-def test_without_a_fraction_nothing_is_held_out(tiny):
+def test_load_train_without_fraction_holds_nothing_out(tiny):
     train, held_out = load_train(tiny.data, seed=0)
     assert len(train.images) == len(train.labels) == 96
     assert held_out is None
 
 
-def test_held_out_part_is_disjoint_stratified_and_follows_from_the_seed(tiny):
-    whole, _ = load_train(tiny.data, seed=0)
+def test_load_train_holds_out_a_stratified_reproducible_part(tiny):
+    complete, _ = load_train(tiny.data, seed=0)
     tiny.data.validation_fraction = 0.25
     train, held_out = load_train(tiny.data, seed=0)
     assert np.bincount(train.labels).tolist() == [24, 24, 24]
     assert np.bincount(held_out.labels).tolist() == [8, 8, 8]
     both = np.concatenate([train.images, held_out.images]).reshape(96, -1)
-    assert {row.tobytes() for row in both} == {image.tobytes() for image in whole.images}
+    assert {row.tobytes() for row in both} == {image.tobytes() for image in complete.images}
     again, other = load_train(tiny.data, seed=0)[1], load_train(tiny.data, seed=1)[1]
     np.testing.assert_array_equal(held_out.images, again.images)
     assert (held_out.images != other.images).any()
 
 
 @pytest.mark.parametrize("noise", [0.25, 1.0])
-def test_label_noise_replaces_so_many_labels_by_others_and_held_out_ones_stay(tiny, noise):
+def test_load_train_label_noise_replaces_training_labels(tiny, noise):
     tiny.data.validation_fraction = 0.25
     train, held_out = load_train(tiny.data, seed=0)
     tiny.data.label_noise = noise
@@ -45,31 +45,31 @@ def test_label_noise_replaces_so_many_labels_by_others_and_held_out_ones_stay(ti
     np.testing.assert_array_equal(load_train(tiny.data, seed=0)[0].labels, noisy.labels)
 
 
-def test_label_noise_is_symmetric():
-    offsets = label_offsets(30_000, 5, 0.4, seed=3)
+def test_draw_label_offsets_is_symmetric():
+    offsets = draw_label_offsets(30_000, 5, 0.4, seed=3)
     counts = np.bincount(offsets, minlength=5)
     assert counts[0] == 18_000
     assert scipy.stats.chisquare(counts[1:]).pvalue > 1e-3
-    assert (offsets != label_offsets(30_000, 5, 0.4, seed=4)).any()
+    assert (offsets != draw_label_offsets(30_000, 5, 0.4, seed=4)).any()
 
 
-def test_too_few_examples_to_hold_some_out_is_told(tiny):
+def test_load_train_rejects_too_small_fraction(tiny):
     tiny.data.validation_fraction = 0.01
     with pytest.raises(UserError, match=r"config.data.validation_fraction=0.01 does not fit"):
         load_train(tiny.data, seed=0)
 
 
-def test_test_set_has_the_classes_and_images_of_the_training_set(tiny):
-    assert len(load_test(tiny.data, NAMES, SHAPE).images) == 40
+def test_load_test_requires_matching_classes_and_images(tiny):
+    assert len(load_test(tiny.data, LABEL_NAMES, IMAGE_SHAPE).images) == 40
     with pytest.raises(UserError, match=r"split 'test' has 3 classes: 0, 1, 2, but the training set has 2: 0, 1;"):
-        load_test(tiny.data, ("0", "1"), SHAPE)
+        load_test(tiny.data, ("0", "1"), IMAGE_SHAPE)
     with pytest.raises(UserError, match=r"images of split 'test' are \[6, 6, 1\], but .* \[8, 8, 3\]"):
-        load_test(tiny.data, NAMES, (8, 8, 3))
+        load_test(tiny.data, LABEL_NAMES, (8, 8, 3))
 
 
 @pytest.fixture
 def folders(tiny, tmp_path, monkeypatch):
-    """Configures `tiny` for a folder of images, and gives what writes one image of it."""
+    """Configure `tiny` for a folder of images; return a function that writes one image."""
     monkeypatch.setenv("ANCHOR_JAX_CACHE", str(tmp_path / "cache"))
     tiny.data.source, tiny.data.path = "folder", str(tmp_path / "images")
 
@@ -82,7 +82,7 @@ def folders(tiny, tmp_path, monkeypatch):
     return write
 
 
-def test_test_folder_of_the_same_classes_and_images(tiny, folders):
+def test_load_test_accepts_matching_folder(tiny, folders):
     folders("test/bee/1.png")
     train, _ = load_train(tiny.data, seed=0)
     test = load_test(tiny.data, train.label_names, train.images.shape[1:])
@@ -99,7 +99,7 @@ def test_test_folder_of_the_same_classes_and_images(tiny, folders):
     ],
     ids=["classes", "size", "channels"],
 )
-def test_test_folder_that_differs_is_refused(tiny, folders, file, options, message):
+def test_load_test_rejects_differing_folder(tiny, folders, file, options, message):
     folders("test/ant/1.png", **options)
     folders(file, **options)
     train, _ = load_train(tiny.data, seed=0)
@@ -107,14 +107,14 @@ def test_test_folder_that_differs_is_refused(tiny, folders, file, options, messa
         load_test(tiny.data, train.label_names, train.images.shape[1:])
 
 
-# --- the rows of a bank ---------------------------------------------------------------------------------
+# the rows of a bank
 
 _LABELS = np.repeat(np.arange(4), [50, 30, 15, 5]).astype(np.int32)
 
 
 @pytest.mark.parametrize("per_class", [False, True])
 @pytest.mark.parametrize("size", [0, 4, 20, 99, 100])
-def test_bank_rows_are_distinct_sorted_and_reproducible(per_class, size):
+def test_select_rows_is_distinct_sorted_and_reproducible(per_class, size):
     rows = select_rows(_LABELS, size, per_class=per_class, seed=7)
     assert rows.dtype == np.int32
     assert len(rows) == (size or 100)
@@ -124,39 +124,39 @@ def test_bank_rows_are_distinct_sorted_and_reproducible(per_class, size):
     np.testing.assert_array_equal(rows, select_rows(_LABELS, size, per_class=per_class, seed=7))
 
 
-def test_bank_rows_depend_on_the_seed():
+def test_select_rows_depends_on_the_seed():
     assert not np.array_equal(select_rows(_LABELS, 20, seed=0), select_rows(_LABELS, 20, seed=1))
 
 
 @pytest.mark.parametrize("per_class", [False, True])
-def test_bank_rows_are_uniform(per_class):
-    labels = np.arange(20) % 4  # every row has the same chance in a balanced set
-    times = sum(np.isin(np.arange(20), select_rows(labels, 5, per_class=per_class, seed=s)) for s in range(2_000))
+def test_select_rows_is_uniform(per_class):
+    labels = np.arange(20) % 4  # in a balanced dataset all rows are equally likely
+    counts = sum(np.isin(np.arange(20), select_rows(labels, 5, per_class=per_class, seed=s)) for s in range(2_000))
     # each count is binomial(2000, 1/4): mean 500, standard deviation 19.4
-    assert np.abs(np.asarray(times) - 500).max() < 5 * 19.4
+    assert np.abs(np.asarray(counts) - 500).max() < 5 * 19.4
 
 
 @pytest.mark.parametrize(
     ("size", "counts"), [(4, [1, 1, 1, 1]), (20, [5, 5, 5, 5]), (23, [6, 6, 6, 5]), (60, [20, 20, 15, 5])]
 )
-def test_bank_per_class_is_as_equal_as_the_data_allows(size, counts):
+def test_select_rows_per_class_balances_classes(size, counts):
     rows = select_rows(_LABELS, size, per_class=True, seed=3)
     assert np.bincount(_LABELS[rows]).tolist() == counts
 
 
-def test_bank_per_class_with_a_remainder():
+def test_select_rows_per_class_with_a_remainder():
     labels = np.arange(100) % 10
     counts = np.bincount(labels[select_rows(labels, 25, per_class=True, seed=0)])
     assert sorted(counts) == [2] * 5 + [3] * 5
 
 
 @pytest.mark.parametrize("size", [-1, 101])
-def test_bank_size_out_of_range(size):
-    with pytest.raises(UserError, match=rf"anchoring.bank_size={size}; allowed: 0 \(all\) to 100, the size of"):
+def test_select_rows_rejects_size_out_of_range(size):
+    with pytest.raises(UserError, match=rf"anchoring.bank_size={size}; allowed: 0 \(all\) to 100, the number of"):
         select_rows(_LABELS, size, seed=0)
 
 
-def test_bank_smaller_than_the_classes():
-    message = r"anchoring.bank_size=3 drawn per class; allowed: 0 \(all\) or 4 \(the number of classes\) to 100"
+def test_select_rows_per_class_rejects_too_small_size():
+    message = r"anchoring.bank_size=3 with anchoring.bank_per_class; allowed: 0 \(all\) or 4 \(the number of classes\)"
     with pytest.raises(UserError, match=message):
         select_rows(_LABELS, 3, per_class=True, seed=0)

@@ -10,6 +10,8 @@ from anchor_jax import UserError
 from anchor_jax.runtime import backends
 from anchor_jax.runtime import mesh as mesh_lib
 
+pytestmark = pytest.mark.min_versions
+
 
 def test_mesh_has_all_devices():
     assert mesh_lib.mesh().size == len(jax.devices()) == 8

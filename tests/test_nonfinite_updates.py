@@ -11,7 +11,8 @@ from conftest import records
 from anchor_jax import UserError
 from anchor_jax.runs import checkpoint
 from anchor_jax.runs.state import NonFiniteCounter
-from anchor_jax.training import evaluator, model_batch
+from anchor_jax.training import model_batch
+from anchor_jax.training.evaluator import Evaluator
 from anchor_jax.training.loop import prepare, train
 
 
@@ -113,7 +114,7 @@ def test_nonfinite_state_is_not_saved(tiny, tmp_path, part):
 
 
 def test_nonfinite_scores_are_not_saved(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluator.Evaluator, "run", lambda *_: {"accuracy": float("inf")})
+    monkeypatch.setattr(Evaluator, "run", lambda *_: {"accuracy": float("inf")})
     with pytest.raises(UserError, match=r"accuracy is inf at step 3"):
         train(tiny, tmp_path / "run")
     for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines():

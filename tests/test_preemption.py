@@ -189,7 +189,7 @@ def test_keyboard_interrupt_is_a_one_line_error(monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(app.app, "run", lambda main, flags_parser: main(["eval.py"]))
-    for name in ("enable_compilation_cache", "_quieten"):
+    for name in ("enable_compilation_cache", "_disable_faulthandler"):
         monkeypatch.setattr(app, name, lambda: None)
     monkeypatch.setattr(app.sys, "unraisablehook", sys.unraisablehook)
     monkeypatch.setattr(app.warnings, "showwarning", app.warnings.showwarning)

@@ -1,4 +1,4 @@
-"""Corrupted sets laid out as they are published: read back whole, or refused in one line."""
+"""Corrupted sets in their published layouts: valid ones, and incomplete or corrupt ones."""
 
 import io
 import json
@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
-from prepared import write_tfds
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.data import CorruptedSet, Dataset, check_differs, eval_dataset, open_corrupted
+from benchmarks.tfds_writer import write_tfds
 
-_ABC = ("ant", "bee", "cat")
+_LABEL_NAMES = ("ant", "bee", "cat")
 _SHAPE = (5, 5, 3)
-_LABELS = [0, 0, 1, 1, 2, 2]  # six examples, class by class as in folders
+_LABELS = [0, 0, 1, 1, 2, 2]  # six examples, sorted by class as in folders
 
 Images = dict[tuple[str, int], np.ndarray]  # (corruption, severity) -> uint8 [6, 5, 5, 3]
 
@@ -26,7 +26,7 @@ def _images(*members: str) -> Images:
     return {(m, s): rng.integers(0, 256, (6, *_SHAPE), np.uint8) for m in members for s in range(1, 6)}
 
 
-def _assert_holds(found: CorruptedSet, images: Images, label_names=_ABC, labels=_LABELS):
+def _assert_contains(found: CorruptedSet, images: Images, label_names=_LABEL_NAMES, labels=_LABELS):
     assert found.members == tuple(sorted({member for member, _ in images}))
     assert found.severities == (1, 2, 3, 4, 5)
     assert found.num_examples == 6
@@ -41,17 +41,17 @@ def _assert_holds(found: CorruptedSet, images: Images, label_names=_ABC, labels=
         assert batches[0][1].dtype == np.int32
 
 
-def _open(spec: str, image_shape=_SHAPE, label_names=_ABC, **options) -> CorruptedSet:
+def _open(spec: str, image_shape=_SHAPE, label_names=_LABEL_NAMES, **options) -> CorruptedSet:
     return open_corrupted(spec, image_shape=image_shape, label_names=label_names, **options)
 
 
 @pytest.mark.parametrize("spec", ["", "tfds:", "tfds:a/b", "npy:", "npz:x", "folder", "cifar10_corrupted", "images:x"])
-def test_malformed_specs(spec):
+def test_open_corrupted_rejects_malformed_specs(spec):
     with pytest.raises(UserError, match=rf"^unknown corrupted set '{spec}'; allowed: tfds:NAME.*, folder:PATH$"):
         _open(spec)
 
 
-# --- .npy files, as CIFAR-10-C --------------------------------------------------------------------------
+# .npy files, as in CIFAR-10-C
 
 
 def _write_npy(root: Path, images: Images, **arrays: np.ndarray) -> Path:
@@ -64,72 +64,75 @@ def _write_npy(root: Path, images: Images, **arrays: np.ndarray) -> Path:
     return root
 
 
-def test_npy(tmp_path):
+def test_open_corrupted_npy(tmp_path):
     images = _images("fog", "glass_blur")
     root = _write_npy(tmp_path / "CIFAR-10-C", images)
     (root / "README.txt").touch()
     found = _open(f"npy:{root}")
     assert found.name == "CIFAR-10-C"
-    _assert_holds(found, images)
-    _assert_holds(_open(f"npy:{root}", label_names=("0", "1", "2")), images, label_names=("0", "1", "2"))
+    _assert_contains(found, images)
+    _assert_contains(_open(f"npy:{root}", label_names=("0", "1", "2")), images, label_names=("0", "1", "2"))
 
 
-def test_npy_in_colour_for_a_grey_run(tmp_path):
+def test_open_corrupted_npy_converts_to_grayscale(tmp_path):
     images = _images("fog")
     stream = _open(f"npy:{_write_npy(tmp_path / 'c', images)}", image_shape=(5, 5, 1)).stream("fog", 2)
     expected = [np.asarray(Image.fromarray(image).convert("L")) for image in images["fog", 2]]
     np.testing.assert_array_equal(stream.first(6)[0][..., 0], expected)
 
 
-_WHOLE = np.zeros((30, *_SHAPE), np.uint8)
+_COMPLETE = np.zeros((30, *_SHAPE), np.uint8)
 
 
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"snow": _WHOLE[:24]}, r"labels of '.*/c/snow.npy': \[24\] expected, got \[30\]"),
-        ({"snow": _WHOLE.astype(np.float32)}, r"images of '.*/c/snow.npy': uint8 expected, got float32"),
-        ({"snow": _WHOLE[..., 0]}, r"images of '.*/c/snow.npy': non-empty \[N, H, W, C\] expected, got \[30, 5, 5\]"),
-        ({"labels": np.tile(_LABELS, 4)}, r"'.*/c/labels.npy': integers \[5N\] expected, got int64 \[24\]"),
-        ({"labels": np.tile(_LABELS, 5) / 2}, r"'.*/c/labels.npy': integers \[5N\] expected, got float64 \[30\]"),
-        ({"labels": np.tile(_LABELS, 5)[None]}, r"'.*/c/labels.npy': integers \[5N\] expected, got int64 \[1, 30\]"),
-        ({"labels": np.zeros(0, int)}, r"'.*/c/labels.npy': integers \[5N\] expected, got int64 \[0\]"),
+        ({"snow": _COMPLETE[:24]}, r"labels of '.*/c/snow.npy' must be \[24\], one per image; got \[30\]"),
+        ({"snow": _COMPLETE.astype(np.float32)}, r"images of '.*/c/snow.npy' must be uint8; got float32"),
+        (
+            {"snow": _COMPLETE[..., 0]},
+            r"images of '.*/c/snow.npy' must be \[N, H, W, C\] and not empty; got \[30, 5, 5\]",
+        ),
+        ({"labels": np.tile(_LABELS, 4)}, r"'.*/c/labels.npy' must be integers \[5N\]; got int64 \[24\]"),
+        ({"labels": np.tile(_LABELS, 5) / 2}, r"'.*/c/labels.npy' must be integers \[5N\]; got float64 \[30\]"),
+        ({"labels": np.tile(_LABELS, 5)[None]}, r"'.*/c/labels.npy' must be integers \[5N\]; got int64 \[1, 30\]"),
+        ({"labels": np.zeros(0, int)}, r"'.*/c/labels.npy' must be integers \[5N\]; got int64 \[0\]"),
         (
             {"labels": np.array(["a"] * 30, object)},
             r"cannot read '.*/c/labels.npy' \(ValueError: Object arrays .* expect",
         ),
         (
             {"labels": np.tile(_LABELS[::3], 15)},
-            r"2 of the 2 classes of 'fog' of severity 1 of c are none of the run's 3",
+            r"2 of the 2 classes of 'fog' at severity 1 of c are not among the run's 3",
         ),
-        ({"labels": np.repeat(_LABELS, 5)}, r"'.*/c/labels.npy': the same N labels five times expected, once for each"),
-        ({"labels": np.tile(_LABELS, 5) - 1}, r"labels of '.*/c/fog.npy': 0 to 1 expected, got -1 to 1"),
-        ({"labels": np.tile(_LABELS, 5) * 0}, r"'.*/c/fog.npy' has 1 class; at least 2 are needed"),
+        ({"labels": np.repeat(_LABELS, 5)}, r"'.*/c/labels.npy' must repeat the same N labels five times, once per"),
+        ({"labels": np.tile(_LABELS, 5) - 1}, r"labels of '.*/c/fog.npy' must be in 0..1; got values from -1 to 1"),
+        ({"labels": np.tile(_LABELS, 5) * 0}, r"'.*/c/fog.npy' must have at least 2 classes; got 1"),
         (
             {"labels": np.tile(_LABELS, 5) * 2},
-            r"5 of the 5 classes of 'fog' of severity 1 of c are none of the run's 3",
+            r"5 of the 5 classes of 'fog' at severity 1 of c are not among the run's 3",
         ),
-        ({"labels": np.tile(_LABELS, 5) * 10**9}, r"labels in '.*/c/labels.npy' go up to 2000000000; allowed: below"),
+        ({"labels": np.tile(_LABELS, 5) * 10**9}, r"labels in '.*/c/labels.npy' must be below 1000000; got 2000000000"),
     ],
 )
-def test_npy_arrays_that_are_not_what_they_should_be(tmp_path, arrays, message):
+def test_open_corrupted_npy_rejects_invalid_arrays(tmp_path, arrays, message):
     root = _write_npy(tmp_path / "c", _images("fog"), **arrays)
     with pytest.raises(UserError, match=message) as error:
         _open(f"npy:{root}")
     assert "\n" not in str(error.value)
 
 
-def test_npy_of_another_shape_than_the_run(tmp_path):
+def test_open_corrupted_npy_rejects_other_image_shapes(tmp_path):
     root = _write_npy(tmp_path / "c", _images("fog"))
-    message = r"images of 'fog' are \[5, 5, 3\], but those of the run \[8, 8, 3\]; give images of the same size"
+    message = r"images of 'fog' are \[5, 5, 3\], but those of the run are \[8, 8, 3\]; give images of the same height"
     with pytest.raises(UserError, match=message):
         _open(f"npy:{root}", image_shape=(8, 8, 3))
     np.save(root / "snow.npy", np.zeros((30, 6, 6, 3), np.uint8))
-    with pytest.raises(UserError, match=r"images of 'snow' are \[6, 6, 3\], but those of the run \[5, 5, 3\]"):
+    with pytest.raises(UserError, match=r"images of 'snow' are \[6, 6, 3\], but those of the run are \[5, 5, 3\]"):
         _open(f"npy:{root}")
 
 
-def test_npy_files_that_are_missing_or_damaged(tmp_path):
+def test_open_corrupted_npy_rejects_unreadable_files(tmp_path):
     with pytest.raises(UserError, match=r"cannot read folder '.*/none' \(FileNotFoundError.*; expected: <corr"):
         _open(f"npy:{tmp_path}/none")
     with pytest.raises(UserError, match=r"no corruptions in '.*'; expected: <corruption>.npy \(uint8 \[5N, H"):
@@ -140,96 +143,96 @@ def test_npy_files_that_are_missing_or_damaged(tmp_path):
         _open(f"npy:{root}")
     (root / "labels").rename(root / "labels.npy")
     content = (root / "fog.npy").read_bytes()
-    for damaged in (content[:-1], content[:50], b"", b"PK\x03\x04"):
-        (root / "fog.npy").write_bytes(damaged)
+    for corrupt in (content[:-1], content[:50], b"", b"PK\x03\x04"):
+        (root / "fog.npy").write_bytes(corrupt)
         with pytest.raises(UserError, match=r"cannot read '.*/c/fog.npy' \(.*; expected: <corruption>.npy"):
             _open(f"npy:{root}")
 
 
-def test_memory_does_not_grow_with_a_file(tmp_path):
+def test_open_corrupted_npy_memory_does_not_grow(tmp_path):
     (tmp_path / "c").mkdir()
     np.save(tmp_path / "c" / "fog.npy", np.zeros((5 * 600, 32, 32, 3), np.uint8))
     np.save(tmp_path / "c" / "labels.npy", np.arange(5 * 600) % 3)
     stream = _open(f"npy:{tmp_path}/c", image_shape=(32, 32, 3)).stream("fog", 5)
-    batch, whole = 20 * 32 * 32 * 3, 600 * 32 * 32 * 3
+    batch, all_bytes = 20 * 32 * 32 * 3, 600 * 32 * 32 * 3
     tracemalloc.start()
     for _ in stream.batches(20):
         pass
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert batch < peak < 4 * batch < whole / 7
+    assert batch < peak < 4 * batch < all_bytes / 7
 
 
-# --- folders, as ImageNet-C -----------------------------------------------------------------------------
+# folders, as in ImageNet-C
 
 
 def _write_folders(root: Path, images: Images, severity_name=lambda severity: str(severity)) -> Path:
     for (member, severity), part in images.items():
         for row, image in enumerate(part):
-            file = root / member / severity_name(severity) / _ABC[_LABELS[row]] / f"{row}.png"
+            file = root / member / severity_name(severity) / _LABEL_NAMES[_LABELS[row]] / f"{row}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(file)
     return root
 
 
-def test_folders(tmp_path):
+def test_open_corrupted_folder(tmp_path):
     images = _images("fog", "glass_blur")
     root = _write_folders(tmp_path / "ImageNet-C", images)
     (root / ".hidden").mkdir()
     (root / "README.txt").touch()
     found = _open(f"folder:{root}/")
     assert found.name == "ImageNet-C"
-    _assert_holds(found, images)
+    _assert_contains(found, images)
 
 
-def test_folders_in_groups(tmp_path):
+def test_open_corrupted_folder_with_groups(tmp_path):
     images = _images("fog", "glass_blur", "gaussian_noise")
     root = _write_folders(tmp_path / "ImageNet-C", images)
-    for group, member in (("weather", "fog"), ("blur", "glass_blur")):  # gaussian_noise in none
+    for group, member in (("weather", "fog"), ("blur", "glass_blur")):  # gaussian_noise is in no group
         (root / group).mkdir()
         (root / member).rename(root / group / member)
-    _assert_holds(_open(f"folder:{root}"), images)
+    _assert_contains(_open(f"folder:{root}"), images)
     _write_folders(root / "blur", _images("fog"))
-    with pytest.raises(UserError, match=r"'fog' is twice in '.*ImageNet-C'; expected layout: <path>/<corruption>/"):
+    with pytest.raises(UserError, match=r"'fog' occurs twice in '.*ImageNet-C'; expected layout: <path>/<corruption>/"):
         _open(f"folder:{root}")
 
 
-def test_folders_of_strengths_are_in_the_order_of_the_numbers(tmp_path):
+def test_open_corrupted_folder_sorts_strengths_as_numbers(tmp_path):
     images = _images("sparkles")
-    strengths = ["1.00", "2.50", "9.15", "10.00", "12.00"]  # as text, "10.00" comes before "2.50"
+    strengths = ["1.00", "2.50", "9.15", "10.00", "12.00"]  # sorted as text, "10.00" precedes "2.50"
     root = _write_folders(tmp_path / "ImageNet-C-Bar", images, lambda severity: strengths[severity - 1])
-    _assert_holds(_open(f"folder:{root}"), images)
+    _assert_contains(_open(f"folder:{root}"), images)
 
 
-def test_folders_of_the_run_in_another_order(tmp_path):
+def test_open_corrupted_folder_maps_labels_to_the_run(tmp_path):
     images = _images("fog")
     run_names = ("cat", "ant", "bee")
     found = _open(f"folder:{_write_folders(tmp_path / 'c', images)}", label_names=run_names)
-    _assert_holds(found, images, label_names=run_names, labels=[1, 1, 2, 2, 0, 0])
+    _assert_contains(found, images, label_names=run_names, labels=[1, 1, 2, 2, 0, 0])
 
 
-def test_folders_are_resized_as_the_run(tmp_path):
+def test_open_corrupted_folder_resizes_images(tmp_path):
     root = _write_folders(tmp_path / "c", _images("fog"))
     images, _ = _open(f"folder:{root}", image_shape=(3, 3, 1)).stream("fog", 1).first(2)
     assert images.shape == (2, 3, 3, 1)
-    with pytest.raises(UserError, match=r"images of 'c-fog-1' are \[5, 5, 3\], but those of the run \[3, 4, 3\]; give"):
+    with pytest.raises(UserError, match=r"images of 'c-fog-1' are \[5, 5, 3\], but those of the run are \[3, 4, 3\]"):
         _open(f"folder:{root}", image_shape=(3, 4, 3))
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    ("change", "message"),
     [
         ("rm fog/3", r"'fog' of c lacks severity 3; all of 1 to 5 are needed"),
         ("rm fog/1 fog/5", r"'fog' of c lacks severity 1, 5; all of 1 to 5 are needed"),
         ("add fog/6/ant", r"'.*/c/fog' has the severities 1, 2, 3, 4, 5, 6; 1 to 5 or five strengths are needed"),
         (
             "rm fog/2/bee",
-            r"'fog' of severity 2 of c has 4 examples, but 'fog' of severity 1 has 6; all must",
+            r"'fog' at severity 2 of c has 4 examples, but 'fog' at severity 1 has 6; the numbers must",
         ),
-        ("rm fog/1/ant/0.png", r"'fog' of severity 2 of c has 6 examples, but 'fog' of severity 1 has 5; all must"),
+        ("rm fog/1/ant/0.png", r"'fog' at severity 2 of c has 6 examples, but 'fog' at severity 1 has 5; the numbers"),
         (
             "mv fog/4/bee fog/4/eel",
-            r"1 of the 3 classes of 'fog' of severity 4 of c are none of the run's 3: eel; ",
+            r"1 of the 3 classes of 'fog' at severity 4 of c are not among the run's 3: eel; ",
         ),
         ("add fog/x", r"no severities in '.*/c/fog/1'; expected layout: <path>/<corruption>/<severity>/<class name>/"),
         ("add snow", r"no severities in '.*/c/snow'; expected layout"),
@@ -238,15 +241,15 @@ def test_folders_are_resized_as_the_run(tmp_path):
         ("rm .", r"cannot read folder '.*/c' \(FileNotFoundError.*; expected layout: <path>/<corruption>/"),
     ],
 )
-def test_folders_that_lack_something(tmp_path, damage, message):
+def test_open_corrupted_folder_rejects_incomplete_sets(tmp_path, change, message):
     root = _write_folders(tmp_path / "c", _images("fog"))
-    _damage(root, *damage.split())
+    _change(root, *change.split())
     with pytest.raises(UserError, match=message) as error:
         _open(f"folder:{root}")
     assert "\n" not in str(error.value)
 
 
-def _damage(root: Path, how: str, *names: str):
+def _change(root: Path, how: str, *names: str):
     if how == "mv":
         (root / names[0]).rename(root / names[1])
     for name in names if how == "add" else ():
@@ -257,14 +260,14 @@ def _damage(root: Path, how: str, *names: str):
             path.rmdir() if path.is_dir() else path.unlink()
 
 
-def test_folders_of_fewer_classes_than_the_run(tmp_path):
+def test_open_corrupted_folder_rejects_missing_classes(tmp_path):
     images = {key: part[:4] for key, part in _images("fog").items()}
     root = _write_folders(tmp_path / "c", images)
-    with pytest.raises(UserError, match="'fog' of severity 1 of c has 2 of the run's 3 classes; it lacks cat"):
+    with pytest.raises(UserError, match="'fog' at severity 1 of c has only 2 of the run's 3 classes; missing: cat"):
         _open(f"folder:{root}")
 
 
-def test_a_damaged_image_in_a_folder_is_named(tmp_path):
+def test_open_corrupted_folder_names_corrupt_image(tmp_path):
     root = _write_folders(tmp_path / "c", _images("fog"))
     (root / "fog" / "3" / "bee" / "3.png").write_bytes(b"no image")
     stream = _open(f"folder:{root}").stream("fog", 3)
@@ -272,11 +275,11 @@ def test_a_damaged_image_in_a_folder_is_named(tmp_path):
         list(stream.batches(4))
 
 
-# --- TensorFlow Datasets, as cifar10_corrupted ----------------------------------------------------------
+# TensorFlow Datasets, as in cifar10_corrupted
 
 
 def _prepare(data_dir: Path, name: str, images: Images, split="test", names=None, labels=_LABELS) -> Path:
-    """Prepared sets `name/corruption_severity`, of classes with these names or three without."""
+    """Prepare datasets `name/corruption_severity` with these class names, or with three unnamed classes."""
     label = tfds.features.ClassLabel(names=names) if names else tfds.features.ClassLabel(num_classes=3)
     for (member, severity), part in images.items():
         configuration = f"{member}_{severity}"
@@ -296,66 +299,70 @@ def _png(pixels: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def test_tfds_without_names_of_classes(tmp_path, monkeypatch):
+def test_open_corrupted_tfds_without_class_names(tmp_path, monkeypatch):
     images = _images("fog", "frosted_glass_blur", "elastic")
     monkeypatch.setenv("TFDS_DATA_DIR", str(_prepare(tmp_path, "cifar10_corrupted", images)))
     published = {"fog": "fog", "frosted_glass_blur": "glass_blur", "elastic": "elastic_transform"}
     expected = {(published[member], severity): part for (member, severity), part in images.items()}
     found = _open("tfds:cifar10_corrupted")
     assert found.name == "cifar10_corrupted"
-    _assert_holds(found, expected)
+    _assert_contains(found, expected)
 
 
-def test_tfds_split(tmp_path):
+def test_open_corrupted_tfds_split(tmp_path):
     images = _images("fog")
-    _prepare(tmp_path, "imagenet2012_corrupted", images, split="validation", names=_ABC)
-    _assert_holds(_open("tfds:imagenet2012_corrupted", tfds_dir=tmp_path), images)
-    _assert_holds(_open("tfds:imagenet2012_corrupted@validation", tfds_dir=tmp_path), images)
+    _prepare(tmp_path, "imagenet2012_corrupted", images, split="validation", names=_LABEL_NAMES)
+    _assert_contains(_open("tfds:imagenet2012_corrupted", tfds_dir=tmp_path), images)
+    _assert_contains(_open("tfds:imagenet2012_corrupted@validation", tfds_dir=tmp_path), images)
     with pytest.raises(UserError, match=r"split 'test' of .* is unknown or empty; allowed: validation"):
         _open("tfds:imagenet2012_corrupted@test", tfds_dir=tmp_path)
 
 
-def test_tfds_of_other_classes(tmp_path):
+def test_open_corrupted_tfds_rejects_other_classes(tmp_path):
     _prepare(tmp_path, "cifar10_corrupted", _images("fog"))
-    message = "3 of the 3 classes of 'fog' of severity 1 of cifar10_corrupted are none of the run's 4: 0, 1, 2; the run"
+    message = (
+        "3 of the 3 classes of 'fog' at severity 1 of cifar10_corrupted are not among the run's 4: 0, 1, 2; the run"
+    )
     with pytest.raises(UserError, match=message):
-        _open("tfds:cifar10_corrupted", label_names=(*_ABC, "dog"), tfds_dir=tmp_path)
+        _open("tfds:cifar10_corrupted", label_names=(*_LABEL_NAMES, "dog"), tfds_dir=tmp_path)
 
 
-def test_tfds_lacks_severities(tmp_path):
+def test_open_corrupted_tfds_rejects_missing_severities(tmp_path):
     images = _images("brightness", "fog")
     _prepare(tmp_path, "cifar10_corrupted", {key: images[key] for key in images if key[0] == "fog" or key[1] == 1})
     with pytest.raises(UserError, match=r"'brightness' of cifar10_corrupted lacks severity 2, 3, 4, 5; all of 1 to 5"):
         _open("tfds:cifar10_corrupted", tfds_dir=tmp_path)
 
 
-def test_tfds_of_different_lengths(tmp_path):
+def test_open_corrupted_tfds_rejects_different_lengths(tmp_path):
     images = _images("fog")
     short = {key: images.pop(key)[:5] for key in [("fog", 4)]}
     _prepare(tmp_path, "cifar10_corrupted", images)
     _prepare(tmp_path, "cifar10_corrupted", short, labels=_LABELS[:5])
-    with pytest.raises(UserError, match=r"'fog' of severity 4 of cifar10_corrupted has 5 examples, but 'fog' of .* 6;"):
+    with pytest.raises(UserError, match=r"'fog' at severity 4 of cifar10_corrupted has 5 examples, but 'fog' at .* 6;"):
         _open("tfds:cifar10_corrupted", tfds_dir=tmp_path)
 
 
-def test_tfds_not_prepared(tmp_path):
-    message = r"no corruptions of tfds data set 'cifar10_corrupted' are prepared in '.*'; those of TFDS: cifar10_c"
+def test_open_corrupted_tfds_not_prepared_prints_command(tmp_path):
+    message = r"no corruption of the TFDS dataset 'cifar10_corrupted' is prepared in '.*'; corrupted datasets"
     with pytest.raises(UserError, match=message) as error:
         _open("tfds:cifar10_corrupted", tfds_dir=tmp_path)
     code = str(error.value).split('python -c "')[1].split('"')[0]
     compile(code, "<command>", "exec")
     assert f"tfds.builder('cifar10_corrupted', config=c, data_dir='{tmp_path}', file_format='array_record')" in code
-    assert len(tfds.builder_cls("cifar10_corrupted").builder_configs) == 95  # what the command goes through
+    assert (
+        len(tfds.builder_cls("cifar10_corrupted").builder_configs) == 95
+    )  # the number of datasets that the command prepares
 
 
-# --- against the clean set ------------------------------------------------------------------------------
+# comparison with the clean set
 
 
 def _stream(images: np.ndarray, name: str):
-    return eval_dataset(Dataset(images, np.arange(len(images), dtype=np.int32) % 3, _ABC), name)
+    return eval_dataset(Dataset(images, np.arange(len(images), dtype=np.int32) % 3, _LABEL_NAMES), name)
 
 
-def test_a_corrupted_set_that_is_the_clean_one_is_refused():
+def test_check_differs_rejects_the_clean_set():
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (700, *_SHAPE), np.uint8)
     clean, other = _stream(images, "test"), _stream(images ^ 1, "fog-1")
@@ -365,14 +372,14 @@ def test_a_corrupted_set_that_is_the_clean_one_is_refused():
             check_differs(clean, other, _stream(same, "fog-2"))
 
 
-def test_a_corruption_may_leave_some_images_as_they_are():
+def test_check_differs_accepts_some_equal_images():
     images = np.random.default_rng(0).integers(0, 256, (100, *_SHAPE), np.uint8)
     almost = images.copy()
     almost[31, 0, 0, 0] ^= 1
     check_differs(_stream(images, "test"), _stream(almost, "contrast-1"))
 
 
-def test_published_set_that_equals_the_clean_one(tmp_path):
+def test_check_differs_rejects_a_clean_severity(tmp_path):
     images = _images("fog")
     found = _open(f"npy:{_write_npy(tmp_path / 'c', images)}")
     check_differs(_stream(images["fog", 3], "test"), found.stream("fog", 1))

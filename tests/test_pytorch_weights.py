@@ -11,11 +11,11 @@ import pytest
 import torch
 from conftest import assert_same_bits
 from pytorch_networks import NETWORKS, NUM_CLASSES, build_network, rename, torchvision_vit
-from pytorch_random import logits_of, randomised
 from torch import nn
 
 from anchor_jax import UserError, models
 from anchor_jax.models.pytorch.names import NAME_TABLES
+from benchmarks.pytorch.random_weights import logits_of, randomize_weights
 
 
 @pytest.fixture(params=NETWORKS)
@@ -140,7 +140,7 @@ def test_to_torch_inverts_from_torch(case):
     for name, tensor in tensors.items():
         assert tensor.dtype == expected[name].dtype
         assert torch.equal(tensor, expected[name])
-    other = randomised(network.build(), seed=1)
+    other = randomize_weights(network.build(), seed=1)
     other.load_state_dict(network.to_own_names(tensors), strict=True)
     inputs = images(2, network.side, network.side, network.channels)
     np.testing.assert_array_equal(logits_of(other, inputs), logits_of(build_network(case), inputs))

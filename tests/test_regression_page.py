@@ -1,4 +1,4 @@
-"""docs/regression.md: its blocks run as they stand, and its numbers are those of the result files."""
+"""docs/regression.md: its Python blocks run, and its numbers are those of the result files."""
 
 import json
 
@@ -11,7 +11,7 @@ PAGE = (pages.DOCS / "regression.md").read_text()
 
 
 def rows_of(file, cells_of):
-    """A line of a table for each case and implementation; `cells_of` takes their results by metric."""
+    """Return a table row per case and implementation; `cells_of` maps their results by metric to cells."""
     results_of = {}
     for result in json.loads((pages.DOCS / "results" / file).read_text())["results"]:
         results_of.setdefault((result["case"], result["implementation"]), {})[result["metric"]] = result
@@ -27,7 +27,7 @@ def regrets(results):
     return [*medians("regret_halfway", "regret")(results), str(is_near.sum())]
 
 
-def test_its_blocks_run_and_what_they_make_makes_sense():
+def test_python_blocks_run_and_beat_the_mean():
     names = pages.run(PAGE, "regression.md")
     spread_of_targets = np.std(names["y_test"])
     assert names["metrics"].rmse(names["answer"].mean, names["y_test"]) < 0.85 * spread_of_targets
@@ -48,46 +48,46 @@ def test_its_blocks_run_and_what_they_make_makes_sense():
         ("optimisation_cpu.json", regrets, 6),
     ],
 )
-def test_its_tables_are_those_of_the_files(file, cells_of, num_rows):
+def test_tables_match_the_result_files(file, cells_of, num_rows):
     rows = rows_of(file, cells_of)
     assert len(rows) == num_rows
-    of_that_width = [
-        line for line in PAGE.splitlines() if line.startswith("| ") and line.count("|") == rows[0].count("|")
-    ]
-    assert of_that_width[2:] == rows  # below its head
+    table = [line for line in PAGE.splitlines() if line.startswith("| ") and line.count("|") == rows[0].count("|")]
+    assert table[2:] == rows  # below the header
 
 
-def test_the_benchmark_of_regression_runs_and_trains_at_equal_cost(tmp_path):
+def test_regression_benchmark_has_equal_costs(tmp_path):
     file = tmp_path / "regression.json"
     methods = "--methods=anchored,ensemble-equal-training"
-    content = numbers_of(benchmark("regression", "--seeds=1", "--steps=10", methods, "--json", file), file)
-    asked = {"rmse", "nll", "coverage_90", "coverage_error", "spread"}
+    content = numbers_of(benchmark("regression.regression", "--seeds=1", "--steps=10", methods, "--json", file), file)
+    measured = {"rmse", "nll", "coverage_90", "coverage_error", "spread"}
     assert metrics_of(content) == {
-        (name, metric) for name in ("anchored", "ensemble-equal-training") for metric in asked
+        (name, metric) for name in ("anchored", "ensemble-equal-training") for metric in measured
     }
     anchored, ensemble = content["environment"]["costs"].values()
     for cost in ("training_passes", "inference_passes"):
         assert anchored[cost] == ensemble[cost]
 
 
-def test_the_benchmark_of_risk_tells_large_errors_from_small_ones(tmp_path):
+def test_risk_benchmark_detects_large_errors(tmp_path):
     file = tmp_path / "risk.json"
-    content = numbers_of(benchmark("risk", "--seeds=1", "--steps=500", "--json", file), file)
-    asked = {(way, metric) for way in ("spread", "score-1", "score-2") for metric in ("false_negatives", "auroc")}
-    assert asked <= metrics_of(content)
-    areas = {
+    content = numbers_of(benchmark("regression.risk", "--seeds=1", "--steps=500", "--json", file), file)
+    expected = {
+        (method, metric) for method in ("spread", "score-1", "score-2") for metric in ("false_negatives", "auroc")
+    }
+    assert expected <= metrics_of(content)
+    aurocs = {
         (each["case"], each["implementation"]): each["median"]
         for each in content["results"]
         if each["metric"] == "auroc"
     }
-    assert areas["square-with-pit", "spread"] > 0.8
-    assert areas["square-with-pit", "score-1"] > 0.8
+    assert aurocs["square-with-pit", "spread"] > 0.8
+    assert aurocs["square-with-pit", "score-1"] > 0.8
 
 
-def test_the_benchmark_of_optimisation_searches_better_than_chance(tmp_path):
-    file = tmp_path / "optimisation.json"
+def test_bayesopt_benchmark_beats_random_search(tmp_path):
+    file = tmp_path / "bayesopt.json"
     flags = "--seeds=2", "--steps=10", "--candidates=300"
-    content = numbers_of(benchmark("optimisation", *flags, "--json", file), file)
+    content = numbers_of(benchmark("regression.bayesopt", *flags, "--json", file), file)
     regrets = {(each["case"], each["implementation"], each["metric"]): each["median"] for each in content["results"]}
     assert len(regrets) == 2 * 3 * 2
     for implementation in ("anchored", "gaussian-process"):

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import write_results
 from corrupt_files import POSTSCRIPT, Mark, left_a_mark, npz, pickled, png_of
 from PIL import Image
 
@@ -14,7 +15,7 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.data import load
 from anchor_jax.data.cropping import random_resized_crop
 from anchor_jax.data.decoding import Example, decode
-from anchor_jax.evaluation import results as results_lib
+from anchor_jax.evaluation import storage
 from anchor_jax.models.pytorch.files import read_state_dict
 from anchor_jax.runs import record as run_record
 
@@ -61,9 +62,9 @@ def _load_npz_data(folder):
 
 def _load_results(place):
     folder = place / "eval"
-    results_lib.write(folder, "clean", {}, {1: results_lib.Found({"accuracy": 0.5}, {"correct": np.zeros(3)})})
+    write_results(folder, "clean", {}, {1: ({"accuracy": 0.5}, {"correct": np.zeros(3)})})
     (folder / "clean-references1.npz").write_bytes(npz(correct=np.array([Mark(place)])))
-    _ = results_lib.read(folder)["clean"].results[1].arrays["correct"]
+    _ = storage.read(folder)["clean"][1].arrays["correct"]
 
 
 def _load_references(folder):

@@ -79,9 +79,9 @@ def test_streaming_run_is_trained_evaluated_and_loaded(streamed, imagenet_like, 
 
 
 def test_corrupt_images_are_counted_and_too_many_end_the_run(streamed, tmp_path, capsys):
-    streamed.data.train_split, streamed.data.max_corrupt_fraction = "worn", 0.1  # 4 of 40
+    streamed.data.train_split, streamed.data.max_corrupt_fraction = "corrupt", 0.1  # 4 of 40
     streamed.training.batch_size, streamed.training.total_epochs = 40, 3.0
-    with pytest.warns(CorruptDataWarning, match="another image stands in for a damaged one: .*JPEG") as caught:
+    with pytest.warns(CorruptDataWarning, match="a corrupt image is replaced by another one: .*JPEG") as caught:
         train(streamed, tmp_path / "run")
     assert len({str(each.message) for each in caught if each.category is CorruptDataWarning}) == 4
     assert records(tmp_path / "run")[-2]["train/damaged_images"] == 4
@@ -89,7 +89,7 @@ def test_corrupt_images_are_counted_and_too_many_end_the_run(streamed, tmp_path,
     streamed.data.max_corrupt_fraction = 0.05
     with (
         pytest.warns(CorruptDataWarning),
-        pytest.raises(UserError, match=r"of the 40 images of .* cannot be read: .*at most 2"),
+        pytest.raises(UserError, match=r"of the 40 images of .* cannot be read: .*allows 2"),
     ):
         train(streamed, tmp_path / "other")
 

@@ -211,7 +211,7 @@ def test_logits_are_restricted_to_the_classes_of_a_set_before_anything_else(work
             r"on the same images of 'digits@train'; give a set that has the splits",
         ),
         ("probe", {"probe": ("photographs",)}, r"on the same images of 'photographs'"),
-        ("ood", {"ood": ("nowhere",)}, r"unknown data set 'nowhere'; allowed: tfds:NAME"),
+        ("ood", {"ood": ("nowhere",)}, r"unknown dataset 'nowhere'; allowed: tfds:NAME"),
         ("shift", {"shift": ("digits@valid",)}, r"unknown split of digits 'valid'"),
         ("corruptions", {"corruptions": ()}, r"suite 'corruptions' needs a set"),
         ("corruptions", {"corruptions": ("generated", "generated")}, r"given twice: brightness, contrast"),
@@ -285,7 +285,7 @@ def test_what_was_found_before_an_interruption_is_reported(workdir, monkeypatch)
 
 def test_sets_of_other_classes_are_refused(workdir, tmp_path):
     spec = write_npz(tmp_path / "pets.npz", np.zeros((2, 8, 8, 1), np.uint8), [0, 1], ["cat", "dog"])
-    with pytest.raises(UserError, match=r"2 of the 2 classes .* are none of the run's 10: cat, dog"):
+    with pytest.raises(UserError, match=r"2 of the 2 classes .* are not among the run's 10: cat, dog"):
         evaluation.evaluate(workdir, ("shift",), (2,), options=Options(shift=(spec,)))
 
 

@@ -1,4 +1,4 @@
-"""The tutorials run as they stand, leave their picture, and show what they say."""
+"""The tutorials run, write their plots, and show what they claim."""
 
 import runpy
 
@@ -7,21 +7,21 @@ from commands import ROOT
 from PIL import Image
 
 
-def ran(name, folder):
-    """What the tutorial's `main` gives; its picture is there."""
+def run_main(name, folder):
+    """Run a tutorial's `main` and return its result; check the plot that it writes."""
     results = runpy.run_path(str(ROOT / "docs" / "tutorials" / f"{name}.py"))["main"](str(folder))
     with Image.open(folder / f"{name}.png") as image:
         assert np.asarray(image.convert("RGB")).std() > 10
     return results
 
 
-def test_spread_over_references_is_small_where_there_are_data_and_large_elsewhere(tmp_path):
-    spreads = ran("regression", tmp_path)
-    assert spreads["where there are data"] < 0.05
-    assert min(spreads["between them"], spreads["beyond them"]) > 5 * spreads["where there are data"]
+def test_regression_spread_is_small_only_at_the_data(tmp_path):
+    spreads = run_main("regression", tmp_path)
+    assert spreads["inside the intervals"] < 0.05
+    assert min(spreads["between them"], spreads["beyond them"]) > 5 * spreads["inside the intervals"]
 
 
-def test_expected_improvement_finds_one_of_the_largest_of_many_maxima(tmp_path):
-    values = ran("optimisation", tmp_path)
-    assert values["at first"] < 0.7 * values["largest"]
-    assert values["found"] > 0.8 * values["largest"]
+def test_bayesian_optimization_comes_close_to_the_maximum(tmp_path):
+    values = run_main("bayesian_optimization", tmp_path)
+    assert values["initial"] < 0.7 * values["global maximum"]
+    assert values["best"] > 0.8 * values["global maximum"]

@@ -76,7 +76,7 @@ def test_warm_start_with_other_classes_initializes_the_head(warm, tmp_path, caps
     config, _, _ = warm
     file, _, variables = write_weights(tmp_path, "resnet18", 5, 1, TINY_RESNET)
     config.model.weights = f"torchvision:{file}"
-    with pytest.raises(UserError, match=r"total_epochs=0 needs weights for the 3 classes of the data, and '.*' has"):
+    with pytest.raises(UserError, match=r"total_epochs=0 needs weights for the 3 classes of the data, but '.*' has"):
         train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     config.training.total_epochs, config.optimizer.learning_rate = 0.2, 0.0

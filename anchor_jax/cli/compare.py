@@ -1,4 +1,4 @@
-"""Compare evaluated runs: python -m anchor_jax.compare runs/standard runs/anchored --out runs/comparison."""
+"""Compare evaluated runs side by side."""
 
 from pathlib import Path
 
@@ -7,17 +7,33 @@ from absl import flags
 from anchor_jax.cli import app
 from anchor_jax.reporting.comparison import compare
 
-OUT = flags.DEFINE_string("out", None, "The folder of the report.", required=True)
-SUITES = flags.DEFINE_list("suites", [], "What to compare; all that the runs have in common by default.")
+OUT = flags.DEFINE_string("out", None, "Folder of the report.", required=True)
+SUITES = flags.DEFINE_list("suites", [], "Suites to compare, comma-separated; by default all that the runs share.")
 NUM_REFERENCES = flags.DEFINE_integer(
-    "num_references", None, "Of the anchored runs; the most that all have by default.", lower_bound=1
+    "num_references",
+    None,
+    "Number of references of the anchored runs; by default the largest that all runs share.",
+    lower_bound=1,
+)
+
+USAGE = app.Usage(
+    description=f"{__doc__} Runs that differ only in their seed count as one method.\n"
+    "Prints tables and writes compare.html, compare.json and compare.csv.",
+    synopsis="RUN RUN... --out=OUT [flags]",
+    groups={"Comparison": (OUT, SUITES, NUM_REFERENCES)},
+    examples={"a standard and an anchored network": "runs/c10-standard runs/c10 --out runs/comparison"},
 )
 
 
 def main(*runs: str) -> None:
-    """Flags to values, then one call."""
+    """Call `compare` with the positional arguments and the values of the flags."""
     compare(tuple(map(Path, runs)), app.path("out", OUT.value), tuple(SUITES.value), NUM_REFERENCES.value)
 
 
-if __name__ == "__main__":
-    app.run(main, arguments=True)
+def run() -> None:
+    """Run the command line."""
+    app.run(main, arguments=True, usage=USAGE)
+
+
+if __name__ == "__main__":  # python -m anchor_jax.compare
+    run()

@@ -1,25 +1,37 @@
-"""A run as one file that JAX alone runs: python -m anchor_jax.export --workdir runs/c10 c10.zip."""
+"""Export a run to a single file that JAX alone can run."""
 
 from absl import flags
 
 from anchor_jax.cli import app
 from anchor_jax.export import write
 
-WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
+CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "Checkpoint to export: a step, 'latest' or 'best'.")
 NUM_REFERENCES = flags.DEFINE_integer(
-    "num_references", 10, "References in the file; a standard network has none.", lower_bound=1
+    "num_references", 10, "Number of references in the file; ignored for a standard network.", lower_bound=1
 )
 PLATFORMS = flags.DEFINE_list(
-    "platforms", list(write.DEFAULT_PLATFORMS), f"Where it is to run: some of {', '.join(write.PLATFORMS)}."
+    "platforms",
+    list(write.DEFAULT_PLATFORMS),
+    f"Platforms that the file runs on, comma-separated, of {', '.join(write.PLATFORMS)}.",
 )
 CHUNK_SIZE = flags.DEFINE_integer(
-    "chunk_size", None, "References at once; config.evaluation.chunk_size by default, and else all.", lower_bound=1
+    "chunk_size",
+    None,
+    "References computed at once; by default evaluation.chunk_size of the config, or all if that is 0.",
+    lower_bound=1,
 )
-CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "A step, 'latest' or 'best'.")
+
+USAGE = app.Usage(
+    description=__doc__,
+    synopsis="--workdir=WORKDIR [flags] FILE",
+    groups={"Run": (WORKDIR, CHECKPOINT), "File": (NUM_REFERENCES, PLATFORMS, CHUNK_SIZE)},
+    examples={"ten references, for CPU, GPU and TPU": "--workdir runs/c10 --num_references 10 c10.zip"},
+)
 
 
 def main(*arguments: str) -> None:
-    """Flags to values, then one call."""
+    """Call `export` with the values of the flags and print what was written."""
     out = app.only_path(arguments, "a new file")
     metadata = write.export(
         app.path("workdir", WORKDIR.value),
@@ -31,8 +43,9 @@ def main(*arguments: str) -> None:
     )
     references = f"{metadata.num_references or 'no'} references"
     platforms, size = ", ".join(metadata.platforms), out.stat().st_size / 1e6
-    print(f"step {metadata.step} with {references} for {platforms} in {out}, {size:.1f} MB")
+    print(f"exported step {metadata.step} with {references} for {platforms} to {out}, {size:.1f} MB")
 
 
-if __name__ == "__main__":
-    app.run(main, arguments=True)
+def run() -> None:
+    """Run the command line."""
+    app.run(main, arguments=True, usage=USAGE)

@@ -1,4 +1,4 @@
-"""Weights of a run for PyTorch: python -m anchor_jax.to_torch --workdir runs/c10 --out c10.safetensors."""
+"""Write the weights of a run for PyTorch."""
 
 from absl import flags
 
@@ -9,22 +9,34 @@ from anchor_jax.models.pytorch.files import write_state_dict
 from anchor_jax.runs import record as run_record
 from anchor_jax.runs.load import load_checkpoint
 
-WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
-SOURCE = flags.DEFINE_enum("source", "torchvision", SOURCES, "Whose network is to take the weights.")
-OUT = flags.DEFINE_string("out", None, "The new file: .safetensors, or what torch.load takes.", required=True)
-CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "A step, 'latest' or 'best'.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
+CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "Checkpoint to convert: a step, 'latest' or 'best'.")
+OUT = flags.DEFINE_string("out", None, "New file: .safetensors, or .pth for torch.load.", required=True)
+SOURCE = flags.DEFINE_enum("source", "torchvision", SOURCES, "Library whose network will load the weights.")
+
+USAGE = app.Usage(
+    description=__doc__,
+    synopsis="--workdir=WORKDIR --out=OUT [flags]",
+    groups={"Run": (WORKDIR, CHECKPOINT), "File": (OUT, SOURCE)},
+    examples={"for torchvision": "--workdir runs/c10 --out c10.safetensors"},
+)
 
 
 def main() -> None:
-    """Flags to values, then one call."""
+    """Convert the checkpoint, write the file and print what was written."""
     out = app.path("out", OUT.value, "a new file")
     this_run = run_record.load(app.path("workdir", WORKDIR.value))
     step, predictor = load_checkpoint(this_run, app.step("checkpoint", CHECKPOINT.value))
     config = this_run.config.model
     tensors = to_arrays(config.name, predictor.variables, SOURCE.value, **config.options)
     write_state_dict(out, tensors)
-    print(f"{len(tensors):,} tensors of step {step} in {out}")
+    print(f"wrote {len(tensors):,} tensors of step {step} to {out}")
 
 
-if __name__ == "__main__":
-    app.run(main)
+def run() -> None:
+    """Run the command line."""
+    app.run(main, usage=USAGE)
+
+
+if __name__ == "__main__":  # python -m anchor_jax.to_torch
+    run()

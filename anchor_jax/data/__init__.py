@@ -1,6 +1,5 @@
-"""Labelled images: where they come from, and what a network sees of them."""
+"""Labeled images: sources, streams, augmentation and corruptions."""
 
-from anchor_jax.data.anomalies import photographs
 from anchor_jax.data.augmentation import (
     Normalization,
     augment,
@@ -10,14 +9,19 @@ from anchor_jax.data.augmentation import (
     normalize,
     random_erasing,
 )
+from anchor_jax.data.bank import select_rows
+from anchor_jax.data.class_mapping import class_rows
 from anchor_jax.data.corruptions import corrupt
 from anchor_jax.data.dataset import Dataset
 from anchor_jax.data.dataset_spec import open_dataset
-from anchor_jax.data.feeding import Batch, TrainStream, open_train_stream
-from anchor_jax.data.loading import load_test, load_train, open_test, select_rows
+from anchor_jax.data.eval_dataset import EvalDataset, eval_dataset
+from anchor_jax.data.loading import load_test, load_train, open_test
 from anchor_jax.data.published_corruptions import CorruptedSet, check_differs, open_corrupted
+from anchor_jax.data.sample_photographs import photographs
 from anchor_jax.data.sources import load, open_stream
-from anchor_jax.data.streaming import EvalDataset, class_rows, eval_dataset
+from anchor_jax.data.train_stream import Batch, TrainStream, open_train_stream
+
+open_spec = open_dataset  # its name in version 0.1
 
 __all__ = [
     "Batch",

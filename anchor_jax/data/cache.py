@@ -1,4 +1,4 @@
-"""Decoded images kept on disk, since decoding takes long and gives the same every time."""
+"""A cache of decoded images on disk, because decoding is slow and deterministic."""
 
 import hashlib
 import re
@@ -9,36 +9,41 @@ from pathlib import Path
 import numpy as np
 
 from anchor_jax.core.errors import UserError
-from anchor_jax.data.dataset import Dataset, absolute, open_npz, reading_errors, validate_dataset
-from anchor_jax.data.decoding import Encoded
+from anchor_jax.data.dataset import Dataset, validate_dataset
+from anchor_jax.data.decoding import EncodedDataset
+from anchor_jax.data.files import absolute_path, open_npz, reading_errors
 from anchor_jax.runtime.atomic_files import atomic_write, cache_folder
 
-_FORMAT = 1  # raise when the same files decode to other pixels, so that old caches are not read
+_FORMAT = 1  # increment when the same files decode to different pixels, which invalidates existing caches
 
 
 def load_cached(
-    encoded: Encoded, decode: Callable[[Encoded], tuple[np.ndarray, np.ndarray]], cache_dir: str
+    encoded: EncodedDataset, decode: Callable[[EncodedDataset], tuple[np.ndarray, np.ndarray]], cache_dir: str
 ) -> Dataset:
-    """Decoded images from the cache if they were made from just these files, otherwise from `decode`.
+    """Return the decoded dataset: from the cache if its files have not changed since, otherwise from `decode`.
 
-    The folder is `cache_dir`, or the default of `load` where that is empty.
+    Args:
+      encoded: the dataset.
+      decode: returns its images uint8 `[N, H, W, C]` and labels `[N]`.
+      cache_dir: folder of the cache; "" is the default of `anchor_jax.data.load`.
     """
-    cache = _cache_file(encoded, cache_dir)
-    if cache.is_file():
+    cache_file = _cache_file(encoded, cache_dir)
+    if cache_file.is_file():
         try:
-            return _read_cache(cache)
+            return _read(cache_file)
         except UserError as error:
-            warnings.warn(f"damaged cache is made again: {error}", stacklevel=3)
+            warnings.warn(f"rebuilding a corrupt cache: {error}", stacklevel=3)
     dataset = validate_dataset(Dataset(*decode(encoded), encoded.label_names), encoded.title)
     try:
-        _write_cache(cache, dataset)
+        _write(cache_file, dataset)
     except OSError as error:
-        warnings.warn(f"decoded images cannot be kept in '{cache.parent}': {error}", stacklevel=3)
+        warnings.warn(f"cannot cache decoded images in '{cache_file.parent}': {error}", stacklevel=3)
     return dataset
 
 
-def _cache_file(encoded: Encoded, cache_dir: str) -> Path:
-    folder = absolute(cache_dir) if cache_dir else cache_folder()
+def _cache_file(encoded: EncodedDataset, cache_dir: str) -> Path:
+    """Return a path that depends on the decoding options, and on size and modification time of every file."""
+    folder = absolute_path(cache_dir) if cache_dir else cache_folder()
     title, image_size = encoded.title, encoded.image_size
     digest = hashlib.sha256(repr((_FORMAT, title, image_size, encoded.crop_fraction)).encode())
     for file in encoded.files:
@@ -49,12 +54,12 @@ def _cache_file(encoded: Encoded, cache_dir: str) -> Path:
     return folder / f"{readable}-{image_size}px-{digest.hexdigest()[:16]}.npz"
 
 
-def _read_cache(cache: Path) -> Dataset:
-    with open_npz(cache, "decoding again") as arrays:
+def _read(file: Path) -> Dataset:
+    with open_npz(file, "decoding again") as arrays:
         names = tuple(arrays["label_names"].tolist())
-        return validate_dataset(Dataset(arrays["images"], arrays["labels"], names), str(cache))
+        return validate_dataset(Dataset(arrays["images"], arrays["labels"], names), str(file))
 
 
-def _write_cache(cache: Path, dataset: Dataset) -> None:
-    with atomic_write(cache) as file:
-        np.savez(file, images=dataset.images, labels=dataset.labels, label_names=dataset.label_names)
+def _write(file: Path, dataset: Dataset) -> None:
+    with atomic_write(file) as new:
+        np.savez(new, images=dataset.images, labels=dataset.labels, label_names=dataset.label_names)

@@ -1,11 +1,6 @@
-"""What every source of data gives, and the reading of files that may be damaged."""
+"""A dataset in memory, and the checks on its images, labels and class names."""
 
-import contextlib
-import os
-import stat
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,88 +8,78 @@ from anchor_jax.core.errors import UserError
 
 
 class Dataset(NamedTuple):
-    """All images of one split, in a fixed order."""
+    """All labeled images of one split, in a fixed order.
 
-    images: np.ndarray  # uint8 [N, H, W, C]
-    labels: np.ndarray  # int32 [N], in [0, len(label_names))
+    Attributes:
+      images: uint8 `[N, H, W, C]`, in 0..255.
+      labels: int32 `[N]`, in [0, number of classes).
+      label_names: one name per class.
+
+    Example:
+      >>> import anchor_jax as aj
+      >>> images, labels, label_names = aj.data.load("digits", "test")
+      >>> images.shape, labels.shape, len(label_names)
+      ((360, 8, 8, 1), (360,), 10)
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
     label_names: tuple[str, ...]
 
 
-def validate_dataset(dataset: Dataset, where: str) -> Dataset:
-    """The data set with int32 labels, refused if it is not what `Dataset` says; `where` it is from."""
+def validate_dataset(dataset: Dataset, origin: str) -> Dataset:
+    """Return the dataset with its labels as int32.
+
+    Args:
+      dataset: labels may be of any integer dtype.
+      origin: what error messages call the dataset.
+
+    Raises:
+      UserError: a dtype, shape, label or class name does not match the description of `Dataset`.
+    """
     images, labels, names = dataset
     if images.dtype != np.uint8:
-        raise UserError(f"images of {where}: uint8 expected, got {images.dtype}")
+        raise UserError(f"images of {origin} must be uint8; got {images.dtype}")
     if images.ndim != 4 or 0 in images.shape:
-        raise UserError(f"images of {where}: non-empty [N, H, W, C] expected, got {list(images.shape)}")
+        raise UserError(f"images of {origin} must be [N, H, W, C] and not empty; got {list(images.shape)}")
     if labels.dtype.kind not in "iu":
-        raise UserError(f"labels of {where}: integers expected, got {labels.dtype}")
+        raise UserError(f"labels of {origin} must be integers; got {labels.dtype}")
     if labels.shape != (len(images),):
-        raise UserError(f"labels of {where}: [{len(images)}] expected, got {list(labels.shape)}")
-    check_classes(names, where)
-    return Dataset(images, validate_labels(labels, len(names), where), names)
+        raise UserError(f"labels of {origin} must be [{len(images)}], one per image; got {list(labels.shape)}")
+    check_label_names(names, origin)
+    return Dataset(images, validate_labels(labels, len(names), origin), names)
 
 
-def check_classes(label_names: tuple[str, ...], where: str) -> None:
-    """Refuse names of fewer than two classes, and names that are not of one class alone."""
+def check_label_names(label_names: tuple[str, ...], origin: str) -> None:
+    """Raise a `UserError` for fewer than two classes, or for two classes with the same name."""
     if len(label_names) < 2:
-        raise UserError(f"{where} has {len(label_names)} class; at least 2 are needed")
+        raise UserError(f"{origin} must have at least 2 classes; got {len(label_names)}")
     if len(set(label_names)) < len(label_names):
-        twice = next(name for row, name in enumerate(label_names) if name in label_names[:row])
-        raise UserError(f"two classes of {where} are called '{twice}'; give each a name of its own")
+        duplicate = next(name for row, name in enumerate(label_names) if name in label_names[:row])
+        raise UserError(f"two classes of {origin} are named '{duplicate}'; give each class a unique name")
 
 
-def validate_labels(labels: np.ndarray, num_classes: int, where: str) -> np.ndarray:
-    """Integer labels as int32, refused where they name none of the classes."""
-    if labels.min() < 0 or labels.max() >= num_classes:
-        raise UserError(f"labels of {where}: 0 to {num_classes - 1} expected, got {labels.min()} to {labels.max()}")
+def validate_labels(labels: np.ndarray, num_classes: int, origin: str) -> np.ndarray:
+    """Return integer labels as int32.
+
+    Raises:
+      UserError: a label is outside [0, `num_classes`).
+    """
+    low, high = labels.min(), labels.max()
+    if low < 0 or high >= num_classes:
+        raise UserError(f"labels of {origin} must be in 0..{num_classes - 1}; got values from {low} to {high}")
     return labels.astype(np.int32)
 
 
-def first_of(names: Sequence[str]) -> str:
-    """The first names of many, for a message."""
-    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+_MAX_NUMBERED_CLASSES = 1_000_000
 
 
-@contextlib.contextmanager
-def reading_errors(what: str, mend: str) -> Iterator[None]:
-    """Tells every failure to read `what` as one UserError that ends in how to mend it."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:  # Pillow, zipfile, NumPy and TFDS raise a dozen kinds on damaged bytes
-        reason = (str(error).splitlines() or [""])[0]
-        raise UserError(f"cannot read {what} ({type(error).__name__}: {reason}); {mend}") from error
-
-
-def check_regular(path: Path) -> None:
-    """Refuse a pipe or a device, whose bytes may never come or never end."""
-    if not path.is_dir() and not stat.S_ISREG(path.stat().st_mode):
-        raise OSError("it is no regular file")
-
-
-def open_file(path: Path) -> BinaryIO:
-    """A regular file, open to be read."""
-    check_regular(path)
-    return path.open("rb")
-
-
-def absolute(path: str | os.PathLike[str]) -> Path:
-    """A path that a user gave, with "~" and ".." resolved, and links as they are.
+def numbered_label_names(max_label: int, origin: str) -> tuple[str, ...]:
+    """Return "0", "1", ..., `max_label`: the names of classes that have none.
 
     Raises:
-      UserError: it begins with "~" and a name that is no user's.
+      UserError: `max_label` is so large that it must be a mistake.
     """
-    try:
-        return Path(os.path.abspath(Path(path).expanduser()))
-    except RuntimeError as error:
-        raise UserError(f"there is no home folder for '{path}'; write the path in full") from error
-
-
-@contextlib.contextmanager
-def open_npz(path: Path, mend: str) -> Iterator[Any]:
-    """The arrays of an .npz file; see `reading`. No file can run code: objects are refused."""
-    # np.load leaves a damaged file open if it opened it itself
-    with reading_errors(f"'{path}'", mend), open_file(path) as file, np.load(file, allow_pickle=False) as arrays:
-        yield arrays
+    if max_label >= _MAX_NUMBERED_CLASSES:
+        raise UserError(f"labels in '{origin}' must be below {_MAX_NUMBERED_CLASSES}; got {max_label}")
+    return tuple(str(label) for label in range(max_label + 1))

@@ -1,32 +1,38 @@
-"""Data sets that one string names, as a command line gives them."""
+"""Open a dataset named by one string, as on a command line."""
 
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
-from anchor_jax.data.anomalies import photographs
-from anchor_jax.data.dataset import absolute
-from anchor_jax.data.sources import open_images, open_stream
-from anchor_jax.data.streaming import MODES, EvalDataset, drop_empty_classes, eval_dataset, match_channels, remap_labels
+from anchor_jax.data.class_mapping import drop_empty_classes, remap_labels
+from anchor_jax.data.eval_dataset import MODES, EvalDataset, eval_dataset, match_channels
+from anchor_jax.data.files import absolute_path
+from anchor_jax.data.sample_photographs import photographs
+from anchor_jax.data.sources import SOURCES, open_stream
+from anchor_jax.data.sources.folder import open_images
 
-# how a spec is written -> its kind, what it names, and its split; a split never holds "/", a path may hold "@"
+# what locates a dataset of a source -> form and pattern of location and split; the split of a path contains no "/", so
+# that the path itself may contain "@"
 _FORMS = {
-    "tfds:NAME[@SPLIT]": r"(tfds):([^@]+)(?:@(.+))?",
-    "folder:PATH[@SPLIT]": r"(folder):(.+?)(?:@([^@/]+))?",
-    "npz:PATH[@SPLIT]": r"(npz):(.+?)(?:@([^@/]+))?",
-    "images:PATH": r"(images):(.+)()",
-    "digits[@SPLIT]": r"(digits)()(?:@(.+))?",
-    "photographs": r"(photographs)()()",
+    "name": (":NAME[@SPLIT]", r":([^@]+)(?:@(.+))?"),
+    "path": (":PATH[@SPLIT]", r":(.+?)(?:@([^@/]+))?"),
+    "": ("[@SPLIT]", r"()(?:@(.+))?"),
 }
+# form of a spec -> pattern of its kind, location and split
+_SPECS = {
+    kind + form: f"({kind}){pattern}"
+    for kind, source in SOURCES.items()
+    for form, pattern in [_FORMS[source.located_by]]
+} | {"images:PATH": r"(images):(.+)()", "photographs": r"(photographs)()()"}
 
-# TFDS keeps every corruption and severity as a set of its own, and takes the mildest of the first where none is named
+# TFDS has one dataset per corruption and severity; without a configuration it opens the first corruption at severity 1
 CORRUPTED_TFDS = {"cifar10_corrupted": "test", "imagenet2012_corrupted": "validation"}  # name -> split
 
-# ImageNet-A and -R have 200 classes, to which the logits are restricted; TFDS names all 1,000 of ImageNet
-_SUBSETS = ("imagenet_a", "imagenet_r")
+# ImageNet-A and ImageNet-R have 200 classes, to which logits are restricted; TFDS lists all 1,000 of ImageNet
+_IMAGENET_SUBSETS = ("imagenet_a", "imagenet_r")
 
 
 def open_dataset(
@@ -38,99 +44,120 @@ def open_dataset(
     tfds_dir: str | os.PathLike[str] = "",
     crop_fraction: float = 1.0,
 ) -> EvalDataset:
-    """Opens the data set that a string names, its images made like those of a run.
+    """Open the dataset that a string names, with images and labels like those of a run.
 
     Specs:
-      tfds:NAME[@SPLIT]: a prepared TensorFlow Datasets set, NAME with its configuration if it has any.
-      folder:PATH[@SPLIT]: `PATH/SPLIT/class_name/image.png`; without a split `PATH/class_name/image.png`, too.
+      tfds:NAME[@SPLIT]: a prepared TensorFlow Datasets dataset; NAME includes the configuration, if any.
+      folder:PATH[@SPLIT]: `PATH/SPLIT/class_name/image.png`; without a split also `PATH/class_name/image.png`.
       npz:PATH[@SPLIT]: a file with the arrays `x_SPLIT` and `y_SPLIT`.
-      images:PATH: all images below a folder, of the one class "image".
       digits[@SPLIT]: scikit-learn's digits.
+      images:PATH: all images in a folder, at any depth, with the single class "image".
       photographs: patches of scikit-learn's photographs, see `photographs`.
 
     Args:
-      spec: one of these.
-      image_shape: H, W and C of the run's images. Where H = W, image files and tfds sets are resized as `load` does;
-        grey images become RGB and RGB grey where C asks for it.
-      label_names: of the run, if labels are to be counted as the run does; None: as the set does.
-      default_split: the split where the spec names none.
-      tfds_dir: where prepared sets are (default: $TFDS_DATA_DIR, then ~/tensorflow_datasets).
-      crop_fraction: of the run, for what is resized; see `load`.
+      spec: the string.
+      image_shape: H, W and C of the run's images. If H = W, image files and TFDS images are resized as in `load`.
+        Images are converted to grayscale or RGB, according to C.
+      label_names: class names of the run, to which the labels are mapped; None keeps the dataset's own labels.
+      default_split: split of a spec without one.
+      tfds_dir: folder of prepared datasets (default: $TFDS_DATA_DIR, or else ~/tensorflow_datasets).
+      crop_fraction: of the run, for images that are resized; see `load`.
 
     Returns:
-      `EvalDataset` named after the data set, and after the split if it is given.
+      `EvalDataset`, named after the dataset, and after the split if the spec has one.
 
     Raises:
-      UserTypeError: an argument is of the wrong type.
-      UserError: a malformed spec, a set that `open_stream` refuses, images of another shape, other classes.
+      UserTypeError: an argument has the wrong type.
+      UserError: the spec is malformed, `open_stream` fails, or images or classes do not match the run.
+
+    Example:
+      >>> import anchor_jax as aj
+      >>> test = aj.data.open_dataset("digits@test", image_shape=(8, 8, 3))  # grayscale, repeated in 3 channels
+      >>> test.name, test.image_shape
+      ('digits-test', (8, 8, 3))
+      >>> aj.data.open_dataset("photographs", image_shape=(16, 16, 3)).label_names
+      ('china', 'flower')
     """
     checks.text("spec", spec)
     checks.image_shape("image_shape", image_shape)
     if label_names is not None:
         checks.several("label_names", label_names)
-    stream = match_channels(_opened(spec, image_shape, default_split, tfds_dir, crop_fraction), image_shape)
-    return remap_labels(stream, label_names) if label_names else stream
+    dataset = _open(_parse(spec), image_shape, default_split, tfds_dir, crop_fraction)
+    dataset = match_channels(dataset, image_shape)
+    return remap_labels(dataset, label_names) if label_names else dataset
 
 
-def _opened(
-    spec: str,
+def image_options(image_shape: tuple[int, ...], crop_fraction: float = 1.0) -> dict[str, Any]:
+    """Return the arguments of `open_stream` for images like those of a run: resized if square, grayscale or RGB."""
+    height, width, channels = image_shape
+    size = {"image_size": height, "crop_fraction": crop_fraction} if height == width else {"image_size": 0}
+    return {**size, "mode": MODES.get(channels, "")}
+
+
+class _Spec(NamedTuple):
+    """A parsed spec; `location` and `split` may be empty."""
+
+    kind: str
+    location: str
+    split: str
+
+    def title(self) -> str:
+        """Return the name of the dataset, such as "cifar10-test"."""
+        if self.kind == "tfds":
+            name = self.location.split(":")[0].replace("/", "-")
+        elif not self.location:
+            name = self.kind
+        else:
+            path = Path(os.path.abspath(self.location))
+            name = path.stem if absolute_path(self.location).is_file() else path.name
+        return f"{name}-{self.split}" if self.split else name
+
+
+def _parse(spec: str) -> _Spec:
+    for pattern in _SPECS.values():
+        if match := re.fullmatch(pattern, spec):
+            return _Spec(*match.groups(default=""))
+    raise UserError(f"unknown dataset '{spec}'; allowed: {', '.join(_SPECS)}")
+
+
+def _open(
+    spec: _Spec,
     image_shape: tuple[int, ...],
     default_split: str,
     tfds_dir: str | os.PathLike[str],
     crop_fraction: float,
 ) -> EvalDataset:
-    kind, what, given_split = _parsed(spec)
-    split = given_split or default_split
-    title, like = _title(kind, what, given_split), matching_images(image_shape, crop_fraction)
-    if kind == "tfds":
-        _check_configuration(what)
-        stream = open_stream("tfds", split, name=what, path=tfds_dir, title=title, **like)
-        return drop_empty_classes(stream) if re.split("[/:]", what)[0] in _SUBSETS else stream
-    if kind == "folder":
-        folder, split = (absolute(what), split) if given_split else _folder_and_split(what, split)
-        return open_stream("folder", split, path=folder, title=title, **like)
-    if kind == "images":
-        return open_images(what, title=title, **like)
+    kind, location, split = spec.kind, spec.location, spec.split or default_split
+    title, options = spec.title(), image_options(image_shape, crop_fraction)
     if kind == "photographs":
         return eval_dataset(photographs(image_shape), title)
-    return open_stream(kind, split, path=what, title=title)
-
-
-def matching_images(image_shape: tuple[int, ...], crop_fraction: float = 1.0) -> dict[str, Any]:
-    """What `open_stream` needs to make images as those of a run: resized if they are square, grey or RGB."""
-    height, width, channels = image_shape
-    resized = {"image_size": height, "crop_fraction": crop_fraction} if height == width else {"image_size": 0}
-    return {**resized, "mode": MODES.get(channels, "")}
-
-
-def _parsed(spec: str) -> tuple[str, str, str]:
-    """Kind, name or path, and split; the last two may be empty."""
-    for pattern in _FORMS.values():
-        if match := re.fullmatch(pattern, spec):
-            kind, what, split = match.groups(default="")
-            return kind, what, split
-    raise UserError(f"unknown data set '{spec}'; allowed: {', '.join(_FORMS)}")
-
-
-def _title(kind: str, what: str, split: str) -> str:
+    if kind == "images":
+        return open_images(location, title=title, **options)
     if kind == "tfds":
-        name = what.split(":")[0].replace("/", "-")
-    elif kind == "npz":
-        name = Path(what).stem
-    else:
-        name = Path(os.path.abspath(what)).name if what else kind
-    return f"{name}-{split}" if split else name
+        return _open_tfds(location, split, tfds_dir, title, options)
+    if kind == "folder" and not spec.split:
+        location, split = _split_of_folder(location, split)
+    source = SOURCES[kind]
+    located = {source.located_by: location} if source.located_by else {}
+    return open_stream(kind, split, title=title, **located, **(options if source.is_encoded else {}))
 
 
-def _check_configuration(name: str) -> None:
-    if name.split(":")[0] in CORRUPTED_TFDS:
+def _open_tfds(
+    name: str, split: str, tfds_dir: str | os.PathLike[str], title: str, options: dict[str, Any]
+) -> EvalDataset:
+    base = name.split(":")[0]
+    if base in CORRUPTED_TFDS:
         raise UserError(
-            f"tfds data set '{name}' names neither corruption nor severity; give the whole name, such as "
-            f"'tfds:{name.split(':')[0]}/fog_3', or the set to the suite of corruptions"
+            f"TFDS dataset '{name}' needs a corruption and a severity; give one, such as 'tfds:{base}/fog_3', or use "
+            "the suite 'corruptions' for all of them"
         )
+    dataset = open_stream("tfds", split, name=name, path=tfds_dir, title=title, **options)
+    return drop_empty_classes(dataset) if re.split("[/:]", name)[0] in _IMAGENET_SUBSETS else dataset
 
 
-def _folder_and_split(path: str, default_split: str) -> tuple[Path, str]:
-    """The folder of splits and the split; without that split in it, a folder of classes is itself one."""
-    folder = absolute(path)
-    return (folder, default_split) if (folder / default_split).is_dir() else (folder.parent, folder.name)
+def _split_of_folder(path: str, default_split: str) -> tuple[str, str]:
+    """Return a folder of splits, and the split; a folder without the default split is itself a split."""
+    folder = absolute_path(path)
+    if (folder / default_split).is_dir():
+        return str(folder), default_split
+    return str(folder.parent), folder.name

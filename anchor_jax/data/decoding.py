@@ -1,4 +1,4 @@
-"""From encoded images to arrays, by Pillow."""
+"""Decode images with Pillow: one at a time, or batch by batch in threads."""
 
 import contextlib
 import io
@@ -8,7 +8,6 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,9 +15,9 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from anchor_jax.core.errors import UserError
-from anchor_jax.data.dataset import check_regular, reading_errors
+from anchor_jax.data.files import check_regular_file, reading_errors
 
-# whatever a file is called: those that Pillow reads by itself; for others, such as EPS, it runs programs
+# formats that Pillow decodes itself, whatever the file's suffix; for others, such as EPS, it runs external programs
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 _ROWS_PER_TASK = 64
@@ -28,126 +27,160 @@ _BATCHES_AHEAD = 2
 class Example(NamedTuple):
     """An encoded image and its label."""
 
-    file: Path | bytes  # where the encoded image is, or the encoded image itself
+    file: Path | bytes  # path of the encoded image, or its bytes
     label: int
-    where: str  # what an error message calls the image
+    origin: str  # what error messages call the image
 
 
-class Encoded(NamedTuple):
-    """The encoded images of one split, in a fixed order, and what they are decoded to."""
+class EncodedDataset(NamedTuple):
+    """The encoded images of one split, in a fixed order, and the options of decoding them."""
 
-    title: str  # what a message calls them
+    title: str  # what error messages call the dataset
     label_names: tuple[str, ...]
-    num: int
-    example: Callable[[int], Example]
-    mode: Callable[[], str]  # Pillow's, "L" or "RGB"; not a value, since it may take a look at every image
-    image_size: int  # 0: as stored
-    files: Sequence[Path]  # while none of them changes, neither does any image
-    crop_fraction: float = 1.0  # of the shorter side, of which a central crop is resized to `image_size`
+    num_examples: int
+    example: Callable[[int], Example]  # row -> example
+    mode: Callable[[], str]  # Pillow's "L" or "RGB"; a function, because it may have to open every image
+    image_size: int  # S, see `decode`; 0: as stored
+    files: Sequence[Path]  # the images do not change unless one of these files does
+    crop_fraction: float = 1.0  # see `decode`
 
+    def image_shape(self) -> tuple[int, int, int]:
+        """Decode the first image and return its H, W and C."""
+        height, width, channels = self.decoder()(self.example(0)).shape
+        return height, width, channels
 
-def decode_all(encoded: Encoded) -> tuple[np.ndarray, np.ndarray]:
-    """Decodes all examples into images uint8 [N, H, W, C] and labels int64 [N]."""
-    return next(decode_batches(encoded, encoded.num))
-
-
-def decode_batches(encoded: Encoded, size: int) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
-    """Decodes examples in order, as many at once, fewer in the last batch; threads work ahead of who takes them.
-
-    Whatever N is, no more than the batch that was taken and `_BATCHES_AHEAD` others are in memory.
-    """
-    first, decode = encoded.example(0), _decoder(encoded)
-    shape = decode(first).shape
-    num_threads = os.cpu_count() or 1
-    task_size = min(_ROWS_PER_TASK, math.ceil(size / num_threads))
-
-    def fill(images: np.ndarray, labels: np.ndarray, start: int) -> None:
-        for row in range(len(images)):
-            current = encoded.example(start + row)
-            image = decode(current)
-            if image.shape != shape:
-                raise UserError(
-                    f"images differ in size: {first.where} is {shape[0]}x{shape[1]}, {current.where} is "
-                    f"{image.shape[0]}x{image.shape[1]}; set data.image_size to resize them"
-                )
-            images[row], labels[row] = image, current.label
-
-    def started(start: int) -> tuple[list[Future[None]], np.ndarray, np.ndarray]:
-        num = min(size, encoded.num - start)
-        images, labels = np.empty((num, *shape), np.uint8), np.empty(num, np.int64)
-        parts = [slice(row, row + task_size) for row in range(0, num, task_size)]
-        tasks = [pool.submit(fill, images[part], labels[part], start + part.start) for part in parts]
-        return tasks, images, labels
-
-    pool = ThreadPoolExecutor(num_threads)
-    starts = iter(range(0, encoded.num, size))
-    try:
-        ahead = deque(map(started, itertools.islice(starts, 1 + _BATCHES_AHEAD)))
-        while ahead:
-            tasks, images, labels = ahead.popleft()
-            for task in tasks:
-                task.result()
-            yield images, labels
-            ahead.extend(map(started, itertools.islice(starts, 1)))
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def shape_of(encoded: Encoded) -> tuple[int, int, int]:
-    """H, W and C of the first image, decoded."""
-    height, width, channels = _decoder(encoded)(encoded.example(0)).shape
-    return height, width, channels
-
-
-def _decoder(encoded: Encoded) -> Callable[[Example], np.ndarray]:
-    return partial(decode, mode=encoded.mode(), image_size=encoded.image_size, crop_fraction=encoded.crop_fraction)
+    def decoder(self) -> Callable[[Example], np.ndarray]:
+        """Return a function that decodes an example with the options of this dataset."""
+        mode = self.mode()
+        return lambda example: decode(example, mode=mode, image_size=self.image_size, crop_fraction=self.crop_fraction)
 
 
 def decode(example: Example, *, mode: str, image_size: int = 0, crop_fraction: float = 1.0) -> np.ndarray:
-    """An image as uint8 `[H, W, C]`, as it is stored; an orientation that EXIF asks for is not applied.
+    """Decode an image to uint8 `[H, W, C]`; an orientation in its EXIF data is ignored.
 
     Args:
       example: the image.
-      mode: "L" or "RGB".
-      image_size: S; 0 keeps the stored size. Otherwise the shorter side is resized to `round(S / crop_fraction)`, of
-        which the centre is S x S; bicubic, with antialiasing.
+      mode: "L" (grayscale) or "RGB".
+      image_size: S. The shorter side is resized to `round(S / crop_fraction)` pixels, bicubic with antialiasing, and
+        the center is cropped to S x S. 0 keeps the stored size.
       crop_fraction: in (0, 1].
 
     Raises:
-      UserError: the image cannot be read, or has more than 8 bits.
+      UserError: the image cannot be read, or has more than 8 bits per channel.
     """
     with open_image(example) as image:
-        image = convert(image, mode, example.where)
+        image = convert(image, mode, example.origin)
         if image_size:
             border = (1 - image_size / round(image_size / crop_fraction)) / 2
             image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BICUBIC, bleed=border)
         return np.asarray(image).reshape(image.height, image.width, len(mode))
 
 
-def convert(image: Image.Image, mode: str, where: str) -> Image.Image:
-    """An image in the mode "L" or "RGB", without its transparency; refused where it has more than 8 bits."""
-    if image.mode.startswith(("I", "F")):  # Pillow would clip these to 8 bits, not scale them
-        raise UserError(f"image {where} has pixels of mode {image.mode}; 8 bits are expected")
+def decode_all(encoded: EncodedDataset) -> tuple[np.ndarray, np.ndarray]:
+    """Decode all examples into images uint8 `[N, H, W, C]` and labels int64 `[N]`."""
+    return next(decode_batches(encoded, encoded.num_examples))
+
+
+def decode_batches(encoded: EncodedDataset, batch_size: int) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
+    """Decode examples in order, batch by batch, in threads that work ahead of the caller.
+
+    Memory is bounded: at most the batch last returned and `_BATCHES_AHEAD` others are held, whatever N is.
+
+    Args:
+      encoded: the dataset.
+      batch_size: b; the last batch may be smaller.
+
+    Yields:
+      Images uint8 `[b, H, W, C]` and labels int64 `[b]`.
+
+    Raises:
+      UserError: an image cannot be read, or differs in size from the first one.
+    """
+    pool = ThreadPoolExecutor(os.cpu_count() or 1)
+    try:
+        decoder = _BatchDecoder(encoded, batch_size, pool)
+        starts = iter(range(0, encoded.num_examples, batch_size))
+        ahead = deque(map(decoder.submit, itertools.islice(starts, 1 + _BATCHES_AHEAD)))
+        while ahead:
+            yield ahead.popleft().result()
+            ahead.extend(map(decoder.submit, itertools.islice(starts, 1)))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+class _PendingBatch(NamedTuple):
+    """A batch that threads are filling."""
+
+    images: np.ndarray  # uint8 [b, H, W, C]
+    labels: np.ndarray  # int64 [b]
+    tasks: list[Future[None]]
+
+    def result(self) -> tuple[np.ndarray, np.ndarray]:
+        """Wait until the batch is complete; return its images and labels."""
+        for task in self.tasks:
+            task.result()
+        return self.images, self.labels
+
+
+class _BatchDecoder:
+    """Decodes batches of a dataset in the threads of a pool."""
+
+    def __init__(self, encoded: EncodedDataset, batch_size: int, pool: ThreadPoolExecutor):
+        self._encoded, self._batch_size, self._pool = encoded, batch_size, pool
+        self._decode = encoded.decoder()
+        self._first = encoded.example(0)
+        self._shape = self._decode(self._first).shape
+        self._rows_per_task = min(_ROWS_PER_TASK, math.ceil(batch_size / (os.cpu_count() or 1)))
+
+    def submit(self, start: int) -> _PendingBatch:
+        """Start decoding the batch whose first row is `start`."""
+        num = min(self._batch_size, self._encoded.num_examples - start)
+        images, labels = np.empty((num, *self._shape), np.uint8), np.empty(num, np.int64)
+        parts = [slice(row, row + self._rows_per_task) for row in range(0, num, self._rows_per_task)]
+        tasks = [self._pool.submit(self._fill, images[part], labels[part], start + part.start) for part in parts]
+        return _PendingBatch(images, labels, tasks)
+
+    def _fill(self, images: np.ndarray, labels: np.ndarray, start: int) -> None:
+        for row in range(len(images)):
+            example = self._encoded.example(start + row)
+            image = self._decode(example)
+            if image.shape != self._shape:
+                (height, width, _), (first_height, first_width, _) = image.shape, self._shape
+                raise UserError(
+                    f"images differ in size: {self._first.origin} is {first_height}x{first_width}, {example.origin} is "
+                    f"{height}x{width}; set data.image_size to resize them"
+                )
+            images[row], labels[row] = image, example.label
+
+
+def convert(image: Image.Image, mode: str, origin: str) -> Image.Image:
+    """Convert an image to the mode "L" or "RGB"; transparency is dropped.
+
+    Raises:
+      UserError: the image has more than 8 bits per channel, which Pillow would clip instead of scaling.
+    """
+    if image.mode.startswith(("I", "F")):
+        raise UserError(f"image {origin} has pixels of mode {image.mode}; convert it to 8 bits per channel")
     if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # what Pillow's own warning asks for
+        image = image.convert("RGBA")  # Pillow warns about a direct conversion to RGB
     return image.convert(mode)
 
 
-def mode_of(example: Example) -> str:
-    """Pillow's mode of an image, such as "RGB", from its header alone."""
+def read_mode(example: Example) -> str:
+    """Return Pillow's mode of an image, such as "RGB"; only its header is read."""
     with open_image(example) as image:
         return image.mode
 
 
 @contextlib.contextmanager
 def open_image(example: Example) -> Iterator[Image.Image]:
-    """An image of which Pillow has read the header; every failure to read it is told as one UserError."""
-    with reading_errors(f"image {example.where}", "replace or remove it"):
+    """Open an image with Pillow, which reads the header; every failure to read it becomes a one-line `UserError`."""
+    with reading_errors(f"image {example.origin}", "replace or remove it"):
         if isinstance(example.file, Path):
-            check_regular(example.file)
+            check_regular_file(example.file)
         file = io.BytesIO(example.file) if isinstance(example.file, bytes) else example.file
         with Image.open(file, formats=_FORMATS) as image:
             limit = Image.MAX_IMAGE_PIXELS or math.inf
-            if image.width * image.height > limit:  # of which Pillow only warns, up to twice as many
+            if image.width * image.height > limit:  # up to twice this limit Pillow only warns
                 raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels are more than {limit}")
             yield image

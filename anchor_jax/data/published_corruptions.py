@@ -1,4 +1,4 @@
-"""Corrupted test sets as they are published: by corruption, in five severities."""
+"""Corrupted test sets as published: one dataset per corruption and severity."""
 
 import dataclasses
 import hashlib
@@ -14,37 +14,44 @@ from numpy.lib.format import open_memmap, read_array
 
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
+from anchor_jax.data.class_mapping import check_same_classes, remap_labels
 from anchor_jax.data.corruptions import SEVERITIES
-from anchor_jax.data.dataset import Dataset, absolute, check_regular, open_file, reading_errors, validate_dataset
-from anchor_jax.data.dataset_spec import CORRUPTED_TFDS, matching_images
-from anchor_jax.data.sources import is_image, numbered_classes, open_stream, subfolders, tfds_data_dir
-from anchor_jax.data.streaming import (
-    EvalDataset,
-    check_same_classes,
-    eval_dataset_from_rows,
-    match_channels,
-    remap_labels,
-)
+from anchor_jax.data.dataset import Dataset, numbered_label_names, validate_dataset
+from anchor_jax.data.dataset_spec import CORRUPTED_TFDS, image_options
+from anchor_jax.data.eval_dataset import EvalDataset, eval_dataset_from_rows, match_channels
+from anchor_jax.data.files import absolute_path, check_regular_file, open_file, reading_errors
+from anchor_jax.data.sources import open_stream
+from anchor_jax.data.sources.folder import is_image, subfolders
+from anchor_jax.data.sources.tfds import tfds_data_dir
 
-# where TFDS differs from the names of the published sets
+# name in TFDS -> published name, where they differ
 _PUBLISHED_NAMES = {"frosted_glass_blur": "glass_blur", "elastic": "elastic_transform"}
 
-_NPY_LAYOUT = "expected: <corruption>.npy (uint8 [5N, H, W, C], severity after severity) and labels.npy (integers [5N])"
-_FOLDER_LAYOUT = "expected layout: <path>/<corruption>/<severity>/<class name>/<image>.png, corruptions maybe in groups"
+_NPY_LAYOUT = "expected: <corruption>.npy (uint8 [5N, H, W, C], severity by severity) and labels.npy (integers [5N])"
+_FOLDER_LAYOUT = (
+    "expected layout: <path>/<corruption>/<severity>/<class name>/<image>.png, where corruptions may be in groups"
+)
 _NUMBER = re.compile(r"\d+(\.\d+)?")
-_NUM_COMPARED = 32  # images of a corrupted set with the clean one
+_NUM_COMPARED = 32  # images per corrupted set that are compared with the clean set
 
 
 @dataclasses.dataclass(frozen=True)
 class CorruptedSet:
-    """A corrupted test set, every member of it in every severity.
+    """A corrupted test set: every corruption at every severity.
 
     Attributes:
-      name: what reports and messages call it.
-      members: names of the corruptions, sorted, as ImageNet-C and ImageNet-C-bar spell them.
-      num_examples: N, the same in every member and severity.
-      stream: (member, severity) -> its `EvalDataset`, images and labels as those of the run.
-      severities: 1 to 5, from mild to strong.
+      name: how reports and messages refer to it.
+      members: sorted names of the corruptions, spelled as in ImageNet-C and ImageNet-C-bar.
+      num_examples: N, equal for all members and severities.
+      stream: (member, severity) -> `EvalDataset` with images and labels like those of the run.
+      severities: 1..5, from mild to strong.
+
+    Example:
+      >>> import anchor_jax as aj
+      >>> clean = aj.data.open_dataset("digits@test", image_shape=(8, 8, 1))
+      >>> shifted = aj.data.CorruptedSet("none", ("identity",), clean.num_examples, lambda member, severity: clean)
+      >>> shifted.stream("identity", 5).name
+      'digits-test'
     """
 
     name: str
@@ -54,15 +61,15 @@ class CorruptedSet:
     severities: tuple[int, ...] = SEVERITIES
 
 
-class _Part(NamedTuple):
-    """One severity of one corruption, known before it is opened."""
+class _Subset(NamedTuple):
+    """One corruption at one severity; what can be checked before it is opened."""
 
     label_names: tuple[str, ...]
     num_examples: int
     open: Callable[[], EvalDataset]
 
 
-_Parts = Mapping[str, Mapping[int, _Part]]  # corruption -> severity -> part
+_Subsets = Mapping[str, Mapping[int, _Subset]]  # corruption -> severity -> subset
 
 
 def open_corrupted(
@@ -72,27 +79,44 @@ def open_corrupted(
     label_names: tuple[str, ...],
     tfds_dir: str | os.PathLike[str] = "",
 ) -> CorruptedSet:
-    """Opens a published corrupted set, refused as a whole if part of it is missing or not what it should be.
+    """Open a published corrupted set, and check that it is complete and matches the run.
 
     Specs:
-      tfds:NAME[@SPLIT]: "cifar10_corrupted" or "imagenet2012_corrupted", of which all prepared configurations
-        `NAME/corruption_severity` are members.
-      npy:PATH: a folder of `corruption.npy`, uint8 `[5N, H, W, C]`, severity after severity, and `labels.npy`,
-        integers `[5N]`: CIFAR-10-C, CIFAR-100-C and CIFAR-10-C-bar.
-      folder:PATH: `PATH/corruption/severity/class_name/image.JPEG`, the corruptions maybe in groups, as the archives
-        of ImageNet-C unpack; a severity is 1 to 5, or the strength of the corruption, five in ascending order, as the
+      tfds:NAME[@SPLIT]: "cifar10_corrupted" or "imagenet2012_corrupted". Its members are all prepared configurations
+        `NAME/corruption_severity`.
+      npy:PATH: a folder of `corruption.npy`, uint8 `[5N, H, W, C]`, severity by severity, and `labels.npy`, integers
+        `[5N]`: the layout of CIFAR-10-C, CIFAR-100-C and CIFAR-10-C-bar.
+      folder:PATH: `PATH/corruption/severity/class_name/image.JPEG`, where corruptions may be in groups, as in the
+        archives of ImageNet-C. The severity is 1..5, or the strength of the corruption, five in ascending order, as the
         code of ImageNet-C-bar writes them.
 
     Args:
-      spec: one of these.
-      image_shape: H, W and C of the run's images, see `open_spec`.
-      label_names: of the run; see `class_rows` for sets without names.
-      tfds_dir: see `open_spec`.
+      spec: the string.
+      image_shape: H, W and C of the run's images, see `open_dataset`.
+      label_names: class names of the run; see `class_rows` for sets without names.
+      tfds_dir: see `open_dataset`.
+
+    Returns:
+      `CorruptedSet`.
 
     Raises:
-      UserTypeError: an argument is of the wrong type.
-      UserError: a malformed spec, files that cannot be read, a missing severity, other numbers of examples in some
-        severities, classes or images that are not the run's, missing or wrong labels.
+      UserTypeError: an argument has the wrong type.
+      UserError: the spec is malformed, files cannot be read, a severity or labels are missing, the number of examples
+        differs between subsets, or classes or images do not match the run.
+
+    Example:
+      >>> import pathlib, tempfile
+      >>> import anchor_jax as aj
+      >>> import numpy as np
+      >>> folder = pathlib.Path(tempfile.mkdtemp()) / "mine-C"
+      >>> folder.mkdir()
+      >>> np.save(folder / "fog.npy", np.zeros((10, 4, 4, 3), np.uint8))  # 2 images at 5 severities
+      >>> np.save(folder / "labels.npy", np.tile([0, 1], 5))
+      >>> corrupted = aj.data.open_corrupted(f"npy:{folder}", image_shape=(4, 4, 3), label_names=("cat", "dog"))
+      >>> corrupted.name, corrupted.members, corrupted.num_examples
+      ('mine-C', ('fog',), 2)
+      >>> corrupted.stream("fog", 5).name
+      'mine-C-fog-5'
     """
     checks.text("spec", spec)
     checks.image_shape("image_shape", image_shape)
@@ -101,159 +125,157 @@ def open_corrupted(
     if not match:
         allowed = f"tfds:NAME[@SPLIT] ({', '.join(CORRUPTED_TFDS)}), npy:PATH, folder:PATH"
         raise UserError(f"unknown corrupted set '{spec}'; allowed: {allowed}")
-    name, parts = _found(match, tfds_data_dir(os.fspath(tfds_dir)), image_shape)
-    _check(parts, label_names, name)
+    tfds_name, split, kind, path = match.groups()
+    if tfds_name:
+        name = tfds_name
+        subsets = _tfds_subsets(name, split, tfds_data_dir(os.fspath(tfds_dir)), image_shape)
+    else:
+        root = absolute_path(path)
+        name = root.name
+        subsets = _npy_subsets(root, image_shape) if kind == "npy" else _folder_subsets(root, image_shape)
+    _check_subsets(subsets, label_names, name)
 
     def stream(member: str, severity: int) -> EvalDataset:
-        part = parts[member][severity].open()
-        named = dataclasses.replace(part, name=f"{name}-{member}-{severity}")
-        return remap_labels(match_channels(named, image_shape), label_names)
+        dataset = dataclasses.replace(subsets[member][severity].open(), name=f"{name}-{member}-{severity}")
+        return remap_labels(match_channels(dataset, image_shape), label_names)
 
-    members = tuple(sorted(parts))
+    members = tuple(sorted(subsets))
     return CorruptedSet(name, members, stream(members[0], 1).num_examples, stream)
 
 
-def _found(spec: re.Match[str], tfds_dir: Path, image_shape: tuple[int, ...]) -> tuple[str, _Parts]:
-    """Name and parts of a corrupted set."""
-    tfds_name, split, kind, path = spec.groups()
-    if tfds_name:
-        return tfds_name, _tfds_parts(tfds_name, split, tfds_dir, image_shape)
-    root = absolute(path)
-    return root.name, (_npy_parts if kind == "npy" else _folder_parts)(root, image_shape)
-
-
-def _check(parts: _Parts, label_names: tuple[str, ...], name: str) -> None:
-    first_member = min(parts)
-    for member, severities in sorted(parts.items()):
-        missing = [str(severity) for severity in SEVERITIES if severity not in severities]
+def _check_subsets(subsets: _Subsets, label_names: tuple[str, ...], name: str) -> None:
+    first_member = min(subsets)
+    for member, by_severity in sorted(subsets.items()):
+        missing = [str(severity) for severity in SEVERITIES if severity not in by_severity]
         if missing:
             raise UserError(f"'{member}' of {name} lacks severity {', '.join(missing)}; all of 1 to 5 are needed")
-        for severity, part in sorted(severities.items()):
-            expected = parts[first_member][1].num_examples
-            if part.num_examples != expected:
+        for severity, subset in sorted(by_severity.items()):
+            expected = subsets[first_member][1].num_examples
+            if subset.num_examples != expected:
                 raise UserError(
-                    f"'{member}' of severity {severity} of {name} has {part.num_examples} examples, but "
-                    f"'{first_member}' of severity 1 has {expected}; all must have as many"
+                    f"'{member}' at severity {severity} of {name} has {subset.num_examples} examples, but "
+                    f"'{first_member}' at severity 1 has {expected}; the numbers must be equal"
                 )
-            check_same_classes(part.label_names, label_names, f"'{member}' of severity {severity} of {name}")
+            check_same_classes(subset.label_names, label_names, f"'{member}' at severity {severity} of {name}")
 
 
-# --- TensorFlow Datasets --------------------------------------------------------------------------------
+# TensorFlow Datasets
 
 
-def _tfds_parts(name: str, split: str | None, data_dir: Path, image_shape: tuple[int, ...]) -> _Parts:
-    parts: dict[str, dict[int, _Part]] = {}
+def _tfds_subsets(name: str, split: str | None, data_dir: Path, image_shape: tuple[int, ...]) -> _Subsets:
+    subsets: dict[str, dict[int, _Subset]] = {}
     split = split or CORRUPTED_TFDS.get(name, "test")
     for configuration in sorted({file.parts[-3] for file in data_dir.glob(f"{name}/*/*/features.json")}):
         if match := re.fullmatch(r"(\w+)_([1-5])", configuration):
             member = _PUBLISHED_NAMES.get(match[1], match[1])
-            part = _tfds_part(f"{name}/{configuration}", split, data_dir, image_shape)
-            parts.setdefault(member, {})[int(match[2])] = part
-    if not parts:
+            subset = _tfds_subset(f"{name}/{configuration}", split, data_dir, image_shape)
+            subsets.setdefault(member, {})[int(match[2])] = subset
+    if not subsets:
         builder = f"tfds.builder('{name}', config=c, data_dir='{data_dir}', file_format='array_record')"
         raise UserError(
-            f"no corruptions of tfds data set '{name}' are prepared in '{data_dir}'; those of TFDS: "
+            f"no corruption of the TFDS dataset '{name}' is prepared in '{data_dir}'; corrupted datasets of TFDS: "
             f"{', '.join(CORRUPTED_TFDS)}; to prepare one: "
             f'python -c "import tensorflow_datasets as tfds; '
             f"[{builder}.download_and_prepare() for c in tfds.builder_cls('{name}').builder_configs]\" "
             "(preparing, unlike reading, needs tensorflow installed)"
         )
-    return parts
+    return subsets
 
 
-def _tfds_part(name: str, split: str, data_dir: Path, image_shape: tuple[int, ...]) -> _Part:
-    opened = partial(open_stream, "tfds", split, name=name, path=data_dir, title=name, **matching_images(image_shape))
-    stream = match_channels(opened(), image_shape)
-    return _Part(stream.label_names, stream.num_examples, opened)  # opened anew: so many sets keep no files open
+def _tfds_subset(name: str, split: str, data_dir: Path, image_shape: tuple[int, ...]) -> _Subset:
+    # opened now for its metadata, and again whenever it is read: so many datasets must not keep their files open
+    reopen = partial(open_stream, "tfds", split, name=name, path=data_dir, title=name, **image_options(image_shape))
+    dataset = match_channels(reopen(), image_shape)
+    return _Subset(dataset.label_names, dataset.num_examples, reopen)
 
 
-# --- .npy files -----------------------------------------------------------------------------------------
+# .npy files
 
 
-def _npy_parts(root: Path, image_shape: tuple[int, ...]) -> _Parts:
+def _npy_subsets(root: Path, image_shape: tuple[int, ...]) -> _Subsets:
     with reading_errors(f"folder '{root}'", _NPY_LAYOUT):
         files = [root / name for name in sorted(os.listdir(root)) if name.endswith(".npy") and name != "labels.npy"]
     if not files:
         raise UserError(f"no corruptions in '{root}'; {_NPY_LAYOUT}")
-    labels = _npy_labels(root / "labels.npy")
-    label_names = numbered_classes(int(labels.max()), str(root / "labels.npy"))
+    labels = _read_npy_labels(root / "labels.npy")
+    label_names = numbered_label_names(int(labels.max()), str(root / "labels.npy"))
     return {file.stem: _npy_severities(file, labels, label_names, image_shape) for file in files}
 
 
-def _npy_labels(file: Path) -> np.ndarray:
+def _read_npy_labels(file: Path) -> np.ndarray:
     with reading_errors(f"'{file}'", _NPY_LAYOUT), open_file(file) as opened:
         labels = read_array(opened, allow_pickle=False)
     if labels.dtype.kind not in "iu" or labels.ndim != 1 or not len(labels) or len(labels) % len(SEVERITIES):
-        raise UserError(f"'{file}': integers [5N] expected, got {labels.dtype} {list(labels.shape)}")
+        raise UserError(f"'{file}' must be integers [5N]; got {labels.dtype} {list(labels.shape)}")
     if (labels.reshape(len(SEVERITIES), -1) != labels[: len(labels) // len(SEVERITIES)]).any():
-        raise UserError(f"'{file}': the same N labels five times expected, once for each severity")
+        raise UserError(f"'{file}' must repeat the same N labels five times, once per severity")
     return labels
 
 
 def _npy_severities(
     file: Path, labels: np.ndarray, label_names: tuple[str, ...], image_shape: tuple[int, ...]
-) -> dict[int, _Part]:
-    images, labels, _ = validate_dataset(Dataset(_mapped(file), labels, label_names), f"'{file}'")
+) -> dict[int, _Subset]:
+    """Return the five severities of one corruption."""
+    images, labels, _ = validate_dataset(Dataset(_map_file(file), labels, label_names), f"'{file}'")
     num = len(labels) // len(SEVERITIES)
 
-    def part(severity: int) -> _Part:
+    def subset(severity: int) -> _Subset:
         rows = slice((severity - 1) * num, severity * num)
 
         def read(batch: slice) -> np.ndarray:
-            return np.array(_mapped(file)[rows][batch])  # mapped anew: what other batches read does not stay in memory
+            return np.array(_map_file(file)[rows][batch])  # mapped again: pages of earlier batches can be freed
 
-        stream = match_channels(
-            eval_dataset_from_rows(read, labels[rows], label_names, images.shape[1:], file.stem), image_shape
-        )
-        return _Part(label_names, num, lambda: stream)
+        dataset = eval_dataset_from_rows(read, labels[rows], label_names, images.shape[1:], file.stem)
+        dataset = match_channels(dataset, image_shape)
+        return _Subset(label_names, num, lambda: dataset)
 
-    return {severity: part(severity) for severity in SEVERITIES}
+    return {severity: subset(severity) for severity in SEVERITIES}
 
 
-def _mapped(file: Path) -> np.ndarray:
+def _map_file(file: Path) -> np.ndarray:
     with reading_errors(f"'{file}'", _NPY_LAYOUT):
-        check_regular(file)
+        check_regular_file(file)
         return open_memmap(file, mode="r")
 
 
-# --- folders --------------------------------------------------------------------------------------------
+# folders of images
 
 
-def _folder_parts(root: Path, image_shape: tuple[int, ...]) -> _Parts:
-    parts = {}
+def _folder_subsets(root: Path, image_shape: tuple[int, ...]) -> _Subsets:
+    subsets = {}
     with reading_errors(f"folder '{root}'", _FOLDER_LAYOUT):
         for corruption in _corruption_folders(root):
-            if corruption.name in parts:
-                raise UserError(f"'{corruption.name}' is twice in '{root}'; {_FOLDER_LAYOUT}")
-            severities = _severity_names(corruption).items()
-            parts[corruption.name] = {
-                number: _folder_part(corruption, name, image_shape) for number, name in severities
+            if corruption.name in subsets:
+                raise UserError(f"'{corruption.name}' occurs twice in '{root}'; {_FOLDER_LAYOUT}")
+            subsets[corruption.name] = {
+                severity: _folder_subset(corruption, name, image_shape)
+                for severity, name in _severity_folders(corruption).items()
             }
-    if not parts:
+    if not subsets:
         raise UserError(f"no corruptions in '{root}'; {_FOLDER_LAYOUT}")
-    return parts
+    return subsets
 
 
 def _corruption_folders(root: Path) -> Iterator[Path]:
-    """The folders of severities in a folder, or in groups in it."""
+    """Yield the folders that contain severities: subfolders of `root`, or of groups in `root`."""
     for name in subfolders(root):
-        if _holds_severities(root / name):
+        if _contains_severities(root / name):
             yield root / name
             continue
         group = [root / name / inner for inner in subfolders(root / name)]
-        strange = [folder for folder in group if not _holds_severities(folder)]
-        if strange or not group:
-            raise UserError(f"no severities in '{(strange or [root / name])[0]}'; {_FOLDER_LAYOUT}")
+        others = [folder for folder in group if not _contains_severities(folder)]
+        if others or not group:
+            raise UserError(f"no severities in '{(others or [root / name])[0]}'; {_FOLDER_LAYOUT}")
         yield from group
 
 
-def _holds_severities(folder: Path) -> bool:
-    inner = subfolders(folder)
-    return bool(inner) and all(_NUMBER.fullmatch(name) for name in inner)
+def _contains_severities(folder: Path) -> bool:
+    names = subfolders(folder)
+    return bool(names) and all(_NUMBER.fullmatch(name) for name in names)
 
 
-def _severity_names(corruption: Path) -> dict[int, str]:
-    """Severity -> name of its folder, which is its number or the strength of the corruption."""
+def _severity_folders(corruption: Path) -> dict[int, str]:
+    """Return severity -> name of its folder, which is the severity or the strength of the corruption."""
     names = sorted(subfolders(corruption), key=float)
     if set(names) <= set(map(str, SEVERITIES)):
         return {int(name): name for name in names}
@@ -262,34 +284,44 @@ def _severity_names(corruption: Path) -> dict[int, str]:
     return dict(zip(SEVERITIES, names, strict=True))
 
 
-def _folder_part(corruption: Path, severity: str, image_shape: tuple[int, ...]) -> _Part:
+def _folder_subset(corruption: Path, severity: str, image_shape: tuple[int, ...]) -> _Subset:
     classes = subfolders(corruption / severity)
     num = sum(sum(map(is_image, os.listdir(corruption / severity / name))) for name in classes)
-    opened = partial(open_stream, "folder", severity, path=corruption, **matching_images(image_shape))
-    return _Part(tuple(classes), num, opened)
+    reopen = partial(open_stream, "folder", severity, path=corruption, **image_options(image_shape))
+    return _Subset(tuple(classes), num, reopen)
 
 
-# --- against the clean set ------------------------------------------------------------------------------
+# comparison with the clean set
 
 
 def check_differs(clean: EvalDataset, *corrupted: EvalDataset) -> None:
-    """Refuse a corrupted set that is the clean one under another name, in the same order or another.
+    """Check that corrupted sets are not the clean set under another name, in the same or another order.
 
-    Such as `cifar10_corrupted` taken from TFDS without the name of a corruption (hendrycks/robustness#29).
+    An example is `cifar10_corrupted` taken from TFDS without the name of a corruption (hendrycks/robustness#29).
 
     Args:
-      clean: the test set, which is looked at once as a whole.
-      corrupted: streams, of whose first images one at least must be no image of the clean set.
+      clean: the test set, which is read completely.
+      corrupted: datasets; at least one of the first 32 images of each must not occur in the clean set.
 
     Raises:
-      UserError: names the first stream of which none differs.
+      UserError: the first images of a dataset all occur in the clean set.
+
+    Example:
+      >>> import anchor_jax as aj
+      >>> images, labels, names = aj.data.load("digits", "test")
+      >>> clean = aj.data.eval_dataset(aj.data.Dataset(images[:8], labels[:8], names), "digits")
+      >>> inverted = aj.data.eval_dataset(aj.data.Dataset(255 - images[:8], labels[:8], names), "inverted")
+      >>> aj.data.check_differs(clean, inverted)
+      >>> aj.data.check_differs(clean, clean)  # doctest: +ELLIPSIS
+      Traceback (most recent call last):
+      anchor_jax.core.errors.UserError: the first images of 'digits' are all in the clean set 'digits': ...
     """
     known = {_digest(image) for images, _ in clean.batches(256) for image in images}
-    for stream in corrupted:
-        if all(_digest(image) in known for image in stream.first(_NUM_COMPARED)[0]):
+    for dataset in corrupted:
+        if all(_digest(image) in known for image in dataset.first(_NUM_COMPARED)[0]):
             raise UserError(
-                f"the first images of '{stream.name}' are all in the clean set '{clean.name}': they are not corrupted; "
-                "give the set that was published"
+                f"the first images of '{dataset.name}' are all in the clean set '{clean.name}': they are not "
+                "corrupted; give the set as published"
             )
 
 

@@ -1,6 +1,7 @@
-"""One pass of a network over images, kept as a table: all that a suite needs to know of each example."""
+"""Predictions on a dataset as a table with one row per example."""
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -8,34 +9,36 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 
 from anchor_jax import metrics
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.inference import VotedClassification
 from anchor_jax.core.uncertainty import energy
 from anchor_jax.data import EvalDataset
+from anchor_jax.evaluation.results import Prediction, Score, make_scores
 from anchor_jax.runs.predictor import Predictor, tree_concatenate
 from anchor_jax.runtime import multihost
 
 Column = jax.Array | np.ndarray
+Advance = Callable[[int], object]  # moves a progress bar by a number of examples
 
-# of a set of many, and of the other predictions of one set; the metrics of a prediction itself are all of `summary_of`
+# metrics of many datasets, and of predictions other than the mean of the softmaxes, for which there are more
 METRICS = ("accuracy", "nll", "brier", "ece", "rms_ece", "smooth_ece")
 
 
 class PredictionTable(NamedTuple):
-    """A row for each example, in the order of the data; NumPy arrays `[N]` once they are fetched."""
+    """One row per example, in the order of the data; NumPy arrays `[N]` on the host."""
 
     label: Column  # int32
     predicted: Column  # int32
-    outcomes: metrics.PerExampleScores  # of the mean of the softmaxes, which is the prediction
-    of_mean_logits: metrics.PerExampleScores  # of the softmax of the mean logits, the released code's prediction
-    scaled: metrics.PerExampleScores | None  # of the softmax of the mean logits over the temperature, if there is one
+    mean_probs: metrics.PerExampleScores  # of the mean of the softmaxes, which is the prediction
+    mean_logits: metrics.PerExampleScores  # of the softmax of the mean logits, the prediction of the released code
+    scaled: metrics.PerExampleScores | None  # of the softmax of the mean logits divided by the temperature
     entropy: Column  # float32, nats
     mutual_information: Column  # float32, nats
-    spread: Column  # float32, standard deviation over references of the probabilities, mean over classes; 0 for one
-    agreement: Column  # float32, largest share of references that say one class
+    spread: Column  # float32, standard deviation of the probabilities over references, mean over classes; 0 for one
+    agreement: Column  # float32, largest fraction of references that predict the same class
     max_logit: Column  # float32, of the mean logits
     energy: Column  # float32, of the mean logits
 
@@ -47,20 +50,24 @@ def predict_dataset(
     *,
     classes: tuple[int, ...] | None = None,
     temperature: float | None = None,
+    advance: Advance | None = None,
 ) -> PredictionTable:
-    """The table of a stream of images, each seen once.
+    """Predict every example of a dataset once.
 
     Args:
       predictor: of the run.
-      stream: labelled images of the run's shape.
+      stream: labeled images of the run's shape.
       num_references: K.
-      classes: the run's classes that the stream's labels count, where they are not all of them.
-      temperature: of temperature scaling, see `Examples.scaled`.
+      classes: rows of the logits that the labels of the dataset refer to; None for all.
+      temperature: of temperature scaling; None for none.
+      advance: moves a shared progress bar; by default the dataset has its own.
+
+    Raises:
+      UserError: a prediction is NaN or infinite.
     """
-    batches = with_progress(stream, predictor, f"{stream.name}, {num_references} references")
-    return _finite(
-        tree_concatenate(predictor.stream(batches, num_references, then=_then(temperature), classes=classes)), stream
-    )
+    batches = with_progress(stream, predictor, f"{stream.name}, {num_references} references", advance)
+    rows = predictor.stream(batches, num_references, then=_rows_at(temperature), classes=classes)
+    return _finite(tree_concatenate(rows), stream)
 
 
 def predict_pairs(
@@ -69,89 +76,99 @@ def predict_pairs(
     *,
     classes: tuple[int, ...] | None = None,
     temperature: float | None = None,
+    advance: Advance | None = None,
 ) -> PredictionTable:
-    """As `examine`, of a stream whose batches have a reference for each image: `(images, references, labels)`."""
-    batches = with_progress(stream, predictor, f"{stream.name}, a reference for each")
-    return _finite(tree_concatenate(predictor.stream_pairs(batches, then=_then(temperature), classes=classes)), stream)
+    """Predict a dataset whose batches are `(images, references, labels)`; see `predict_dataset`."""
+    batches = with_progress(stream, predictor, f"{stream.name}, one reference per image", advance)
+    rows = predictor.stream_pairs(batches, then=_rows_at(temperature), classes=classes)
+    return _finite(tree_concatenate(rows), stream)
 
 
-def with_progress(stream: EvalDataset, predictor: Predictor, title: str) -> Iterator[tuple[Any, ...]]:
-    """The batches of a stream, of the predictor's size, with a progress bar on a terminal."""
-    size, console = predictor.size_for(stream.num_examples), Console()
-    return iter(
-        track(
-            stream.batches(size),
-            total=-(-stream.num_examples // size),
-            description=title,
-            console=console,
-            transient=True,
-            disable=not (console.is_terminal and multihost.is_primary()),
-        )
-    )
+@contextlib.contextmanager
+def progress_bar(title: str, num_examples: int) -> Iterator[Advance]:
+    """Show a progress bar on a terminal; yield the function that moves it."""
+    console = Console()
+    disable = not (console.is_terminal and multihost.is_primary())
+    with Progress(console=console, transient=True, disable=disable) as progress:
+        task = progress.add_task(title, total=num_examples)
+        yield partial(progress.advance, task)
 
 
-def main_scores(examples: PredictionTable, num_bins: int) -> dict[str, float]:
-    """The metrics of `METRICS`, by name, and with temperature scaling those of the scaled prediction."""
-    found = _of_outcomes(examples.outcomes, num_bins)
-    if examples.scaled is not None:
-        found |= {f"scaled_{name}": value for name, value in _of_outcomes(examples.scaled, num_bins).items()}
-    return found
+def with_progress(
+    stream: EvalDataset, predictor: Predictor, title: str, advance: Advance | None = None
+) -> Iterator[tuple[Any, ...]]:
+    """Yield the batches of a dataset, of the predictor's size, and move a progress bar."""
+    with contextlib.ExitStack() as stack:
+        move = advance or stack.enter_context(progress_bar(title, stream.num_examples))
+        for batch in stream.batches(predictor.size_for(stream.num_examples)):
+            yield batch
+            move(len(batch[0]))
 
 
-def all_scores(examples: PredictionTable, num_bins: int) -> dict[str, float]:
-    """All metrics of a table, by name."""
-    found = {name: float(value) for name, value in metrics.summarize(examples.outcomes, num_bins).items()}
-    found |= main_scores(examples, num_bins)
-    of_mean_logits = _of_outcomes(examples.of_mean_logits, num_bins)
-    found |= {f"mean_logits_{name}": value for name, value in of_mean_logits.items()}
-    for name in ("entropy", "mutual_information", "agreement"):
-        found[name] = float(np.mean(getattr(examples, name)))
-    return found
+def main_scores(table: PredictionTable, num_bins: int, **fields: Any) -> list[Score]:
+    """Return the scores of `METRICS`, with temperature scaling also those of the scaled prediction.
+
+    Args:
+      table: of one dataset.
+      num_bins: of the calibration errors.
+      **fields: of every `Score`, such as its dataset.
+    """
+    scores = _scores_of(table, "mean_probs", num_bins, **fields)
+    return scores + (_scores_of(table, "scaled", num_bins, **fields) if table.scaled else [])
 
 
-def columns(examples: PredictionTable) -> dict[str, np.ndarray]:
-    """The table under flat names, as it is kept on disk."""
-    judged = examples.outcomes
-    kept = {name: getattr(judged, name) for name in ("confidence", "correct", "nll", "brier")}
-    unnested = {name: value for name, value in examples._asdict().items() if isinstance(value, np.ndarray)}
-    return kept | unnested
+def all_scores(table: PredictionTable, num_bins: int, **fields: Any) -> list[Score]:
+    """Return all scores of a dataset; see `main_scores`."""
+    scores = make_scores(metrics.summarize(table.mean_probs, num_bins), **fields)
+    scores += _scores_of(table, "scaled", num_bins, **fields) if table.scaled else []
+    scores += _scores_of(table, "mean_logits", num_bins, **fields)
+    means = {name: np.mean(getattr(table, name)) for name in ("entropy", "mutual_information", "agreement")}
+    return scores + make_scores(means, **fields)
 
 
-def _of_outcomes(outcomes: metrics.PerExampleScores, num_bins: int) -> dict[str, float]:
-    found = metrics.summarize(outcomes, num_bins)
-    return {name: float(found[name]) for name in METRICS}
+def to_arrays(table: PredictionTable) -> dict[str, np.ndarray]:
+    """Return the columns of a table by name, as they are stored."""
+    kept = {name: getattr(table.mean_probs, name) for name in ("confidence", "correct", "nll", "brier")}
+    return kept | {name: column for name, column in table._asdict().items() if isinstance(column, np.ndarray)}
 
 
-def _finite(examples: PredictionTable, stream: EvalDataset) -> PredictionTable:
-    wrong = ~np.isfinite(np.asarray(examples.energy)) | ~np.isfinite(np.asarray(examples.outcomes.confidence))
+def _scores_of(table: PredictionTable, prediction: Prediction, num_bins: int, **fields: Any) -> list[Score]:
+    values = metrics.summarize(getattr(table, prediction), num_bins)
+    return make_scores({name: values[name] for name in METRICS}, prediction=prediction, **fields)
+
+
+def _finite(table: PredictionTable, stream: EvalDataset) -> PredictionTable:
+    wrong = ~np.isfinite(np.asarray(table.energy)) | ~np.isfinite(np.asarray(table.mean_probs.confidence))
     if wrong.any():
         raise UserError(
-            f"{wrong.sum():,} of {len(wrong):,} predictions on '{stream.name}' are no finite numbers: the checkpoint "
+            f"{wrong.sum():,} of {len(wrong):,} predictions on '{stream.name}' are NaN or infinite: the checkpoint "
             "has diverged; evaluate an earlier one (--checkpoint)"
         )
-    return examples
+    return table
 
 
-def _then(temperature):
-    return partial(rows, None if temperature is None else np.float32(temperature))
+def _rows_at(temperature: float | None) -> Callable[..., PredictionTable]:
+    return partial(prediction_rows, None if temperature is None else np.float32(temperature))
 
 
 @jax.jit
-def rows(temperature: Column | np.float32 | None, poll: VotedClassification, labels: Column) -> PredictionTable:
-    """The rows of one batch."""
-    answer = poll.classification
+def prediction_rows(
+    temperature: Column | np.float32 | None, voted: VotedClassification, labels: Column
+) -> PredictionTable:
+    """Return the rows of one batch."""
+    answer = voted.classification
     spread = jnp.zeros(len(labels)) if answer.probs_std is None else jnp.mean(answer.probs_std, axis=-1)
     scaled = None if temperature is None else jax.nn.softmax(answer.logits / temperature)
     return PredictionTable(
         label=labels,
         predicted=jnp.argmax(answer.probs, axis=-1).astype(jnp.int32),
-        outcomes=metrics.per_example_scores(answer.probs, labels),
-        of_mean_logits=metrics.per_example_scores(jax.nn.softmax(answer.logits), labels),
+        mean_probs=metrics.per_example_scores(answer.probs, labels),
+        mean_logits=metrics.per_example_scores(jax.nn.softmax(answer.logits), labels),
         scaled=None if scaled is None else metrics.per_example_scores(scaled, labels),
         entropy=answer.entropy,
         mutual_information=answer.mutual_information,
         spread=spread,
-        agreement=poll.agreement,
+        agreement=voted.agreement,
         max_logit=jnp.max(answer.logits, axis=-1),
         energy=energy(answer.logits),
     )

@@ -1,36 +1,54 @@
-"""Evaluate a run from its folder alone: suites, tables, numbers on disk and the report of them."""
+"""Evaluate a run from its folder: prepare the suites, measure them, and store their results."""
 
 import contextlib
-import itertools
-import json
+import copy
+import dataclasses
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 
 from anchor_jax import config as configuration
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
-from anchor_jax.evaluation import results as on_disk
-from anchor_jax.evaluation.context import EvalContext, Finding, Options
-from anchor_jax.evaluation.results import Found
-from anchor_jax.evaluation.suites import SUITES
+from anchor_jax.evaluation import storage
+from anchor_jax.evaluation.context import EvalContext, EvalSettings
+from anchor_jax.evaluation.results import Results, SuiteResult, storage_name
+from anchor_jax.evaluation.suites import SUITES, Options
 from anchor_jax.evaluation.temperature import require_held_out
 from anchor_jax.runs import record as run_record
 from anchor_jax.runs.load import load_checkpoint
 from anchor_jax.runs.predictor import Predictor
 from anchor_jax.runtime import multihost
-from anchor_jax.runtime.atomic_files import atomic_write, exclusive_lock
+from anchor_jax.runtime.atomic_files import exclusive_lock
 
-TRACED_BATCHES = 4
-_FEW = 4  # names that are told one by one
+_TRACED_BATCHES = 4
+
+
+class Reporter(Protocol):
+    """Presents results while they are measured; see `anchor_jax.reporting.Reporter`."""
+
+    def suite_finished(self, results: Results) -> None:
+        """Present what a suite just measured, by number of references."""
+        ...
+
+    def evaluation_finished(self, folder: Path, results: Mapping[str, Results], run_facts: Mapping[str, Any]) -> None:
+        """Present all results of a checkpoint; also called if the evaluation is interrupted or fails.
+
+        Args:
+          folder: of the checkpoint's results.
+          results: by storage name of the suite.
+          run_facts: JSON values about the run; see `facts_of_run`.
+        """
+        ...
+
+    def profile_written(self, folder: Path) -> None:
+        """Present the folder of a profile."""
+        ...
 
 
 def evaluate(
@@ -43,29 +61,35 @@ def evaluate(
     num_bins: int | None = None,
     chunk_size: int | None = None,
     profile: bool = False,
+    report: Reporter | None = None,
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Evaluate a checkpoint; prints tables and writes `<workdir>/eval/`.
+    """Evaluate a checkpoint of a run.
 
-    Of several processes each computes all numbers, on the devices of all; only the first writes and prints.
+    Write `metrics.json`, `results.parquet` and `results.csv` to `<workdir>/eval/`, and the results of each checkpoint
+    to `<workdir>/eval/step{S}-bins{B}/`, merged with those of earlier evaluations. With multiple processes, each one
+    computes all numbers on the devices of all processes, and only the first writes.
 
     Args:
-      workdir: the run's folder.
+      workdir: folder of the run.
       suites: names from `SUITES`.
-      num_references: K, one evaluation for each; a standard network uses none, its entry is "0".
-      step: of the checkpoint, "latest" or "best".
-      options: data sets and settings of the suites.
-      num_bins: of the calibration errors; the run's own by default.
-      chunk_size: references evaluated at once, 0 for as many as fill a batch; the run's own by default.
-      profile: trace some batches of the test set, once all is compiled, into `<workdir>/profile/`.
+      num_references: numbers of references K, each evaluated separately; a standard network uses none, and its entry is
+        "0".
+      step: step of the checkpoint, "latest" or "best".
+      options: datasets and settings of the suites.
+      num_bins: bins of the calibration errors; by default those of the run's config.
+      chunk_size: references computed at once, 0 for as many as fill a batch; by default that of the run's config.
+      profile: trace some batches of the test set, after compilation, into `<workdir>/profile/`.
+      report: presents the results; `anchor_jax.reporting.Reporter()` prints tables and writes the HTML report, as
+        `eval.py` does. `anchor_jax.reporting.write_report(workdir)` writes the report later.
 
     Returns:
-      suite -> number of references -> metric, of these suites; fractions in [0, 1]. By the protocol "blt" a suite
-      has the name "suite-blt" and one reference an image. `eval/metrics.json` has all this together with what was
-      found before on the same checkpoint.
+      suite -> number of references -> flat name -> value, of these suites; fractions in [0, 1]. With the protocol "blt"
+      a suite is named "suite-blt" and has one reference per image. `anchor_jax.evaluation.load_results(workdir)`
+      returns all results of the run as one long-form table.
 
     Raises:
-      UserTypeError: an argument is of the wrong type.
-      UserError: no such run, checkpoint, suite or number of references, or the data do not fit the run.
+      UserTypeError: an argument has the wrong type.
+      UserError: no such run, checkpoint, suite or number of references, or the data do not match the run.
     """
     checks.path("workdir", workdir)
     workdir = Path(workdir)
@@ -76,142 +100,157 @@ def evaluate(
     options = options or Options()
     checks.instance("options", options, Options, "evaluation.Options()")
     _check_names(suites, options)
-    this_run = run_record.load(workdir)
-    config = this_run.config.evaluation
-    config.num_bins = config.num_bins if num_bins is None else num_bins
-    config.chunk_size = config.chunk_size if chunk_size is None else chunk_size
-    configuration.validate(this_run.config)
-    found_step, predictor = load_checkpoint(this_run, step)
-    num_references = _numbers_of_references(predictor, num_references, options)
+    run = run_record.load(workdir)
+    found_step, predictor, settings = _load(run, step, num_bins, chunk_size)
+    num_references = _valid_num_references(predictor, num_references, options)
 
-    subject = EvalContext(this_run, found_step, predictor, options, config.num_bins)
-    folder = workdir / "eval" / f"step{found_step}-bins{config.num_bins}"
-    is_first = multihost.is_primary()
-    if is_first:
+    context = EvalContext(run, found_step, predictor, options, settings)
+    folder = storage.checkpoint_folder(workdir, found_step, settings.num_bins)
+    if multihost.is_primary():
         _check_folder(folder)
-    _check(subject, suites)
-    results = {}
-    with _reporting(subject, folder) if is_first else contextlib.nullcontext():
-        for suite in dict.fromkeys(suites):
-            name = on_disk.storage_name(suite, options.protocol)
-            findings = ask(subject, suite, num_references, folder, name)
-            results[name] = {str(num): finding.metrics for num, finding in findings.items()}
-            if is_first:
-                _show(folder, name, num_references)
+    prepared = prepare(context, suites)
+    measured: dict[str, dict[int, SuiteResult]] = {}
+    with _storing(context, folder, report) as store:
+        for suite in prepared:
+            name = storage_name(suite, options.protocol)
+            for num in num_references:
+                result = measure(context, suite, prepared[suite], num)
+                measured.setdefault(name, {})[num] = result
+                if store and (moved := store.add(result)):
+                    print(f"{name}: earlier results, measured with other options, were moved to {moved}")
+            if report and store:
+                report.suite_finished(measured[name])
     if profile:
-        _trace(subject, num_references[-1], workdir / "profile")
-    return results
+        _trace(context, num_references[-1], workdir / "profile", report)
+    return {name: {str(num): of.metrics for num, of in results.items()} for name, results in measured.items()}
 
 
-def _check_folder(folder: Path) -> None:
-    """Refuse a folder that is none, and damaged results of before, now and not after hours."""
-    if any(place.exists() and not place.is_dir() for place in (folder, folder.parent)):
-        raise UserError(f"'{folder}' or the folder that it is in is a file; move it away")
-    on_disk.read(folder)
+def prepare(context: EvalContext, suites: Sequence[str]) -> dict[str, Any]:
+    """Prepare suites, so that whatever is wrong is reported before anything is measured.
+
+    Args:
+      context: what is evaluated.
+      suites: names from `SUITES`; repeated ones are prepared once.
+
+    Returns:
+      suite -> what its `prepare` returns.
+
+    Raises:
+      UserError: the run or the options do not allow the evaluation.
+    """
+    options = context.options
+    if options.temperature_scaling:
+        require_held_out(context.train)
+        scaled = [name for name, suite in SUITES.items() if "temperature_scaling" in _option_names(suite.options)]
+        if not set(scaled) & set(suites):
+            raise UserError(f"temperature scaling applies to the suites {', '.join(scaled)}; add one, or turn it off")
+        if options.protocol == "blt":
+            raise UserError("temperature scaling needs random references; use protocol 'random', or turn it off")
+    if options.protocol == "blt":
+        _ = context.transduction  # reads the training data
+    return {suite: SUITES[suite].prepare(context) for suite in dict.fromkeys(suites)}
 
 
-@contextlib.contextmanager
-def _reporting(subject: EvalContext, folder: Path) -> Iterator[None]:
-    """Report in the end what was found, also before a failure or an interruption; nobody else evaluates here."""
-    with contextlib.ExitStack() as stack:
-        with on_disk.writing(folder):
-            stack.enter_context(exclusive_lock(folder.parent))
-            folder.mkdir(parents=True, exist_ok=True)
-        try:
-            yield
-        finally:
-            if on_disk.read(folder):
-                from anchor_jax.reporting import write_report
+def measure(context: EvalContext, suite: str, prepared: Any, num_references: int) -> SuiteResult:
+    """Measure one suite with one number of references, and add the facts that all suites have.
 
-                report = write_report(folder, _facts_of_run(subject.run))
-                _write_metrics(folder)
-                _tell(f"numbers: {folder.parent / 'metrics.json'}", f"report:  {report}")
+    Args:
+      context: what is evaluated.
+      suite: name from `SUITES`.
+      prepared: what the suite's `prepare` returned.
+      num_references: K; 0 for a standard network.
+    """
+    started = time.perf_counter()
+    result = SUITES[suite].measure(prepared, num_references)
+    facts = {**result.facts, **_facts_of_measurement(context, suite), "seconds": time.perf_counter() - started}
+    return dataclasses.replace(result, facts=facts, protocol=context.options.protocol)
 
 
-def _tell(*lines: str) -> None:
-    for line in lines:
-        Console().print(line, soft_wrap=True, highlight=False)
+def facts_of_run(run: run_record.Run) -> dict[str, Any]:
+    """Return JSON values about a run, for its report."""
+    return {
+        "workdir": run.workdir.name,
+        "config": configuration.flatten(run.config),
+        "label_names": list(run.label_names),
+        "image_shape": list(run.image_shape),
+    }
 
 
-def _show(folder: Path, name: str, num_references: tuple[int, ...]) -> None:
-    for title, table in _tables(folder, name, num_references):
-        _tell(title)
-        Console().print(table)
+def _load(
+    run: run_record.Run, step: int | str, num_bins: int | None, chunk_size: int | None
+) -> tuple[int, Predictor, EvalSettings]:
+    """Load a checkpoint with the settings of this evaluation; the recorded config of the run stays as it is."""
+    config = copy.deepcopy(run.config)
+    config.evaluation.num_bins = config.evaluation.num_bins if num_bins is None else num_bins
+    config.evaluation.chunk_size = config.evaluation.chunk_size if chunk_size is None else chunk_size
+    configuration.validate(config)
+    found_step, predictor = load_checkpoint(dataclasses.replace(run, config=config), step)
+    return found_step, predictor, EvalSettings(config.evaluation.num_bins, config.evaluation.chunk_size)
 
 
 def _check_names(suites: tuple[str, ...], options: Options) -> None:
     for suite in suites:
         checks.known("suite", suite, SUITES)
-    transducible = [name for name, suite in SUITES.items() if suite.by_any_protocol]
-    if options.protocol == "blt" and (others := [suite for suite in suites if suite not in transducible]):
-        raise UserError(f"suite '{others[0]}' has no protocol 'blt'; those that have it: {', '.join(transducible)}")
+    supported = [name for name, suite in SUITES.items() if suite.supports_blt]
+    if options.protocol == "blt" and (others := [suite for suite in suites if suite not in supported]):
+        raise UserError(f"suite '{others[0]}' does not support protocol 'blt'; supported: {', '.join(supported)}")
 
 
-def _check(subject: EvalContext, suites: tuple[str, ...]) -> None:
-    """Refuse, before anything is measured, what cannot be."""
-    if subject.options.temperature_scaling:
-        require_held_out(subject.train)
-        scaled = [name for name, suite in SUITES.items() if "temperature_scaling" in suite.options]
-        if not set(scaled) & set(suites):
-            raise UserError(
-                f"temperature scaling serves the suites {', '.join(scaled)}; ask one of them, or leave it out"
-            )
-        if subject.options.protocol == "blt":
-            raise UserError("temperature scaling goes with random references; take protocol 'random', or leave it out")
-    if subject.options.protocol == "blt":
-        _ = subject.transduction  # reads the training data
-    for suite in suites:
-        SUITES[suite].check(subject)
-
-
-def _numbers_of_references(predictor: Predictor, asked: tuple[int, ...], options: Options) -> tuple[int, ...]:
-    """Each once: those that were asked for, one by transduction, none of a standard network."""
+def _valid_num_references(predictor: Predictor, requested: tuple[int, ...], options: Options) -> tuple[int, ...]:
+    """Return each number once: the requested ones, 1 with transduction, 0 for a standard network."""
     if predictor.references is None:
         if options.protocol == "blt":
-            raise UserError("protocol 'blt' picks references, and a standard network has none; take 'random'")
+            raise UserError("protocol 'blt' chooses references, and a standard network has none; use 'random'")
         return (0,)
-    for num in asked:
+    for num in requested:
         predictor.first_references(num)
-    return (1,) if options.protocol == "blt" else tuple(dict.fromkeys(asked))
+    return (1,) if options.protocol == "blt" else tuple(dict.fromkeys(requested))
 
 
-def ask(
-    subject: EvalContext, suite: str, num_references: tuple[int, ...], folder: Path, name: str
-) -> dict[int, Finding]:
-    """What a suite finds with each number of references; every one is on disk before the next begins.
+def _check_folder(folder: Path) -> None:
+    """Reject a path that is no folder, and corrupt earlier results, before hours are spent."""
+    if any(place.exists() and not place.is_dir() for place in (folder, folder.parent)):
+        raise UserError(f"'{folder}' or its parent is a file; move it away")
+    storage.read(folder)
 
-    Args:
-      subject: what is asked.
-      suite: a name of `SUITES`.
-      num_references: K, one evaluation for each.
-      folder: of the results.
-      name: under which they are kept there.
+
+@contextlib.contextmanager
+def _storing(context: EvalContext, folder: Path, report: Reporter | None) -> Iterator[storage.ResultStore | None]:
+    """Lock the folder and yield the store of its results; None on all processes but the first.
+
+    Summaries and report are written in the end, also after a failure or an interruption.
     """
-    findings = {}
-    for num in num_references:
-        started = time.perf_counter()
-        finding = SUITES[suite].measure(subject, num)
-        findings[num] = finding
-        if not multihost.is_primary():
-            continue
-        facts = finding.facts | _facts_of_measurement(subject, suite) | {"seconds": time.perf_counter() - started}
-        moved = on_disk.write(folder, name, facts, {num: Found(finding.metrics, finding.arrays)})
-        if moved:
-            print(f"{name}: what was found with other options was moved to {moved}")
-    return findings
+    if not multihost.is_primary():
+        yield None
+        return
+    with contextlib.ExitStack() as stack:
+        with storage.writing(folder):
+            stack.enter_context(exclusive_lock(folder.parent))
+            folder.mkdir(parents=True, exist_ok=True)
+        store = storage.ResultStore(folder)
+        try:
+            yield store
+        finally:
+            store.write_summaries()
+            if report and store.results:
+                report.evaluation_finished(folder, store.results, facts_of_run(context.run))
 
 
-def _facts_of_measurement(subject: EvalContext, suite: str) -> dict[str, Any]:
-    asked = {name: getattr(subject.options, name) for name in SUITES[suite].options}
-    if subject.options.protocol == "blt":
-        asked |= {name: getattr(subject.options, name) for name in ("blt_references", "seed")}
+def _option_names(options: type) -> list[str]:
+    return [field.name for field in dataclasses.fields(options)]
+
+
+def _facts_of_measurement(context: EvalContext, suite: str) -> dict[str, Any]:
+    options = context.options_of(SUITES[suite].options).facts()
+    if context.options.protocol == "blt":
+        options |= {"blt_references": context.options.blt_references, "seed": context.options.seed}
     return {
-        on_disk.ASKED: {name: list(value) if isinstance(value, tuple) else value for name, value in asked.items()},
-        "step": subject.step,
-        "num_bins": subject.num_bins,
-        "anchored": subject.run.config.anchoring.enabled,
-        "protocol": subject.options.protocol,
-        "label_names": list(subject.run.label_names),
+        "options": options,
+        "step": context.step,
+        **context.settings._asdict(),
+        "anchored": context.run.config.anchoring.enabled,
+        "protocol": context.options.protocol,
+        "label_names": list(context.run.label_names),
         "devices": [device.device_kind for device in jax.devices()],
         "host": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
@@ -219,47 +258,9 @@ def _facts_of_measurement(subject: EvalContext, suite: str) -> dict[str, Any]:
     }
 
 
-def _facts_of_run(this_run: run_record.Run) -> dict[str, Any]:
-    return {
-        "workdir": this_run.workdir.name,
-        "config": configuration.flatten(this_run.config),
-        "label_names": list(this_run.label_names),
-        "image_shape": list(this_run.image_shape),
-    }
-
-
-def _tables(folder: Path, suite: str, num_references: tuple[int, ...]) -> Iterator[tuple[str, Table]]:
-    """The first table of a suite in the report, and what it is about, for the terminal."""
-    of_suite = on_disk.read(folder)[suite]
-    of_suite = of_suite._replace(results={num: of_suite.results[num] for num in num_references})
-    from anchor_jax.reporting import SECTIONS
-
-    facts, members = of_suite.facts, of_suite.facts.get("members", [])
-    extent = [f"{facts['num_examples']:,} examples"] if "num_examples" in facts else []
-    extent += [", ".join(members) if len(members) <= _FEW else f"{len(members)} sets"] if members else []
-    for first in itertools.islice(SECTIONS[on_disk.base_suite(suite)].tables(of_suite), 1):
-        table = Table(box=SIMPLE_HEAD)
-        for heading in ("", *(title for title, _ in first.rows)):
-            table.add_column(heading, justify="right")
-        for index, metric in enumerate(first.headings):  # metrics below one another, so that they fit any terminal
-            table.add_row(metric, *(cells[index].text for _, cells in first.rows))
-        title = f"{suite}: {first.caption}" if first.caption else suite
-        yield ", ".join([title, *extent, f"step {facts['step']:,}"]), table
-
-
-def _write_metrics(folder: Path) -> None:
-    """`metrics.json`: all that was found on this checkpoint so far."""
-    everything = {
-        suite: {str(num): of_num.metrics for num, of_num in of_suite.results.items()}
-        for suite, of_suite in on_disk.read(folder).items()
-    }
-    with on_disk.writing(folder), atomic_write(folder.parent / "metrics.json") as file:
-        file.write_text(json.dumps(everything, indent=2) + "\n")
-
-
-def _trace(subject: EvalContext, num_references: int, folder: Path) -> None:
-    images, _ = subject.test.first(TRACED_BATCHES * subject.predictor.batch_size)
+def _trace(context: EvalContext, num_references: int, folder: Path, report: Reporter | None) -> None:
+    images, _ = context.test.first(_TRACED_BATCHES * context.predictor.batch_size)
     with multihost.profile_trace(folder):
-        subject.predictor(images, num_references)
-    if multihost.is_primary():
-        _tell(f"profile: {folder}")
+        context.predictor(images, num_references)
+    if report and multihost.is_primary():
+        report.profile_written(folder)

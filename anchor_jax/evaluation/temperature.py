@@ -14,32 +14,35 @@ from anchor_jax.training.source import TrainSource
 
 
 def require_held_out(train: tuple[TrainSource, Dataset | None]) -> EvalDataset:
-    """What a run held out of its training set.
+    """Return the part of the training set that the run held out.
+
+    Args:
+      train: training set of the run, and the part held out.
 
     Raises:
-      UserError: nothing.
+      UserError: the run held out nothing.
     """
     _, held_out = train
     if held_out is None:
         raise UserError(
-            "temperature scaling is fitted on training data that the run held out, and this run held out none; train "
-            "with --config.data.validation_fraction=0.1, or leave temperature scaling out"
+            "temperature scaling needs training data that the run held out, and this run held out none; train with "
+            "--config.data.validation_fraction=0.1, or omit --temperature_scaling"
         )
     return eval_dataset(held_out, "held-out training data")
 
 
 def fit_temperature(predictor: Predictor, held_out: EvalDataset, num_references: int) -> float:
-    """The temperature T that fits `softmax(mean logits / T)` best to what was held out."""
+    """Return the temperature T for which `softmax(mean logits / T)` fits the held-out data best."""
     batches = with_progress(held_out, predictor, f"{held_out.name}, {num_references} references")
 
-    def logits_and_labels(poll, labels):
-        return poll.classification.logits, labels
+    def logits_and_labels(voted, labels):
+        return voted.classification.logits, labels
 
     return best_temperature(*tree_concatenate(predictor.stream(batches, num_references, then=logits_and_labels)))
 
 
 def best_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The T in [0.01, 100] with the least negative log likelihood of `softmax(logits / T)`.
+    """Return the T in [0.01, 100] that minimizes the negative log-likelihood of `softmax(logits / T)`.
 
     Args:
       logits: floating `[N, C]`.

@@ -1,4 +1,4 @@
-"""Bilinear transduction of a run: for each image the reference whose residual was most nearly seen in training."""
+"""Bilinear transduction (BLT): for each image, the reference whose residual is nearest to those seen in training."""
 
 import dataclasses
 from collections.abc import Callable, Generator
@@ -16,16 +16,16 @@ from anchor_jax.runs.record import Run
 from anchor_jax.runtime import mesh as mesh_lib
 from anchor_jax.training.source import TrainSource, bank_rows
 
-RESIDUALS = 1_000
+NUM_RESIDUALS = 1_000
 
 
 @dataclasses.dataclass(frozen=True)
 class Transduction:
-    """What is looked among, and how.
+    """The candidates of bilinear transduction.
 
     Attributes:
       references: uint8 `[M, H, W, C]`, rows of the run's bank.
-      residuals: float32 `[D, H, W, C]`, between normalised pairs as training saw them, but un-augmented.
+      residuals: float32 `[D, H, W, C]`, between normalized pairs as in training, but un-augmented.
       nearest: compiled; uint8 `[B, H, W, C]` -> int32 `[B]`, rows of `references`; B divisible by the devices.
     """
 
@@ -34,7 +34,7 @@ class Transduction:
     nearest: Callable[[Any], jax.Array]
 
     def paired(self, stream: EvalDataset) -> EvalDataset:
-        """The stream with a reference for each image: batches of `(images, references, labels)`."""
+        """Return the dataset with a reference for each image: batches of `(images, references, labels)`."""
 
         def batches(size: int) -> Generator[Any, None, None]:
             for images, labels in stream.batches(size):
@@ -45,13 +45,20 @@ class Transduction:
 
 
 def create_transduction(run: Run, train: TrainSource, num_references: int, seed: int) -> Transduction:
-    """Among references and residuals that the seed draws from the training set; 0 takes the whole bank."""
+    """Draw candidate references and residuals from the training set.
+
+    Args:
+      run: whose references are chosen.
+      train: its training set.
+      num_references: M; 0 takes the complete bank.
+      seed: of the draws.
+    """
     normalization = run_normalization(run)
     rng = np.random.default_rng(seed)
     bank = bank_rows(train, run.config)
     num = min(num_references or len(bank), len(bank))
     references = train.take(np.sort(rng.choice(bank, num, replace=False)))
-    pairs = rng.integers(train.num_examples, size=RESIDUALS), rng.choice(bank, RESIDUALS)
+    pairs = rng.integers(train.num_examples, size=NUM_RESIDUALS), rng.choice(bank, NUM_RESIDUALS)
     x, r = (normalize(jnp.asarray(train.take(rows)), normalization) for rows in pairs)
 
     def nearest(images, references, residuals):
@@ -60,5 +67,5 @@ def create_transduction(run: Run, train: TrainSource, num_references: int, seed:
     mesh = mesh_lib.mesh()
     specs = mesh_lib.SHARDED, mesh_lib.REPLICATED, mesh_lib.REPLICATED
     compiled = mesh_lib.pmapped(nearest, mesh, in_specs=specs, out_specs=mesh_lib.SHARDED)
-    among = mesh_lib.replicate((references, x - r), mesh)
-    return Transduction(references, x - r, lambda images: compiled(mesh_lib.shard_batch(images, mesh), *among))
+    candidates = mesh_lib.replicate((references, x - r), mesh)
+    return Transduction(references, x - r, lambda images: compiled(mesh_lib.shard_batch(images, mesh), *candidates))

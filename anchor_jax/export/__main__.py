@@ -1,5 +1,6 @@
-"""`python -m anchor_jax.export`: the same as `anchor-jax export`."""
+"""`python -m anchor_jax.export` runs the command `anchor-jax export`."""
 
-import runpy
+import importlib
 
-runpy.run_module("anchor_jax.cli.export", run_name="__main__", alter_sys=True)
+if __name__ == "__main__":
+    importlib.import_module("anchor_jax.cli.export").run()  # by name, since no module below `cli` may import it

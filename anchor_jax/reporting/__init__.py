@@ -1,5 +1,5 @@
-"""From what suites left in a folder to a page, its pictures, and the same numbers for programs."""
+"""Reports: an evaluation of one run, and comparisons of several."""
 
-from anchor_jax.reporting.html import SECTIONS, write_report
+from anchor_jax.reporting.report import Reporter, write_report
 
-__all__ = ["SECTIONS", "write_report"]
+__all__ = ["Reporter", "write_report"]

@@ -83,12 +83,12 @@ def create_model(run: Run, axis_name: str | None = None) -> Classifier:
     )
 
 
-def create_predictor(run: Run, variables: Variables, mesh: Mesh) -> Predictor:
+def create_predictor(run: Run, variables: Variables | None, mesh: Mesh) -> Predictor:
     """Create a predictor of a run.
 
     Args:
       run: the run.
-      variables: trained variables of its model, replicated on the mesh.
+      variables: trained variables of its model, replicated on the mesh; None if they are set later.
       mesh: the devices.
     """
     config = run.config.evaluation

@@ -39,54 +39,54 @@ class Net(nn.Module):
 
 model, optimizer = Net(), optax.adam(2e-3)
 params = model.init(jax.random.key(0), aj.anchor(bank[:1], bank[:1]))
-moments = optimizer.init(params)
+opt_state = optimizer.init(params)
 
 
 # --- training step: the references, the mask and the masked loss are new -----------------------------------
 
 
 @jax.jit
-def train_step(params, moments, x, labels, key):
+def train_step(params, opt_state, x, labels, key):
     reference_key, mask_key = jax.random.split(key)
     references = aj.sample_references(reference_key, bank, len(x))
     mask = aj.sample_mask(mask_key, len(x), prob=0.25)
 
-    def loss_of(params):
+    def loss_fn(params):
         logits = aj.anchored(model.apply)(params, x, references, mask=mask)
         return aj.anchored_cross_entropy(logits, labels, mask).mean()
 
-    loss, gradient = jax.value_and_grad(loss_of)(params)
-    updates, moments = optimizer.update(gradient, moments)
-    return optax.apply_updates(params, updates), moments, loss
+    loss, grads = jax.value_and_grad(loss_fn)(params)
+    updates, opt_state = optimizer.update(grads, opt_state)
+    return optax.apply_updates(params, updates), opt_state, loss
 
 
 rng, batch_size = np.random.default_rng(0), 64
 for step in range(400):
     rows = rng.choice(len(bank), batch_size, replace=False)
     key = jax.random.fold_in(jax.random.key(1), step)
-    params, moments, loss = train_step(params, moments, bank[rows], train_labels[rows], key)
+    params, opt_state, loss = train_step(params, opt_state, bank[rows], train_labels[rows], key)
 
 # --- inference: average over K references, and measure how far they disagree -------------------------------
 
 references = aj.sample_references(jax.random.key(2), bank, 20, replace=False)
-answer = jax.jit(aj.classify, static_argnums=0)(model.apply, params, x_test, references)
+prediction = jax.jit(aj.classify, static_argnums=0)(model.apply, params, x_test, references)
 
 is_known, labels = is_known[is_test], labels[is_test]
-accuracy = np.mean(np.argmax(answer.probs, axis=1)[is_known] == labels[is_known])
+is_correct = is_known & (np.argmax(prediction.probs, axis=1) == labels)
+accuracy = is_correct[is_known].mean()
 scores = {  # higher means less certain
-    "1 - largest probability": 1 - np.max(answer.probs, axis=1),
-    "entropy of the mean": np.asarray(answer.entropy),  # total uncertainty, including that of the data
-    "mutual information": np.asarray(answer.mutual_information),  # disagreement between references
+    "1 - largest probability": 1 - np.max(prediction.probs, axis=1),
+    "entropy of the mean": np.asarray(prediction.entropy),  # total uncertainty, including that of the data
+    "mutual information": np.asarray(prediction.mutual_information),  # disagreement between references
 }
-found = {name: roc_auc_score(~is_known, score) for name, score in scores.items()}
+aurocs = {name: roc_auc_score(~is_known, score) for name, score in scores.items()}
 
 print(f"accuracy on the digits 0 to 7: {accuracy:.1%}")
-for name, auroc in found.items():
+for name, auroc in aurocs.items():
     print(f"AUROC of 8 and 9 against 0 to 7, by {name}: {auroc:.3f}")
 
 # --- selective prediction: abstain on uncertain images to raise the accuracy on the rest -------------------
 
-is_right = is_known & (np.argmax(answer.probs, axis=1) == labels)
-is_sure = scores["entropy of the mean"] <= np.quantile(scores["entropy of the mean"], 0.7)
-answered = is_right[is_sure].mean()
-print(f"accuracy on all ten digits: {is_right.mean():.1%}; on the most certain 70%: {answered:.1%}")
+is_certain = scores["entropy of the mean"] <= np.quantile(scores["entropy of the mean"], 0.7)
+selective_accuracy = is_correct[is_certain].mean()
+print(f"accuracy on all ten digits: {is_correct.mean():.1%}; on the most certain 70%: {selective_accuracy:.1%}")

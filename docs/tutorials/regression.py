@@ -12,13 +12,12 @@ import sys
 from pathlib import Path
 
 import jax
+import matplotlib.pyplot as plt
 import numpy as np
-from anchor_jax.evaluation.report.pictures import FULL, GREY, INK, RIGHT, picture
-from anchor_jax.regression import Regression, Settings
 
 from anchor_jax import regression
 
-SETTINGS = Settings(noise=False, hidden=(128, 128), steps=1_000, learning_rate=3e-3)
+SETTINGS = regression.Settings(noise=False, hidden=(128, 128), steps=1_000, learning_rate=3e-3)
 FREQUENCIES = np.random.default_rng(0).uniform(-0.5, 0.5, (32, 1))  # periods per unit
 
 
@@ -27,11 +26,11 @@ def main(folder: str) -> dict[str, float]:
     x, y = examples()
     network = regression.fit(jax.random.key(0), features(x), y, SETTINGS)
     grid = np.linspace(-0.5, 2.5, 301)
-    asked = regression.predict(jax.random.key(1), network, features(grid), num=20)
-    draw(grid, asked, x, y, Path(folder) / "regression.png")
-    spreads = spread_of(grid, np.asarray(asked.epistemic))
-    for place, spread in spreads.items():
-        print(f"{place}: mean spread over references {spread:.3f}")
+    prediction = regression.predict(jax.random.key(1), network, features(grid), num=20)
+    plot(grid, prediction, x, y, Path(folder) / "regression.png")
+    spreads = mean_spread_by_region(grid, np.asarray(prediction.epistemic))
+    for region, spread in spreads.items():
+        print(f"{region}: mean spread over references {spread:.3f}")
     return spreads
 
 
@@ -47,27 +46,27 @@ def features(x: np.ndarray) -> jax.Array:
     return regression.fourier_features(FREQUENCIES, x[:, None])
 
 
-def spread_of(grid: np.ndarray, spread: np.ndarray) -> dict[str, float]:
+def mean_spread_by_region(grid: np.ndarray, spread: np.ndarray) -> dict[str, float]:
     """Return the mean spread in each region of the grid."""
     inside = ((grid >= 0) & (grid <= 0.5)) | ((grid >= 1.5) & (grid <= 2))
     between = (grid > 0.5) & (grid < 1.5)
-    parts = {"where there are data": inside, "between them": between, "beyond them": ~inside & ~between}
-    return {place: float(spread[rows].mean()) for place, rows in parts.items()}
+    regions = {"inside the intervals": inside, "between them": between, "beyond them": ~inside & ~between}
+    return {region: float(spread[rows].mean()) for region, rows in regions.items()}
 
 
-def draw(grid: np.ndarray, asked: Regression, x: np.ndarray, y: np.ndarray, path: Path) -> None:
+def plot(grid: np.ndarray, prediction: regression.Regression, x: np.ndarray, y: np.ndarray, path: Path) -> None:
     """Plot the mean over references ± 2 standard deviations, together with the sine."""
-    with picture(path, FULL, 3.6) as figure:
-        axes = figure.subplots()
-        mean, spread = np.asarray(asked.mean), np.asarray(asked.epistemic)
-        axes.fill_between(
-            grid, mean - 2 * spread, mean + 2 * spread, color=RIGHT, alpha=0.2, label="±2 std over references"
-        )
-        axes.plot(grid, mean, color=RIGHT, label="mean over references")
-        axes.plot(grid, np.sin(2 * np.pi * grid), "--", color=GREY, linewidth=1, label="target function")
-        axes.plot(x, y, "o", color=INK, markersize=4, label="training examples")
-        axes.set(xlabel="x", ylabel="y", ylim=(-3, 3))
-        figure.legend(loc="outside lower center", ncols=4)
+    figure, axes = plt.subplots(figsize=(9.6, 3.6), layout="constrained")
+    mean, spread = np.asarray(prediction.mean), np.asarray(prediction.epistemic)
+    label = "±2 std over references"
+    axes.fill_between(grid, mean - 2 * spread, mean + 2 * spread, color="C0", alpha=0.2, label=label)
+    axes.plot(grid, mean, color="C0", label="mean over references")
+    axes.plot(grid, np.sin(2 * np.pi * grid), "--", color="gray", linewidth=1, label="target function")
+    axes.plot(x, y, "o", color="black", markersize=4, label="training examples")
+    axes.set(xlabel="x", ylabel="y", ylim=(-3, 3))
+    figure.legend(loc="outside lower center", ncols=4)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,17 @@
-"""Kill a run at many moments, start it again each time, and look whether it ends as if nothing had happened.
+"""Kill a run at many points, restart it each time, and check that it ends like an uninterrupted run.
 
-    python -m faults.kill --json kill.json
+    python -m faults.kill --kills 25 --json kill.json
 
-A run is trained and evaluated once undisturbed. Then the same run is killed, in turn, at moments of every kind: while
-it starts, steps, evaluates, writes a checkpoint or deletes one, while eval.py works, and amid the write of a file.
-After each kill the same command is given again. In the end both must be the same: arrays of all checkpoints bit by bit,
-lines of metrics.jsonl, what TensorBoard shows, results of eval.py, names of all files. What the kills have left in the
-cache must serve one more run, which is to be the same, too. The exit status is 0 only if all of that holds.
+A run is trained and evaluated without interruption. The same run is then killed repeatedly: during startup, steps,
+evaluation, the writing or deletion of a checkpoint, eval.py, and the writing of a file. After each kill the same
+command is restarted. A third run uses the cache that is left. The exit status is 0 if all runs agree: checkpoints bit
+for bit, metrics.jsonl, TensorBoard, the results of eval.py, and the names of all files.
 """
 
 import collections
 import itertools
 import json
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -25,129 +23,132 @@ from absl import flags
 
 from anchor_jax.cli import app
 from anchor_jax.core.errors import UserError
-from anchor_jax.runtime.atomic_files import atomic_write, is_incomplete
-from benchmarks.timing import environment
+from anchor_jax.runtime.atomic_files import is_incomplete
+from benchmarks.environment import environment
+from benchmarks.report import write_json
 from faults.kill.compare_runs import differences
-from faults.kill.kill_points import Aim, Attempt, aims, found, strike
-from faults.kill.target_run import Victim, write_digits
+from faults.kill.kill_points import Attempt, KillPoint, kill_points, phase, run_and_kill
+from faults.kill.target_run import TargetRun, write_digits
 
-JSON = flags.DEFINE_string("json", None, "The result file.")
-KILLS = flags.DEFINE_integer("kills", 25, "How many; about a quarter of them hit eval.py.", lower_bound=1)
-SEED = flags.DEFINE_integer("seed", 0, "Of the order of the kills and their moments.")
-MODEL = flags.DEFINE_enum("model", "resnet18", ["resnet18", "mlp"], "What is trained.")
-AIMS = flags.DEFINE_list("aims", [], "Kinds of moments, of training first; all in turn by default.")
+JSON = flags.DEFINE_string("json", None, "Result file.")
+KILLS = flags.DEFINE_integer("kills", 25, "Number of kills; about a quarter of them are in eval.py.", lower_bound=1)
+SEED = flags.DEFINE_integer("seed", 0, "Seed of the order and the times of the kills.")
+MODEL = flags.DEFINE_enum("model", "resnet18", ["resnet18", "mlp"], "Model to train.")
+AIMS = flags.DEFINE_list("aims", [], "Comma-separated kill points, such as checkpoint,eval results; all by default.")
 
-TRIES = 10  # of one kill
+MAX_ATTEMPTS = 10  # per kill
 
 
 def main() -> None:
-    """Train and evaluate undisturbed, then disturbed, then with the cache that is left; compare."""
+    """Run without interruption, with kills, and once more with the cache that is left; compare."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         write_digits(folder / "digits")
-        clean, hurt, after = (
-            Victim(folder, name, folder / "cache", MODEL.value, epochs=2 + KILLS.value // 4)
-            for name in ("clean", "hurt", "after")
+        clean, killed, after = (
+            TargetRun(folder, name, folder / "cache", MODEL.value, epochs=2 + KILLS.value // 4)
+            for name in ("clean", "killed", "after")
         )
-        seconds = {name: _undisturbed(clean, name) for name in clean.commands}
-        kills = _kill(hurt, _evaluated(clean), seconds)
+        seconds = {name: _finish_timed(clean, name) for name in clean.commands}
+        kills = _kill_repeatedly(killed, _eval_steps(clean), seconds)
         for name in after.commands:
             after.finish(name)
-        verdicts = {f"killed run: {name}": told for name, told in differences(clean.workdir, hurt.workdir).items()}
-        verdicts |= {f"run after it: {name}": told for name, told in differences(clean.workdir, after.workdir).items()}
-        verdicts["cache"] = _debris(hurt.cache)
+        verdicts = {f"killed run: {name}": found for name, found in differences(clean.workdir, killed.workdir).items()}
+        verdicts |= {
+            f"run after it: {name}": found for name, found in differences(clean.workdir, after.workdir).items()
+        }
+        verdicts["cache"] = _incomplete_cache_files(killed.cache)
     _report(kills, verdicts)
 
 
-def _undisturbed(victim: Victim, name: str) -> float:
-    """Let a command come to its end, and give its seconds."""
-    started = time.monotonic()
-    victim.finish(name)
-    print(f"{name}, undisturbed: {time.monotonic() - started:.1f} s", flush=True)
-    return time.monotonic() - started
+def _finish_timed(target: TargetRun, name: str) -> float:
+    """Run a command to its end and return its seconds."""
+    start = time.monotonic()
+    target.finish(name)
+    print(f"{name}, uninterrupted: {time.monotonic() - start:.1f} s", flush=True)
+    return time.monotonic() - start
 
 
-def _evaluated(victim: Victim) -> set[int]:
-    """The steps at which a run evaluates."""
-    lines = map(json.loads, (victim.workdir / "metrics.jsonl").read_text().splitlines())
+def _eval_steps(target: TargetRun) -> set[int]:
+    """Return the steps at which a finished run has evaluated."""
+    lines = map(json.loads, (target.workdir / "metrics.jsonl").read_text().splitlines())
     return {line["step"] for line in lines if "test/accuracy" in line}
 
 
-def _kill(victim: Victim, evaluated: set[int], seconds: dict[str, float]) -> list[dict[str, Any]]:
-    """Kill both commands so many times in all, and let each come to its end after that."""
+def _kill_repeatedly(target: TargetRun, eval_steps: set[int], seconds: dict[str, float]) -> list[dict[str, Any]]:
+    """Kill each command repeatedly, then run it to its end; return a description of each kill."""
     rng = np.random.default_rng(SEED.value)
     num_of_eval = KILLS.value // 4
     kills = []
-    for name, num in (("train.py", KILLS.value - num_of_eval), ("eval.py", num_of_eval)):
-        for aim in itertools.islice(_in_turn(aims(name, seconds[name]), rng), num):
-            kills.append(_one_kill(victim, evaluated, aim, rng))
+    for command, num in (("train.py", KILLS.value - num_of_eval), ("eval.py", num_of_eval)):
+        for kill_point in itertools.islice(_shuffled_rounds(kill_points(command, seconds[command]), rng), num):
+            kills.append(_kill_once(target, eval_steps, kill_point, rng))
             print(f"kill {len(kills)} of {KILLS.value}: {kills[-1]}", flush=True)
-        victim.finish(name)
+        target.finish(command)
     return kills
 
 
-def _in_turn(named: dict[str, Aim], rng: np.random.Generator) -> Iterator[tuple[str, Aim]]:
-    """Those that were asked for, in another order each round, for ever."""
-    asked = [name for name in named if name in AIMS.value or not AIMS.value]
+def _shuffled_rounds(points: dict[str, KillPoint], rng: np.random.Generator) -> Iterator[tuple[str, KillPoint]]:
+    """Yield the kill points of --aims forever, in rounds of random order."""
+    names = [name for name in points if name in AIMS.value or not AIMS.value]
     while True:
-        yield from ((asked[place], named[asked[place]]) for place in rng.permutation(len(asked)))
+        yield from ((names[i], points[names[i]]) for i in rng.permutation(len(names)))
 
 
-def _one_kill(victim, evaluated, named, rng) -> dict[str, Any]:
-    """Kill a command once; one that ends before that is started anew.
+def _kill_once(target, eval_steps, named_point, rng) -> dict[str, Any]:
+    """Kill a command once; restart one that ends before its kill point.
 
     Raises:
-      UserError: it failed, or nothing is left for it to do.
+      UserError: the command fails, or always ends before its kill point.
     """
-    name, aim = named
-    for _ in range(TRIES):
-        attempt = Attempt(victim, evaluated)
-        code, seconds = strike(attempt, aim, rng)
+    name, kill_point = named_point
+    command = kill_point.command
+    for _ in range(MAX_ATTEMPTS):
+        attempt = Attempt(target, eval_steps)
+        code, seconds = run_and_kill(attempt, kill_point, rng)
         if code < 0:
             return {
                 "aim": name,
-                "found": found(attempt, aim.command),
-                "file_cut_off": attempt.is_replacing(),
+                "found": phase(attempt, command),
+                "file_cut_off": attempt.is_writing_file(),
                 "signal": signal.Signals(-code).name,
                 "seconds": round(seconds, 3),
                 "newest_checkpoint": attempt.newest_checkpoint(),
-                "warnings": [line for line in victim.said().splitlines() if line.startswith("warning: ")],
+                "warnings": [line for line in target.output().splitlines() if line.startswith("warning: ")],
             }
         if code > 0:
-            raise UserError(f"{aim.command} failed with {code}, started for a kill ({name}): {victim.said()[-1000:]}")
-    raise UserError(f"{aim.command} came to its end {TRIES} times before it could be killed ({name}); try another seed")
+            raise UserError(f"{command} failed with {code} before the kill ({name}): {target.output()[-1000:]}")
+    raise UserError(f"{command} ended {MAX_ATTEMPTS} times before it could be killed ({name}); use another --seed")
 
 
-def _debris(cache: Path) -> list[str]:
-    """Files of the cache that no process finished."""
+def _incomplete_cache_files(cache: Path) -> list[str]:
+    """Return the names of temporary and empty files in the cache."""
     return [file.name for file in cache.rglob("*") if is_incomplete(file) or file.stat().st_size == 0]
 
 
 def _report(kills: list[dict[str, Any]], verdicts: dict[str, list[str]]) -> None:
-    """Print what was found, and write it where that is asked for.
+    """Print the verdicts, and write the result file if --json is given.
 
     Raises:
-      UserError: the run did not survive.
+      UserError: the runs differ.
     """
     counts = collections.Counter(kill["found"] for kill in kills)
-    for moment, count in sorted(counts.items()):
-        print(f"{count:4} x {moment}")
-    for name, told in verdicts.items():
-        print(f"{name}: {'; '.join(told) or 'the same'}")
+    for name, count in sorted(counts.items()):
+        print(f"{count:4} x {name}")
+    for name, found in verdicts.items():
+        print(f"{name}: {'; '.join(found) or 'the same'}")
     if JSON.value:
         content = {
-            "environment": environment() | {"command": " ".join(["python -m faults.kill", *sys.argv[1:]])},
+            "environment": environment(),
             "seed": SEED.value,
             "model": MODEL.value,
             "kills_by_moment": counts,
-            "verdicts": {name: told or "the same" for name, told in verdicts.items()},
+            "verdicts": {name: found or "the same" for name, found in verdicts.items()},
             "kills": kills,
         }
-        with atomic_write(Path(JSON.value)) as file:
-            file.write_text(json.dumps(content, indent=1) + "\n")
-    failed = [name for name, told in verdicts.items() if told]
+        write_json(Path(JSON.value), content)
+    failed = [name for name, found in verdicts.items() if found]
     if failed:
-        raise UserError(f"the run did not survive {len(kills)} kills; different: {', '.join(failed)}")
+        raise UserError(f"after {len(kills)} kills the runs differ in: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

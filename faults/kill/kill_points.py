@@ -1,4 +1,4 @@
-"""When a run is killed, and where on its way it was then, as its folder tells."""
+"""When to kill a run, and what it was doing when it was killed, according to its folder."""
 
 import json
 import time
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from anchor_jax.runtime.atomic_files import is_incomplete
-from faults.kill.target_run import Victim
+from faults.kill.target_run import TargetRun
 
 POLL_SECONDS = 0.003
 _TEMPORARY = ".orbax-checkpoint-tmp"
@@ -20,101 +20,106 @@ _PARTS = (
     "opt_state/_METADATA",
     "record/metadata",
     "variables/_METADATA",
-)  # of a whole checkpoint
+)  # of a complete checkpoint
 
 
 class Attempt:
-    """A command that is about to start, on what may have been left by one that was killed.
+    """A command about to start, possibly in a folder with leftovers of a killed command.
 
     Args:
-      victim: the run.
-      evaluated: the steps at which it evaluates.
+      target: the run.
+      eval_steps: the steps at which it evaluates.
     """
 
-    def __init__(self, victim: Victim, evaluated: Set[int]):
-        self.victim, self.started, self._evaluated = victim, time.time(), evaluated
-        self._left = {*self._being_replaced(), *self._being_deleted()}
+    def __init__(self, target: TargetRun, eval_steps: Set[int]):
+        self.target, self.start_time, self._eval_steps = target, time.time(), eval_steps
+        self._leftovers = {*self._incomplete_files(), *self._incomplete_checkpoints()}
 
     def is_stepping(self) -> bool:
-        """Whether train.py has told of a step."""
-        return "\nstep " in self.victim.said()
+        """Return whether train.py has logged a step."""
+        return "\nstep " in self.target.output()
 
     def is_only_stepping(self) -> bool:
-        """Whether train.py makes steps, with all compiled, and does nothing else."""
-        is_warm = "test accuracy" in self.victim.said()
+        """Return whether train.py has compiled everything and does nothing but take steps."""
+        is_warm = "test accuracy" in self.target.output()
         return is_warm and not (self.is_evaluating() or self.is_saving() or self.is_deleting())
 
     def is_evaluating(self) -> bool:
-        """Whether train.py is on its way from the last step before an evaluation to its result."""
-        last = _last_line(self.victim.workdir / "metrics.jsonl")
-        return "train/loss" in last and last["step"] in self._evaluated
+        """Return whether train.py is between the last step before an evaluation and its result."""
+        last = _last_line(self.target.workdir / "metrics.jsonl")
+        return "train/loss" in last and last["step"] in self._eval_steps
 
     def is_saving(self) -> bool:
-        """Whether a checkpoint is being written."""
+        """Return whether a checkpoint is being written."""
         return any(_TEMPORARY in folder.name for folder in self._checkpoints())
 
     def is_deleting(self) -> bool:
-        """Whether a part of a checkpoint is gone already."""
-        return not self._left.issuperset(self._being_deleted())
+        """Return whether a checkpoint is partly deleted."""
+        return not self._leftovers.issuperset(self._incomplete_checkpoints())
 
-    def is_replacing(self) -> bool:
-        """Whether a file is being written that will replace another."""
-        return not self._left.issuperset(self._being_replaced())
+    def is_writing_file(self) -> bool:
+        """Return whether a file that will replace another is being written."""
+        return not self._leftovers.issuperset(self._incomplete_files())
 
-    def is_reporting(self) -> bool:
-        """Whether eval.py has begun to write."""
-        return any(_changed(file) > self.started for file in (self.victim.workdir / "eval").rglob("*.*"))
+    def is_writing_results(self) -> bool:
+        """Return whether eval.py has started to write results."""
+        return any(_mtime(file) > self.start_time for file in (self.target.workdir / "eval").rglob("*.*"))
 
     def newest_checkpoint(self) -> int | None:
-        """Its step; None where there is none yet."""
+        """Return the step of the newest checkpoint, or None."""
         return max((int(folder.name) for folder in self._checkpoints() if folder.name.isdigit()), default=None)
 
     def _checkpoints(self) -> list[Path]:
-        return _entries(self.victim.workdir / "checkpoints")
+        return _entries(self.target.workdir / "checkpoints")
 
-    def _being_deleted(self) -> list[Path]:
-        complete = [folder for folder in self._checkpoints() if _TEMPORARY not in folder.name]
-        return [folder for folder in complete if not all((folder / part).exists() for part in _PARTS)]
+    def _incomplete_checkpoints(self) -> list[Path]:
+        finalized = [folder for folder in self._checkpoints() if _TEMPORARY not in folder.name]
+        return [folder for folder in finalized if not all((folder / part).exists() for part in _PARTS)]
 
-    def _being_replaced(self) -> list[Path]:
-        places = (self.victim.workdir, self.victim.cache)
-        return [file for place in places for file in place.rglob("*") if is_incomplete(file)]
+    def _incomplete_files(self) -> list[Path]:
+        folders = (self.target.workdir, self.target.cache)
+        return [file for folder in folders for file in folder.rglob("*") if is_incomplete(file)]
 
 
-class Aim(NamedTuple):
-    """The moment for which a kill is meant: at random within some seconds after something has begun."""
+class KillPoint(NamedTuple):
+    """When to kill a command: at a random time within some seconds after a condition first holds."""
 
     command: str
-    begun: Callable[[Attempt], bool] = lambda _: True
-    within: float = 0.0
-    most_bytes: int = 0  # above 0: amid the write of a file, once that has a number of bytes that is drawn
+    condition: Callable[[Attempt], bool] = lambda _: True
+    within: float = 0.0  # seconds
+    max_bytes: int = 0  # if positive: instead, in the write that makes a file exceed a random number of bytes
     with_empty_cache: bool = False
 
 
-def aims(command: str, seconds: float) -> dict[str, Aim]:
-    """By name, those at a command that takes so many seconds undisturbed."""
+def kill_points(command: str, seconds: float) -> dict[str, KillPoint]:
+    """Return the kill points of a command, by name.
+
+    Args:
+      command: "train.py" or "eval.py".
+      seconds: its duration without interruption.
+    """
     if command == "eval.py":
         return {
-            "eval start": Aim(command, within=seconds / 2),
-            "eval results": Aim(command, Attempt.is_reporting, within=seconds / 4),
-            "eval file": Aim(command, most_bytes=2**14),
+            "eval start": KillPoint(command, within=seconds / 2),
+            "eval results": KillPoint(command, Attempt.is_writing_results, within=seconds / 4),
+            "eval file": KillPoint(command, max_bytes=2**14),
         }
     return {
-        "cache file": Aim(command, most_bytes=2**16, with_empty_cache=True),
-        "cold start": Aim(command, within=seconds / 4, with_empty_cache=True),
-        "start": Aim(command, within=seconds / 8),
-        "steps": Aim(command, Attempt.is_only_stepping),
-        "evaluation": Aim(command, lambda it: it.is_stepping() and it.is_evaluating(), within=0.02),
-        "checkpoint": Aim(command, lambda it: it.is_stepping() and it.is_saving(), within=0.2),
-        "deletion": Aim(command, lambda it: it.is_stepping() and it.is_deleting()),
-        "file": Aim(command, most_bytes=2**13),
+        "cache file": KillPoint(command, max_bytes=2**16, with_empty_cache=True),
+        "cold start": KillPoint(command, within=seconds / 4, with_empty_cache=True),
+        "start": KillPoint(command, within=seconds / 8),
+        "steps": KillPoint(command, Attempt.is_only_stepping),
+        "evaluation": KillPoint(command, lambda it: it.is_stepping() and it.is_evaluating(), within=0.02),
+        "checkpoint": KillPoint(command, lambda it: it.is_stepping() and it.is_saving(), within=0.2),
+        "deletion": KillPoint(command, lambda it: it.is_stepping() and it.is_deleting()),
+        "file": KillPoint(command, max_bytes=2**13),
     }
 
 
-def found(attempt: Attempt, command: str) -> str:
-    """What a command was about when it was killed."""
+def phase(attempt: Attempt, command: str) -> str:
+    """Return what a command was doing when it was killed."""
     if command == "eval.py":
-        return "eval.py, writing results" if attempt.is_reporting() else "eval.py, before its results"
+        return "eval.py, writing results" if attempt.is_writing_results() else "eval.py, before its results"
     if not attempt.is_stepping():
         return "start of train.py"
     if attempt.is_saving():
@@ -124,33 +129,33 @@ def found(attempt: Attempt, command: str) -> str:
     return "evaluation in training" if attempt.is_evaluating() else "steps"
 
 
-def strike(attempt: Attempt, aim: Aim, rng: np.random.Generator) -> tuple[int, float]:
-    """Start the command, and kill it at the moment of an aim unless it ends before: exit code and seconds."""
-    if aim.with_empty_cache:
-        attempt.victim.forget_cache()
-    fatal_byte = round(2 ** rng.uniform(9, np.log2(aim.most_bytes))) if aim.most_bytes else None
-    delay = rng.uniform(0, aim.within)
-    process = attempt.victim.start(aim.command, fatal_byte)
+def run_and_kill(attempt: Attempt, kill_point: KillPoint, rng: np.random.Generator) -> tuple[int, float]:
+    """Start the command and kill it at the kill point, unless it ends earlier; return its exit code and seconds."""
+    if kill_point.with_empty_cache:
+        attempt.target.delete_cache()
+    fatal_byte = round(2 ** rng.uniform(9, np.log2(kill_point.max_bytes))) if kill_point.max_bytes else None
+    delay = rng.uniform(0, kill_point.within)
+    process = attempt.target.start(kill_point.command, fatal_byte)
     try:
-        while process.is_alive() and (fatal_byte or not aim.begun(attempt)):
+        while process.is_alive() and (fatal_byte or not kill_point.condition(attempt)):
             time.sleep(POLL_SECONDS)
         process.join(None if fatal_byte else delay)
     finally:
         process.kill()
     process.join()
     assert process.exitcode is not None
-    return process.exitcode, time.time() - attempt.started
+    return process.exitcode, time.time() - attempt.start_time
 
 
 def _entries(folder: Path) -> list[Path]:
-    """What is in a folder, which may be gone by now."""
+    """Return the content of a folder; none if it does not exist."""
     try:
         return list(folder.iterdir())
     except FileNotFoundError:
         return []
 
 
-def _changed(file: Path) -> float:
+def _mtime(file: Path) -> float:
     try:
         return file.stat().st_mtime
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The run that is killed: its folder and cache, the two commands that work on it, and what they have said."""
+"""The run to kill: its folder and cache, its two commands, and their output."""
 
 import dataclasses
 import os
@@ -16,11 +16,11 @@ from anchor_jax.core.errors import UserError
 from faults import forked
 
 CONFIG = "faults/small_run.py"
-TEST_EVERY = 5  # one image of so many is for testing
+TEST_EVERY = 5  # every fifth image is for testing
 
 
 def write_digits(folder: Path) -> None:
-    """The digits of scikit-learn as images of a folder, so that they are decoded, and then kept in the cache."""
+    """Write scikit-learn's digits as a folder of images, so that a run decodes them and writes its cache."""
     digits: Any = load_digits()
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
     for row, (image, label) in enumerate(zip(images, digits.target, strict=True)):
@@ -30,15 +30,15 @@ def write_digits(folder: Path) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Victim:
-    """A run in `folder / name`, with all that its commands say in a file beside it.
+class TargetRun:
+    """A run in `folder / name`; the output of its commands goes to `folder / name.txt`.
 
     Attributes:
-      folder: of the data, which lie in `folder / "digits"`, and of all runs.
+      folder: parent of all runs and of the data, `folder / "digits"`.
       name: of the run.
-      cache: what ANCHOR_JAX_CACHE is for it.
+      cache: value of ANCHOR_JAX_CACHE for its commands.
       model: "resnet18" or "mlp", see `small_run`.
-      epochs: how long it is.
+      epochs: length of training.
     """
 
     folder: Path
@@ -49,36 +49,38 @@ class Victim:
 
     @property
     def workdir(self) -> Path:
-        """The run's folder."""
+        """Return the run's folder."""
         return self.folder / self.name
 
     @cached_property
     def commands(self) -> dict[str, tuple[object, ...]]:
-        """The command lines; one that was killed is started again just so."""
+        """Return the command lines; a killed command is restarted with the same one."""
         changes = {
             "data.source": "folder",
             "data.path": self.folder / "digits",
             "training.total_epochs": self.epochs,
         }
-        changed = (f"--config.{key}={value}" for key, value in changes.items())
+        overrides = (f"--config.{key}={value}" for key, value in changes.items())
         return {
-            "train.py": ("train.py", f"--config={CONFIG}:{self.model}", *changed, f"--workdir={self.workdir}"),
+            "train.py": ("train.py", f"--config={CONFIG}:{self.model}", *overrides, f"--workdir={self.workdir}"),
             "eval.py": ("eval.py", f"--workdir={self.workdir}", "--num_references=1,10"),
         }
 
     @property
-    def output(self) -> Path:
-        """What the last command has said."""
+    def output_file(self) -> Path:
+        """Return the file with the output of the last command."""
         return self.folder / f"{self.name}.txt"
 
     def start(self, command: str, fatal_byte: int | None = None) -> BaseProcess:
-        """Start one of the two commands, see `forked.started`."""
-        self.output.unlink(missing_ok=True)
+        """Start one of the two commands, see `forked.start`."""
+        self.output_file.unlink(missing_ok=True)
         environment = os.environ | {"ANCHOR_JAX_CACHE": str(self.cache)}
-        return forked.started(self.commands[command], environment, self.output, self.output, fatal_byte=fatal_byte)
+        return forked.start(
+            self.commands[command], environment, self.output_file, self.output_file, fatal_byte=fatal_byte
+        )
 
     def finish(self, command: str) -> None:
-        """Let one of the two commands come to its end.
+        """Run one of the two commands to its end.
 
         Raises:
           UserError: it fails.
@@ -86,12 +88,12 @@ class Victim:
         process = self.start(command)
         process.join()
         if process.exitcode:
-            raise UserError(f"{command} of the {self.name} run ended with {process.exitcode}: {self.said()[-1000:]}")
+            raise UserError(f"{command} of the {self.name} run exited with {process.exitcode}: {self.output()[-1000:]}")
 
-    def said(self) -> str:
-        """By the last command so far."""
-        return self.output.read_text() if self.output.exists() else ""
+    def output(self) -> str:
+        """Return what the last command has printed so far."""
+        return self.output_file.read_text() if self.output_file.exists() else ""
 
-    def forget_cache(self) -> None:
-        """Nothing is decoded or compiled any more."""
+    def delete_cache(self) -> None:
+        """Delete all decoded data and compiled programs."""
         shutil.rmtree(self.cache, ignore_errors=True)

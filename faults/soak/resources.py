@@ -1,4 +1,4 @@
-"""What a process that trains holds, checkpoint after checkpoint."""
+"""Sample the resources of a training process before each checkpoint."""
 
 import contextlib
 import ctypes
@@ -19,37 +19,37 @@ MIB = 2**20
 
 
 class Sample(NamedTuple):
-    """What the process held after a step."""
+    """Resources of the process after a step."""
 
     step: int
-    memory: float  # MiB, resident, that no file backs
-    arrays: int  # of JAX, alive
+    memory: float  # MiB, resident and anonymous (not backed by a file)
+    arrays: int  # live JAX arrays
     array_memory: float  # MiB
-    descriptors: int  # open
-    threads: int  # but for those of tensorstore, whose number comes and goes
+    descriptors: int  # open files
+    threads: int  # except those of tensorstore, whose number varies
 
 
 UNITS = {"memory": "MiB", "arrays": "1", "array_memory": "MiB", "descriptors": "1", "threads": "1"}
 
 
 @contextlib.contextmanager
-def sampled() -> Iterator[list[Sample]]:
-    """What this process holds before each checkpoint that it saves, once the one before is on disk."""
+def sample_resources() -> Iterator[list[Sample]]:
+    """Sample this process before each checkpoint it saves, after the previous one is on disk."""
     samples: list[Sample] = []
     save = checkpoint.save
 
-    def look_and_save(checkpoints, saved, *rest):
+    def sample_and_save(checkpoints, saved, *rest):
         checkpoints.wait_until_finished()
         samples.append(_sample(int(saved.carry[0].step)))
         save(checkpoints, saved, *rest)
 
-    with mock.patch.object(checkpoint, "save", look_and_save):
+    with mock.patch.object(checkpoint, "save", sample_and_save):
         yield samples
 
 
 def _sample(step: int) -> Sample:
     gc.collect()
-    _give_back_freed()
+    _trim_heap()
     arrays = jax.live_arrays()
     return Sample(
         step,
@@ -61,31 +61,32 @@ def _sample(step: int) -> Sample:
     )
 
 
-def _give_back_freed() -> None:
-    """Let glibc give back to the system what is free, which it does at a time of its own; others do as they do."""
+def _trim_heap() -> None:
+    """Make glibc return free memory to the system; other C libraries have no such function."""
     with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def _memory() -> float:
-    """MiB of this process that no file backs, since pages of files come and go as the system likes."""
+    """Return the anonymous resident memory in MiB; the system evicts file-backed pages at will."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("RssAnon:")[1].split()[0]) / 1024
 
 
-def growth(samples: list[Sample]) -> float:
-    """Of memory over all but the first tenth, by a straight line: MiB in 1,000 steps."""
-    steps, memory = zip(*((1e-3 * it.step, it.memory) for it in samples[len(samples) // 10 :]), strict=True)
+def memory_growth(samples: list[Sample]) -> float:
+    """Return the slope of a linear fit to memory in MiB per 1,000 steps, without the first tenth of the samples."""
+    steps, memory = zip(*((1e-3 * sample.step, sample.memory) for sample in samples[len(samples) // 10 :]), strict=True)
     return float(np.polyfit(steps, memory, 1)[0])
 
 
-def grown(samples: list[Sample]) -> list[str]:
-    """What else is more in the last tenth than in the second, by the median."""
+def growing_resources(samples: list[Sample]) -> list[str]:
+    """Return the resources, other than memory, whose median is higher in the last tenth than in the second."""
     tenth = len(samples) // 10
     before, after = samples[tenth : 2 * tenth], samples[-tenth:]
     return [
         name
         for name in UNITS
         if name != "memory"
-        and statistics.median(getattr(it, name) for it in after) > statistics.median(getattr(it, name) for it in before)
+        and statistics.median(getattr(sample, name) for sample in after)
+        > statistics.median(getattr(sample, name) for sample in before)
     ]

@@ -1,5 +1,6 @@
-"""What becomes of stored pixels before a network sees them; on the device, an example by its own key."""
+"""On-device augmentation and normalization; every image has its own PRNG key."""
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -29,30 +30,42 @@ __all__ = [
 
 
 def augment(
-    keys: jax.Array, images: jax.Array, config: AugmentationConfig, pictures: jax.Array | None = None
+    keys: jax.Array, images: jax.Array, config: AugmentationConfig, mixing_images: jax.Array | None = None
 ) -> jax.Array:
-    """A random crop, a mirror and a policy, as `config.augmentation` says; for use under `jit`.
+    """Apply a random crop, a random mirror image and a policy to each image, as a config says; for use under `jit`.
 
     Args:
-      keys: one for each image, `[B]`; what becomes of an image depends on its key and itself alone.
-      images: uint8 `[B, H, W, C]`; the policies take 1 or 3 channels.
-      config: `crop_padding`, `resized_crop` (in its place where it is given), `flip`, `policy`, `num_operations` and
-        `magnitude`; see `anchor_jax.config`.
-      pictures: those of "pixmix", uint8 `[M, h, w, C]`, at least as large as the images; see `mixing_pictures`.
+      keys: PRNG keys `[B]`, one per image; the result for an image depends on its key and its pixels alone.
+      images: uint8 `[B, H, W, C]`; policies need 1 or 3 channels.
+      config: the section `augmentation` of a config: `crop_padding`, or `resized_crop` instead if it is set; `flip`;
+        `policy` with `num_operations` and `magnitude`. See `anchor_jax.config`.
+      mixing_images: for "pixmix", uint8 `[M, h, w, C]`, at least as large as the images; see `load_mixing_images`.
 
     Returns:
       uint8 `[B, H, W, C]`.
 
     Raises:
-      UserTypeError: `keys` are no keys, or the images are not uint8.
-      UserError: there are not as many keys as images; a policy for images of another number of channels, "pixmix"
-        without pictures that fit the images.
+      UserTypeError: `keys` are not PRNG keys, or the images are not uint8.
+      UserError: the number of keys differs from the number of images, a policy does not support the number of channels,
+        or "pixmix" lacks mixing images that fit.
+
+    Example:
+      >>> import anchor_jax as aj
+      >>> import jax
+      >>> from anchor_jax.config import base
+      >>> config = base().augmentation
+      >>> config.crop_padding, config.flip = 4, True
+      >>> images = aj.data.photographs((32, 32, 3), num=8).images
+      >>> keys = jax.random.split(jax.random.key(0), 8)
+      >>> augmented = aj.data.augment(keys, images, config)
+      >>> augmented.shape, augmented.dtype
+      ((8, 32, 32, 3), dtype('uint8'))
     """
     checks.array("images", images, "uint8", "[B, H, W, C]")
     checks.keys("keys", keys, len(images))
-    policy = _policy(config, images.shape[1:], pictures)
+    policy = _policy(config, images.shape[1:], mixing_images)
 
-    def one(key, image):
+    def augment_one(key, image):
         crop_key, flip_key = jax.random.split(key)
         if config.resized_crop:
             low, high = config.resized_crop
@@ -63,26 +76,31 @@ def augment(
             image = mirror(flip_key, image)
         return policy(jax.random.fold_in(key, 2), image) if policy else image
 
-    return jax.vmap(one)(keys, images)
+    return jax.vmap(augment_one)(keys, images)
 
 
-def _policy(config, shape, pictures):
-    """`policy(key, image)`, None where there is none."""
-    if config.policy and shape[2] not in (1, 3):
+def _policy(
+    config: AugmentationConfig, image_shape: tuple[int, ...], mixing_images: jax.Array | None
+) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
+    """Return the policy as a function of a key and an image, or None."""
+    if config.policy and image_shape[2] not in (1, 3):
         raise UserError(
-            f"'{config.policy}' takes images of 1 or 3 channels; got {shape[2]}; set augmentation.policy to ''"
+            f"'{config.policy}' takes images with 1 or 3 channels; got {image_shape[2]}; set augmentation.policy to ''"
         )
     if config.policy == "pixmix":
-        _check(pictures, shape)
-        return partial(pixmix, pictures=pictures)
+        return partial(pixmix, mixing_images=_check_mixing_images(mixing_images, image_shape))
     rand = partial(rand_augment, num_operations=config.num_operations, magnitude=config.magnitude)
     return {"": None, "trivial_augment": trivial_augment, "rand_augment": rand}[config.policy]
 
 
-def _check(pictures, shape):
-    given = None if pictures is None else list(pictures.shape)
-    if not given or len(given) != 4 or given[3] != shape[2] or given[1] < shape[0] or given[2] < shape[1]:
-        raise UserError(
-            f"'pixmix' needs pictures [M, at least {shape[0]}, at least {shape[1]}, {shape[2]}], such as those of "
-            f"mixing_pictures; got {given}"
-        )
+def _check_mixing_images(mixing_images: jax.Array | None, image_shape: tuple[int, ...]) -> jax.Array:
+    height, width, channels = image_shape
+    if mixing_images is not None and mixing_images.ndim == 4:
+        _, h, w, c = mixing_images.shape
+        if h >= height and w >= width and c == channels:
+            return mixing_images
+    given = None if mixing_images is None else list(mixing_images.shape)
+    raise UserError(
+        f"'pixmix' needs mixing images [M, at least {height}, at least {width}, {channels}], see load_mixing_images; "
+        f"got {given}"
+    )

@@ -1,4 +1,4 @@
-"""Random rectangles of an image, as torchvision draws them."""
+"""Random boxes in an image, drawn as in torchvision."""
 
 import math
 from typing import NamedTuple
@@ -6,57 +6,57 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from anchor_jax.data.augmentation.draws import between, whole
+from anchor_jax.data.augmentation.uniform import to_integer, to_range
 
-_TRIES = 10
-NUM_NUMBERS = 2 * _TRIES + 2  # that a rectangle is drawn from
+_ATTEMPTS = 10
+NUM_UNIFORM = 2 * _ATTEMPTS + 2  # random numbers per box
 
 
 class Box(NamedTuple):
-    """A rectangle of pixels; int32 [] each."""
+    """A rectangle of pixels."""
 
-    top: jax.Array
-    left: jax.Array
-    height: jax.Array
-    width: jax.Array
+    top: jax.Array  # int32 []
+    left: jax.Array  # int32 []
+    height: jax.Array  # int32 []
+    width: jax.Array  # int32 []
 
 
 def random_box(
-    numbers: jax.Array,
+    uniform: jax.Array,
     shape: tuple[int, ...],
     *,
-    areas: tuple[float, float],
-    ratios: tuple[float, float],
-    least: int,
-    greatest: tuple[int, int],
+    area: tuple[float, float],
+    aspect_ratio: tuple[float, float],
+    min_side: int,
+    max_sides: tuple[int, int],
 ) -> tuple[Box, jax.Array]:
-    """A rectangle of random area, shape and place: the first of ten drawn that fits.
+    """Draw a box of random area, aspect ratio and position: the first of ten attempts that fits.
 
     Args:
-      numbers: uniform in [0, 1), `[NUM_NUMBERS]`.
-      shape: the image's, `(H, W, ...)`.
-      areas: least and greatest, of that of the image, drawn uniformly.
-      ratios: least and greatest width by height, drawn uniformly in their logarithm.
-      least: pixels of its sides.
-      greatest: pixels of its height and its width.
+      uniform: random numbers in [0, 1), `[NUM_UNIFORM]`.
+      shape: of the image, `(H, W, ...)`.
+      area: minimum and maximum, as fractions of the image's area; drawn uniformly.
+      aspect_ratio: minimum and maximum width / height; drawn uniformly on a logarithmic scale.
+      min_side: minimum height and width, in pixels.
+      max_sides: maximum height and width, in pixels.
 
     Returns:
-      The rectangle, and whether any of the ten fitted, bool []; where none did, the rectangle means nothing.
+      The box, and whether any attempt fits, bool `[]`. If none does, the box is arbitrary.
     """
     height, width = shape[:2]
-    area = height * width * between(numbers[:_TRIES], *areas)
-    ratio = jnp.exp(between(numbers[_TRIES : 2 * _TRIES], *map(math.log, ratios)))
-    widths = jnp.round(jnp.sqrt(area * ratio)).astype(jnp.int32)
-    heights = jnp.round(jnp.sqrt(area / ratio)).astype(jnp.int32)
-    fits = (jnp.minimum(heights, widths) >= least) & (heights <= greatest[0]) & (widths <= greatest[1])
+    areas = height * width * to_range(uniform[:_ATTEMPTS], *area)
+    ratios = jnp.exp(to_range(uniform[_ATTEMPTS : 2 * _ATTEMPTS], *map(math.log, aspect_ratio)))
+    widths = jnp.round(jnp.sqrt(areas * ratios)).astype(jnp.int32)
+    heights = jnp.round(jnp.sqrt(areas / ratios)).astype(jnp.int32)
+    fits = (jnp.minimum(heights, widths) >= min_side) & (heights <= max_sides[0]) & (widths <= max_sides[1])
     first = jnp.argmax(fits)
-    top = whole(numbers[-2], height - heights[first] + 1)
-    left = whole(numbers[-1], width - widths[first] + 1)
+    top = to_integer(uniform[-2], height - heights[first] + 1)
+    left = to_integer(uniform[-1], width - widths[first] + 1)
     return Box(top, left, heights[first], widths[first]), fits.any()
 
 
-def inside(box: Box, shape: tuple[int, ...]) -> jax.Array:
-    """Which pixels of an image `(H, W, ...)` lie in the box, bool `[H, W, 1]`."""
+def box_mask(box: Box, shape: tuple[int, ...]) -> jax.Array:
+    """Return which pixels of an image `(H, W, ...)` are in the box, bool `[H, W, 1]`."""
     rows, columns = jnp.arange(shape[0])[:, None, None], jnp.arange(shape[1])[None, :, None]
     in_rows = (rows >= box.top) & (rows < box.top + box.height)
     return in_rows & (columns >= box.left) & (columns < box.left + box.width)

@@ -4,38 +4,54 @@ import jax
 import jax.numpy as jnp
 
 from anchor_jax.core import checks
-from anchor_jax.data.augmentation.boxes import NUM_NUMBERS, inside, random_box
+from anchor_jax.data.augmentation.boxes import NUM_UNIFORM, box_mask, random_box
 
-_AREAS = (0.02, 0.33)  # of that of the image
-_RATIOS = (1 / 3.3, 1 / 0.3)  # width by height; torchvision's 0.3 to 3.3 are height by width
+# the defaults of torchvision
+_AREA = (0.02, 0.33)  # fractions of the image's area
+_ASPECT_RATIO = (1 / 3.3, 1 / 0.3)  # width / height; torchvision's 0.3 to 3.3 are height / width
 
 
 def random_erasing(keys: jax.Array, x: jax.Array, prob: float) -> jax.Array:
-    """Sets a rectangle of each image to 0, the mean after normalisation: torchvision's `RandomErasing`, its defaults.
+    """Set a random rectangle of each image to 0, the mean: torchvision's `RandomErasing` with its defaults.
 
     Args:
-      keys: one for each image, `[B]`; what becomes of an image depends on its key and its shape alone.
-      x: normalised, float32 `[B, H, W, C]`.
-      prob: that an image has such a rectangle, in [0, 1].
+      keys: PRNG keys `[B]`, one per image; the result for an image depends on its key and shape alone.
+      x: normalized images, floating `[B, H, W, C]`.
+      prob: probability of a rectangle per image, in [0, 1].
 
     Returns:
-      float32 `[B, H, W, C]`; an image of which no rectangle of ten fits, as where it is tiny, stays whole.
+      Images of the shape and dtype of `x`. If none of ten rectangles fits, as in a tiny image, nothing is erased.
 
     Raises:
-      UserTypeError: `keys` are no keys, `x` is not floating, or `prob` no number.
-      UserError: there are not as many keys as images, `x` is of another shape, or `prob` outside [0, 1].
+      UserTypeError: `keys` are not PRNG keys, `x` is not floating, or `prob` is not a number.
+      UserError: the number of keys differs from the number of images, `x` has another shape, or `prob` is outside
+        [0, 1].
+
+    Example:
+      >>> import anchor_jax as aj
+      >>> import jax
+      >>> keys = jax.random.split(jax.random.key(0), 4)
+      >>> x = jax.random.normal(jax.random.key(1), (4, 16, 16, 3))
+      >>> erased = aj.data.random_erasing(keys, x, prob=1.0)
+      >>> [bool((image == 0).any()) for image in erased]
+      [True, True, True, True]
     """
     checks.array("x", x, "floating", "[B, H, W, C]")
     checks.keys("keys", keys, len(x))
     checks.number("prob", prob)
 
-    def one(key, image):
-        numbers = jax.random.uniform(key, (NUM_NUMBERS + 1,))
+    def erase(key, image):
+        uniform = jax.random.uniform(key, (NUM_UNIFORM + 1,))
         height, width, _ = image.shape
-        box, found = random_box(
-            numbers[1:], image.shape, areas=_AREAS, ratios=_RATIOS, least=0, greatest=(height - 1, width - 1)
+        box, fits = random_box(
+            uniform[1:],
+            image.shape,
+            area=_AREA,
+            aspect_ratio=_ASPECT_RATIO,
+            min_side=0,
+            max_sides=(height - 1, width - 1),
         )
-        erase = found & (numbers[0] < prob)
-        return jnp.where(erase & inside(box, image.shape), 0, image)
+        is_erased = fits & (uniform[0] < prob)
+        return jnp.where(is_erased & box_mask(box, image.shape), 0, image)
 
-    return jax.vmap(one)(keys, x) if prob else x
+    return jax.vmap(erase)(keys, x) if prob else x

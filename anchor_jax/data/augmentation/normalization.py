@@ -1,4 +1,4 @@
-"""From stored pixels to what a network sees, and what that is measured from."""
+"""Normalize images, and measure the constants for it."""
 
 from typing import NamedTuple
 
@@ -11,34 +11,67 @@ from anchor_jax.core.errors import UserError
 
 
 class Normalization(NamedTuple):
-    """Mean and standard deviation of each channel, for pixels in [0, 1]."""
+    """Mean and standard deviation per channel, of pixels in [0, 1].
+
+    Attributes:
+      mean: one number per channel.
+      std: one number per channel, above 0.
+
+    Example:
+      >>> import anchor_jax as aj
+      >>> cifar10 = aj.data.Normalization((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))  # of the released code
+      >>> len(cifar10.mean)
+      3
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
 
 def measure_normalization(images: np.ndarray) -> Normalization:
-    """Mean and standard deviation of each channel over uint8 images `[N, H, W, C]`.
+    """Compute mean and standard deviation per channel; the std of a constant channel is 1.
+
+    Args:
+      images: uint8 `[N, H, W, C]`.
 
     Raises:
       UserTypeError: the images are not uint8.
-      UserError: they are empty or of another shape.
+      UserError: the images are empty or have another shape.
+
+    Example:
+      >>> import anchor_jax as aj
+      >>> import numpy as np
+      >>> mean, std = aj.data.measure_normalization(np.uint8([[[[0], [255]]]]))
+      >>> float(mean[0]), float(std[0])
+      (0.5, 0.5)
     """
     checks.array("images", images, "uint8", "[N, H, W, C]")
     values = np.arange(256) / 255
     counts = [np.bincount(images[..., c].ravel(), minlength=256) for c in range(images.shape[-1])]
     mean = [np.average(values, weights=count) for count in counts]
     std = [np.average((values - m) ** 2, weights=count) ** 0.5 for count, m in zip(counts, mean, strict=True)]
-    # a constant channel is left at its own scale
     return Normalization(tuple(round(m, 6) for m in mean), tuple(round(s, 6) or 1.0 for s in std))
 
 
 def normalize(images: jax.Array, normalization: Normalization) -> jax.Array:
-    """uint8 `[..., C]` -> float32 `[..., C]`: `(pixel / 255 - mean) / std`.
+    """Compute `(pixel / 255 - mean) / std`.
+
+    Args:
+      images: uint8 `[..., C]`.
+      normalization: with C means and standard deviations.
+
+    Returns:
+      float32 `[..., C]`.
 
     Raises:
-      UserTypeError: the images are not uint8, or `normalization` is none.
-      UserError: its channels are not those of the images, or a standard deviation is not above 0.
+      UserTypeError: the images are not uint8, or `normalization` is not a `Normalization`.
+      UserError: the numbers of channels differ, or a standard deviation is not above 0.
+
+    Example:
+      >>> import anchor_jax as aj
+      >>> import numpy as np
+      >>> aj.data.normalize(np.uint8([[[0], [255]]]), aj.data.Normalization((0.5,), (0.25,))).tolist()
+      [[[-2.0], [2.0]]]
     """
     checks.array("images", images, "uint8", "[..., C]")
     checks.instance("normalization", normalization, Normalization, "measure_normalization")

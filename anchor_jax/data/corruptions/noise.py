@@ -5,48 +5,50 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import pdtr
 
-from anchor_jax.data.corruptions.common import Corruption
+from anchor_jax.data.corruptions.corruption import Corruption
 
 
 def gaussian_noise(key: jax.Array, image: jax.Array, scale: jax.Array) -> jax.Array:
-    """Adds noise of the standard deviation `scale`."""
+    """Add Gaussian noise with the standard deviation `scale`."""
     return image + scale * jax.random.normal(key, image.shape)
 
 
 def speckle_noise(key: jax.Array, image: jax.Array, scale: jax.Array) -> jax.Array:
-    """Adds noise in proportion to the pixel."""
+    """Add Gaussian noise with a standard deviation of `scale` times the pixel."""
     return image + image * scale * jax.random.normal(key, image.shape)
 
 
 def impulse_noise(key: jax.Array, image: jax.Array, amount: jax.Array) -> jax.Array:
-    """Turns so many of the values to 0 or to 1, half of them each ("salt and pepper")."""
+    """Set a fraction of the values to 0 or 1, with equal probability ("salt and pepper")."""
     uniform = jax.random.uniform(key, image.shape)
     return jnp.where(uniform < amount, uniform < amount / 2, image)
 
 
 def shot_noise(key: jax.Array, image: jax.Array, law: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Counts photons, of which a white pixel sends `photons` on average: Poisson's law, by the inverse of its CDF.
+    """Count photons, Poisson distributed; a white pixel sends `photons` of them on average.
 
-    A table has the CDF of each of the 256 levels at 0, 1, ... photons, beyond the number at which a pixel is white
-    anyway. Bisection finds the count, many times as fast as `jax.random.poisson`, and as exact as a uniform number in
-    float32 allows.
+    Counts are drawn by inverting the CDF: bisection in the table of `poisson_law`. This is many times faster than
+    `jax.random.poisson`, and as exact as a uniform float32 number allows.
     """
     cdf, photons = law
     size = cdf.shape[1]  # a power of two
     uniform = jax.random.uniform(key, image.shape)
-    row = size * jnp.round(255 * image).astype(jnp.int32)  # where that of the pixel starts
+    row_start = size * jnp.round(255 * image).astype(jnp.int32)
 
     def bisect(step, count):
         half = size >> (step + 1)
-        return count + jnp.where(cdf.ravel()[row + count + half - 1] <= uniform, half, 0)
+        return count + jnp.where(cdf.ravel()[row_start + count + half - 1] <= uniform, half, 0)
 
-    return jax.lax.fori_loop(0, size.bit_length() - 1, bisect, jnp.zeros_like(row)) / photons
+    return jax.lax.fori_loop(0, size.bit_length() - 1, bisect, jnp.zeros_like(row_start)) / photons
 
 
 def poisson_law(photons: int, shape: tuple[int, int]) -> tuple[np.ndarray, float]:
-    """The table of `shot_noise`, float32 `[256, a power of two above photons]`, and `photons`."""
+    """Return the CDF of each of 256 levels at 0, 1, ... photons, float32 `[256, n]`, and `photons`.
+
+    The number of columns n is a power of two beyond the count at which a pixel is white anyway.
+    """
     del shape
-    counts = np.arange(64 if photons < 64 else 512)  # two lengths, so that few programs are compiled
+    counts = np.arange(64 if photons < 64 else 512)  # only two lengths, so that few programs are compiled
     return pdtr(counts, photons * np.arange(256)[:, None] / 255).astype(np.float32), float(photons)
 
 

@@ -1,29 +1,72 @@
-"""Suites: what is asked of a trained run. Each looks at every example of its data once a number of references."""
+"""The suites, one file each. A new suite is a file and a line in `SUITES`; its own options are a base of `Options`."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+import dataclasses
+from typing import Any
 
-from anchor_jax.evaluation.context import EvalContext, Finding
-from anchor_jax.evaluation.suites import clean, corruptions, landscape, ood, probe, protocols, shift
+from anchor_jax.core.errors import UserError
+from anchor_jax.evaluation.context import EvalContext
+from anchor_jax.evaluation.options import CommonOptions, describe
+from anchor_jax.evaluation.presentation import Table
+from anchor_jax.evaluation.results import BLT_SUFFIX, Results, SuiteResult
+from anchor_jax.evaluation.suite import Suite
+from anchor_jax.evaluation.suites.clean import Clean
+from anchor_jax.evaluation.suites.corruptions import Corruptions, CorruptionsOptions
+from anchor_jax.evaluation.suites.landscape import Landscape
+from anchor_jax.evaluation.suites.ood import Ood, OodOptions
+from anchor_jax.evaluation.suites.probe import Probe, ProbeOptions
+from anchor_jax.evaluation.suites.protocols import Protocols, ProtocolsOptions
+from anchor_jax.evaluation.suites.shift import Shift, ShiftOptions
 
-
-class Suite(NamedTuple):
-    """A question and how it is answered."""
-
-    measure: Callable[[EvalContext, int], Finding]  # with a number of references
-    check: Callable[[EvalContext], None] = lambda subject: None  # refuses, before anything is measured, what cannot be
-    options: tuple[str, ...] = ()  # of `Options`, that change what is asked
-    by_any_protocol: bool = False  # whether its references may be those that the caller's protocol picks
-
-
-SUITES = {
-    "clean": Suite(clean.measure, options=("temperature_scaling",), by_any_protocol=True),
-    "corruptions": Suite(
-        corruptions.measure, corruptions.check, ("corruptions", "seed", "temperature_scaling"), by_any_protocol=True
-    ),
-    "shift": Suite(shift.measure, shift.check, ("shift", "temperature_scaling"), by_any_protocol=True),
-    "ood": Suite(ood.measure, ood.check, ("ood",), by_any_protocol=True),
-    "protocols": Suite(protocols.measure, protocols.check, ("blt_references", "draws", "seed")),
-    "probe": Suite(probe.measure, probe.check, ("probe",)),
-    "landscape": Suite(landscape.measure, options=("seed",)),
+# in the order of the report
+SUITES: dict[str, Suite[Any]] = {
+    suite.name: suite for suite in (Clean(), Corruptions(), Shift(), Ood(), Protocols(), Probe(), Landscape())
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Options(ProtocolsOptions, ProbeOptions, OodOptions, ShiftOptions, CorruptionsOptions, CommonOptions):
+    """Options of an evaluation. Datasets are named as in `anchor_jax.data.open_dataset`."""
+
+
+Options.__doc__ = f"{Options.__doc__}\n\n{describe(Options)}\n"
+
+
+class UnknownSuite(Suite[None]):
+    """A suite that this version does not have; only its numbers are shown."""
+
+    def __init__(self, name: str):
+        self.name = self.title = name
+
+    def prepare(self, context: EvalContext) -> None:
+        """Reject the suite."""
+        raise UserError(f"unknown suite '{self.name}'")
+
+    def measure(self, prepared: None, num_references: int) -> SuiteResult:
+        """Reject the suite."""
+        raise UserError(f"unknown suite '{self.name}'")
+
+    def tables(self, results: Results) -> list[Table]:
+        """Return no tables."""
+        return []
+
+
+def find(name: str) -> Suite[Any]:
+    """Return the suite of stored results.
+
+    Args:
+      name: storage name, such as "clean" or "clean-blt".
+    """
+    suite = name.removesuffix(BLT_SUFFIX)
+    return SUITES.get(suite) or UnknownSuite(suite)
+
+
+def title(name: str) -> str:
+    """Return the heading of stored results."""
+    return find(name).title + (", with transduction (BLT)" if name.endswith(BLT_SUFFIX) else "")
+
+
+def report_order(name: str) -> tuple[int, str]:
+    """Return the key by which stored results are sorted."""
+    known = list(SUITES)
+    suite = name.removesuffix(BLT_SUFFIX)
+    return (known.index(suite) if suite in known else len(known), name)

@@ -1,10 +1,11 @@
-"""Corruptions: accuracy and calibration as images get worse, corruption by corruption and severity by severity."""
+"""Corruptions: accuracy and calibration for each corruption and severity."""
 
 import dataclasses
 import math
 import re
-from collections.abc import Generator
-from functools import partial
+import textwrap
+from collections.abc import Generator, Mapping, Sequence
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -13,14 +14,34 @@ import numpy as np
 from anchor_jax.core.errors import UserError
 from anchor_jax.data import CorruptedSet, EvalDataset, check_differs, corruptions, open_corrupted
 from anchor_jax.data.corruptions import SEVERITIES
-from anchor_jax.evaluation.context import EvalContext, Finding
-from anchor_jax.evaluation.predictions import main_scores
+from anchor_jax.evaluation.context import EvalContext
+from anchor_jax.evaluation.options import SeedOption, TemperatureOption, option
+from anchor_jax.evaluation.predictions import METRICS, main_scores, progress_bar
+from anchor_jax.evaluation.presentation import (
+    GROUP_TITLES,
+    Figure,
+    HeatMap,
+    HeatMaps,
+    Highlight,
+    ImageGrid,
+    ImageStrip,
+    Line,
+    LinePanel,
+    LinePlots,
+    Table,
+    format_num_references,
+)
+from anchor_jax.evaluation.results import Results, Score, SuiteResult
+from anchor_jax.evaluation.suite import Suite
+from anchor_jax.evaluation.suites import common
 from anchor_jax.runs.predictor import pad_rows
 from anchor_jax.runtime import mesh as mesh_lib
 
 GENERATED, GENERATED_C_BAR = "generated", "generated-c-bar"
-_SHOWN_SEVERITY = 3
+_SAMPLE_SEVERITY = 3
 _RESERVED = r"severity\d|mean15|mean19|cbar"
+_NUM_IMAGENET_CLASSES = 1_000
+_SHOWN = {"accuracy": "accuracy", "ece": "expected calibration error"}
 
 # top-1 errors of AlexNet, mean over severities, by which mCE divides (hendrycks/robustness)
 ALEXNET_ERRORS = {
@@ -40,101 +61,188 @@ ALEXNET_ERRORS = {
     "pixelate": 0.717840,
     "jpeg_compression": 0.606500,
 }
-_IMAGENET_CLASSES = 1_000
 
 
-def check(subject: EvalContext) -> None:
-    """Refuse sets that are not published as they should be, that share a member, or that are the clean set."""
-    if not subject.options.corruptions:
-        raise UserError(f"suite 'corruptions' needs a set; give one as --corruptions, such as {GENERATED}")
-    sets = dict(zip(subject.options.corruptions, _sets(subject), strict=True))
-    for spec, of in sets.items():
-        if spec in (GENERATED, GENERATED_C_BAR):
-            images = jax.ShapeDtypeStruct((1, *subject.run.image_shape), np.uint8)
-            jax.eval_shape(lambda images: corruptions.corrupt(jax.random.key(0), images, "contrast", 1), images)
-        else:
-            check_differs(subject.test, *(of.stream(member, SEVERITIES[-1]) for member in of.members))
+@dataclasses.dataclass(frozen=True)
+class CorruptionsOptions(SeedOption, TemperatureOption):
+    """The corrupted test sets."""
 
-
-def measure(subject: EvalContext, num_references: int) -> Finding:
-    """The metrics of every corruption and severity, and their means."""
-    sets = _sets(subject)
-    members = {member: of for of in sets for member in of.members}
-    found: dict[str, float] = {}
-    columns = {"correct": [], "confidence": [], "entropy": []}
-    for member, of in members.items():
-        for severity in SEVERITIES:
-            examples = subject.predict(
-                of.stream(member, severity), num_references, temperature=subject.temperature(num_references)
-            )
-            of_set = main_scores(examples, subject.num_bins)
-            found |= {f"{member}/{severity}/{metric}": value for metric, value in of_set.items()}
-            columns["correct"].append(examples.outcomes.correct)
-            columns["confidence"].append(examples.outcomes.confidence)
-            columns["entropy"].append(examples.entropy)
-    found |= means(found, tuple(members))
-    is_imagenet = len(subject.run.label_names) == _IMAGENET_CLASSES
-    if is_imagenet and not corruptions.is_small(subject.run.image_shape) and members.keys() >= ALEXNET_ERRORS.keys():
-        found["mce"] = mean_corruption_error(found)
-    shape = (len(members), len(SEVERITIES), -1)
-    arrays = {name: np.reshape(parts, shape) for name, parts in columns.items()}
-    size = subject.predictor.size_for(subject.test.num_examples)
-    arrays["sample_images"] = np.stack(
-        [
-            mesh_lib.device_get_global(of.stream(member, _SHOWN_SEVERITY).first(size)[0])[0]
-            for member, of in members.items()
-        ]
+    corruptions: tuple[str, ...] = option(
+        (GENERATED,),
+        "Corrupted test sets of the suite 'corruptions': 'generated' (the 19 corruptions of ImageNet-C, applied to the "
+        "test set), 'generated-c-bar' (the 10 of C-bar), tfds:NAME, npy:FOLDER (the layout of CIFAR-10-C), "
+        "folder:FOLDER (the layout of ImageNet-C).",
     )
-    facts = {
-        "source": [of.name for of in sets],
-        "members": list(members),
-        "severities": list(SEVERITIES),
-        "averages": named_averages(tuple(members)),
-        "num_examples": arrays["correct"].shape[-1],
-    }
-    if {GENERATED, GENERATED_C_BAR} & set(subject.options.corruptions):
-        approximations = {name: how for name, how in corruptions.APPROXIMATIONS.items() if name in members}
-        facts |= {"seed": subject.options.seed, "approximations": approximations}
-    return Finding(found, arrays, facts)
 
 
-def means(found: dict[str, float], members: tuple[str, ...]) -> dict[str, float]:
-    """Means of `member/severity/metric`: over severities, over members, over both, over the sets that papers name."""
+@dataclasses.dataclass(frozen=True)
+class PreparedCorruptions:
+    """The opened corrupted sets."""
 
-    def mean(metric, members=members, severities=SEVERITIES):
-        return float(np.mean([found[f"{m}/{s}/{metric}"] for m in members for s in severities]))
+    context: EvalContext
+    options: CorruptionsOptions
+    sets: list[CorruptedSet]
 
-    result = {}
-    metrics = {name.rpartition("/")[2]: None for name in found}  # in their order
-    for metric in metrics:
-        result[metric] = mean(metric)
-        result |= {f"{m}/{metric}": mean(metric, members=(m,)) for m in members}
-        result |= {f"severity{s}/{metric}": mean(metric, severities=(s,)) for s in SEVERITIES}
-        result |= {f"{name}/{metric}": mean(metric, members=of) for name, of in named_averages(members).items()}
-    return result
+    @cached_property
+    def members(self) -> dict[str, CorruptedSet]:
+        """Corruption -> the set that contains it."""
+        return {member: corrupted for corrupted in self.sets for member in corrupted.members}
+
+    @cached_property
+    def sample_images(self) -> np.ndarray:
+        """The first test image under each corruption, uint8 `[members, H, W, C]`."""
+        size = self.context.predictor.size_for(self.context.test.num_examples)
+        batches = (of.stream(member, _SAMPLE_SEVERITY).first(size)[0] for member, of in self.members.items())
+        return np.stack([mesh_lib.device_get_global(images)[0] for images in batches])
 
 
-def named_averages(members: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    """The averages that papers report, and their members, of those whose members are all there."""
-    averages = (
+class Corruptions(Suite[PreparedCorruptions]):
+    """Evaluate corrupted versions of the test set."""
+
+    name = "corruptions"
+    title = "Corruptions"
+    question = "How much accuracy is lost when images are noisy, blurred, foggy or compressed?"
+    reading = (
+        "Severity 1 is mild and 5 is strong. The accuracy of a robust model drops slowly, and the calibration error of "
+        "an honest model stays low while its accuracy drops."
+    )
+    options = CorruptionsOptions
+    supports_blt = True
+
+    def prepare(self, context: EvalContext) -> PreparedCorruptions:
+        """Open the corrupted sets.
+
+        Raises:
+          UserError: there are none, they are incomplete, share a corruption, or equal the clean test set.
+        """
+        options = context.options_of(CorruptionsOptions)
+        if not options.corruptions:
+            raise UserError(f"suite 'corruptions' needs a set; give one as --corruptions, such as {GENERATED}")
+        sets = _open_all(context, options)
+        for spec, corrupted in zip(options.corruptions, sets, strict=True):
+            if spec in (GENERATED, GENERATED_C_BAR):
+                images = jax.ShapeDtypeStruct((1, *context.run.image_shape), np.uint8)
+                jax.eval_shape(lambda images: corruptions.corrupt(jax.random.key(0), images, "contrast", 1), images)
+            else:
+                check_differs(context.test, *(corrupted.stream(name, SEVERITIES[-1]) for name in corrupted.members))
+        return PreparedCorruptions(context, options, sets)
+
+    def measure(self, prepared: PreparedCorruptions, num_references: int) -> SuiteResult:
+        """Score each corruption and severity, and average over them."""
+        context, members = prepared.context, prepared.members
+        temperature = context.temperature(num_references)
+        scores: list[Score] = []
+        columns = {"correct": [], "confidence": [], "entropy": []}
+        num_examples = prepared.sets[0].num_examples
+        title, total = f"corruptions, {num_references} references", num_examples * len(members) * len(SEVERITIES)
+        with progress_bar(title, total) as advance:
+            for name, corrupted in members.items():
+                for severity in SEVERITIES:
+                    stream = corrupted.stream(name, severity)
+                    table = context.predict(stream, num_references, temperature=temperature, advance=advance)
+                    scores += main_scores(table, context.num_bins, corruption=name, severity=severity)
+                    columns["correct"].append(table.mean_probs.correct)
+                    columns["confidence"].append(table.mean_probs.confidence)
+                    columns["entropy"].append(table.entropy)
+        means = mean_scores(scores)
+        is_imagenet = len(context.run.label_names) == _NUM_IMAGENET_CLASSES
+        if (
+            is_imagenet
+            and not corruptions.is_small(context.run.image_shape)
+            and members.keys() >= ALEXNET_ERRORS.keys()
+        ):
+            means.append(Score("mce", mean_corruption_error(means)))
+        shape = (len(members), len(SEVERITIES), -1)
+        arrays = {name: np.reshape(parts, shape) for name, parts in columns.items()}
+        arrays["sample_images"] = prepared.sample_images
+        return SuiteResult(self.name, num_references, (*scores, *means), arrays, _facts(prepared, num_examples))
+
+    def tables(self, results: Results) -> list[Table]:
+        """Return the means over corruptions and severities, then accuracy and ECE at each severity."""
+        groups = [common.Quantity(GROUP_TITLES[g], "accuracy", {"group": g}) for g in ("mean15", "mean19", "cbar")]
+        columns = [*common.quantities(("accuracy",)), *groups, *common.quantities(("mce", *METRICS[1:]))]
+        notes = common.mean_notes(common.newest(results))
+        tables = common.by_references("Mean over corruptions and severities", results, columns, notes=notes)
+        for metric, title in (("accuracy", "Accuracy"), ("ece", "ECE")):
+            columns = [common.Quantity(f"severity {s}", metric, {"severity": s}) for s in SEVERITIES]
+            tables += common.by_references(f"{title} at each severity", results, columns)
+        return tables
+
+    def highlights(self, result: SuiteResult) -> list[Highlight]:
+        """Return accuracy and calibration error."""
+        return common.highlights(self.title, result)
+
+    def figures(self, results: Results, clean: Results) -> list[Figure]:
+        """Return curves against severity, a heat map, reliability diagrams and example images."""
+        result = common.newest(results)
+        by_severity = {metric: _by_corruption(result, metric) for metric in _SHOWN}
+        figures = [*_severity_curves(results, clean, by_severity), *_heat_maps(result, by_severity)]
+        if common.judged(result) and by_severity["accuracy"]:
+            severities = common.select_few(list(enumerate(SEVERITIES)))
+            confidence, correct = result.arrays["confidence"], result.arrays["correct"]
+            panels = {f"severity {s}": (confidence[:, i].ravel(), correct[:, i].ravel()) for i, s in severities}
+            figures.append(common.reliability_figure(panels, result.facts["num_bins"]))
+        if (images := result.column("sample_images")) is not None:
+            captions = [textwrap.fill(common.plain(name), 14) for name in common.members(result)]
+            strips = {f"severity {_SAMPLE_SEVERITY}": ImageStrip(images, captions)}
+            caption = f"The first test image under each corruption, at severity {_SAMPLE_SEVERITY}."
+            figures.append(Figure("samples", "Examples of the corruptions", caption, ImageGrid(strips, 10)))
+        return figures
+
+
+def mean_scores(scores: Sequence[Score]) -> list[Score]:
+    """Average scores of single corruptions and severities.
+
+    Args:
+      scores: of every corruption and severity.
+
+    Returns:
+      For each metric the mean over all, over the severities of each corruption, over the corruptions of each severity,
+      and over the groups of corruptions that papers report.
+    """
+    names = tuple(dict.fromkeys(score.corruption for score in scores if score.corruption))
+    values = {(s.metric, s.prediction, s.corruption, s.severity): s.value for s in scores}
+    means = []
+    for metric, prediction in dict.fromkeys((s.metric, s.prediction) for s in scores):
+
+        def mean(corruptions, severities, metric=metric, prediction: Any = prediction, **fields):
+            found = [values[metric, prediction, c, s] for c in corruptions for s in severities]
+            return Score(metric, float(np.mean(found)), prediction=prediction, **fields)
+
+        means.append(mean(names, SEVERITIES))
+        means += [mean((name,), SEVERITIES, corruption=name) for name in names]
+        means += [mean(names, (severity,), severity=severity) for severity in SEVERITIES]
+        means += [mean(of_group, SEVERITIES, group=group) for group, of_group in named_groups(names).items()]
+    return means
+
+
+def named_groups(members: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return the groups of corruptions that papers average over, if all their members are present."""
+    groups = (
         ("mean15", corruptions.CORRUPTIONS_15),
         ("mean19", corruptions.CORRUPTIONS_19),
         ("cbar", corruptions.C_BAR_CIFAR),
         ("cbar", corruptions.C_BAR_IMAGENET),
     )
-    return {name: of for name, of in averages if set(of) <= set(members)}
+    return {name: group for name, group in groups if set(group) <= set(members)}
 
 
-def mean_corruption_error(found: dict[str, float]) -> float:
-    """mCE: the error relative to AlexNet's, mean over the 15 corruptions (Hendrycks & Dietterich 2019, section 4.1)."""
-    relative = [(1 - found[f"{name}/accuracy"]) / error for name, error in ALEXNET_ERRORS.items()]
-    return float(np.mean(relative))
+def mean_corruption_error(means: Sequence[Score]) -> float:
+    """Return the mCE: errors relative to AlexNet's, mean over 15 corruptions (Hendrycks & Dietterich 2019, sec. 4.1).
+
+    Args:
+      means: with the mean accuracy over the severities of each corruption.
+    """
+    accuracy = {
+        s.corruption: s.value for s in means if (s.metric, s.prediction, s.severity) == ("accuracy", "mean_probs", None)
+    }
+    return float(np.mean([(1 - accuracy[name]) / error for name, error in ALEXNET_ERRORS.items()]))
 
 
 def generated(name: str, members: tuple[str, ...], clean: EvalDataset, seed: int) -> CorruptedSet:
-    """A clean set under corruptions, which are made on the device while it is read.
+    """Return a clean dataset under corruptions, which are applied on the device while it is read.
 
-    Example i always has the same noise, whatever the batches and devices.
+    Example i always gets the same noise, whatever the batches and devices.
     """
     mesh = mesh_lib.mesh()
 
@@ -156,27 +264,107 @@ def _keys(seed, rows):
     return jax.vmap(partial(jax.random.fold_in, jax.random.key(seed)))(rows)
 
 
-def _sets(subject: EvalContext) -> list[CorruptedSet]:
-    """The sets that the caller chose, no member in two of them."""
-    sets = [_open(subject, spec) for spec in subject.options.corruptions]
-    members = [member for of in sets for member in of.members]
-    if len({of.num_examples for of in sets}) > 1:
+def _open_all(context: EvalContext, options: CorruptionsOptions) -> list[CorruptedSet]:
+    sets = [_open(context, spec, options.seed) for spec in options.corruptions]
+    members = [member for corrupted in sets for member in corrupted.members]
+    if len({corrupted.num_examples for corrupted in sets}) > 1:
         numbers = ", ".join(f"'{of.name}' has {of.num_examples:,}" for of in sets)
-        raise UserError(f"corrupted sets must have as many images as one another; {numbers}; evaluate them one by one")
+        raise UserError(f"corrupted sets must have the same number of images; {numbers}; evaluate them one by one")
     if reserved := [member for member in members if re.fullmatch(_RESERVED, member)]:
-        raise UserError(f"a corruption must not be called '{reserved[0]}', as an average is; rename its file or folder")
-    if twice := sorted({member for member in members if members.count(member) > 1}):
-        raise UserError(f"corrupted sets must differ in their members; given twice: {', '.join(twice)}")
+        raise UserError(
+            f"a corruption must not have the name of an average, '{reserved[0]}'; rename its file or folder"
+        )
+    if repeated := sorted({member for member in members if members.count(member) > 1}):
+        raise UserError(f"corrupted sets must differ in their corruptions; got twice: {', '.join(repeated)}")
     return sets
 
 
-def _open(subject: EvalContext, spec: str) -> CorruptedSet:
-    shape, seed = subject.run.image_shape, subject.options.seed
+def _open(context: EvalContext, spec: str, seed: int) -> CorruptedSet:
+    shape = context.run.image_shape
     if spec == GENERATED:
-        return generated("generated on the device", corruptions.CORRUPTIONS_19, subject.test, seed)
+        return generated("generated on the device", corruptions.CORRUPTIONS_19, context.test, seed)
     if spec == GENERATED_C_BAR:
-        members = (
-            corruptions.C_BAR_CIFAR if corruptions.is_small(subject.run.image_shape) else corruptions.C_BAR_IMAGENET
-        )
-        return generated("C-bar, generated on the device", members, subject.test, seed)
-    return open_corrupted(spec, image_shape=shape, label_names=subject.run.label_names, tfds_dir=subject.tfds_dir)
+        members = corruptions.C_BAR_CIFAR if corruptions.is_small(shape) else corruptions.C_BAR_IMAGENET
+        return generated("C-bar, generated on the device", members, context.test, seed)
+    return open_corrupted(spec, image_shape=shape, label_names=context.run.label_names, tfds_dir=context.tfds_dir)
+
+
+def _facts(prepared: PreparedCorruptions, num_examples: int) -> dict[str, Any]:
+    members, options = list(prepared.members), prepared.options
+    facts = {
+        "source": [corrupted.name for corrupted in prepared.sets],
+        "members": members,
+        "severities": list(SEVERITIES),
+        "averages": {name: list(group) for name, group in named_groups(members).items()},
+        "num_examples": num_examples,
+    }
+    if {GENERATED, GENERATED_C_BAR} & set(options.corruptions):
+        approximations = {name: how for name, how in corruptions.APPROXIMATIONS.items() if name in members}
+        facts |= {"seed": options.seed, "approximations": approximations}
+    return facts
+
+
+def _by_corruption(result: SuiteResult, metric: str) -> dict[str, dict[int, float]]:
+    """Return corruption -> severity -> value."""
+    values = {
+        name: {s: result.value(metric, corruption=name, severity=s) for s in SEVERITIES}
+        for name in common.members(result)
+    }
+    curves = {name: {s: value for s, value in curve.items() if value is not None} for name, curve in values.items()}
+    return {name: curve for name, curve in curves.items() if curve}
+
+
+def _severity_curves(
+    results: Results, clean: Results, by_severity: Mapping[str, Mapping[str, Mapping[int, float]]]
+) -> list[Figure]:
+    panels, ticks = [], {s: str(s) if s else "clean" for s in (0, *SEVERITIES)}
+    for metric, title in _SHOWN.items():
+        faint = [
+            Line("" if place else "single corruption", list(curve), list(curve.values()), style="faint")
+            for place, curve in enumerate(by_severity[metric].values())
+        ]
+        lines = []
+        for num, result in results.items():
+            curve = {0: clean[num].value(metric)} if num in clean else {}
+            curve |= {s: result.value(metric, severity=s) for s in SEVERITIES}
+            curve = {s: value for s, value in curve.items() if value is not None}
+            if curve:
+                lines.append(_ordered(num, list(curve), list(curve.values())))
+        if lines:
+            panels.append(LinePanel(title, [*lines, *faint], xlabel="severity", percent="y", xticks=ticks))
+    entropies = {num: result.column("entropy") for num, result in results.items()}
+    lines = [
+        _ordered(num, SEVERITIES, entropy.mean((0, 2), dtype=np.float64))
+        for num, entropy in entropies.items()
+        if entropy is not None
+    ]
+    if lines:
+        panels.append(LinePanel("predictive entropy (nats)", lines, xlabel="severity"))
+    caption = (
+        "Mean over the corruptions, one line per number of references; thin lines are single corruptions with "
+        f"{format_num_references(max(results))}. An honest model loses confidence as it loses accuracy, so that its "
+        "calibration error stays low."
+    )
+    return (
+        [Figure("severity", "Accuracy and calibration against severity", caption, LinePlots(panels))] if panels else []
+    )
+
+
+def _ordered(num_references: int, x: Sequence[float], y: Sequence[float] | np.ndarray) -> Line:
+    return Line(format_num_references(num_references), x, y, style="ordered", markers=True)
+
+
+def _heat_maps(result: SuiteResult, by_severity: Mapping[str, Mapping[str, Mapping[int, float]]]) -> list[Figure]:
+    rows = list(by_severity["accuracy"])
+    panels = []
+    for metric, title in _SHOWN.items():
+        if curves := by_severity[metric]:
+            values = np.array([[curves.get(row, {}).get(s, np.nan) for s in SEVERITIES] for row in rows])
+            values = np.column_stack([values, values.mean(1)])
+            panels.append(HeatMap(title, values, higher_is_better=metric == "accuracy"))
+    if not rows:
+        return []
+    caption = f"{common.with_references(result)}, in percent: dark blue is good, dark orange is bad."
+    columns = [*map(str, SEVERITIES), "mean"]
+    plot = HeatMaps(panels, [common.plain(row) for row in rows], columns)
+    return [Figure("heat-map", "Each corruption at each severity", caption, plot)]

@@ -1,7 +1,7 @@
-"""Landscape: accuracy and loss on a plane through the parameters (Li et al. 2018, arXiv 1712.09913)."""
+"""Landscape: accuracy and loss on a plane in parameter space (Li et al. 2018, arXiv 1712.09913)."""
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,50 +9,103 @@ import numpy as np
 
 from anchor_jax import metrics
 from anchor_jax.core.errors import UserError
-from anchor_jax.data import Dataset, eval_dataset
-from anchor_jax.evaluation.context import EvalContext, Finding
-from anchor_jax.evaluation.predictions import with_progress
+from anchor_jax.data import Dataset, EvalDataset, eval_dataset
+from anchor_jax.evaluation.context import EvalContext
+from anchor_jax.evaluation.options import SeedOption
+from anchor_jax.evaluation.predictions import progress_bar, with_progress
+from anchor_jax.evaluation.presentation import ContourPanel, Contours, Figure, Table
+from anchor_jax.evaluation.results import Results, Score, SuiteResult
+from anchor_jax.evaluation.suite import Suite
+from anchor_jax.evaluation.suites import common
 from anchor_jax.runs.predictor import tree_concatenate
 
-_EXAMPLES = 1_000
-_POINTS = 11  # along each direction, odd so that the trained network is among them
+_NUM_EXAMPLES = 1_000
+_NUM_POINTS = 11  # along each direction; odd, so that the trained parameters are one of them
 _REACH = 1.0
 
 
-def measure(subject: EvalContext, num_references: int) -> Finding:
-    """Accuracy and mean negative log likelihood where the parameters are moved along two random directions.
+class PreparedLandscape(NamedTuple):
+    """Some test images, and two directions in parameter space."""
 
-    Each direction is filter-normalised: every filter of it is as long as that of the network. Biases, scales and the
-    statistics of BatchNorm stay where they are. The examples are spread evenly over the test set.
-    """
-    num = subject.test.num_examples
-    images, labels = subject.test.take(np.unique(np.linspace(0, num - 1, min(num, _EXAMPLES)).astype(int)))
-    few = eval_dataset(Dataset(images, labels, subject.run.label_names), "landscape")
-    params = subject.predictor.variables["params"]
-    keys = jax.random.split(jax.random.key(subject.options.seed))
-    one, other = (filter_normalised_direction(key, params) for key in keys)
-
-    steps = np.linspace(-_REACH, _REACH, _POINTS, dtype=np.float32)
-    accuracy, loss = np.empty((2, _POINTS, _POINTS), np.float32)
-    for i, alpha in enumerate(steps):
-        for j, beta in enumerate(steps):
-            variables = subject.predictor.variables | {"params": _moved(params, one, other, alpha, beta)}
-            there = dataclasses.replace(subject.predictor, variables=variables)
-            batches = with_progress(few, there, f"point {i * _POINTS + j + 1} of {_POINTS**2}")
-            correct, nll = tree_concatenate(there.stream(batches, num_references, then=_outcomes))
-            accuracy[i, j], loss[i, j] = np.mean(correct), np.mean(nll)
-    centre = _POINTS // 2
-    if not np.isfinite(loss[centre, centre]):
-        raise UserError("predictions are no finite numbers: the checkpoint has diverged; evaluate an earlier one")
-    arrays = {"alphas": steps, "betas": steps, "accuracy": accuracy, "loss": loss}
-    facts = {"num_examples": len(labels), "seed": subject.options.seed, "directions": "filter-normalised, random"}
-    return Finding({"accuracy": float(accuracy[centre, centre])}, arrays, facts)
+    context: EvalContext
+    examples: EvalDataset
+    directions: tuple[Any, Any]
 
 
-def filter_normalised_direction(key: jax.Array, params: Any) -> Any:
-    """A random direction in the parameters: each filter, the last axis of a kernel, has the norm of the parameters'.
+class Landscape(Suite[PreparedLandscape]):
+    """Evaluate parameters moved along two random directions."""
 
-    Parameters of one axis (biases, scales) have the direction 0, as in the authors' code.
+    name = "landscape"
+    title = "Landscape"
+    question = "How fast does accuracy drop as the parameters move away from where training ended?"
+    reading = "The two random directions are scaled filter by filter, which makes models comparable."
+    options = SeedOption
+
+    def prepare(self, context: EvalContext) -> PreparedLandscape:
+        """Read examples that are spread evenly over the test set, and draw the directions."""
+        num = context.test.num_examples
+        images, labels = context.test.take(np.unique(np.linspace(0, num - 1, min(num, _NUM_EXAMPLES)).astype(int)))
+        examples = eval_dataset(Dataset(images, labels, context.run.label_names), "landscape")
+        params = context.predictor.variables["params"]
+        first, second = jax.random.split(jax.random.key(context.options.seed))
+        directions = filter_normalized_direction(first, params), filter_normalized_direction(second, params)
+        return PreparedLandscape(context, examples, directions)
+
+    def measure(self, prepared: PreparedLandscape, num_references: int) -> SuiteResult:
+        """Measure accuracy and mean negative log-likelihood at each point of the plane.
+
+        Biases, scales and the statistics of BatchNorm stay fixed.
+        """
+        context, examples, directions = prepared
+        predictor = context.predictor
+        steps = np.linspace(-_REACH, _REACH, _NUM_POINTS, dtype=np.float32)
+        accuracy, loss = np.empty((2, _NUM_POINTS, _NUM_POINTS), np.float32)
+        title, total = f"landscape, {num_references} references", _NUM_POINTS**2 * examples.num_examples
+        with progress_bar(title, total) as advance:
+            for i, alpha in enumerate(steps):
+                for j, beta in enumerate(steps):
+                    moved = _moved(predictor.variables["params"], *directions, alpha, beta)
+                    there = dataclasses.replace(predictor, variables=predictor.variables | {"params": moved})
+                    batches = with_progress(examples, there, title, advance)
+                    correct, nll = tree_concatenate(there.stream(batches, num_references, then=_correct_and_nll))
+                    accuracy[i, j], loss[i, j] = np.mean(correct), np.mean(nll)
+        center = _NUM_POINTS // 2
+        if not np.isfinite(loss[center, center]):
+            raise UserError("predictions are NaN or infinite: the checkpoint has diverged; evaluate an earlier one")
+        arrays = {"alphas": steps, "betas": steps, "accuracy": accuracy, "loss": loss}
+        facts = {
+            "num_examples": examples.num_examples,
+            "seed": context.options.seed,
+            "directions": "filter-normalized, random",
+        }
+        scores = (Score("accuracy", accuracy[center, center]),)
+        return SuiteResult(self.name, num_references, scores, arrays, facts)
+
+    def tables(self, results: Results) -> list[Table]:
+        """Return the accuracy of the trained parameters."""
+        return common.by_references("At the center", results, common.quantities(("accuracy",)))
+
+    def figures(self, results: Results, clean: Results) -> list[Figure]:
+        """Return contours of accuracy and loss."""
+        result = common.newest(results)
+        if not {"alphas", "betas", "accuracy", "loss"} <= result.arrays.keys():
+            return []
+        panels = [
+            ContourPanel("accuracy", result.arrays["accuracy"], higher_is_better=True, is_fraction=True),
+            ContourPanel("loss (nats)", result.arrays["loss"], higher_is_better=False, is_fraction=False),
+        ]
+        caption = (
+            f"{common.with_references(result)}: the cross is the trained model; a step of 1 is as long as each filter "
+            "itself. A wide, even plateau is a flat optimum."
+        )
+        plot = Contours(result.arrays["alphas"], result.arrays["betas"], panels)
+        return [Figure("contours", "Around the trained parameters", caption, plot)]
+
+
+def filter_normalized_direction(key: jax.Array, params: Any) -> Any:
+    """Draw a direction in parameter space: each filter, the last axis of a kernel, has the norm of the parameters'.
+
+    Parameters with one axis (biases, scales) have the direction 0, as in the authors' code.
     """
     leaves, structure = jax.tree.flatten(params)
     keys = jax.random.split(key, len(leaves))
@@ -71,13 +124,13 @@ def filter_normalised_direction(key: jax.Array, params: Any) -> Any:
 
 
 @jax.jit
-def _outcomes(poll, labels):
-    """Right or not, and loss; a prediction that is no number is not right, and its loss is infinite."""
-    probs = poll.classification.probs
-    outcomes, finite = metrics.per_example_scores(probs, labels), jnp.all(jnp.isfinite(probs), axis=-1)
-    return outcomes.correct & finite, jnp.where(finite, outcomes.nll, jnp.inf)
+def _correct_and_nll(voted, labels):
+    """NaN predictions count as wrong, with infinite loss."""
+    probs = voted.classification.probs
+    scores, finite = metrics.per_example_scores(probs, labels), jnp.all(jnp.isfinite(probs), axis=-1)
+    return scores.correct & finite, jnp.where(finite, scores.nll, jnp.inf)
 
 
 @jax.jit
-def _moved(params, one, other, alpha, beta):
-    return jax.tree.map(lambda p, d, e: p + alpha * d + beta * e, params, one, other)
+def _moved(params, first, second, alpha, beta):
+    return jax.tree.map(lambda p, d, e: p + alpha * d + beta * e, params, first, second)

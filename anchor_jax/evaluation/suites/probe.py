@@ -1,6 +1,8 @@
-"""Probe: a linear classifier on what the last layer sees, in and out of the distribution it is fitted to."""
+"""Probe: a linear classifier on the features of the network, in and out of the distribution that it is fitted to."""
 
+import dataclasses
 import warnings
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -10,71 +12,120 @@ from sklearn.preprocessing import StandardScaler
 from anchor_jax import metrics
 from anchor_jax.core.errors import UserError
 from anchor_jax.data import EvalDataset
-from anchor_jax.evaluation.context import EvalContext, Finding
+from anchor_jax.evaluation.context import EvalContext
+from anchor_jax.evaluation.options import SuiteOptions, option
 from anchor_jax.evaluation.predictions import METRICS, with_progress
+from anchor_jax.evaluation.presentation import Figure, Table
+from anchor_jax.evaluation.results import Results, Score, SuiteResult, make_scores
+from anchor_jax.evaluation.suite import Suite
+from anchor_jax.evaluation.suites import common
 from anchor_jax.runs.predictor import tree_concatenate
 
 _MAX_ITERATIONS = 1_000
-_COMPARED = 32  # images
+_NUM_COMPARED = 32  # images of the training and the test split
 
 
-def check(subject: EvalContext) -> None:
-    """Refuse sets that are missing, or that differ in their classes."""
-    if not subject.options.probe:
-        raise UserError("suite 'probe' needs a set to be fitted to; give it as --probe, such as --probe=tfds:cifar100")
-    fitted, tested = _sets(subject)
-    if len(fitted.label_names) < 2:
-        raise UserError(f"'{fitted.name}' has {len(fitted.label_names)} class; a probe needs at least 2")
-    if np.array_equal(fitted.first(_COMPARED)[0], tested[0].first(_COMPARED)[0]):
-        raise UserError(
-            f"a probe would be fitted to and tested on the same images of '{subject.options.probe[0]}'; give a set "
-            "that has the splits 'train' and 'test', and name none of them"
+@dataclasses.dataclass(frozen=True)
+class ProbeOptions(SuiteOptions):
+    """The datasets of the linear probe."""
+
+    probe: tuple[str, ...] = option(
+        (), "Datasets of the suite 'probe': the first trains and tests the linear probe, the others only test it."
+    )
+
+
+class PreparedProbe(NamedTuple):
+    """The opened datasets."""
+
+    context: EvalContext
+    fitted: EvalDataset
+    tested: list[EvalDataset]  # the test split of the fitted dataset first
+
+
+class Probe(Suite[PreparedProbe]):
+    """Fit logistic regression on frozen features, and test it on several datasets."""
+
+    name = "probe"
+    title = "Linear probe"
+    question = "How good are the features for another task, with a linear classifier on top?"
+    reading = "The network is frozen. The linear layer is fitted on one dataset and tested on each of them."
+    options = ProbeOptions
+
+    def prepare(self, context: EvalContext) -> PreparedProbe:
+        """Open the datasets.
+
+        Raises:
+          UserError: there are none, their classes differ, or training and test images are the same.
+        """
+        specs = context.options_of(ProbeOptions).probe
+        if not specs:
+            raise UserError("suite 'probe' needs a dataset to fit; give it as --probe, such as --probe=tfds:cifar100")
+        fitted = context.open(specs[0], default_split="train")
+        tested = context.open_all(specs, label_names=fitted.label_names)
+        if len(fitted.label_names) < 2:
+            raise UserError(f"'{fitted.name}' has {len(fitted.label_names)} class; a probe needs at least 2")
+        if np.array_equal(fitted.first(_NUM_COMPARED)[0], tested[0].first(_NUM_COMPARED)[0]):
+            raise UserError(
+                f"the probe would be fitted and tested on the same images of '{specs[0]}'; give a dataset with the "
+                "splits 'train' and 'test', without naming a split"
+            )
+        return PreparedProbe(context, fitted, tested)
+
+    def measure(self, prepared: PreparedProbe, num_references: int) -> SuiteResult:
+        """Fit multinomial logistic regression to the split "train" of the first dataset, and score all test sets.
+
+        Features are means over K references, standardized with the statistics of the fitted dataset.
+        """
+        context, fitted, tested = prepared
+        features, labels = _features(context, fitted, num_references)
+        scaler, linear = StandardScaler(), LogisticRegression(max_iter=_MAX_ITERATIONS)
+        missing = len(fitted.label_names) - len(np.unique(labels))
+        if missing:
+            raise UserError(f"'{fitted.name}' has no examples of {missing} of its classes; give a dataset with all")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # reported in the facts
+            linear.fit(scaler.fit_transform(features), labels)
+        iterations = int(np.max(linear.n_iter_))
+
+        scores: list[Score] = []
+        for stream in tested:
+            features, labels = _features(context, stream, num_references)
+            probs = linear.predict_proba(scaler.transform(features)).astype(np.float32)
+            summary = metrics.summary(probs, labels, context.num_bins)
+            scores += make_scores({name: summary[name] for name in METRICS}, dataset=stream.name)
+        in_distribution = tested[0].name
+        scores.append(
+            Score("accuracy", next(s.value for s in scores if (s.metric, s.dataset) == ("accuracy", in_distribution)))
         )
+        facts = {
+            "fitted_to": fitted.name,
+            "in_distribution": in_distribution,
+            "members": [stream.name for stream in tested],
+            "iterations": iterations,
+            "converged": iterations < _MAX_ITERATIONS,
+            "solver": "scikit-learn LogisticRegression (lbfgs, C=1) on standardized features",
+        }
+        return SuiteResult(self.name, num_references, tuple(scores), {}, facts)
+
+    def tables(self, results: Results) -> list[Table]:
+        """Return the accuracy on all datasets, and all metrics of each."""
+        result = common.newest(results)
+        columns = [common.Quantity(name, "accuracy", {"dataset": name}) for name in common.members(result)]
+        return [
+            *common.by_references("Accuracy", results, columns),
+            *common.by_dataset(result, common.quantities()),
+        ]
+
+    def figures(self, results: Results, clean: Results) -> list[Figure]:
+        """Return the accuracy on each dataset."""
+        suffixes = {common.newest(results).facts.get("in_distribution", ""): " (in distribution)"}
+        caption = "One bar per number of references that the features are averaged over."
+        return common.accuracy_bars(results, "Accuracy of the probe", caption, "accuracy of the linear probe", suffixes)
 
 
-def measure(subject: EvalContext, num_references: int) -> Finding:
-    """Fit multinomial logistic regression to the split "train" of the first set; test on its "test" and on the others.
-
-    Features are the mean over K references, standardised by those of the fitted set.
-    """
-    fitted, tested = _sets(subject)
-    features, labels = _features(subject, fitted, num_references)
-    scaler, linear = StandardScaler(), LogisticRegression(max_iter=_MAX_ITERATIONS)
-    missing = len(fitted.label_names) - len(np.unique(labels))
-    if missing:
-        raise UserError(f"'{fitted.name}' has no examples of {missing} of its classes to fit to; give a set with all")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # told among the facts
-        linear.fit(scaler.fit_transform(features), labels)
-    iterations = int(np.max(linear.n_iter_))
-
-    found = {}
-    for stream in tested:
-        features, labels = _features(subject, stream, num_references)
-        probs = linear.predict_proba(scaler.transform(features)).astype(np.float32)
-        of_set = metrics.summary(probs, labels, subject.num_bins)
-        found |= {f"{stream.name}/{name}": float(of_set[name]) for name in METRICS}
-    members = [stream.name for stream in tested]
-    facts = {
-        "fitted_to": fitted.name,
-        "in_distribution": members[0],
-        "members": members,
-        "iterations": iterations,
-        "converged": iterations < _MAX_ITERATIONS,
-        "solver": "scikit-learn LogisticRegression (lbfgs, C=1) on standardised features",
-    }
-    return Finding(found | {"accuracy": found[f"{members[0]}/accuracy"]}, {}, facts)
-
-
-def _sets(subject: EvalContext) -> tuple[EvalDataset, list[EvalDataset]]:
-    """The set to be fitted to, and those to be tested on, its own first."""
-    fitted = subject.open(subject.options.probe[0], default_split="train")
-    return fitted, subject.open_all(subject.options.probe, label_names=fitted.label_names)
-
-
-def _features(subject: EvalContext, stream: EvalDataset, num_references: int) -> tuple[np.ndarray, np.ndarray]:
-    batches = with_progress(stream, subject.predictor, f"features of {stream.name}, {num_references} references")
-    features, labels = tree_concatenate(subject.predictor.stream_features(batches, num_references))
+def _features(context: EvalContext, stream: EvalDataset, num_references: int) -> tuple[np.ndarray, np.ndarray]:
+    batches = with_progress(stream, context.predictor, f"features of {stream.name}, {num_references} references")
+    features, labels = tree_concatenate(context.predictor.stream_features(batches, num_references))
     if not np.isfinite(features).all():
-        raise UserError(f"features of '{stream.name}' are no finite numbers: the checkpoint has diverged")
+        raise UserError(f"features of '{stream.name}' are NaN or infinite: the checkpoint has diverged")
     return features, labels

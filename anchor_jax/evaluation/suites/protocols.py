@@ -5,73 +5,193 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
 from anchor_jax.data import Dataset, EvalDataset, eval_dataset
-from anchor_jax.evaluation.context import EvalContext, Finding
+from anchor_jax.evaluation.context import EvalContext
+from anchor_jax.evaluation.options import SeedOption, TransductionOption, option
 from anchor_jax.evaluation.predictions import METRICS, PredictionTable, main_scores, predict_dataset
+from anchor_jax.evaluation.presentation import DotPanel, DotPlots, Dots, Figure, Line, LinePanel, LinePlots, Table
+from anchor_jax.evaluation.results import Results, Score, SuiteResult
+from anchor_jax.evaluation.suite import Suite
+from anchor_jax.evaluation.suites import common
+from anchor_jax.metrics import specs
 
-_TIMED, _TIMES = 1_000, 3  # examples, and how often
+_NUM_TIMED, _REPEATS = 1_000, 3  # examples that are timed, and how often
 _CURVE = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000)  # numbers of references
 
-Ask = Callable[[EvalDataset], PredictionTable]
+PredictSet = Callable[[EvalDataset], PredictionTable]
 
 
-def check(subject: EvalContext) -> None:
-    """Refuse a run whose training data, among which transduction looks, cannot be had."""
-    if subject.run.references is not None:
-        _ = subject.transduction
+@dataclasses.dataclass(frozen=True)
+class ProtocolsOptions(TransductionOption, SeedOption):
+    """The draws of references."""
+
+    draws: int = option(5, "Number of draws of references in the suite 'protocols'.", minimum=1)
 
 
-def measure(subject: EvalContext, num_references: int) -> Finding:
-    """Accuracy, calibration and time of each protocol; accuracy of every draw and number of references."""
-    facts = {"num_examples": subject.test.num_examples, "timed_examples": min(_TIMED, subject.test.num_examples)}
-    references = subject.run.references
-    if references is None:
-        return Finding(_measured(subject, "standard", partial(subject.predict, num_references=0)), {}, facts)
+class PreparedProtocols(NamedTuple):
+    """The images that are timed, and the number of draws."""
 
-    found, draws = {}, {}
-    for num in sorted({num for num in _CURVE if num < num_references} | {1, num_references}):
-        draws[num] = min(subject.options.draws, len(references) // num)
-        for draw in range(draws[num]):
-            of_draw = main_scores(_ask_drawn(subject, references, draw, num)(subject.test), subject.num_bins)
-            found |= {f"draws/{draw}/{num}/{name}": value for name, value in of_draw.items()}
-    for protocol, num in (("random1", 1), ("randomK", num_references)):
-        for name in METRICS:
-            values = [found[f"draws/{draw}/{num}/{name}"] for draw in range(draws[num])]
-            found[f"{protocol}/{name}"] = float(np.mean(values))
-        found[f"{protocol}/seconds_per_1000"] = _seconds_per_1000(subject, _ask_drawn(subject, references, 0, num))
-    found |= _measured(subject, "blt", subject.predict_transduced)
-    facts |= {
-        "draws": {str(num): count for num, count in draws.items()},
-        "blt_references": len(subject.transduction.references),
-        "blt_residuals": len(subject.transduction.residuals),
+    context: EvalContext
+    timed: EvalDataset
+    num_draws: int
+
+
+class Row(NamedTuple):
+    """A row of the paper's table: a protocol, where it was measured, and the accuracies of its draws."""
+
+    protocol: str
+    result: SuiteResult
+    draws: np.ndarray
+
+
+class Protocols(Suite[PreparedProtocols]):
+    """Evaluate the test set with each protocol, and with several draws of references."""
+
+    name = "protocols"
+    title = "Protocols"
+    question = "How much do the number and the choice of references matter, and what do they cost?"
+    reading = (
+        "One random reference, K random references, or for each image the one that transduction chooses (BLT). If the "
+        "rows hardly differ, the cheapest protocol is enough."
+    )
+    options = ProtocolsOptions
+
+    def prepare(self, context: EvalContext) -> PreparedProtocols:
+        """Read the images that are timed, and the training data that transduction chooses from."""
+        if context.run.references is not None:
+            _ = context.transduction
+        images, labels = context.test.first(_NUM_TIMED)
+        timed = eval_dataset(Dataset(np.asarray(images), labels, context.run.label_names), "timed")
+        return PreparedProtocols(context, timed, context.options_of(ProtocolsOptions).draws)
+
+    def measure(self, prepared: PreparedProtocols, num_references: int) -> SuiteResult:
+        """Score and time each protocol, and score every draw and number of references."""
+        context, timed, max_draws = prepared
+        facts = {"num_examples": context.test.num_examples, "timed_examples": timed.num_examples}
+        references = context.run.references
+        if references is None:
+            scores = _measured(prepared, "standard", partial(context.predict, num_references=0))
+            return SuiteResult(self.name, num_references, tuple(scores), {}, facts)
+
+        scores: list[Score] = []
+        means: dict[int, dict[str, float]] = {}
+        num_draws = {}
+        for num in sorted({num for num in _CURVE if num < num_references} | {1, num_references}):
+            num_draws[num] = min(max_draws, len(references) // num)
+            of_draws = []
+            for draw in range(num_draws[num]):
+                table = _with_draw(context, references, draw, num)(context.test)
+                of_draws.append(main_scores(table, context.num_bins, draw=draw, draw_size=num))
+                scores += of_draws[-1]
+            means[num] = {
+                same[0].metric: float(np.mean([score.value for score in same])) for same in zip(*of_draws, strict=True)
+            }
+        for protocol, num in (("random1", 1), ("randomK", num_references)):
+            scores += [Score(name, means[num][name], protocol=protocol) for name in METRICS]
+            seconds = _seconds_per_1000(timed, _with_draw(context, references, 0, num))
+            scores.append(Score("seconds_per_1000", seconds, protocol=protocol))
+        scores += _measured(prepared, "blt", context.predict_transduced)
+        facts |= {
+            "draws": {str(num): count for num, count in num_draws.items()},
+            "blt_references": len(context.transduction.references),
+            "blt_residuals": len(context.transduction.residuals),
+        }
+        return SuiteResult(self.name, num_references, tuple(scores), {}, facts)
+
+    def tables(self, results: Results) -> list[Table]:
+        """Return the paper's table: one row per protocol."""
+        rows = {title: (row.result, {"protocol": row.protocol}) for title, row in protocol_rows(results).items()}
+        return common.score_table("", rows, common.quantities((*METRICS, "seconds_per_1000")))
+
+    def figures(self, results: Results, clean: Results) -> list[Figure]:
+        """Return accuracy and time of each protocol, and accuracy against the number of references."""
+        rows = protocol_rows(results)
+        return [*_protocol_dots(rows), *_accuracy_against_references(results)] if rows else []
+
+
+def protocol_rows(results: Results) -> dict[str, Row]:
+    """Return the rows of the paper's table by title."""
+    newest, rows = common.newest(results), {}
+    for title, protocol, num in (("no reference", "standard", 0), ("1 random", "random1", 1)):
+        rows[title] = Row(protocol, newest, _accuracies_of_draws(newest, num))
+    for num, result in results.items():
+        if num > 1:
+            rows[f"{num:,} random"] = Row("randomK", result, _accuracies_of_draws(result, num))
+    rows["BLT"] = Row("blt", newest, np.empty(0))
+    return {
+        title: row for title, row in rows.items() if row.result.value("accuracy", protocol=row.protocol) is not None
     }
-    return Finding(found, {}, facts)
 
 
-def _ask_drawn(subject: EvalContext, references: np.ndarray, draw: int, num_references: int) -> Ask:
-    """The network with a part of its saved references that no other draw of so many has."""
-    its_own_first = np.roll(references, -draw * num_references, axis=0)
-    predictor = dataclasses.replace(subject.predictor, references=its_own_first)
+def _accuracies_of_draws(result: SuiteResult, draw_size: int) -> np.ndarray:
+    scores = (s for s in result.scores if (s.metric, s.prediction) == ("accuracy", "mean_probs"))
+    return np.array([score.value for score in scores if score.draw_size == draw_size])
+
+
+def _protocol_dots(rows: dict[str, Row]) -> list[Figure]:
+    panels = []
+    for metric in ("accuracy", "seconds_per_1000"):
+        dots = {}
+        for title, row in rows.items():
+            value = row.result.value(metric, protocol=row.protocol)
+            if value is not None:
+                is_accuracy = metric == "accuracy"
+                text = "" if is_accuracy else specs.get(metric).text(value)
+                dots[title] = [Dots(value, row.draws if is_accuracy else (), text=text)]
+        panels += [DotPanel(specs.get(metric).title, dots, specs.get(metric))] if dots else []
+    return [
+        Figure(
+            "accuracy",
+            "Accuracy and cost of each protocol",
+            "Each grey tick is one draw of references, the dot is the mean of all draws. If the ticks lie close "
+            "together, the choice hardly matters. BLT uses, for each image, the reference whose residual is most "
+            "similar to those of training.",
+            DotPlots(list(rows), panels),
+        )
+    ]
+
+
+def _accuracy_against_references(results: Results) -> list[Figure]:
+    sizes = sorted({s.draw_size for result in results.values() for s in result.scores if s.draw_size})
+    if not sizes:
+        return []
+    # several results have draws of the same size; those of the most references are shown
+    by_size = {size: [_accuracies_of_draws(result, size) for result in results.values()] for size in sizes}
+    draws = {size: next(found for found in reversed(of_size) if len(found)) for size, of_size in by_size.items()}
+    x = np.concatenate([np.full(len(values), size) for size, values in draws.items()])
+    lines = [
+        Line("one draw", x, np.concatenate(list(draws.values())), style="faint", markers="only"),
+        Line("mean", sizes, [float(values.mean()) for values in draws.values()], style="ordered", markers=True),
+    ]
+    ticks = {size: str(size) for place, size in enumerate(sizes) if place == 0 or size / sizes[place - 1] > 1.35}
+    panel = LinePanel("", lines, xlabel="references", ylabel="accuracy", percent="y", xticks=ticks, log_x=True)
+    caption = "Mean and draws of references of each size."
+    return [Figure("references", "Accuracy against the number of references", caption, LinePlots([panel]))]
+
+
+def _with_draw(context: EvalContext, references: np.ndarray, draw: int, num_references: int) -> PredictSet:
+    """Return predictions with a part of the saved references that no other draw of the same size uses."""
+    own_first = np.roll(references, -draw * num_references, axis=0)
+    predictor = dataclasses.replace(context.predictor, references=own_first)
     return partial(predict_dataset, predictor, num_references=num_references)
 
 
-def _measured(subject: EvalContext, protocol: str, ask: Ask) -> dict[str, float]:
-    found = main_scores(ask(subject.test), subject.num_bins)
-    found["seconds_per_1000"] = _seconds_per_1000(subject, ask)
-    return {f"{protocol}/{name}": value for name, value in found.items()}
+def _measured(prepared: PreparedProtocols, protocol: str, predict: PredictSet) -> list[Score]:
+    context = prepared.context
+    scores = main_scores(predict(context.test), context.num_bins, protocol=protocol)
+    return [*scores, Score("seconds_per_1000", _seconds_per_1000(prepared.timed, predict), protocol=protocol)]
 
 
-def _seconds_per_1000(subject: EvalContext, ask: Ask) -> float:
-    """Time for 1,000 images from host memory to the table, once all is compiled; the median of some."""
-    images, labels = subject.test.first(_TIMED)
-    few = eval_dataset(Dataset(np.asarray(images), labels, subject.run.label_names), "timed")
-    ask(few)
+def _seconds_per_1000(timed: EvalDataset, predict: PredictSet) -> float:
+    """Time 1,000 images from host memory to the table, after compilation; the median of several repeats."""
+    predict(timed)
     times = []
-    for _ in range(_TIMES):
+    for _ in range(_REPEATS):
         started = time.perf_counter()
-        ask(few)
+        predict(timed)
         times.append(time.perf_counter() - started)
-    return statistics.median(times) * 1_000 / len(labels)
+    return statistics.median(times) * 1_000 / timed.num_examples

@@ -1,38 +1,111 @@
-"""Shift: the run's classes, or some of them, from another distribution."""
+"""Shift: the classes of the run, or some of them, from another distribution."""
+
+import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 
 from anchor_jax.core.errors import UserError
-from anchor_jax.data import class_rows
-from anchor_jax.evaluation.context import EvalContext, Finding
-from anchor_jax.evaluation.predictions import METRICS, all_scores, columns
+from anchor_jax.data import EvalDataset, class_rows
+from anchor_jax.evaluation.context import EvalContext
+from anchor_jax.evaluation.options import TemperatureOption, option
+from anchor_jax.evaluation.predictions import METRICS, all_scores, to_arrays
+from anchor_jax.evaluation.presentation import Figure, Highlight, Table
+from anchor_jax.evaluation.results import Results, Score, SuiteResult, column_name
+from anchor_jax.evaluation.suite import Suite
+from anchor_jax.evaluation.suites import common
 
 
-def check(subject: EvalContext) -> None:
-    """Refuse sets that are missing, or of other classes than the run's."""
-    if not subject.options.shift:
-        raise UserError(
-            "suite 'shift' needs sets of the run's classes; give them as --shift, such as --shift=tfds:imagenet_r"
+@dataclasses.dataclass(frozen=True)
+class ShiftOptions(TemperatureOption):
+    """The shifted datasets."""
+
+    shift: tuple[str, ...] = option(
+        (), "Datasets of the suite 'shift', with the run's classes, such as tfds:imagenet_r."
+    )
+
+
+class ShiftedSet(NamedTuple):
+    """A dataset, and the rows of the logits that its labels refer to; None for all."""
+
+    stream: EvalDataset
+    classes: tuple[int, ...] | None
+
+
+class PreparedShift(NamedTuple):
+    """The opened datasets."""
+
+    context: EvalContext
+    sets: list[ShiftedSet]
+
+
+class Shift(Suite[PreparedShift]):
+    """Evaluate datasets with the classes of the run, or some of them."""
+
+    name = "shift"
+    title = "Shifted sets"
+    question = "Does the model generalize to the same classes in other images?"
+    reading = "Compare with the clean test set: the difference is the cost of the shift."
+    options = ShiftOptions
+    supports_blt = True
+
+    def prepare(self, context: EvalContext) -> PreparedShift:
+        """Open the datasets.
+
+        Raises:
+          UserError: there are none, or one has classes that the run does not have.
+        """
+        specs = context.options_of(ShiftOptions).shift
+        if not specs:
+            raise UserError(
+                "suite 'shift' needs datasets with the run's classes; give them as --shift, such as "
+                "--shift=tfds:imagenet_r"
+            )
+        sets = []
+        for stream in context.open_all(specs):
+            rows = class_rows(stream.label_names, context.run.label_names, where=stream.name)
+            sets.append(ShiftedSet(stream, None if rows is None else tuple(rows.tolist())))
+        return PreparedShift(context, sets)
+
+    def measure(self, prepared: PreparedShift, num_references: int) -> SuiteResult:
+        """Score each dataset as in the suite clean, and average over the datasets.
+
+        Where a dataset has only some of the run's classes, the logits are restricted to them before anything else.
+        """
+        context, sets = prepared
+        temperature = context.temperature(num_references)
+        scores: list[Score] = []
+        arrays = {}
+        for stream, classes in sets:
+            table = context.predict(stream, num_references, classes=classes, temperature=temperature)
+            scores += all_scores(table, context.num_bins, dataset=stream.name)
+            scores.append(Score("num_examples", len(table.label), dataset=stream.name))
+            arrays |= {column_name(name, stream.name): column for name, column in to_arrays(table).items()}
+        for metric in METRICS:
+            values = [s.value for s in scores if (s.metric, s.prediction) == (metric, "mean_probs")]
+            scores.append(Score(metric, float(np.mean(values))))
+        facts = {"members": [stream.name for stream, _ in sets]}
+        return SuiteResult(self.name, num_references, tuple(scores), arrays, facts)
+
+    def tables(self, results: Results) -> list[Table]:
+        """Return the means over the datasets, and all metrics of each."""
+        result = common.newest(results)
+        names = ("accuracy", "top5_accuracy", *METRICS[1:], "aurc", "num_examples")
+        return [
+            *common.by_references("Mean over sets", results, common.quantities(), notes=common.mean_notes(result)),
+            *common.by_dataset(result, common.quantities(names)),
+        ]
+
+    def highlights(self, result: SuiteResult) -> list[Highlight]:
+        """Return the mean accuracy."""
+        return common.highlights(self.title, result, ("accuracy",))
+
+    def figures(self, results: Results, clean: Results) -> list[Figure]:
+        """Return the accuracy on each dataset, and reliability diagrams."""
+        result = common.newest(results)
+        figures = common.accuracy_bars(
+            results, "Accuracy of each set", "One bar per number of references.", "accuracy", {}
         )
-    for stream in subject.open_all(subject.options.shift):
-        class_rows(stream.label_names, subject.run.label_names, where=stream.name)
-
-
-def measure(subject: EvalContext, num_references: int) -> Finding:
-    """The metrics of the clean suite on every shifted set, and the mean accuracy over them.
-
-    Where a set has only some of the run's classes, the logits are restricted to them before anything else.
-    """
-    found, arrays = {}, {}
-    streams = subject.open_all(subject.options.shift)
-    for stream in streams:
-        classes = class_rows(stream.label_names, subject.run.label_names, where=stream.name)
-        restricted = None if classes is None else tuple(classes.tolist())
-        temperature = subject.temperature(num_references)
-        examples = subject.predict(stream, num_references, classes=restricted, temperature=temperature)
-        found |= {f"{stream.name}/{name}": value for name, value in all_scores(examples, subject.num_bins).items()}
-        arrays |= {f"{stream.name}/{name}": column for name, column in columns(examples).items()}
-        found[f"{stream.name}/num_examples"] = float(len(examples.label))
-    for metric in METRICS:
-        found[metric] = float(np.mean([found[f"{stream.name}/{metric}"] for stream in streams]))
-    return Finding(found, arrays, {"members": [stream.name for stream in streams]})
+        panels = {name: common.judged(result, name) for name in common.members(result)}
+        panels = {name: judged for name, judged in panels.items() if judged}
+        return figures + ([common.reliability_figure(panels, result.facts["num_bins"])] if panels else [])

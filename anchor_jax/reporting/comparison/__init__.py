@@ -1,4 +1,4 @@
-"""Several evaluated runs side by side: methods over their seeds, differences with intervals, the paper's figures."""
+"""Comparison of evaluated runs: methods over their seeds, differences with intervals, the paper's results."""
 
 from anchor_jax.reporting.comparison.compare import compare
 

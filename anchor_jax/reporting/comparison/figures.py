@@ -1,156 +1,196 @@
-"""Which pictures a comparison has."""
+"""The figures of a comparison."""
 
-import re
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from anchor_jax.evaluation.results import base_suite
-from anchor_jax.reporting.comparison import plots
-from anchor_jax.reporting.comparison.labels import title
-from anchor_jax.reporting.comparison.plots import Panel
-from anchor_jax.reporting.comparison.runs import Method
-from anchor_jax.reporting.comparison.statistics import Summary
-from anchor_jax.reporting.comparison.table import Comparison, SuiteTable
-from anchor_jax.reporting.figures import Picture
-from anchor_jax.reporting.html import metric_of
-from anchor_jax.reporting.plots import Judged, reliability_diagrams
+from anchor_jax import metrics
+from anchor_jax.evaluation.presentation import (
+    Bars,
+    DotPanel,
+    DotPlots,
+    Dots,
+    Figure,
+    Line,
+    LinePanel,
+    LinePlots,
+    ReliabilityDiagrams,
+)
+from anchor_jax.metrics import specs
+from anchor_jax.reporting.comparison.comparison import Comparison, SuiteTable
+from anchor_jax.reporting.comparison.labels import score_title
+from anchor_jax.reporting.comparison.statistics import Difference, Summary
 
-# of a suite, the headlines that get a panel each, by pattern
-_PANELS = {
-    "clean": "accuracy|nll|brier|ece|smooth_ece|aurc",
-    "corruptions": "accuracy|severity5/accuracy|nll|brier|ece|smooth_ece",
-    "ood": "[^/]+/auroc",
-    "protocols": ".+/(accuracy|ece|seconds_per_1000)",
+# suite -> the metrics that get a panel each
+_METRICS = {
+    "clean": ("accuracy", "nll", "brier", "ece", "smooth_ece", "aurc"),
+    "corruptions": ("accuracy", "nll", "brier", "ece", "smooth_ece"),
+    "ood": ("auroc",),
+    "protocols": ("accuracy", "ece", "seconds_per_1000"),
 }
-_MOST_PANELS = 9
-_GROUPS = {"": "mean of all sets", "near/": "mean of the near sets", "far/": "mean of the far sets"}
+_MAX_PANELS = 9
+_GROUPS = {None: "mean of all sets", "near": "mean of the near sets", "far": "mean of the far sets"}
 
 
-def draw(comparison: Comparison, folder: Path) -> dict[str, list[Picture]]:
-    """Draw all pictures.
-
-    Args:
-      comparison: what is drawn.
-      folder: for the PNG files.
-
-    Returns:
-      Suite -> its pictures, in the order of reading.
-    """
-    return {table.suite: list(_of_suite(comparison, table, folder)) for table in comparison.suites}
+def suite_figures(comparison: Comparison, table: SuiteTable) -> Iterator[Figure]:
+    """Yield the figures of one suite, in reading order."""
+    if table.base_suite == "corruptions":
+        yield from _severity_curves(comparison, table)
+    if table.base_suite == "ood":
+        yield from _auroc_bars(comparison, table)
+    yield from _dot_plots(comparison, table)
+    if table.base_suite == "clean":
+        yield from _reliability(comparison, table)
 
 
-def _of_suite(comparison: Comparison, table: SuiteTable, folder: Path) -> Iterator[Picture]:
-    if base_suite(table.suite) == "corruptions":
-        yield from _severity(comparison, table, folder)
-    if base_suite(table.suite) == "ood":
-        yield from _areas(comparison, table, folder)
-    if metrics := _panels(table):
-        panels = {metric: Panel(title(metric), metric_of(metric).form == "%") for metric in metrics}
-        yield from _dots(comparison, table, panels, folder)
-    if base_suite(table.suite) == "clean":
-        yield from _reliability(comparison, table, folder)
+def _panel_names(table: SuiteTable) -> list[str]:
+    """Return the names of the scores that get a panel each."""
+    names = []
+    for name in table.headlines:
+        score = table.scores[name]
+        is_member = score.group is not None or (score.severity or 5) != 5
+        if score.prediction == "mean_probs" and not is_member and score.metric in _METRICS.get(
+            table.base_suite, (score.metric,)
+        ):  # fmt: skip
+            names.append(name)
+    return names[:_MAX_PANELS]
 
 
-def _panels(table: SuiteTable) -> list[str]:
-    pattern = _PANELS.get(base_suite(table.suite), ".+")
-    return [metric for metric in table.headlines if re.fullmatch(pattern, metric)][:_MOST_PANELS]
-
-
-def _dots(comparison: Comparison, table: SuiteTable, panels: dict[str, Panel], folder: Path) -> Iterator[Picture]:
-    names = [method.name for method in comparison.methods]
-    values = {
-        panel: {method: entry.summary for method, entry in table.entries[metric].items()}
-        for metric, panel in panels.items()
-    }
-    plots.values(values, names, path := folder / f"{table.suite}-values.png")
-    yield Picture(
-        path,
+def _dot_plots(comparison: Comparison, table: SuiteTable) -> Iterator[Figure]:
+    methods, names = [method.name for method in comparison.methods], _panel_names(table)
+    if not names:
+        return
+    values = [
+        DotPanel(
+            score_title(table.scores[name]),
+            {method: [seed_dots(entry.summary)] for method, entry in table.entries[name].items()},
+            specs.get(table.scores[name].metric),
+        )
+        for name in names
+    ]
+    yield Figure(
+        "values",
         "Every method over its seeds",
-        "The dot is the mean, each tick a seed, the line one standard deviation to both sides. Arrows point to what is "
-        "better.",
+        "The dot is the mean, each tick a seed, the line one standard deviation to both sides. Arrows point to better "
+        "values.",
+        DotPlots(methods, values, color_rows=True),
     )
-    differences = {
-        panel: {
-            method: (entry.over_seeds, entry.over_examples)
-            for method, entry in table.entries[metric].items()
-            if entry.over_seeds or entry.over_examples
-        }
-        for metric, panel in panels.items()
-    }
-    if differences := {panel: of for panel, of in differences.items() if of}:
-        path = folder / f"{table.suite}-differences.png"
-        plots.differences(differences, names[1:], path)
-        yield Picture(
-            path,
-            f"Difference to {names[0]}",
-            "In points where the metric is in per cent. Lines are 95 % intervals of the paired difference: circles "
-            "over seeds, for training anew; diamonds over test examples, for other images. Where a line leaves 0 out, "
-            "chance of that kind hardly explains the difference. A mark without a line has no spread to take one from.",
+    differences = [
+        DotPanel(
+            score_title(table.scores[name]),
+            {
+                method: [_difference_dots(entry.over_seeds), _difference_dots(entry.over_examples)]
+                for method, entry in table.entries[name].items()
+            },
+            specs.get(table.scores[name].metric),
+            signed=True,
+        )
+        for name in names
+        if any(entry.over_seeds or entry.over_examples for entry in table.entries[name].values())
+    ]
+    if differences:
+        yield Figure(
+            "differences",
+            f"Difference to {methods[0]}",
+            "In points where the metric is in percent. Lines are 95% intervals of the paired difference: circles over "
+            "seeds, for retraining; diamonds over test examples, for other images. If a line excludes 0, chance of "
+            "that kind hardly explains the difference. A mark without a line has no spread to estimate one from.",
+            DotPlots(methods[1:], differences, ("over seeds", "over test examples"), color_rows=True, skip_colors=1),
         )
 
 
-def _severity(comparison: Comparison, table: SuiteTable, folder: Path) -> Iterator[Picture]:
+def seed_dots(summary: Summary) -> Dots:
+    """Return the mean, a tick per seed, and one standard deviation to both sides."""
+    if summary.std is None:
+        return Dots(summary.mean)
+    return Dots(summary.mean, list(summary.values.values()), (summary.mean - summary.std, summary.mean + summary.std))
+
+
+def _difference_dots(difference: Difference | None) -> Dots | None:
+    if difference is None:
+        return None
+    if difference.low is None or difference.high is None:
+        return Dots(difference.mean)
+    return Dots(difference.mean, interval=(difference.low, difference.high))
+
+
+def _severity_curves(comparison: Comparison, table: SuiteTable) -> Iterator[Figure]:
     clean = next((each for each in comparison.suites if each.suite == "clean"), None)
-    curves = {}
-    for metric, quantity in (("accuracy", "accuracy"), ("ece", "expected calibration error")):
-        by_method = {method.name: _curve(table, clean, metric, method) for method in comparison.methods}
-        if by_method := {method: curve for method, curve in by_method.items() if curve}:
-            curves[quantity] = by_method
-    if curves:
-        names = [method.name for method in comparison.methods]
-        plots.severity(curves, names, path := folder / "corruptions-severity.png")
-        yield Picture(
-            path,
-            "Against severity",
+    panels = []
+    for metric in ("accuracy", "ece"):
+        curves = {method.name: _curve(table, clean, metric, method.name) for method in comparison.methods}
+        if any(curves.values()):
+            panels.append(severity_panel(specs.get(metric).title, curves))
+    if panels:
+        yield Figure(
+            "severity",
+            "By severity",
             "Mean over the corruptions at each severity; bands are one standard deviation over seeds.",
+            LinePlots(panels),
         )
 
 
-def _curve(table: SuiteTable, clean: SuiteTable | None, metric: str, method: Method) -> dict[int, Summary]:
-    found = {} if clean is None else {0: clean.entries.get(metric, {}).get(method.name)}
-    found |= {
-        severity: table.entries.get(f"severity{severity}/{metric}", {}).get(method.name) for severity in range(1, 6)
-    }
-    return {severity: entry.summary for severity, entry in found.items() if entry}
+def severity_panel(title: str, curves: Mapping[str, Mapping[int, Summary]]) -> LinePanel:
+    """Return a panel with one line per method, the baseline first: method -> severity -> score, 0 is the clean set."""
+    lines = [
+        Line(
+            method,
+            list(curve),
+            [of.mean for of in curve.values()],
+            "category" if place else "baseline",
+            markers=True,
+            band=np.array([of.std or 0 for of in curve.values()]),
+        )
+        for place, (method, curve) in enumerate(curves.items())
+        if curve
+    ]
+    severities = sorted({severity for curve in curves.values() for severity in curve})
+    ticks = {severity: str(severity) if severity else "clean" for severity in severities}
+    return LinePanel(title, lines, "severity", percent="y", xticks=ticks)
 
 
-def _areas(comparison: Comparison, table: SuiteTable, folder: Path) -> Iterator[Picture]:
-    groups = {}
-    for prefix, group in _GROUPS.items():
-        areas = {
-            metric.removeprefix(prefix).removesuffix("/auroc"): {
-                method: entry.summary for method, entry in entries.items()
+def _curve(table: SuiteTable, clean: SuiteTable | None, metric: str, method: str) -> dict[int, Summary]:
+    """Return severity -> the score of a method; severity 0 is the clean test set."""
+    entries = {0: clean.entry(method, metric=metric) if clean else None}
+    entries |= {severity: table.entry(method, metric=metric, severity=severity) for severity in range(1, 6)}
+    return {severity: entry.summary for severity, entry in entries.items() if entry}
+
+
+def _auroc_bars(comparison: Comparison, table: SuiteTable) -> Iterator[Figure]:
+    names = [method.name for method in comparison.methods]
+    for group, title in _GROUPS.items():
+        summaries = {
+            score.score.replace("_", " "): {
+                method: table.entries[name][method].summary for method in names if method in table.entries[name]
             }
-            for metric, entries in table.entries.items()
-            if metric.startswith(prefix) and metric.endswith("/auroc") and metric.removeprefix(prefix).count("/") == 1
+            for name, score in table.scores.items()
+            if score.metric == "auroc" and score.score and score.group == group and score.dataset is None
         }
-        if areas:
-            groups[group] = areas
-    if groups:
-        names = [method.name for method in comparison.methods]
-        plots.areas(groups, names, path := folder / "ood-areas.png")
-        yield Picture(
-            path,
-            "Areas under the ROC curves",
-            "In per cent, for every score; 50 is chance (dotted). Whiskers are one standard deviation over seeds. A "
-            "standard network has no references, so there is nothing that could disagree.",
-        )
+        if summaries:
+            values = {label: {method: of.mean for method, of in row.items()} for label, row in summaries.items()}
+            errors = {label: {method: of.std or 0 for method, of in row.items()} for label, row in summaries.items()}
+            yield Figure(
+                f"auroc-{group or 'all'}",
+                f"Area under the ROC curve, {title}",
+                "For each anomaly score; 50% is chance. Whiskers are one standard deviation over seeds. A standard "
+                "network has no references that could disagree.",
+                Bars(values, "AUROC", errors),
+            )
 
 
-def _reliability(comparison: Comparison, table: SuiteTable, folder: Path) -> Iterator[Picture]:
-    judged = {}
+def _reliability(comparison: Comparison, table: SuiteTable) -> Iterator[Figure]:
+    panels = {}
     for method in comparison.methods:
-        arrays = [one.found(table.suite, table.num_references).arrays for one in method.runs]
-        if all({"confidence", "correct"} <= each.keys() for each in arrays):
-            pooled = (np.concatenate([each[name] for each in arrays]) for name in ("confidence", "correct"))
-            judged[method.name] = Judged(*pooled)
-    if judged:
-        reliability_diagrams(judged, table.num_bins, path := folder / "clean-reliability.png")
-        yield Picture(
-            path,
+        results = [run.result(table.suite, table.num_references) for run in method.runs]
+        columns = [(result.column("confidence"), result.column("correct")) for result in results]
+        if all(confidence is not None and correct is not None for confidence, correct in columns):
+            confidence, correct = (np.concatenate(column) for column in zip(*columns, strict=True))
+            panels[method.name] = metrics.reliability_bins(confidence, correct, table.num_bins)
+    if panels:
+        yield Figure(
+            "reliability",
             "Reliability",
-            "How often predictions of a confidence are right; on the diagonal they keep what they promise. All seeds "
-            "of a method together, so the ECE above each diagram is of them together, not the mean over seeds.",
+            "Bars on the dashed line: calibrated; below it: overconfident. All seeds of a method are pooled, so the "
+            "ECE above each diagram is that of the pool, not the mean over seeds.",
+            ReliabilityDiagrams(panels),
         )

@@ -1,29 +1,39 @@
-"""Names of metrics and suites in words."""
+"""Titles of scores and suites."""
 
-import re
 from collections.abc import Sequence
 
-from anchor_jax.reporting.comparison.runs import Method
-from anchor_jax.reporting.comparison.table import SuiteTable
-from anchor_jax.reporting.figures import format_num_references
-from anchor_jax.reporting.html import NAMES, metric_of, section_of, signed
+from anchor_jax.evaluation import suites
+from anchor_jax.evaluation.presentation import GROUP_TITLES, format_num_references
+from anchor_jax.evaluation.results import Score
+from anchor_jax.metrics import specs
+from anchor_jax.reporting.comparison.comparison import SuiteTable
+from anchor_jax.reporting.comparison.methods import Method
 
 _PROTOCOLS = {"random1": "1 random reference", "randomK": "K random references", "blt": "BLT"}
+_PREDICTIONS = {"mean_logits": "mean logits", "scaled": "after temperature scaling"}
 
 
-def title(metric: str) -> str:
-    """A metric in words, with its unit and an arrow towards what is better: "accuracy, severity 5 % ↑"."""
-    *of, last = metric.split("/")
-    how = metric_of(metric)
-    names = NAMES | _PROTOCOLS
-    parts = [names.get(part) or re.sub(r"^severity(?=\d)", "severity ", part).replace("_", " ") for part in of]
-    shown = ", ".join([how.heading, *parts, *["after temperature scaling"] * last.startswith("scaled_")])
-    return signed(shown, how)
+def score_title(score: Score) -> str:
+    """Return a score in words, with its unit and an arrow towards better values.
+
+    >>> score_title(Score("accuracy", 0, severity=5)).replace("\N{NO-BREAK SPACE}", " ")
+    'accuracy, severity 5 % ↑'
+    """
+    spec = specs.get(score.metric)
+    parts = [
+        _PROTOCOLS.get(score.protocol or "", score.protocol),
+        GROUP_TITLES.get(score.group or "", score.group),
+        score.dataset,
+        score.corruption and score.corruption.replace("_", " "),
+        score.severity and f"severity {score.severity}",
+        score.score and score.score.replace("_", " "),
+        _PREDICTIONS.get(score.prediction),
+    ]
+    return spec.headed(", ".join([spec.title, *filter(None, parts)]))
 
 
 def suite_title(table: SuiteTable, methods: Sequence[Method]) -> str:
-    """A suite and the references that its numbers were found with."""
-    references = (
-        f", {format_num_references(table.num_references)}" if any(method.anchored for method in methods) else ""
-    )
-    return f"{section_of(table.suite).title}{references}"
+    """Return the title of a suite with the number of references."""
+    title = suites.title(table.suite)
+    anchored = any(method.anchored for method in methods)
+    return f"{title}, {format_num_references(table.num_references)}" if anchored else title

@@ -1,4 +1,4 @@
-"""Means over seeds, and differences between methods on what they share: seeds, or test examples."""
+"""Means over seeds, and paired differences between methods: over shared seeds, or over test examples."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -10,7 +10,7 @@ LEVEL = 0.95  # of the intervals
 
 
 class Summary(NamedTuple):
-    """One number of a method."""
+    """One score of a method over its seeds."""
 
     values: dict[int, float]  # seed -> value
     mean: float
@@ -18,16 +18,16 @@ class Summary(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A method less the baseline."""
+    """A method minus the baseline."""
 
     mean: float
-    low: float | None  # of the 95 % interval; None where there is no spread to take it from
+    low: float | None  # of the 95% interval; None without a spread to estimate it from
     high: float | None
     num: int  # pairs: seeds, or test examples
 
 
 def summary(values: Mapping[int, float]) -> Summary:
-    """Mean and standard deviation over seeds.
+    """Return mean and standard deviation over seeds.
 
     Args:
       values: seed -> value, at least one.
@@ -37,9 +37,9 @@ def summary(values: Mapping[int, float]) -> Summary:
 
 
 def difference_over_seeds(values: Mapping[int, float], baseline: Mapping[int, float]) -> Difference | None:
-    """Mean difference over the seeds that both have, and its interval; None where they share none.
+    """Return the mean difference over the shared seeds with its interval, None if no seed is shared.
 
-    It is about training anew: how much the difference changes with initialisation, order of the data and draws.
+    The interval covers retraining: initialization, order of the data, and random draws.
     """
     shared = sorted(values.keys() & baseline.keys())
     if not shared:
@@ -48,18 +48,18 @@ def difference_over_seeds(values: Mapping[int, float], baseline: Mapping[int, fl
 
 
 def paired(values: np.ndarray, baseline: np.ndarray) -> Difference:
-    """Mean difference of pairs and its 95 % t interval.
+    """Return the mean difference of pairs with its 95% t interval.
 
     Args:
       values: floating `[n]`.
       baseline: floating `[n]`, of the same seeds or examples in the same order.
 
     Returns:
-      The interval is None for one pair, and where all pairs differ by the same.
+      The interval is None for a single pair, and if all pairs differ by the same amount.
     """
     differences = values.astype(np.float64) - baseline.astype(np.float64)
     mean = float(differences.mean())
-    if np.ptp(differences) <= 1e-12 * np.abs(differences).max():  # one pair, or no spread but that of rounding
+    if np.ptp(differences) <= 1e-12 * np.abs(differences).max():  # one pair, or no spread except rounding
         return Difference(mean, None, None, len(differences))
     interval = stats.ttest_rel(values.astype(np.float64), baseline.astype(np.float64)).confidence_interval(LEVEL)
     return Difference(mean, float(interval.low), float(interval.high), len(differences))

@@ -1,0 +1,48 @@
+"""Train a network, or resume a run."""
+
+from absl import flags
+
+from anchor_jax.cli import app, config_flag
+from anchor_jax.training.loop import train
+
+CONFIG = app.define_config()
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run. If it holds a run, the run resumes from its latest checkpoint.", required=True
+)
+ACCEPT_CHANGES = flags.DEFINE_list(
+    "accept_changes",
+    [],
+    "Config keys, comma-separated, in which a resumed run may differ from its recorded config; 'data' accepts a "
+    "changed training set.",
+)
+PROFILE = flags.DEFINE_bool("profile", False, "Trace some steps into WORKDIR/profile, for TensorBoard or Perfetto.")
+
+USAGE = app.Usage(
+    description=f"{__doc__} Rerun the same command to resume after an interruption.",
+    synopsis="--config=CONFIG --workdir=WORKDIR [--config.KEY=VALUE ...] [flags]",
+    groups={"Config": (CONFIG,), "Run": (WORKDIR, ACCEPT_CHANGES, PROFILE)},
+    notes={"Configs": ", ".join(config_flag.names())},
+    examples={
+        "handwritten digits: a minute on two CPU cores, no download": "--config digits --workdir runs/digits",
+        "CIFAR-10, prepared by tensorflow-datasets": "--config cifar10 --workdir runs/c10",
+        "a standard network, the baseline": (
+            "--config cifar10 --workdir runs/c10-standard --config.anchoring.enabled=False"
+        ),
+        "a config file of your own": "--config mine.py --workdir runs/mine --config.training.batch_size=64",
+    },
+)
+
+
+def main() -> None:
+    """Call `train` with the values of the flags."""
+    train(
+        app.load_config(CONFIG),
+        app.path("workdir", WORKDIR.value),
+        profile=PROFILE.value,
+        accept_changes=tuple(ACCEPT_CHANGES.value),
+    )
+
+
+def run() -> None:
+    """Run the command line."""
+    app.run(main, distributed=True, usage=USAGE)

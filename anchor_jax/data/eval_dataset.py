@@ -1,0 +1,182 @@
+"""Any dataset as batches in a fixed order; only a few batches are in memory at a time."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Generator
+from functools import partial
+
+import numpy as np
+from PIL import Image
+
+from anchor_jax.core import checks
+from anchor_jax.core.errors import UserError
+from anchor_jax.data.dataset import Dataset, validate_labels
+from anchor_jax.data.decoding import EncodedDataset, decode_batches
+
+Batch = tuple[np.ndarray, np.ndarray]  # images uint8 [b, H, W, C], labels int32 [b]
+
+MODES = {1: "L", 3: "RGB"}  # channels -> Pillow's mode
+
+_TAKE_BATCH_SIZE = 512
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalDataset:
+    """Labeled images, read batch by batch.
+
+    Attributes:
+      name: how reports and messages refer to the dataset; without "/" if `open_dataset` opened it.
+      label_names: one name per class.
+      image_shape: H, W and C of the images.
+      num_examples: N.
+      labels: () -> int32 `[N]`; no image is decoded.
+      batches: batch size b -> generator of images uint8 `[b, H, W, C]` and labels int32 `[b]` in [0, classes). Only the
+        last batch may be smaller. Each example occurs once, and the order is always the same.
+
+    Example:
+      >>> import anchor_jax as aj
+      >>> test = aj.data.open_dataset("digits@test", image_shape=(8, 8, 1))
+      >>> test.name, test.num_examples, test.labels().shape
+      ('digits-test', 360, (360,))
+      >>> [images.shape for images, labels in test.batches(200)]
+      [(200, 8, 8, 1), (160, 8, 8, 1)]
+    """
+
+    name: str
+    label_names: tuple[str, ...]
+    image_shape: tuple[int, ...]
+    num_examples: int
+    labels: Callable[[], np.ndarray]
+    batches: Callable[[int], Generator[Batch, None, None]]
+
+    def first(self, num: int) -> Batch:
+        """Return the first `num` examples, or all of them if there are fewer."""
+        with contextlib.closing(self.batches(num)) as batches:
+            return next(batches)
+
+    def take(self, rows: np.ndarray) -> Batch:
+        """Return the examples at `rows`, int `[n]`, in that order; reads every batch up to the last of them."""
+        found, start = {}, 0
+        with contextlib.closing(self.batches(_TAKE_BATCH_SIZE)) as batches:
+            for images, labels in batches:
+                for row in rows[(rows >= start) & (rows < start + len(labels))]:
+                    found[row] = np.array(images[row - start]), labels[row - start]
+                start += len(labels)
+                if start > max(rows):
+                    break
+        images, labels = zip(*(found[row] for row in rows), strict=True)
+        return np.stack(images), np.array(labels, np.int32)
+
+    def map_images(self, image_shape: tuple[int, ...], function: Callable[[np.ndarray], np.ndarray]) -> "EvalDataset":
+        """Return a dataset that applies `function` to the images of each batch; they then have `image_shape`."""
+
+        def batches(batch_size: int) -> Generator[Batch, None, None]:
+            for images, labels in self.batches(batch_size):
+                yield function(images), labels
+
+        return dataclasses.replace(self, image_shape=image_shape, batches=batches)
+
+    def relabelled(self, label_names: tuple[str, ...], rows: np.ndarray) -> "EvalDataset":
+        """Return a dataset whose label l is `rows[l]`, int32 `[classes]`, a row of the new `label_names`."""
+
+        def batches(batch_size: int) -> Generator[Batch, None, None]:
+            for images, labels in self.batches(batch_size):
+                yield images, rows[labels]
+
+        return dataclasses.replace(self, label_names=label_names, labels=lambda: rows[self.labels()], batches=batches)
+
+
+def eval_dataset(dataset: Dataset, name: str) -> EvalDataset:
+    """Wrap a dataset in memory; its batches are views of the arrays.
+
+    Args:
+      dataset: N labeled images.
+      name: how reports refer to it.
+
+    Raises:
+      UserTypeError: `dataset` is not a `Dataset`, or `name` not a string.
+
+    Example:
+      >>> import anchor_jax as aj
+      >>> test = aj.data.eval_dataset(aj.data.load("digits", "test"), "digits")
+      >>> images, labels = test.first(5)
+      >>> images.shape, labels.shape
+      ((5, 8, 8, 1), (5,))
+    """
+    checks.instance("dataset", dataset, Dataset, "data.load")
+    checks.text("name", name)
+    images, labels, label_names = dataset
+    return eval_dataset_from_rows(images.__getitem__, labels, label_names, images.shape[1:], name)
+
+
+def eval_dataset_from_rows(
+    read: Callable[[slice], np.ndarray],
+    labels: np.ndarray,
+    label_names: tuple[str, ...],
+    image_shape: tuple[int, ...],
+    name: str,
+) -> EvalDataset:
+    """Create a dataset from a function that reads consecutive images.
+
+    Args:
+      read: slice of rows -> images uint8 `[b, H, W, C]`.
+      labels: int32 `[N]`.
+      label_names: one name per class.
+      image_shape: H, W and C.
+      name: how reports refer to it.
+    """
+
+    def batches(batch_size: int) -> Generator[Batch, None, None]:
+        for start in range(0, len(labels), batch_size):
+            rows = slice(start, start + batch_size)
+            yield read(rows), labels[rows]
+
+    return EvalDataset(name, label_names, image_shape, len(labels), lambda: labels, batches)
+
+
+def eval_dataset_from_encoded(encoded: EncodedDataset, name: str) -> EvalDataset:
+    """Create a dataset from encoded images; threads decode them ahead of the caller."""
+
+    def validate(labels: np.ndarray) -> np.ndarray:
+        return validate_labels(labels, len(encoded.label_names), encoded.title)
+
+    def labels() -> np.ndarray:
+        num = encoded.num_examples
+        return validate(np.fromiter((encoded.example(row).label for row in range(num)), np.int64, num))
+
+    def batches(batch_size: int) -> Generator[Batch, None, None]:
+        for images, labels in decode_batches(encoded, batch_size):
+            yield images, validate(labels)
+
+    return EvalDataset(name, encoded.label_names, encoded.image_shape(), encoded.num_examples, labels, batches)
+
+
+def match_channels(dataset: EvalDataset, image_shape: tuple[int, ...]) -> EvalDataset:
+    """Convert images to the number of channels of a run's images.
+
+    RGB becomes grayscale by Pillow's conversion (ITU-R BT.601); grayscale is repeated in three channels.
+
+    Args:
+      dataset: images of any shape.
+      image_shape: H, W and C of the run.
+
+    Raises:
+      UserError: the images differ from the run's in another way.
+    """
+    if dataset.image_shape == image_shape:
+        return dataset
+    own_channels, channels = dataset.image_shape[-1], image_shape[-1]
+    if dataset.image_shape[:-1] != image_shape[:-1] or {own_channels, channels} != set(MODES):
+        raise UserError(
+            f"images of '{dataset.name}' are {list(dataset.image_shape)}, but those of the run are "
+            f"{list(image_shape)}; give images of the same height and width, grayscale or RGB (image files and tfds "
+            "datasets are resized if the run's images are square)"
+        )
+    return dataset.map_images(image_shape, partial(_convert, mode=MODES[channels]))
+
+
+def _convert(images: np.ndarray, mode: str) -> np.ndarray:
+    """Convert a batch to Pillow's `mode`; stacked vertically, it is a single image to Pillow."""
+    column = images.reshape(-1, *images.shape[2:])
+    converted = Image.fromarray(column if column.shape[-1] > 1 else column[..., 0]).convert(mode)
+    return np.asarray(converted).reshape(*images.shape[:-1], len(mode))

@@ -1,0 +1,66 @@
+"""Read files that may be missing, corrupt or malicious."""
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from anchor_jax.core.errors import UserError
+
+
+@contextlib.contextmanager
+def reading_errors(what: str, hint: str) -> Iterator[None]:
+    """Turn every exception raised while reading `what` into a one-line `UserError` that ends in `hint`."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # Pillow, zipfile, NumPy and TFDS raise a dozen types on corrupt bytes
+        reason = (str(error).splitlines() or [""])[0]
+        raise UserError(f"cannot read {what} ({type(error).__name__}: {reason}); {hint}") from error
+
+
+def check_regular_file(path: Path) -> None:
+    """Raise an `OSError` for a pipe or a device: reading one may block or never end."""
+    if not path.is_dir() and not stat.S_ISREG(path.stat().st_mode):
+        raise OSError("not a regular file")
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a regular file for reading."""
+    check_regular_file(path)
+    return path.open("rb")
+
+
+@contextlib.contextmanager
+def open_npz(path: Path, hint: str) -> Iterator[Any]:
+    """Open an .npz file; object arrays, which could run code when unpickled, raise an error.
+
+    Args:
+      path: the file.
+      hint: how to fix a file that cannot be read, see `reading_errors`.
+    """
+    # np.load leaks the file handle on a corrupt file unless it is given an open file
+    with reading_errors(f"'{path}'", hint), open_file(path) as file, np.load(file, allow_pickle=False) as arrays:
+        yield arrays
+
+
+def absolute_path(path: str | os.PathLike[str]) -> Path:
+    """Return a user's path as an absolute one: "~" and ".." are resolved, symbolic links are not.
+
+    Raises:
+      UserError: the path begins with "~user" for an unknown user.
+    """
+    try:
+        return Path(os.path.abspath(Path(path).expanduser()))
+    except RuntimeError as error:
+        raise UserError(f"no home directory for '{path}'; give an absolute path") from error
+
+
+def preview(names: Sequence[str]) -> str:
+    """Return the first five names, separated by commas, for a message."""
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")

@@ -1,0 +1,188 @@
+"""Open a split of a dataset: in memory (`load`), in batches (`open_stream`) or encoded (`open_encoded`).
+
+To add a data source, write a function `SourceRequest -> Dataset | EncodedDataset` in a file of this package, and
+register it in `SOURCES`. Configs then accept it as `data.source`, and `open_dataset` and `eval.py` accept it as
+"SOURCE:PATH@SPLIT".
+"""
+
+import math
+import os
+from typing import NamedTuple
+
+from anchor_jax.core import checks
+from anchor_jax.core.errors import UserError
+from anchor_jax.data.cache import load_cached
+from anchor_jax.data.dataset import Dataset, check_label_names, validate_dataset
+from anchor_jax.data.decoding import EncodedDataset, decode_all
+from anchor_jax.data.eval_dataset import EvalDataset, eval_dataset, eval_dataset_from_encoded
+from anchor_jax.data.sources.digits import open_digits
+from anchor_jax.data.sources.folder import open_folder
+from anchor_jax.data.sources.npz import open_npz_split
+from anchor_jax.data.sources.source import Source, SourceRequest
+from anchor_jax.data.sources.tfds import open_tfds
+
+SOURCES: dict[str, Source] = {
+    "tfds": Source(open_tfds, located_by="name", is_encoded=True),
+    "folder": Source(open_folder, located_by="path", is_encoded=True),
+    "npz": Source(open_npz_split, located_by="path", is_encoded=False),
+    "digits": Source(open_digits, located_by="", is_encoded=False),
+}
+_ENCODED = ", ".join(name for name, source in SOURCES.items() if source.is_encoded)
+
+
+def load(
+    source: str,
+    split: str,
+    *,
+    name: str = "",
+    path: str | os.PathLike[str] = "",
+    image_size: int = 0,
+    crop_fraction: float = 1.0,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> Dataset:
+    """Load one split of a dataset into memory; nothing is ever downloaded.
+
+    The decoded images of "tfds" and "folder" are cached as one .npz file, so that loading them again is fast.
+
+    Args:
+      source: "digits" (scikit-learn's 8 x 8 digits, always available), "tfds" (a prepared TensorFlow Datasets dataset
+        with the features `image` and `label`), "folder" (`path/split/class_name/image.png`) or "npz" (a file with
+        the arrays `x_{split}`, `y_{split}` and optionally `label_names`).
+      split: name of the split; "tfds" also accepts slices such as "train[:90%]".
+      name: name of the dataset, for "tfds" only.
+      path: TFDS data directory (default: $TFDS_DATA_DIR, or else ~/tensorflow_datasets), image folder or file.
+      image_size: S, in pixels. The shorter side is resized to `round(S / crop_fraction)`, and the center is cropped to
+        S x S ("tfds" and "folder" only). 0 keeps the stored size.
+      crop_fraction: in (0, 1].
+      cache_dir: folder of the cache (default: $ANCHOR_JAX_CACHE, or else $XDG_CACHE_HOME/anchor_jax, or else
+        ~/.cache/anchor_jax).
+
+    Returns:
+      `Dataset` with images uint8 `[N, H, W, C]` and labels int32 `[N]`.
+
+    Raises:
+      UserTypeError: an argument has the wrong type.
+      UserError: the source, dataset or split is unknown, the dataset is not prepared, or its files cannot be used.
+
+    Example:
+      >>> import anchor_jax as aj
+      >>> train = aj.data.load("digits", "train")
+      >>> train.images.shape, train.images.dtype, train.labels.dtype
+      ((1437, 8, 8, 1), dtype('uint8'), dtype('int32'))
+    """
+    opened = _open(source, split, name, path, image_size, crop_fraction)
+    dataset = opened.data
+    if isinstance(dataset, EncodedDataset):
+        dataset = load_cached(dataset, decode_all, os.fspath(cache_dir or ""))
+    return _check_size(validate_dataset(dataset, opened.title), source, image_size)
+
+
+def open_stream(
+    source: str,
+    split: str,
+    *,
+    name: str = "",
+    path: str | os.PathLike[str] = "",
+    image_size: int = 0,
+    crop_fraction: float = 1.0,
+    mode: str = "",
+    title: str = "",
+) -> EvalDataset:
+    """Open one split of a dataset in batches; the images equal those of `load`, without a cache.
+
+    Args:
+      source: see `load`. For "tfds" and "folder" only a few batches are in memory at a time.
+      split: see `load`.
+      name: see `load`.
+      path: see `load`.
+      image_size: see `load`.
+      crop_fraction: see `load`.
+      mode: convert the images of "tfds" and "folder" to "L" (grayscale) or "RGB"; "": as `load` does.
+      title: name of the returned dataset; "": the source and split.
+
+    Returns:
+      `EvalDataset`.
+
+    Raises:
+      UserTypeError: an argument has the wrong type.
+      UserError: as `load`. An image that is corrupt or differs in size, and an invalid label, raise when their batch is
+        read.
+
+    Example:
+      >>> import anchor_jax as aj
+      >>> test = aj.data.open_stream("digits", "test", title="digits")
+      >>> test.name, test.num_examples
+      ('digits', 360)
+    """
+    opened = _open(source, split, name, path, image_size, crop_fraction)
+    title, dataset = title or opened.title, opened.data
+    if isinstance(dataset, Dataset):
+        return eval_dataset(_check_size(validate_dataset(dataset, opened.title), source, image_size), title)
+    check_label_names(dataset.label_names, dataset.title)
+    return eval_dataset_from_encoded(dataset._replace(mode=lambda: mode) if mode else dataset, title)
+
+
+def open_encoded(
+    source: str,
+    split: str,
+    *,
+    name: str = "",
+    path: str | os.PathLike[str] = "",
+    image_size: int = 0,
+    crop_fraction: float = 1.0,
+) -> EncodedDataset:
+    """Open one split of "tfds" or "folder" for random access; no image is read. The arguments are those of `load`.
+
+    Raises:
+      UserError: the images of the source are not encoded, there are fewer than two classes, or as `load`.
+    """
+    checks.known("data source", source, SOURCES)
+    if not SOURCES[source].is_encoded:
+        raise UserError(
+            f"source '{source}' cannot be streamed; allowed: {_ENCODED}; for a dataset that fits into memory set "
+            "config.data.streaming=False"
+        )
+    dataset = _open(source, split, name, path, image_size, crop_fraction).data
+    assert isinstance(dataset, EncodedDataset)
+    check_label_names(dataset.label_names, dataset.title)
+    return dataset
+
+
+class _OpenedSplit(NamedTuple):
+    """A split, not yet validated, and its name in error messages."""
+
+    data: Dataset | EncodedDataset
+    title: str
+
+
+def _open(
+    source: str, split: str, name: str, path: str | os.PathLike[str], image_size: int, crop_fraction: float
+) -> _OpenedSplit:
+    checks.text("split", split)
+    checks.text("name", name)
+    checks.path("path", path)
+    checks.number("crop_fraction", crop_fraction, high=math.inf)
+    checks.integer("image_size", image_size)
+    checks.known("data source", source, SOURCES)
+    if image_size < 0:
+        raise UserError(f"data.image_size={image_size}; allowed: 0 (the stored size) or a number of pixels")
+    is_encoded = SOURCES[source].is_encoded
+    if crop_fraction != 1 and not (0 < crop_fraction < 1 and image_size and is_encoded):
+        raise UserError(
+            f"data.crop_fraction={crop_fraction}; allowed: 1, or in (0, 1) together with data.image_size for the "
+            f"sources {_ENCODED}"
+        )
+    dataset = SOURCES[source].open(SourceRequest(split, name, os.fspath(path)))
+    if isinstance(dataset, EncodedDataset):
+        dataset = dataset._replace(image_size=int(image_size), crop_fraction=crop_fraction)
+    return _OpenedSplit(dataset, f"{source} split '{split}'")
+
+
+def _check_size(dataset: Dataset, source: str, image_size: int) -> Dataset:
+    height, width = dataset.images.shape[1:3]
+    if image_size and (height, width) != (image_size, image_size):
+        raise UserError(
+            f"data.image_size={image_size}, but images of source '{source}' are {height}x{width}, and only those of "
+            f"{_ENCODED} are resized; set data.image_size=0"
+        )
+    return dataset

@@ -1,0 +1,89 @@
+"""Options of the suites: dataclasses, whose fields are also the flags of `eval.py`."""
+
+import dataclasses
+from typing import Any
+
+from anchor_jax.core import checks
+
+PROTOCOLS = ("random", "blt")
+
+
+def option(default: Any, help: str, *, minimum: int | None = None, choices: tuple[str, ...] | None = None) -> Any:
+    """Return a dataclass field with a help text.
+
+    Args:
+      default: its type is that of the field: a tuple of strings, an integer, a boolean or a string.
+      help: one sentence; the help of the flag and part of the documentation of the dataclass.
+      minimum: smallest allowed integer.
+      choices: allowed strings.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, "minimum": minimum, "choices": choices})
+
+
+@dataclasses.dataclass(frozen=True)
+class SuiteOptions:
+    """Base of the options of a suite. Results that were measured with different options are never mixed."""
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value, minimum, choices = getattr(self, field.name), *map(field.metadata.get, ("minimum", "choices"))
+            if isinstance(field.default, tuple):
+                checks.several(field.name, value)
+            if minimum is not None:
+                checks.count(field.name, value, minimum)
+            if choices:
+                checks.known(field.name, value, choices)
+
+    def facts(self) -> dict[str, Any]:
+        """Return the options as JSON values."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class SeedOption(SuiteOptions):
+    """The seed of suites that draw at random."""
+
+    seed: int = option(
+        0, "Seed of generated corruptions, of the candidates of BLT and of the directions of the landscape."
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        checks.count("seed", self.seed, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class TemperatureOption(SuiteOptions):
+    """Temperature scaling, in suites that report calibration."""
+
+    temperature_scaling: bool = option(
+        False, "Also report metrics after temperature scaling, fitted on the training data that the run held out."
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class TransductionOption(SuiteOptions):
+    """The candidates of bilinear transduction."""
+
+    blt_references: int = option(
+        1_000, "Number of references among which BLT chooses; 0 uses the complete bank.", minimum=0
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class CommonOptions(TransductionOption, SeedOption, TemperatureOption):
+    """The options that several suites share."""
+
+    protocol: str = option(
+        "random",
+        "How references are chosen: the random ones saved with the run, or one per image by bilinear transduction "
+        "(BLT).",
+        choices=PROTOCOLS,
+    )
+
+
+def describe(options: type[SuiteOptions]) -> str:
+    """Return the documentation of the fields of an options class, for its docstring."""
+    fields = (f"  {field.name}: {field.metadata['help']}" for field in dataclasses.fields(options))
+    return "\n".join(["Attributes:", *fields])

@@ -1,0 +1,293 @@
+"""Results on disk, in `<workdir>/eval/step{S}-bins{B}/`: one folder per checkpoint and number of calibration bins.
+
+`<suite>.json` holds scores and facts, `<suite>-references{K}.npz` the arrays, `results.parquet` and `results.csv` the
+long-form table of all suites. Each file is written completely or not at all. Within a process results stay in memory;
+files are read only to merge earlier results, to compare runs, and to make a report of an earlier evaluation.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from anchor_jax.core.errors import UserError
+from anchor_jax.evaluation import legacy
+from anchor_jax.evaluation.results import BLT_SUFFIX, FIELDS, Score, SuiteResult, flat_name, to_frame
+from anchor_jax.runtime.atomic_files import atomic_write, is_incomplete
+
+METRICS = "metrics.json"
+REPORT = "report.json"  # next to the files of the suites
+EARLIER = "earlier"  # numbered folders of results that were measured with other options
+_INTEGERS = {"severity", "draw", "draw_size"}
+
+
+def checkpoint_folder(workdir: Path, step: int, num_bins: int) -> Path:
+    """Return the folder of one checkpoint's results."""
+    return workdir / "eval" / f"step{step}-bins{num_bins}"
+
+
+def checkpoint_folders(workdir: Path) -> dict[int, dict[int, Path]]:
+    """Return the folders with results of a run: step -> number of calibration bins -> folder, highest step first."""
+    found: dict[int, dict[int, Path]] = {}
+    for folder in (workdir / "eval").glob("step*-bins*"):
+        if match := re.fullmatch(r"step(\d+)-bins(\d+)", folder.name):
+            found.setdefault(int(match[1]), {})[int(match[2])] = folder
+    return dict(sorted(found.items(), reverse=True))
+
+
+def read(folder: Path) -> dict[str, dict[int, SuiteResult]]:
+    """Read the results of one checkpoint.
+
+    Args:
+      folder: see `checkpoint_folder`; it may be missing.
+
+    Returns:
+      Storage name of the suite -> number of references, from the smallest -> result. Each array is read from disk
+      whenever it is accessed, and not kept.
+
+    Raises:
+      UserError: a file is corrupt; also on access to an array that is corrupt.
+    """
+    files = (file for file in folder.glob("*.json") if file.name != REPORT and not is_incomplete(file))
+    return {name: _read_suite(folder, name) for name in sorted(file.stem for file in files)}
+
+
+def load_results(workdir: str | os.PathLike[str]) -> pd.DataFrame:
+    """Load all results of a run as one long-form table, without the arrays.
+
+    Args:
+      workdir: folder of the run.
+
+    Returns:
+      One row per score, with the columns of `results.SCHEMA`; empty if the run is not evaluated.
+
+    Raises:
+      UserError: a file is corrupt.
+
+    >>> load_results("runs/none")[["suite", "num_references", "metric", "value"]].shape
+    (0, 4)
+    """
+    folders = [folder for by_bins in checkpoint_folders(Path(workdir)).values() for folder in by_bins.values()]
+    return to_frame(result for folder in folders for of in read(folder).values() for result in of.values())
+
+
+class ResultStore:
+    """The results of one checkpoint, in memory and on disk.
+
+    Attributes:
+      folder: see `checkpoint_folder`; created when a result is added.
+      results: storage name of the suite -> number of references -> result; those of earlier evaluations, and what was
+        added.
+
+    Raises:
+      UserError: an existing file is corrupt.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.results = read(folder)
+
+    def add(self, result: SuiteResult) -> Path | None:
+        """Store a result; those of the same suite for other numbers of references stay.
+
+        Earlier results of the suite that were measured with other options move to `earlier/1`, `earlier/2`, ...
+
+        Returns:
+          The folder to which earlier results moved; None if none did.
+
+        Raises:
+          ValueError: a score is NaN or infinite, the facts contain such a number, or two scores have the same name.
+          UserError: the folder is not writable.
+        """
+        for name, value in result.metrics.items():
+            if not math.isfinite(value):
+                raise ValueError(
+                    f"scores must be finite; got {name} = {value} of {result.name} with {result.num_references} "
+                    "references"
+                )
+        earlier = self.results.get(result.name, {})
+        others = any(each.facts.get("options") != result.facts.get("options") for each in earlier.values())
+        results = {} if others else {num: of for num, of in earlier.items() if num != result.num_references}
+        text = _to_json([*results.values(), result])
+        moved = _move_away(self.folder, result.name) if others else None
+        with writing(self.folder):
+            _write_arrays(_arrays_file(self.folder, result.name, result.num_references), result.arrays)
+            _write_text(self.folder / f"{result.name}.json", text)
+        results[result.num_references] = result
+        self.results[result.name] = dict(sorted(results.items()))
+        return moved
+
+    def write_summaries(self) -> None:
+        """Write `metrics.json`, `results.parquet` and `results.csv` next to the folder, and the tables also into it.
+
+        Raises:
+          UserError: a folder is not writable.
+        """
+        if not self.results:
+            return
+        results = dict(sorted(self.results.items()))
+        frame = to_frame(result for by_number in results.values() for result in by_number.values())
+        metrics = {name: {str(num): of.metrics for num, of in by_number.items()} for name, by_number in results.items()}
+        with writing(self.folder):
+            _write_text(self.folder.parent / METRICS, json.dumps(metrics, indent=2) + "\n")
+            for folder in (self.folder, self.folder.parent):
+                with atomic_write(folder / "results.parquet") as file:
+                    frame.to_parquet(file, index=False)
+                with atomic_write(folder / "results.csv") as file:
+                    frame.to_csv(file, index=False)
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Convert an operating system error into a `UserError` that names the folder and the reason."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write to '{folder}' ({error.strerror}); free some space or move it away") from error
+
+
+class _StoredArrays(Mapping[str, np.ndarray]):
+    """The arrays of an .npz file; each is read from disk whenever it is accessed."""
+
+    def __init__(self, file: Path):
+        self._file = file
+        with _opened(file) as arrays:
+            self._names = tuple(arrays.files)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._names:
+            raise KeyError(name)
+        with _opened(self._file) as arrays:
+            return arrays[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names  # without reading it
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def _to_json(results: Sequence[SuiteResult]) -> str:
+    """`scores` says what each flat name means, so that no reader takes a name apart; the last result is the newest."""
+    content = {
+        "suite": results[-1].name,
+        "facts": results[-1].facts,
+        "results": _by_number({of.num_references: of.metrics for of in results}),
+        "facts_of": _by_number({of.num_references: of.facts for of in results}),
+        "scores": {flat_name(score): _fields(score) for of in results for score in of.scores},
+    }
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+
+def _fields(score: Score) -> dict[str, Any]:
+    """The fields of a score other than its value that are not the default."""
+    default = Score("", 0)
+    values = {name: getattr(score, name) for name in FIELDS}
+    return {name: value for name, value in values.items() if value != getattr(default, name)}
+
+
+def _read_suite(folder: Path, name: str) -> dict[int, SuiteResult]:
+    file = folder / f"{name}.json"
+    with _uncorrupted(file):
+        content = json.loads(file.read_text(encoding="utf-8"), parse_constant=_reject_constant)
+        suite, protocol = (name.removesuffix(BLT_SUFFIX), "blt") if name.endswith(BLT_SUFFIX) else (name, "random")
+        facts = dict(content["facts"])
+        metrics = {int(num): _finite(of) for num, of in content["results"].items()}
+        facts_of = {int(num): dict(of) for num, of in content.get("facts_of", {}).items()}
+        facts_of = facts_of or dict.fromkeys(metrics, facts)
+        if content["suite"] != name or not metrics or facts_of.keys() != metrics.keys():
+            raise ValueError(f"holds no results of '{name}'")
+        results = {}
+        for num in sorted(metrics):
+            if "scores" in content:
+                scores = tuple(_score(flat, value, content["scores"][flat]) for flat, value in metrics[num].items())
+            else:
+                scores = legacy.import_scores(suite, metrics[num])
+            results[num] = SuiteResult(suite, num, scores, {}, legacy.import_facts(facts_of[num]), protocol)
+    return {num: dataclasses.replace(of, arrays=_read_arrays(folder, name, num)) for num, of in results.items()}
+
+
+def _score(name: str, value: float, fields: Mapping[str, Any]) -> Score:
+    if any(not isinstance(of, int if field in _INTEGERS else str) for field, of in fields.items()):
+        raise ValueError(f"holds {dict(fields)} for {name}")
+    score = Score(value=value, **fields)
+    if flat_name(score) != name:
+        raise ValueError(f"holds {flat_name(score)} under the name {name}")
+    return score
+
+
+def _finite(metrics: Mapping[str, Any]) -> dict[str, float]:
+    numbers = {name: float(value) for name, value in metrics.items()}
+    for name, number in numbers.items():
+        if not math.isfinite(number):
+            raise ValueError(f"holds {name} = {number}")
+    return numbers
+
+
+def _reject_constant(constant: str):
+    raise ValueError(f"holds {constant}")
+
+
+def _move_away(folder: Path, name: str) -> Path:
+    with writing(folder):
+        number = next(number for number in itertools.count(1) if not (folder / EARLIER / str(number)).exists())
+        target = folder / EARLIER / str(number)
+        target.mkdir(parents=True)
+        # the scores last: until they have moved, the earlier results are complete where they were
+        for file in (*folder.glob(f"{name}-references*.npz"), folder / f"{name}.json"):
+            file.rename(target / file.name)
+    return target
+
+
+def _by_number(values: Mapping[int, Any]) -> dict[str, Any]:
+    return {str(num): values[num] for num in sorted(values)}
+
+
+def _arrays_file(folder: Path, name: str, num_references: int) -> Path:
+    return folder / f"{name}-references{num_references}.npz"
+
+
+def _read_arrays(folder: Path, name: str, num_references: int) -> Mapping[str, np.ndarray]:
+    file = _arrays_file(folder, name, num_references)
+    return _StoredArrays(file) if file.exists() else {}
+
+
+def _write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    if not arrays:
+        file.unlink(missing_ok=True)  # those of an earlier measurement do not belong to the new scores
+        return
+    with atomic_write(file) as new:
+        np.savez(new, **dict(arrays))  # pyright: ignore[reportArgumentType]
+
+
+def _write_text(file: Path, text: str) -> None:
+    with atomic_write(file) as new:
+        new.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    # by its name alone, NumPy would leave a truncated file open
+    with _uncorrupted(file), file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
+        yield arrays
+
+
+@contextlib.contextmanager
+def _uncorrupted(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # zipfile, zlib, json and NumPy raise a dozen kinds on corrupt bytes
+        reason = " ".join(str(error).split())
+        raise UserError(f"'{file}' is corrupt ({reason}); move it away") from error

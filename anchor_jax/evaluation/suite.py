@@ -1,0 +1,69 @@
+"""What a suite is: one evaluation of a run, with its options, its scores, and the tables and figures of them."""
+
+from typing import Protocol, TypeVar
+
+from anchor_jax.evaluation.context import EvalContext
+from anchor_jax.evaluation.options import SuiteOptions
+from anchor_jax.evaluation.presentation import Figure, Highlight, Table
+from anchor_jax.evaluation.results import Results, SuiteResult
+
+# facts on the evaluated data; results that differ in one of them are not comparable
+DATA_FACTS = ("source", "members", "groups", "averages", "num_examples", "severities", "seed", "in_distribution")
+
+Prepared = TypeVar("Prepared")
+
+
+class Suite(Protocol[Prepared]):
+    """One evaluation of a trained run.
+
+    Attributes:
+      name: for `--suites` and `metrics.json`.
+      title: heading of its section in the report.
+      question: what it answers, one sentence.
+      reading: how to read its numbers.
+      options: class of its options; each field is a flag of `eval.py`.
+      supports_blt: whether it can use the references that bilinear transduction chooses.
+    """
+
+    name: str
+    title: str
+    question: str = ""
+    reading: str = ""
+    options: type[SuiteOptions] = SuiteOptions
+    supports_blt: bool = False
+
+    def prepare(self, context: EvalContext) -> Prepared:
+        """Open and check everything that `measure` needs, once for all numbers of references.
+
+        Raises:
+          UserError: the run or the options do not allow this evaluation. Nothing has been measured yet.
+        """
+        ...
+
+    def measure(self, prepared: Prepared, num_references: int) -> SuiteResult:
+        """Evaluate with one number of references.
+
+        Args:
+          prepared: what `prepare` returned.
+          num_references: K; 0 for a standard network.
+        """
+        ...
+
+    def tables(self, results: Results) -> list[Table]:
+        """Return the tables of the report; the first one is also printed on the terminal."""
+        ...
+
+    def figures(self, results: Results, clean: Results) -> list[Figure]:
+        """Return the figures of the report.
+
+        Args:
+          results: of this suite, by number of references.
+          clean: those of the suite clean, to compare with; may be empty.
+        """
+        del results, clean
+        return []
+
+    def highlights(self, result: SuiteResult) -> list[Highlight]:
+        """Return the numbers at the top of the report."""
+        del result
+        return []

@@ -1,0 +1,376 @@
+"""The numbers of a comparison: for every suite and score, each method over its seeds and next to the baseline."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from anchor_jax.core.errors import UserError
+from anchor_jax.evaluation import suites
+from anchor_jax.evaluation.predictions import METRICS
+from anchor_jax.evaluation.results import BLT_SUFFIX, Score, SuiteResult, flat_name
+from anchor_jax.evaluation.suite import DATA_FACTS
+from anchor_jax.reporting.comparison import paper
+from anchor_jax.reporting.comparison.methods import EvaluatedRun, Method, evaluation_command
+from anchor_jax.reporting.comparison.statistics import Difference, Summary, difference_over_seeds, paired, summary
+
+PROTOCOLS = ("random1", "randomK", "blt")
+ANY = object()  # in `select`: every value but None
+
+# results that differ in one of these facts are about other data
+_SAME_FACTS = (*DATA_FACTS, "fitted_to")
+
+_AVERAGES = [{"metric": "accuracy", "group": group} for group in ("mean19", "mean15", "cbar")]
+# suite -> the scores of tables and figures, in this order; files hold all
+_HEADLINES: dict[str, list[dict[str, Any]]] = {
+    "clean": [
+        *({"metric": name} for name in (*METRICS, "top5_accuracy", "adaptive_ece", "aurc")),
+        {"metric": "nll", "prediction": "scaled"},
+        {"metric": "ece", "prediction": "scaled"},
+    ],
+    "corruptions": [
+        {"metric": "accuracy"},
+        *_AVERAGES,
+        {"metric": "accuracy", "severity": ANY},
+        *({"metric": name} for name in ("ece", "smooth_ece", "nll", "brier", "mce")),
+    ],
+    "shift": [*({"metric": name} for name in METRICS), {"metric": "accuracy", "dataset": ANY}],
+    "ood": [
+        {"metric": "auroc", "score": ANY},
+        {"metric": "auroc", "score": ANY, "group": ANY},
+        {"metric": "fpr95", "score": ANY},
+    ],
+    "protocols": [
+        {"metric": name, "protocol": protocol}
+        for protocol in PROTOCOLS
+        for name in ("accuracy", "ece", "smooth_ece", "nll", "seconds_per_1000")
+    ],
+    "probe": [{"metric": "accuracy"}, {"metric": "accuracy", "dataset": ANY}],
+}
+
+
+class Entry(NamedTuple):
+    """One score of one method."""
+
+    summary: Summary
+    over_seeds: Difference | None  # to the baseline; None for the baseline, and if no seed is shared
+    over_examples: Difference | None  # same as above; None if the score is not a mean over examples
+
+
+@dataclasses.dataclass(frozen=True)
+class SuiteTable:
+    """One suite of all methods.
+
+    Attributes:
+      suite: storage name, such as "clean" or "clean-blt".
+      num_references: K of the anchored methods; 0 if there are none.
+      facts: of the first run.
+      num_bins: of the calibration errors.
+      scores: name in `metrics.json` -> the score, whose value does not matter.
+      entries: name in `metrics.json` -> method -> entry; a method may lack a score.
+    """
+
+    suite: str
+    num_references: int
+    facts: Mapping[str, Any]
+    num_bins: int
+    scores: Mapping[str, Score]
+    entries: Mapping[str, Mapping[str, Entry]]
+
+    @property
+    def base_suite(self) -> str:
+        """The suite, whichever protocol chose the references."""
+        return self.suite.removesuffix(BLT_SUFFIX)
+
+    @property
+    def headlines(self) -> list[str]:
+        """The names of the scores that are shown in tables and figures."""
+        patterns = _HEADLINES.get(self.base_suite, [{"metric": "accuracy"}])
+        names = dict.fromkeys(name for pattern in patterns for name in self.select(**pattern))
+        same = f"mean{len(self.facts.get('members', ()))}"  # the mean over all members has this name too
+        return [name for name in names if self.scores[name].group != same]
+
+    def select(self, **fields: Any) -> list[str]:
+        """Return the names of the scores with these fields; fields that are left out must have their default.
+
+        Args:
+          **fields: of `Score`; `ANY` stands for every value but None.
+        """
+        expected = {field.name: field.default for field in dataclasses.fields(Score)} | fields
+        del expected["value"]
+        return [name for name, score in self.scores.items() if _matches(score, expected)]
+
+    def entry(self, method: str, **fields: Any) -> Entry | None:
+        """Return the entry of one score, None if there is none."""
+        names = self.select(**fields)
+        return self.entries[names[0]].get(method) if names else None
+
+
+def _matches(score: Score, expected: Mapping[str, Any]) -> bool:
+    given = {name: getattr(score, name) for name in expected}
+    return all(given[name] is not None if value is ANY else given[name] == value for name, value in expected.items())
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Methods next to each other.
+
+    Attributes:
+      methods: the baseline first.
+      suites: those that all runs have.
+      paper: published results next to ours, for methods trained with the paper's protocol.
+      mismatches: method -> the first difference to the paper's protocol.
+      notes: what readers must know, such as suites that are left out.
+    """
+
+    methods: tuple[Method, ...]
+    suites: tuple[SuiteTable, ...]
+    paper: tuple["PaperRow", ...]
+    mismatches: Mapping[str, str]
+    notes: tuple[str, ...]
+
+    @property
+    def baseline(self) -> Method:
+        """The method that all others are compared with."""
+        return self.methods[0]
+
+
+def compare_methods(
+    methods: Sequence[Method], suite_names: Sequence[str] = (), num_references: int | None = None
+) -> Comparison:
+    """Compare methods on the suites that all their runs have.
+
+    Args:
+      methods: the baseline first.
+      suite_names: by default all that the runs have in common.
+      num_references: K of the anchored runs; by default, for each suite, the largest that all have.
+
+    Raises:
+      UserError: a run lacks a requested suite or number of references; the runs share no suite; the suites were
+        evaluated on different data.
+    """
+    runs = [run for method in methods for run in method.runs]
+    tables, left_out = [], []
+    for suite in suite_names or sorted({suite for run in runs for suite in run.suites}, key=suites.report_order):
+        try:
+            num = _common_references(runs, suite, num_references)
+        except UserError as error:
+            if suite_names:
+                raise
+            left_out.append(f"{suite} is left out: {error}")
+        else:
+            tables.append(_suite_table(methods, runs, suite, num))
+    if not tables:
+        raise UserError(f"the runs have no suite in common; {left_out[0]}")
+    rows, mismatches = _next_to_paper(methods, tables)
+    notes = (*left_out, *_notes(methods, runs))
+    return Comparison(tuple(methods), tuple(tables), tuple(rows), mismatches, notes)
+
+
+def example_values(result: SuiteResult) -> dict[str, np.ndarray]:
+    """Return what each test example adds to the scores that are means over examples: name -> floating `[N]`."""
+    if result.suite == "corruptions" and (stored := result.column("correct")) is not None:
+        correct = stored.astype(np.float64)  # [members, severities, N]
+        values = {Score("accuracy", 0): correct.mean((0, 1))}
+        for index, severity in enumerate(result.facts["severities"]):
+            values[Score("accuracy", 0, severity=severity)] = correct[:, index].mean(0)
+        for index, member in enumerate(result.facts["members"]):
+            values[Score("accuracy", 0, corruption=member)] = correct[index].mean(0)
+        return {flat_name(score): value for score, value in values.items()}
+    datasets = {"clean": [None], "shift": result.facts.get("members", ())}.get(result.suite, [])
+    stored = {"accuracy": "correct", "nll": "nll", "brier": "brier", "entropy": "entropy"}
+    columns = {
+        flat_name(Score(metric, 0, dataset=dataset)): result.column(column, dataset)
+        for dataset in datasets
+        for metric, column in stored.items()
+    }
+    return {name: column.astype(np.float64) for name, column in columns.items() if column is not None}
+
+
+def _common_references(runs: Sequence[EvaluatedRun], suite: str, requested: int | None) -> int:
+    """Return K of the anchored runs for a suite, 0 if there are none.
+
+    Raises:
+      UserError: a run lacks the suite or the number of references.
+    """
+    for run in runs:
+        if suite not in run.suites:
+            raise UserError(
+                f"'{run.name}' was not evaluated on {suite} at step {run.step}; "
+                f"run {evaluation_command(run.name, suite, run.key(requested or 0))}"
+            )
+    known = [set(run.suites[suite]) for run in runs if run.anchored]
+    shared = set.intersection(*known) if known else {0}
+    num = max(shared or known[0]) if requested is None else requested
+    for run in runs:
+        available = run.suites[suite]
+        if run.key(num) not in available:
+            raise UserError(
+                f"'{run.name}' was evaluated on {suite} with {', '.join(map(str, available))} references, not with "
+                f"{run.key(num)}; run {evaluation_command(run.name, suite, run.key(num))}"
+            )
+    return num if known else 0
+
+
+class _MethodScores(NamedTuple):
+    """Scores of a suite of one method."""
+
+    values: dict[str, dict[int, float]]  # name -> seed -> value
+    examples: dict[str, np.ndarray]  # name -> floating [N], of each test example, mean over the seeds
+
+
+def _suite_table(methods: Sequence[Method], runs: Sequence[EvaluatedRun], suite: str, num: int) -> SuiteTable:
+    _check_same_data(runs, suite, num)
+    scores = {flat_name(score): score for run in runs for score in _scores(run, suite, num)}
+    by_method = {method.name: _method_scores(method, suite, num) for method in methods}
+    baseline = by_method[methods[0].name]
+    names = dict.fromkeys(name for each in by_method.values() for name in each.values)
+    entries = {
+        name: {
+            method: _entry(name, each, None if each is baseline else baseline)
+            for method, each in by_method.items()
+            if name in each.values
+        }
+        for name in names
+    }
+    known = {name: scores[name] for name in names}
+    return SuiteTable(suite, num, runs[0].facts(suite, num), runs[0].num_bins, known, entries)
+
+
+def _method_scores(method: Method, suite: str, num: int) -> _MethodScores:
+    by_seed = {run.seed: {flat_name(score): score.value for score in _scores(run, suite, num)} for run in method.runs}
+    shared = [name for name in next(iter(by_seed.values())) if all(name in each for each in by_seed.values())]
+    examples = [example_values(run.result(suite, num)) for run in method.runs]
+    return _MethodScores(
+        {name: {seed: each[name] for seed, each in by_seed.items()} for name in shared},
+        {
+            name: np.mean([each[name] for each in examples], axis=0)
+            for name in examples[0]
+            if all(name in each for each in examples)
+        },
+    )
+
+
+def _scores(run: EvaluatedRun, suite: str, num: int) -> list[Score]:
+    scores = list(run.result(suite, num).scores)
+    if suite == "protocols" and not run.anchored:  # its one protocol is compared with each of an anchored network
+        return [dataclasses.replace(score, protocol=protocol) for protocol in PROTOCOLS for score in scores]
+    return scores
+
+
+def _entry(name: str, each: _MethodScores, baseline: _MethodScores | None) -> Entry:
+    over_seeds = over_examples = None
+    if baseline and name in baseline.values:
+        over_seeds = difference_over_seeds(each.values[name], baseline.values[name])
+        if name in each.examples and name in baseline.examples:
+            over_examples = paired(each.examples[name], baseline.examples[name])
+    return Entry(summary(each.values[name]), over_seeds, over_examples)
+
+
+def _check_same_data(runs: Sequence[EvaluatedRun], suite: str, num: int) -> None:
+    """Raise a UserError if results of a suite are about different data."""
+    first, *others = runs
+    for other in others:
+        for fact in _SAME_FACTS:
+            expected, given = (_unordered(run.facts(suite, num).get(fact)) for run in (first, other))
+            if given != expected:
+                raise UserError(
+                    f"{suite} of '{first.name}' and of '{other.name}' are about different data: {fact} is "
+                    f"{expected!r} and {given!r}; evaluate both with the same options of eval.py"
+                )
+        expected, given = first.result(suite, num).arrays, other.result(suite, num).arrays
+        for name in expected.keys() & given.keys():
+            column = name.rpartition("/")[2]
+            if (column == "label" and not np.array_equal(expected[name], given[name])) or (
+                column == "correct" and expected[name].shape != given[name].shape
+            ):
+                raise UserError(
+                    f"{suite} of '{first.name}' and of '{other.name}' are about different test sets: the labels of "
+                    "their examples differ; evaluate both on the same data"
+                )
+
+
+def _unordered(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _unordered(each) for key, each in value.items()}
+    return sorted(value) if isinstance(value, list) else value
+
+
+def _notes(methods: Sequence[Method], runs: Sequence[EvaluatedRun]) -> list[str]:
+    notes = []
+    if len(methods) == 1:
+        notes.append("All runs are of one method, so there is nothing to compare it with.")
+    if len({run.step for run in runs}) > 1:
+        notes.append("The runs were evaluated at different steps, see “The runs”: some may have trained for longer.")
+    if len({tuple(run.seed for run in method.runs) for method in methods}) > 1:
+        notes.append("The methods have different seeds: differences over seeds use only the shared ones.")
+    return notes
+
+
+class PaperRow(NamedTuple):
+    """A published result and ours."""
+
+    method: str
+    quantity: str
+    paper: paper.PublishedResult
+    ours: Summary | None
+    source: str  # of our corrupted images
+    missing: str  # why there is no result of ours, and how to get it
+
+
+def _next_to_paper(methods: Sequence[Method], tables: Sequence[SuiteTable]) -> tuple[list[PaperRow], dict[str, str]]:
+    mismatches = {method.name: reason for method in methods if (reason := paper.protocol_mismatch(method))}
+    table = next((table for table in tables if table.suite == "corruptions"), None)
+    if table is None:
+        return [], mismatches
+    rows = [
+        _paper_row(method, methods[0], quantity, published, table, mismatches)
+        for method in methods
+        if method.name not in mismatches
+        for quantity, published in paper.published_results(method).items()
+    ]
+    return rows, mismatches
+
+
+def _paper_row(
+    method: Method,
+    baseline: Method,
+    quantity: paper.Quantity,
+    published: paper.PublishedResult,
+    table: SuiteTable,
+    mismatches: Mapping[str, str],
+) -> PaperRow:
+    num = quantity.references or table.num_references
+    try:
+        if quantity.gain and (baseline.anchored or baseline.name in mismatches):
+            raise UserError("needs a standard network trained with the paper's protocol among the runs")
+        ours, sources = _accuracy_by_seed(method, quantity, num)
+        if quantity.gain:
+            of_baseline, _ = _accuracy_by_seed(baseline, quantity, num)
+            ours = {seed: ours[seed] - of_baseline[seed] for seed in ours.keys() & of_baseline.keys()}
+            if not ours:
+                raise UserError("needs a seed that the standard network has too")
+    except UserError as error:
+        return PaperRow(method.name, quantity.title, published, None, "", str(error))
+    return PaperRow(method.name, quantity.title, published, summary(ours), ", ".join(sources), "")
+
+
+def _accuracy_by_seed(method: Method, quantity: paper.Quantity, num: int) -> tuple[dict[int, float], list[str]]:
+    """Return seed -> accuracy, and the corrupted sets.
+
+    Raises:
+      UserError: a run was not evaluated as in the paper.
+    """
+    if quantity.references is None and num == 1:
+        raise UserError("needs more than 1 reference, such as --num_references 10")
+    values, sources = {}, []
+    for run in method.runs:
+        if run.key(num) not in run.suites["corruptions"]:
+            raise UserError(f"run {evaluation_command(run.name, 'corruptions', num)}")
+        result = run.result("corruptions", num)
+        if len(result.facts["members"]) != paper.NUM_CORRUPTIONS or result.value("accuracy", group="mean19") is None:
+            raise UserError(f"needs exactly the {paper.NUM_CORRUPTIONS} corruptions of the paper")
+        values[run.seed] = result.value("accuracy", **quantity.fields)
+        sources += [source for source in result.facts["source"] if source not in sources]
+    return values, sources

@@ -1,0 +1,240 @@
+"""Evaluated runs, grouped into methods: runs that differ only in their seed."""
+
+import dataclasses
+import math
+import reprlib
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from anchor_jax.config import RESUMABLE_CHANGES, flatten
+from anchor_jax.core.errors import UserError
+from anchor_jax.evaluation import storage
+from anchor_jax.evaluation.results import Results, SuiteResult
+from anchor_jax.runs import record as run_record
+from anchor_jax.runs.record import Run
+
+# what all runs of a comparison must share
+_DATA = ("data.source", "data.name", "data.train_split", "data.test_split", "data.image_size")
+# measured on the training set without the held-out part, which depends on the seed: runs of one method differ slightly
+_MEASURED, _TOLERANCE = ("data.mean", "data.std"), 0.02
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluatedRun:
+    """A run at its latest evaluated checkpoint.
+
+    Attributes:
+      run: the record of the run.
+      step: step of the checkpoint.
+      num_bins: bins of the calibration errors.
+      suites: storage name -> number of references -> result.
+    """
+
+    run: Run
+    step: int
+    num_bins: int
+    suites: Mapping[str, Results]
+
+    @property
+    def name(self) -> str:
+        """The folder of the run, as given."""
+        return str(self.run.workdir)
+
+    @property
+    def seed(self) -> int:
+        """The seed of the run."""
+        return self.run.config.seed
+
+    @property
+    def anchored(self) -> bool:
+        """Whether the network is anchored; a standard network has no references."""
+        return self.run.config.anchoring.enabled
+
+    def key(self, num_references: int) -> int:
+        """Return the number of references that its results are stored under: 0 for a standard network."""
+        return num_references if self.anchored else 0
+
+    def result(self, suite: str, num_references: int) -> SuiteResult:
+        """Return the result of a suite with that many references, or without any for a standard network."""
+        return self.suites[suite][self.key(num_references)]
+
+    def facts(self, suite: str, num_references: int) -> Mapping[str, Any]:
+        """Return how, where and on which data it was measured."""
+        return self.result(suite, num_references).facts
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """Runs that differ only in their seed.
+
+    Attributes:
+      name: unique within a comparison.
+      config: flat, without the seed, the path of the data, `RESUMABLE_CHANGES`, and keys without an effect, such as the
+        masking of a standard network.
+      runs: one per seed, sorted by seed.
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    runs: tuple[EvaluatedRun, ...]
+
+    @property
+    def anchored(self) -> bool:
+        """Whether its networks are anchored."""
+        return self.runs[0].anchored
+
+
+def load(workdirs: Sequence[Path]) -> list[EvaluatedRun]:
+    """Load runs at their latest evaluated checkpoints, all with the same number of calibration bins.
+
+    Args:
+      workdirs: folders of runs, at least two.
+
+    Raises:
+      UserError: fewer than two folders, a folder without a run, a run that is not evaluated or whose results are
+        corrupt, or runs with different data or calibration bins.
+    """
+    if len(workdirs) < 2:
+        raise UserError(f"a comparison takes at least two runs; got {len(workdirs)}")
+    records = [run_record.load(workdir) for workdir in workdirs]
+    _check_same_data(records)
+    latest = [_latest(record) for record in records]
+    shared = set.intersection(*(set(by_bins) for _, by_bins in latest))
+    if not shared:
+        each = [
+            f"{', '.join(map(str, sorted(by_bins)))} in '{record.workdir}'"
+            for record, (_, by_bins) in zip(records, latest, strict=True)
+        ]
+        raise UserError(
+            f"the runs have no number of calibration bins in common: {'; '.join(each)}; evaluate them with the same "
+            "eval.py --num_bins"
+        )
+    own = records[0].config.evaluation.num_bins
+    num_bins = own if own in shared else min(shared)
+    return [
+        EvaluatedRun(record, step, num_bins, by_bins[num_bins])
+        for record, (step, by_bins) in zip(records, latest, strict=True)
+    ]
+
+
+def group_by_method(runs: Sequence[EvaluatedRun]) -> list[Method]:
+    """Group runs by method, the baseline first: the first standard method, or the first of all.
+
+    Raises:
+      UserError: two runs of one method have the same seed.
+    """
+    groups: list[tuple[dict[str, Any], list[EvaluatedRun]]] = []
+    for run in runs:
+        config = effective_config(flatten(run.run.config))
+        of_config = next((members for known, members in groups if _same_method(known, config)), None)
+        if of_config is None:
+            groups.append((config, [run]))
+        else:
+            of_config.append(run)
+    for _, members in groups:
+        _check_seeds(members)
+    groups.sort(key=lambda group: group[0]["anchoring.enabled"])  # stable: standard networks come first
+    return [
+        Method(name, config, tuple(sorted(members, key=lambda run: run.seed)))
+        for name, (config, members) in zip(_method_names([config for config, _ in groups]), groups, strict=True)
+    ]
+
+
+def method_kind(config: Mapping[str, Any]) -> str:
+    """Return the paper's name of a method: "standard", "anchored" or "anchored + masking"."""
+    if not config["anchoring.enabled"]:
+        return "standard"
+    return "anchored + masking" if config["anchoring.mask_prob"] else "anchored"
+
+
+def evaluation_command(workdir: Path | str, suite: str, num_references: int | None = None) -> str:
+    """Return the command that evaluates a run."""
+    references = f" --num_references {num_references}" if num_references else ""
+    return f"python eval.py --workdir {shlex.quote(str(workdir))} --suites {suite}{references}"
+
+
+def _latest(record: Run) -> tuple[int, dict[int, Mapping[str, Results]]]:
+    """Return the highest evaluated step and its results by number of calibration bins."""
+    for step, folders in storage.checkpoint_folders(record.workdir).items():
+        by_bins: dict[int, Mapping[str, Results]] = {
+            num_bins: storage.read(folder) for num_bins, folder in folders.items()
+        }
+        if by_bins := {num_bins: suites for num_bins, suites in by_bins.items() if suites}:
+            return step, by_bins
+    raise UserError(f"'{record.workdir}' is not evaluated; run {evaluation_command(record.workdir, 'clean', 10)}")
+
+
+def _check_same_data(records: Sequence[Run]) -> None:
+    first, *others = records
+    for other in others:
+        for (what, expected), given in zip(_data_facts(first).items(), _data_facts(other).values(), strict=True):
+            if given != expected:
+                raise UserError(
+                    f"runs on different data cannot be compared: {what} of '{first.workdir}' is "
+                    f"{reprlib.repr(expected)}, of '{other.workdir}' {reprlib.repr(given)}"
+                )
+
+
+def _data_facts(record: Run) -> dict[str, Any]:
+    config = flatten(record.config)
+    of_config = {f"config.{key}": config[key] for key in _DATA}
+    return of_config | {"the image shape": record.image_shape, "the list of classes": record.label_names}
+
+
+def _check_seeds(members: Sequence[EvaluatedRun]) -> None:
+    by_seed: dict[int, EvaluatedRun] = {}
+    for run in members:
+        if other := by_seed.get(run.seed):
+            raise UserError(
+                f"'{other.name}' and '{run.name}' are the same run: config and seed {run.seed} are equal; give only one"
+            )
+        by_seed[run.seed] = run
+
+
+def effective_config(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of a flat config that define a method: without the seed and keys that have no effect."""
+    dropped = {"seed", "data.path"}
+    if not flat["anchoring.enabled"]:
+        dropped |= {key for key in flat if key.startswith("anchoring.") and key != "anchoring.enabled"}
+    elif not flat["anchoring.mask_prob"]:
+        dropped |= {"anchoring.mask_per", "anchoring.masked_target", "anchoring.update_bn_when_masked"}
+    elif flat["anchoring.mask_per"] != "batch":
+        dropped |= {"anchoring.update_bn_when_masked"}
+    return {key: value for key, value in flat.items() if key not in dropped and not key.startswith(RESUMABLE_CHANGES)}
+
+
+def _same_method(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return one.keys() == other.keys() and not any(_differs(key, one[key], other[key]) for key in one)
+
+
+def _differs(key: str, one: Any, other: Any) -> bool:
+    if key in _MEASURED and len(one) == len(other):
+        return not all(math.isclose(a, b, rel_tol=_TOLERANCE) for a, b in zip(one, other, strict=True))
+    return one != other
+
+
+def _method_names(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return unique names: the paper's name of each method, and the other keys in which the methods differ."""
+    named = {"anchoring.enabled", "anchoring.mask_prob"}
+    differing = []
+    for key in dict.fromkeys(key for config in configs for key in config if key not in named):
+        # a missing key has its default value, except that missing keys of anchoring have no effect
+        values = [config.get(key) for config in configs if key in config or not key.startswith("anchoring.")]
+        if any(_differs(key, value, values[0]) for value in values[1:]):
+            differing.append(key)
+    names = []
+    for config in configs:
+        name = method_kind(config) + (
+            f" ({config['anchoring.mask_prob']})" if config.get("anchoring.mask_prob") else ""
+        )
+        keys = [key for key in differing if key in config or not key.startswith("anchoring.")]
+        names.append(", ".join([name, *(f"{_short(key)}={config.get(key, 'default')}" for key in keys)]))
+    return names
+
+
+def _short(key: str) -> str:
+    """Return the last part of a key, or the last two if that alone is ambiguous."""
+    *_, group, last = key.split(".")
+    return f"{group}.{last}" if last in ("name", "mean", "std") else last

@@ -1,0 +1,220 @@
+"""The report of an evaluation: tables on the terminal, an HTML page, and the same numbers as JSON.
+
+`report.html` is self-contained: figures are embedded, and there are no scripts and no links to other addresses.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table as TerminalTable
+
+from anchor_jax.core import checks
+from anchor_jax.core.errors import UserError
+from anchor_jax.evaluation import storage, suites
+from anchor_jax.evaluation.presentation import Highlight, format_num_references
+from anchor_jax.evaluation.results import Results
+from anchor_jax.evaluation.runner import facts_of_run
+from anchor_jax.evaluation.suite import DATA_FACTS
+from anchor_jax.reporting import plots
+from anchor_jax.reporting.html import EmbeddedFigure, embed, frame_html, render, table_html
+from anchor_jax.runs import record as run_record
+from anchor_jax.runtime.atomic_files import atomic_write
+
+_MAX_NAMES = 4  # of datasets, in the heading of a table on the terminal
+
+
+class Reporter:
+    """Prints tables while an evaluation runs, and writes `report.html` and `report.json` in the end.
+
+    Pass it to `anchor_jax.evaluation.evaluate` as `report`.
+    """
+
+    def suite_finished(self, results: Results) -> None:
+        """Print the first table of a suite."""
+        result = results[max(results)]
+        tables = suites.find(result.suite).tables(results)
+        if not tables:
+            return
+        table, members = tables[0], result.facts.get("members", [])
+        heading = [f"{result.name}: {table.caption}" if table.caption else result.name]
+        heading += [f"{result.facts['num_examples']:,} examples"] if "num_examples" in result.facts else []
+        heading += [", ".join(members) if len(members) <= _MAX_NAMES else f"{len(members)} sets"] if members else []
+        _print(", ".join([*heading, f"step {result.facts['step']:,}"]))
+        printed = TerminalTable(box=SIMPLE_HEAD)
+        for title in ("", *table.rows):
+            printed.add_column(title, justify="right")
+        for column in table.columns:  # one row per metric, so that any terminal is wide enough
+            values = ["–" if value is None else column.spec.text(value) for value in column.values]
+            printed.add_row(column.spec.headed(column.title), *values)
+        Console().print(printed)
+
+    def evaluation_finished(self, folder: Path, results: Mapping[str, Results], run_facts: Mapping[str, Any]) -> None:
+        """Write the report and print where everything is."""
+        page = write_page(folder, results, run_facts)
+        _print(f"numbers: {folder.parent / storage.METRICS}", f"report:  {page}")
+
+    def profile_written(self, folder: Path) -> None:
+        """Print where the profile is."""
+        _print(f"profile: {folder}")
+
+
+def write_report(workdir: str | os.PathLike[str], step: int | None = None, num_bins: int | None = None) -> Path:
+    """Write the report of a run that is already evaluated.
+
+    Args:
+      workdir: folder of the run.
+      step: step of the checkpoint; by default the last one that is evaluated.
+      num_bins: bins of the calibration errors; by default those of the run's config, or the fewest evaluated.
+
+    Returns:
+      The path of `report.html`.
+
+    Raises:
+      UserTypeError: an argument has the wrong type.
+      UserError: there is no run, the checkpoint is not evaluated, or results are corrupt.
+    """
+    checks.path("workdir", workdir)
+    run = run_record.load(Path(workdir))
+    folders = storage.checkpoint_folders(run.workdir)
+    by_bins = folders.get(max(folders, default=0) if step is None else step, {})
+    default = run.config.evaluation.num_bins
+    default = default if default in by_bins else min(by_bins, default=default)
+    folder = by_bins.get(default if num_bins is None else num_bins)
+    results = storage.read(folder) if folder else {}
+    if not folder or not results:
+        raise UserError(f"'{workdir}' has no such evaluation; run eval.py first")
+    return write_page(folder, results, facts_of_run(run))
+
+
+def write_page(folder: Path, results: Mapping[str, Results], run_facts: Mapping[str, Any]) -> Path:
+    """Write `report.html`, `report.json` and the figures in `pictures/`.
+
+    Args:
+      folder: of the checkpoint's results.
+      results: by storage name of the suite.
+      run_facts: JSON values about the run. "title" is the heading of the page; a dict becomes a table of its own.
+
+    Returns:
+      The path of `report.html`.
+
+    Raises:
+      UserError: results are corrupt, or the folder is not writable.
+    """
+    results = {name: results[name] for name in sorted(results, key=suites.report_order)}
+    content = {
+        name: {
+            "facts": of[max(of)].facts,
+            "results": {str(num): result.metrics for num, result in of.items()},
+        }
+        for name, of in results.items()
+    }
+    with storage.writing(folder):
+        sections = [_section(name, of, results.get("clean", {}), run_facts, folder) for name, of in results.items()]
+        with atomic_write(folder / storage.REPORT) as file:
+            file.write_text(json.dumps({"run": run_facts, "suites": content}, indent=2, allow_nan=False) + "\n")
+        page = render(
+            "page.html.j2",
+            title=run_facts.get("title", folder.resolve().parents[1].name),
+            subtitle=_subtitle(results),
+            highlights=[highlight for name, of in results.items() for highlight in _highlights(name, of)],
+            sections=sections,
+            run=_run_tables(run_facts),
+        )
+        with atomic_write(folder / "report.html") as file:
+            file.write_text(page, encoding="utf-8")
+    return folder / "report.html"
+
+
+def _print(*lines: str) -> None:
+    for line in lines:
+        Console().print(line, soft_wrap=True, highlight=False)
+
+
+def _subtitle(results: Mapping[str, Results]) -> str:
+    nums = sorted({num for of in results.values() for num in of})
+    facts = next(result.facts for of in results.values() for result in of.values())
+    step = f"step {facts['step']:,}"
+    return " · ".join([step, ", ".join(map(format_num_references, nums)), f"{facts['num_bins']} calibration bins"])
+
+
+def _highlights(name: str, results: Results) -> list[dict[str, str]]:
+    highlights: list[Highlight] = suites.find(name).highlights(results[max(results)])
+    return [
+        {"title": each.title, "value": f"{each.spec.text(each.value)}{each.spec.unit}", "remark": each.remark}
+        for each in highlights
+    ]
+
+
+def _section(name: str, results: Results, clean: Results, run_facts: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    suite = suites.find(name)
+    tables = [
+        {"caption": table.caption, "html": table_html(table), "notes": table.notes} for table in suite.tables(results)
+    ]
+    return {
+        "id": name,
+        "title": suites.title(name),
+        "question": suite.question,
+        "reading": suite.reading,
+        "differing": _differing_facts(results),
+        "tables": tables,
+        "figures": _draw_figures(name, results, clean, folder / "pictures"),
+        "num_scores": len({score for result in results.values() for score in result.metrics}),
+        "scores": _scores_html(results),
+        "facts": _facts(results, run_facts),
+    }
+
+
+def _draw_figures(name: str, results: Results, clean: Results, folder: Path) -> list[EmbeddedFigure]:
+    embedded = []
+    for figure in suites.find(name).figures(results, clean):
+        file = folder / f"{name}-{figure.name}.png"
+        plots.save(figure.plot, file)
+        embedded.append(embed(file, figure.title, figure.caption))
+    return embedded
+
+
+def _scores_html(results: Results) -> str:
+    frame = pd.DataFrame({format_num_references(num): result.metrics for num, result in results.items()})
+    names = dict.fromkeys(name for result in results.values() for name in result.metrics)
+    return frame_html(frame.loc[list(names)], "{:.6g}".format)
+
+
+def _differing_facts(results: Results) -> list[str]:
+    """Return the facts in which the rows of a table differ, though they should not."""
+    return [name for name in DATA_FACTS if len({_text(result.facts.get(name)) for result in results.values()}) > 1]
+
+
+def _facts(results: Results, run_facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the facts that are not those of the run: once if all results agree, else one per result."""
+    facts = []
+    for name in dict.fromkeys(name for result in results.values() for name in result.facts if name not in run_facts):
+        texts = {num: _text(result.facts[name]) for num, result in results.items() if name in result.facts}
+        if len(set(texts.values())) == 1:
+            facts.append((name, next(iter(texts.values()))))
+        else:
+            facts += [(f"{name}, {format_num_references(num)}", text) for num, text in texts.items()]
+    return facts
+
+
+def _run_tables(run_facts: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    plain = {name: value for name, value in run_facts.items() if name != "title" and not isinstance(value, dict)}
+    tables = {"": plain, **{name: value for name, value in run_facts.items() if isinstance(value, dict)}}
+    return [(name, [(key, _text(value)) for key, value in facts.items()]) for name, facts in tables.items() if facts]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_text(each)}" for key, each in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_text, value)) or "none"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else str(value)

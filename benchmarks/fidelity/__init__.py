@@ -1,0 +1,1 @@
+"""Agreement with the original implementations of models and corruptions."""

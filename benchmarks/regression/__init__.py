@@ -1,0 +1,1 @@
+"""Regression, risk regimes and Bayesian optimization."""

@@ -1,0 +1,1 @@
+"""Throughput, memory and startup time, compared with PyTorch."""

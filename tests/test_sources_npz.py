@@ -1,0 +1,139 @@
+"""Source "npz": valid files, invalid ones, and fuzzed bytes and arrays."""
+
+import io
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as st_numpy
+
+from anchor_jax.core.errors import UserError
+from anchor_jax.data import load
+
+pytestmark = pytest.mark.min_versions
+
+
+@pytest.fixture
+def npz(tmp_path):
+    def write(**arrays):
+        np.savez(tmp_path / "data.npz", allow_pickle=True, **arrays)
+        return str(tmp_path / "data.npz")
+
+    return write
+
+
+_X = np.arange(4 * 3 * 2, dtype=np.uint8).reshape(4, 3, 2)
+_Y = np.array([0, 2, 1, 2])
+
+
+def test_npz_reads_keras_convention(npz):
+    path = npz(x_train=_X, y_train=_Y[:, None].astype(np.uint8), x_test=_X[:2, :, :, None], y_test=_Y[:1].repeat(2))
+    train, test = load("npz", "train", path=path), load("npz", "test", path=path)
+    np.testing.assert_array_equal(train.images, _X[..., None])
+    assert train.labels.tolist() == [0, 2, 1, 2]
+    assert train.labels.dtype == np.int32
+    assert test.images.shape == (2, 3, 2, 1)
+    assert train.label_names == test.label_names == ("0", "1", "2")  # although the test split lacks 1 and 2
+
+
+def test_npz_counts_classes_of_all_splits(npz):
+    path = npz(x_train=_X, y_train=_Y, x_test=_X, y_test=_Y + 1)
+    assert load("npz", "train", path=path).label_names == ("0", "1", "2", "3")
+
+
+def test_npz_reads_label_names(npz):
+    path = npz(x_train=_X, y_train=_Y, label_names=["ant", "bee", "cat", "dog"])
+    assert load("npz", "train", path=path).label_names == ("ant", "bee", "cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"x_test": _X, "y_test": _Y}, r"no array 'x_train' in '.*data.npz'; it contains: x_test, y_test"),
+        ({"x_train": _X, "y": _Y}, r"no array 'y_train' in '.*data.npz'; it contains: x_train, y$"),
+        ({"x_train": _X / np.float32(255)}, "images of npz split 'train' must be uint8; got float32"),
+        ({"x_train": _X[0]}, r"images of npz split 'train' must be \[N, H, W, C\] and not empty; got \[3, 2\]"),
+        ({"x_train": _X[:0], "y_train": _Y[:0]}, r"must be \[N, H, W, C\] and not empty; got \[0, 3, 2, 1\]"),
+        ({"y_train": _Y[:3]}, r"labels of npz split 'train' must be \[4\], one per image; got \[3\]"),
+        ({"y_train": np.eye(4, dtype=int)}, r"labels of npz split 'train' must be \[4\], one per image; got \[4, 4\]"),
+        ({"y_train": _Y / 2}, "labels of npz split 'train' must be integers; got float64"),
+        ({"y_train": _Y - 1}, "labels of npz split 'train' must be in 0..1; got values from -1 to 1"),
+        ({"y_train": _Y * 0}, "npz split 'train' must have at least 2 classes; got 1"),
+        ({"y_train": _Y * 10**12}, "labels in '.*data.npz' must be below 1000000; got 2000000000000"),
+        ({"label_names": ["a", "b"]}, "labels of npz split 'train' must be in 0..1; got values from 0 to 2"),
+        ({"label_names": [1, 2, 3]}, r"label_names in '.*' must be strings \[classes\]; got int64 \[3\]"),
+        (
+            {"x_train": np.array([{}] * 4)},
+            r"cannot read '.*data.npz' \(ValueError: Object arrays cannot be loaded",
+        ),
+    ],
+)
+def test_npz_rejects_invalid_arrays(npz, arrays, message):
+    complete = arrays if "x_test" in arrays or "y" in arrays else {"x_train": _X, "y_train": _Y} | arrays
+    with pytest.raises(UserError, match=message):
+        load("npz", "train", path=npz(**complete))
+
+
+def test_npz_rejects_unreadable_files(tmp_path):
+    with pytest.raises(UserError, match=r"data.path is empty; expected: an .npz file with the arrays x_train \(uint8"):
+        load("npz", "train")
+    with pytest.raises(UserError, match=r"cannot read '.*none.npz' \(FileNotFoundError.*; expected: an .npz file"):
+        load("npz", "train", path=str(tmp_path / "none.npz"))
+    (tmp_path / "text.npz").write_text("hello")
+    with pytest.raises(UserError, match=r"cannot read '.*text.npz' \(ValueError.*; expected: an .npz file"):
+        load("npz", "train", path=str(tmp_path / "text.npz"))
+    np.save(tmp_path / "single.npy", _X)
+    with pytest.raises(UserError, match=r"cannot read '.*single.npy' .*; expected: an .npz file"):
+        load("npz", "train", path=str(tmp_path / "single.npy"))
+
+
+def _loads_or_explains(content: bytes):
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "fuzz.npz"
+        file.write_bytes(content)
+        try:
+            dataset = load("npz", "train", path=str(file))
+        except UserError:
+            return
+    assert dataset.images.dtype == np.uint8
+    assert dataset.images.ndim == 4
+    assert dataset.labels.shape == (len(dataset.images),)
+    assert 0 <= dataset.labels.min() <= dataset.labels.max() < len(dataset.label_names)
+
+
+def _npz_bytes(arrays: dict) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+_ARRAYS = st_numpy.arrays(
+    st.sampled_from(["u1", "i1", "i8", "u8", "f4", "f8", "?", "U3", "S2", "c8", ">i4", "M8[s]"]).map(np.dtype),
+    st_numpy.array_shapes(min_dims=0, max_dims=5, min_side=0, max_side=3),
+)
+_KEYS = st.sampled_from(["x_train", "y_train", "label_names", "y_test", "x_test", "other"])
+
+
+@settings(max_examples=100, deadline=None, database=None)
+@given(st.one_of(st.binary(max_size=200), st.binary(max_size=200).map(lambda tail: b"PK\x03\x04" + tail)))
+def test_npz_fuzz_random_bytes(content):
+    _loads_or_explains(content)
+
+
+@settings(max_examples=150, deadline=None, database=None)
+@given(st.dictionaries(_KEYS, _ARRAYS))
+def test_npz_fuzz_random_arrays(arrays):
+    _loads_or_explains(_npz_bytes({"x_train": _X, "y_train": _Y} | arrays))
+    _loads_or_explains(_npz_bytes(arrays))
+
+
+@settings(max_examples=150, deadline=None, database=None)
+@given(st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1, max_size=4))
+def test_npz_fuzz_flipped_bytes(flips):
+    content = bytearray(_npz_bytes({"x_train": _X, "y_train": _Y, "label_names": ["a", "b", "c"]}))
+    for place, mask in flips:
+        content[int(place * len(content))] ^= mask
+    _loads_or_explains(bytes(content))
