@@ -102,10 +102,10 @@ EVALUATIONS = {
     "--suites=ood --ood=near=": (1, "unknown data set ''; allowed: tfds:NAME"),
     "--suites=ood --ood=images:/nowhere/at/all": (1, "cannot read folder '/nowhere/at/all'"),
     "--suites=ood --ood=tfds:../../etc": (1, "cannot read tfds data set '../../etc'"),
-    "--suites=ood --ood=photographs,photographs": (1, "data sets must differ in name; 'photographs' is given twice"),
+    "--suites=ood --ood=photographs,photographs": (1, "datasets must have different names; got 'photographs' twice"),
     "--suites=corruptions --corruptions=fog": (1, "unknown corrupted set 'fog'; allowed: tfds:NAME[@SPLIT]"),
     "--suites=corruptions --corruptions=npy:/nowhere": (1, "cannot read folder '/nowhere'"),
-    "--suites=shift": (1, "suite 'shift' needs sets of the run's classes"),
+    "--suites=shift": (1, "suite 'shift' needs datasets with the run's classes"),
     "--suites=shift --shift=digits": (1, "images of 'digits' are [8, 8, 1], but those of the run [6, 6, 1]"),
     "--suites=shift --shift=npz:/nowhere.npz@": (1, "cannot read '/nowhere.npz@'"),
     "--suites=probe --probe=folder:": (1, "unknown data set 'folder:'; allowed: tfds:NAME"),
@@ -164,12 +164,12 @@ RUNS = {
     "no checkpoints": (lambda run: shutil.rmtree(run / "checkpoints"), "no checkpoint in"),
     "infinite results": (
         _eval_json(lambda content: content["results"]["1"].update(accuracy=10**400)),
-        "clean.json' is damaged",
+        "clean.json' is corrupt",
     ),
-    "results of no suite": (_eval_json(lambda content: content.pop("suite")), "clean.json' is damaged"),
+    "results of no suite": (_eval_json(lambda content: content.pop("suite")), "clean.json' is corrupt"),
     "results too deep": (
         lambda run: next(run.glob("eval/step*/clean.json")).write_text("[" * 100_000),
-        "clean.json' is damaged",
+        "clean.json' is corrupt",
     ),
 }
 
