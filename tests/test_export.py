@@ -140,7 +140,9 @@ def test_program_contains_encoded_references_as_constants(anchored):
 def test_export_command_writes_metadata_and_program(exported, workdir):
     result, file = exported.ended, exported.file
     assert result.returncode == 0, result.stderr
-    assert re.fullmatch(r"step 3 with 10 references for cpu, cuda, tpu in .*run\.zip, 0\.0 MB\n", result.stdout)
+    assert re.fullmatch(
+        r"exported step 3 with 10 references for cpu, cuda, tpu to .*run\.zip, 0\.0 MB\n", result.stdout
+    )
     with zipfile.ZipFile(file) as archive:
         assert archive.namelist() == [METADATA, PROGRAM]
         metadata, program = json.loads(archive.read(METADATA)), archive.read(PROGRAM)

@@ -260,7 +260,7 @@ def test_to_torch_command_writes_the_weights_of_a_warm_start(warm, tmp_path):
     out = tmp_path / "out.safetensors"
     result = quick_command("-m", "anchor_jax.to_torch", f"--workdir={tmp_path / 'run'}", f"--out={out}")
     assert result.returncode == 0, result.stderr
-    assert f"tensors of step 0 in {out}" in result.stdout
+    assert f"tensors of step 0 to {out}" in result.stdout
     after = read_state_dict(out)
     assert after.keys() == before.keys()
     np.testing.assert_array_equal(after["conv1.weight"], np.concatenate([before["conv1.weight"]] * 2, axis=1))
