@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from anchor_jax.config import RENAMED_KEYS
-from anchor_jax.reporting.comparison import plots
-from anchor_jax.reporting.comparison.plots import Panel
+from anchor_jax.evaluation.presentation import DotPanel, DotPlots, LinePlots
+from anchor_jax.metrics import specs
+from anchor_jax.reporting import plots
+from anchor_jax.reporting.comparison.figures import seed_dots, severity_panel
 from anchor_jax.reporting.comparison.statistics import Difference, Summary
 from anchor_jax.runtime.atomic_files import atomic_write
 from studies.definitions import FULL, Size, Study
@@ -97,7 +99,7 @@ def _cell(entry: Entry | None, unit: str) -> str:
 
 
 def _gain(difference: Difference | None) -> str:
-    """Return the mean difference, with its 95 % interval if there are several seeds."""
+    """Return the mean difference, with its 95% interval if there are several seeds."""
     if difference is None:
         return ""
     interval = ""
@@ -113,14 +115,21 @@ def _has_figure(study: Study, results: StudyResults) -> bool:
 
 def _draw(study: Study, results: StudyResults, file: Path) -> None:
     if not study.figure.columns:
-        curves = dict(_severities(study, results))
-        plots.severity(curves, list(dict.fromkeys(name for by_name in curves.values() for name in by_name)), file)
+        panels = [severity_panel(title, curves) for title, curves in _severities(study, results)]
+        plots.save(LinePlots(panels), file)
         return
-    panels = {
-        Panel("\n".join(filter(None, (title, study.figure.title))), is_fraction=True): _summaries(study, results, title)
-        for title in study.figure.columns
-    }
-    plots.values(panels, list(dict.fromkeys(name for rows in panels.values() for name in rows)), file)
+    columns = {title: _summaries(study, results, title) for title in study.figure.columns}
+    accuracy = specs.get("accuracy")
+    panels = [
+        DotPanel(
+            "\n".join(filter(None, (title, study.figure.title))),
+            {row: [seed_dots(summary)] for row, summary in summaries.items()},
+            accuracy,
+        )
+        for title, summaries in columns.items()
+    ]
+    rows = list(dict.fromkeys(row for summaries in columns.values() for row in summaries))
+    plots.save(DotPlots(rows, panels, color_rows=True), file)
 
 
 def _severities(study: Study, results: StudyResults) -> Iterator[tuple[str, dict[str, dict[int, Summary]]]]:

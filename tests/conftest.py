@@ -15,6 +15,7 @@ import imagenet_like as likeness
 import jax
 import numpy as np
 import pytest
+from digits import context_of, digits_config
 from ml_collections import ConfigDict
 
 from anchor_jax import config as configuration
@@ -91,6 +92,19 @@ def own_cache(tmp_path_factory):
 @pytest.fixture
 def tiny(tmp_path) -> ConfigDict:
     return tiny_config(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory) -> Path:
+    """The workdir of an MLP that is trained on digits."""
+    workdir = tmp_path_factory.mktemp("digits") / "run"
+    train(digits_config(tiny_config(workdir.parent)), workdir)
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def digits_context(digits_run):
+    return context_of(digits_run)
 
 
 class Exported(NamedTuple):

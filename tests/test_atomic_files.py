@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from anchor_jax.evaluation import storage
-from anchor_jax.reporting.comparison.html import check_folder
+from anchor_jax.reporting.comparison.report import check_folder
 from anchor_jax.runtime.atomic_files import atomic_write, is_incomplete
 
 WRITER = """

@@ -1,4 +1,4 @@
-"""Expected improvement against SciPy: its closed form, and the integral that it is."""
+"""Expected improvement compared with its closed form and its integral in SciPy."""
 
 import jax
 import numpy as np
@@ -8,7 +8,7 @@ import scipy.stats
 import anchor_jax as aj
 
 
-def test_expected_improvement_is_the_closed_form_of_scipy_and_the_integral():
+def test_expected_improvement_equals_closed_form_and_integral():
     rng, best = np.random.default_rng(0), 0.3
     mean, std = rng.normal(size=200), rng.gamma(1, size=200) + 0.05
     z = (mean - best) / std
@@ -20,8 +20,8 @@ def test_expected_improvement_is_the_closed_form_of_scipy_and_the_integral():
     np.testing.assert_allclose(ours[0], integral, rtol=1e-4)
 
 
-def test_without_spread_improvement_is_certain_and_gradients_are_finite():
-    mean, none = np.array([1.0, 0.5, -1.0]), np.zeros(3)
-    np.testing.assert_allclose(aj.expected_improvement(mean, none, 0.5), [0.5, 0, 0])
-    gradients = jax.grad(lambda mean, std: aj.expected_improvement(mean, std, 0.5).sum(), (0, 1))(mean, none)
+def test_expected_improvement_without_spread_is_the_gain():
+    mean, std = np.array([1.0, 0.5, -1.0]), np.zeros(3)
+    np.testing.assert_allclose(aj.expected_improvement(mean, std, 0.5), [0.5, 0, 0])
+    gradients = jax.grad(lambda mean, std: aj.expected_improvement(mean, std, 0.5).sum(), (0, 1))(mean, std)
     assert np.all(np.isfinite(np.concatenate(gradients)))

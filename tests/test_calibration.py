@@ -1,4 +1,4 @@
-"""Calibration errors against other people's libraries, hand-worked answers, and the laws they must obey."""
+"""Calibration errors compared with other libraries and known values, and their invariants."""
 
 import itertools
 import warnings
@@ -20,7 +20,7 @@ with warnings.catch_warnings():
 
 
 def confidences(rng, case, size):
-    """Confidences and outcomes of many characters."""
+    """Draw confidences and correctness of one case."""
     uniform, peaked = rng.uniform(0.1, 1, size), 1 - 0.9 * rng.beta(1, 20, size)
     return {
         "calibrated": lambda: (uniform, rng.uniform(size=size) < uniform),
@@ -44,28 +44,28 @@ def confidences(rng, case, size):
 
 
 def equal_mass_gaps(confidence, correct, num_bins):
-    """accuracy - confidence of bins of equal mass: of each example num_bins copies, B copies a bin."""
+    """Return accuracy - confidence of bins of equal mass: num_bins copies of each example, B copies per bin."""
     order = np.argsort(confidence, kind="stable")
     residual = np.asarray(correct, np.float64)[order] - np.asarray(confidence, np.float64)[order]
     return np.repeat(residual, num_bins).reshape(num_bins, -1).mean(axis=1)
 
 
 @st.composite
-def judged_sets(draw):
-    """Confidences with many ties, and outcomes."""
-    size = draw(st.sampled_from([1, 2, 24]))  # each shape compiles anew: few of them
+def confidence_sets(draw):
+    """Draw confidences with many ties, and correctness."""
+    size = draw(st.sampled_from([1, 2, 24]))  # few shapes, since each compiles anew
     values = st.one_of(st.sampled_from([0.0, 0.25, 0.5, 1.0]), st.floats(2**-20, 1, width=32))
     confidence = draw(st.lists(values, min_size=size, max_size=size))
     correct = draw(st.lists(st.booleans(), min_size=size, max_size=size))
     return np.array(confidence, np.float32), np.array(correct)
 
 
-# against other libraries
+# comparison with other libraries
 
 
 @pytest.mark.parametrize("norm", ["l1", "l2"])
 @pytest.mark.parametrize("num_bins", [1, 15])
-def test_binned_errors_equal_torchmetrics(norm, num_bins):
+def test_calibration_error_equals_torchmetrics(norm, num_bins):
     confidence, correct = confidences(np.random.default_rng(num_bins), "overconfident", 1000)
     confidence = confidence.astype(np.float32)
     torch_args = torch.from_numpy(confidence), torch.from_numpy(correct.astype(int))
@@ -75,12 +75,12 @@ def test_binned_errors_equal_torchmetrics(norm, num_bins):
 
 
 @pytest.mark.parametrize("case", ["calibrated", "overconfident", "peaked", "anti-calibrated", "all wrong"])
-def test_adaptive_error_equals_the_quantiles_of_sklearn(case):
+def test_adaptive_error_equals_sklearn_quantile_bins(case):
     confidence, correct = confidences(np.random.default_rng(1), case, 1500)
     confidence = confidence.astype(np.float32)
     right, promised = calibration_curve(correct, confidence, n_bins=15, strategy="quantile")
     assert len(right) == 15
-    expected = np.mean(np.abs(right - promised))  # each bin holds 100
+    expected = np.mean(np.abs(right - promised))  # each bin holds 100 examples
     np.testing.assert_allclose(metrics.adaptive_calibration_error(confidence, correct), expected, atol=2e-6)
 
 
@@ -111,10 +111,10 @@ def test_smooth_ece_equals_relplot(case, size, tolerance):
     np.testing.assert_allclose(metrics.smooth_ece(confidence, correct), expected, atol=tolerance)
 
 
-# worked by hand
+# known values
 
 
-def test_reliability_by_hand_with_empty_bins():
+def test_reliability_bins_known_values_with_empty_bins():
     bins = metrics.reliability_bins(np.float32([0.6, 0.7, 0.9, 0.95]), np.array([1, 0, 1, 1]), num_bins=4)
     np.testing.assert_array_equal(bins.count, [0, 0, 2, 2])
     np.testing.assert_allclose(bins.accuracy, [0, 0, 0.5, 1])
@@ -124,14 +124,14 @@ def test_reliability_by_hand_with_empty_bins():
     np.testing.assert_allclose(metrics.calibration_error(bins, "l2"), expected, rtol=1e-5)
 
 
-def test_reliability_is_that_of_the_top_classes():
+def test_reliability_bins_the_top_classes():
     probs = np.float32([[0.6, 0.4], [0.3, 0.7], [0.5, 0.5]])
     of_classes = metrics.reliability(probs, np.array([1, 1, 0]), num_bins=5)
     expected = metrics.reliability_bins(np.float32([0.6, 0.7, 0.5]), np.array([0, 1, 1]), num_bins=5)
     jax.tree.map(np.testing.assert_array_equal, of_classes, expected)
 
 
-def test_a_confidence_on_an_edge_opens_the_upper_bin():
+def test_reliability_bins_edge_belongs_to_upper_bin():
     confidence = np.array([0.5, np.nextafter(np.float32(0.75), np.float32(0)), 0.75], np.float32)
     np.testing.assert_array_equal(metrics.reliability_bins(confidence, np.ones(3), num_bins=4).count, [0, 0, 2, 1])
     tenths = np.arange(6, 10, dtype=np.float32) / np.float32(10)
@@ -139,16 +139,16 @@ def test_a_confidence_on_an_edge_opens_the_upper_bin():
     np.testing.assert_array_equal(bins.count, [0] * 6 + [1] * 4)
 
 
-def test_confidence_one_falls_in_the_last_bin():
+def test_reliability_bins_confidence_one_is_in_last_bin():
     confidence, correct = np.float32([0.95, 1.0]), np.array([1, 0])
     bins = metrics.reliability_bins(confidence, correct, num_bins=10)
     np.testing.assert_array_equal(bins.count, [0] * 9 + [2])
     np.testing.assert_allclose(metrics.calibration_error(bins), 0.475, rtol=1e-6)
     theirs = binary_calibration_error(torch.from_numpy(confidence), torch.from_numpy(correct), n_bins=10, norm="l1")
-    assert abs(theirs.item() - 0.475) > 0.01  # the deliberate difference; if torchmetrics mends it, drop this
+    assert abs(theirs.item() - 0.475) > 0.01  # a deliberate difference; remove this when torchmetrics fixes it
 
 
-def test_one_bin_compares_mean_confidence_with_accuracy():
+def test_calibration_errors_of_one_bin_are_the_mean_gap():
     confidence, correct = confidences(np.random.default_rng(3), "overconfident", 500)
     bins = metrics.reliability_bins(confidence, correct, num_bins=1)
     gap = abs(confidence.mean() - correct.mean())
@@ -157,7 +157,7 @@ def test_one_bin_compares_mean_confidence_with_accuracy():
     np.testing.assert_allclose(metrics.adaptive_calibration_error(confidence, correct, 1), gap, rtol=1e-4)
 
 
-def test_many_equal_confidences_add_up_exactly():
+def test_calibration_errors_sum_equal_confidences_exactly():
     confidence, wrong = np.full(100_000, 0.9), np.zeros(100_000)
     np.testing.assert_allclose(metrics.reliability_bins(confidence, wrong).confidence[13], 0.9, atol=1e-6)
     np.testing.assert_allclose(metrics.smooth_ece(confidence, wrong), 0.9, atol=5e-5)
@@ -169,23 +169,23 @@ def test_smooth_ece_of_one_example_is_its_residual(correct, expected):
     np.testing.assert_allclose(metrics.smooth_ece(np.array([0.8]), np.array([correct])), expected, atol=5e-5)
 
 
-def test_adaptive_error_by_hand():
+def test_adaptive_error_known_values():
     confidence, correct = np.float32([0.9, 0.6, 0.8, 0.7]), np.array([1, 0, 1, 1])
     error = metrics.adaptive_calibration_error(confidence, correct, num_bins=2)
     np.testing.assert_allclose(error, (abs(0.5 - 0.65) + abs(1 - 0.85)) / 2, rtol=1e-5)
-    # four thirds of an example a bin: 0.6 and a third of 0.7; two thirds each of 0.7 and 0.8; a third of 0.8 and 0.9
+    # four thirds of an example per bin: 0.6 and 1/3 of 0.7; 2/3 of 0.7 and 2/3 of 0.8; 1/3 of 0.8 and 0.9
     error = metrics.adaptive_calibration_error(confidence, correct, num_bins=3)
     np.testing.assert_allclose(error, (abs(0.6 - 0.3 / 3) + (0.3 + 0.2) * 2 / 3 + 0.2 / 3 + 0.1) / 4, rtol=1e-5)
 
 
 @pytest.mark.parametrize("num_bins", [2, 3, 15])
-def test_a_border_through_equal_confidences_divides_them_evenly(num_bins):
+def test_adaptive_error_divides_ties_evenly_at_borders(num_bins):
     confidence, correct = np.float32([0.5] * 8 + [0.9] * 2), np.array([1, 0, 0, 0] * 2 + [1, 1])
-    # each side holds 1 right in 4, in whatever order they come
+    # each side has 1 correct example in 4, whatever their order
     if num_bins == 15:
         expected = 0.8 * 0.25 + 0.2 * 0.1  # no bin mixes the two confidences
     else:
-        first = 10 - 10 / num_bins  # examples below the last bin, all of them 0.5
+        first = 10 - 10 / num_bins  # examples below the last bin, all with confidence 0.5
         expected = (first * 0.25 + abs((8 - first) * 0.25 - 2 * 0.1)) / 10
     error = metrics.adaptive_calibration_error(confidence, correct, num_bins)
     np.testing.assert_allclose(error, expected, atol=1e-6)
@@ -201,7 +201,7 @@ def test_a_border_through_equal_confidences_divides_them_evenly(num_bins):
         ([1.0], [0]),
     ],
 )
-def test_adaptive_error_is_over_all_orders_of_equal_confidences(confidence, correct, num_bins):
+def test_adaptive_error_averages_over_orders_of_ties(confidence, correct, num_bins):
     confidence, correct = np.array(confidence), np.array(correct)
     orders = [list(order) for order in itertools.permutations(range(len(correct)))]
     gaps = np.mean([equal_mass_gaps(confidence[order], correct[order], num_bins) for order in orders], axis=0)
@@ -209,11 +209,11 @@ def test_adaptive_error_is_over_all_orders_of_equal_confidences(confidence, corr
     np.testing.assert_allclose(error, np.mean(np.abs(gaps)), atol=1e-6)
 
 
-# laws
+# invariants
 
 
 @pytest.mark.parametrize("size", [5, 14, 15, 16, 1007])
-def test_borders_on_whole_examples_change_the_adaptive_error_little(size):
+def test_adaptive_error_is_close_to_rounded_borders(size):
     confidence, correct = confidences(np.random.default_rng(size), "overconfident", size)
     error = metrics.adaptive_calibration_error(confidence, correct)
     np.testing.assert_allclose(error, np.mean(np.abs(equal_mass_gaps(confidence, correct, 15))), atol=2e-6)
@@ -223,17 +223,17 @@ def test_borders_on_whole_examples_change_the_adaptive_error_little(size):
 
 
 @settings(deadline=None, max_examples=50)
-@given(judged_sets(), st.integers(0, 1000))
-def test_the_order_of_examples_is_nothing_to_the_adaptive_error(drawn, seed):
+@given(confidence_sets(), st.integers(0, 1000))
+def test_adaptive_error_ignores_order_of_examples(drawn, seed):
     confidence, correct = drawn
     order = np.random.default_rng(seed).permutation(len(correct))
     permuted = metrics.adaptive_calibration_error(confidence[order], correct[order], 5)
-    assert permuted == metrics.adaptive_calibration_error(confidence, correct, 5)  # to the bit
+    assert permuted == metrics.adaptive_calibration_error(confidence, correct, 5)  # bit for bit
 
 
 @settings(deadline=None, max_examples=50)
-@given(judged_sets())
-def test_halving_the_bins_cannot_raise_the_adaptive_error(drawn):
+@given(confidence_sets())
+def test_adaptive_error_does_not_increase_with_fewer_bins(drawn):
     errors = [float(metrics.adaptive_calibration_error(*drawn, num_bins)) for num_bins in (1, 2, 4, 48)]
     confidence, correct = drawn
     np.testing.assert_allclose(errors[0], abs(correct.mean() - confidence.mean()), atol=2e-6)
@@ -242,8 +242,8 @@ def test_halving_the_bins_cannot_raise_the_adaptive_error(drawn):
 
 
 @settings(deadline=None, max_examples=30)
-@given(judged_sets(), st.sampled_from([1, 30]))
-def test_bins_hold_each_example_once(drawn, num_bins):
+@given(confidence_sets(), st.sampled_from([1, 30]))
+def test_reliability_bins_hold_each_example_once(drawn, num_bins):
     confidence, correct = drawn
     bins = metrics.reliability_bins(confidence, correct, num_bins)
     assert bins.count.sum() == len(correct)
@@ -252,31 +252,31 @@ def test_bins_hold_each_example_once(drawn, num_bins):
 
 
 @settings(deadline=None, max_examples=30)
-@given(judged_sets())
-def test_a_set_twice_is_as_calibrated_as_once(drawn):
+@given(confidence_sets())
+def test_calibration_errors_of_duplicated_set_are_unchanged(drawn):
     errors = [
         (
-            metrics.calibration_error(metrics.reliability_bins(*judged)),
-            metrics.adaptive_calibration_error(*judged),
-            metrics.smooth_ece(*judged),
+            metrics.calibration_error(metrics.reliability_bins(*examples)),
+            metrics.adaptive_calibration_error(*examples),
+            metrics.smooth_ece(*examples),
         )
-        for judged in (drawn, [np.tile(column, 2) for column in drawn])
+        for examples in (drawn, [np.tile(column, 2) for column in drawn])
     ]
     np.testing.assert_allclose(*errors, atol=2e-6)
 
 
-# under jit, and mistakes
+# under jit, and invalid arguments
 
 
-def test_all_functions_are_the_same_under_jit():
-    judged = confidences(np.random.default_rng(5), "peaked", 500)
+def test_calibration_functions_under_jit():
+    examples = confidences(np.random.default_rng(5), "peaked", 500)
     probs, labels = np.float32([[0.6, 0.4], [0.3, 0.7]]), np.array([1, 1])
     for function, args in [
         (metrics.reliability, (probs, labels)),
-        (metrics.reliability_bins, judged),
-        (metrics.calibration_error, (metrics.reliability_bins(*judged),)),
-        (metrics.adaptive_calibration_error, judged),
-        (metrics.smooth_ece, judged),
+        (metrics.reliability_bins, examples),
+        (metrics.calibration_error, (metrics.reliability_bins(*examples),)),
+        (metrics.adaptive_calibration_error, examples),
+        (metrics.smooth_ece, examples),
     ]:
         jax.tree.map(
             lambda jitted, plain: np.testing.assert_allclose(jitted, plain, rtol=1e-5, atol=1e-6),
@@ -285,22 +285,22 @@ def test_all_functions_are_the_same_under_jit():
         )
 
 
-def test_num_bins_and_norm_are_static_under_jit():
-    judged = confidences(np.random.default_rng(6), "overconfident", 500)
-    bins = jax.jit(metrics.reliability_bins, static_argnames="num_bins")(*judged, num_bins=7)
+def test_calibration_num_bins_and_norm_are_static_under_jit():
+    examples = confidences(np.random.default_rng(6), "overconfident", 500)
+    bins = jax.jit(metrics.reliability_bins, static_argnames="num_bins")(*examples, num_bins=7)
     for norm in ("l1", "l2"):
         error = jax.jit(metrics.calibration_error, static_argnames="norm")(bins, norm=norm)
         np.testing.assert_allclose(error, metrics.calibration_error(bins, norm), rtol=1e-5)
-    jitted = jax.jit(metrics.adaptive_calibration_error, static_argnames="num_bins")(*judged, num_bins=7)
-    np.testing.assert_allclose(jitted, metrics.adaptive_calibration_error(*judged, 7), rtol=1e-5)
+    jitted = jax.jit(metrics.adaptive_calibration_error, static_argnames="num_bins")(*examples, num_bins=7)
+    np.testing.assert_allclose(jitted, metrics.adaptive_calibration_error(*examples, 7), rtol=1e-5)
 
 
 CONFIDENCE, CORRECT = np.float32([0.9, 0.8, 0.4, 0.3]), np.array([1, 1, 0, 1])
 
 
 @pytest.mark.parametrize("function", [metrics.reliability_bins, metrics.adaptive_calibration_error])
-def test_bad_num_bins_is_refused(function):
-    with pytest.raises(ValueError, match="num_bins must be at least 1, got 0"):
+def test_calibration_num_bins_is_checked(function):
+    with pytest.raises(ValueError, match="num_bins must be at least 1; got 0"):
         function(CONFIDENCE, CORRECT, num_bins=0)
     with pytest.raises(TypeError, match=r"num_bins must be an integer, static under jit; got 15\.0"):
         function(CONFIDENCE, CORRECT, num_bins=15.0)
@@ -308,24 +308,24 @@ def test_bad_num_bins_is_refused(function):
         jax.jit(function)(CONFIDENCE, CORRECT, num_bins=15)
 
 
-def test_unknown_norm_is_refused():
-    with pytest.raises(ValueError, match="norm must be 'l1' or 'l2', got 'max'"):
+def test_calibration_error_norm_is_checked():
+    with pytest.raises(ValueError, match="norm must be 'l1' or 'l2'; got 'max'"):
         metrics.calibration_error(metrics.reliability_bins(CONFIDENCE, CORRECT), "max")
 
 
 @pytest.mark.parametrize(
     ("confidence", "correct", "error", "message"),
     [
-        (np.ones((4, 3)), CORRECT, ValueError, r"confidence must be \[B\], B at least 1; got shape \(4, 3\)"),
-        (CONFIDENCE[:0], CORRECT[:0], ValueError, r"confidence must be \[B\], B at least 1; got shape \(0,\)"),
-        (CORRECT, CORRECT, TypeError, "confidence must be floating, got int64"),
-        (CONFIDENCE, CORRECT[:3], ValueError, r"correct must be \[B\], \(4,\) as confidence; got shape \(3,\)"),
-        (CONFIDENCE * np.nan, CORRECT, ValueError, "confidence must not hold NaN, got 4 of it in 4 values"),
-        (CONFIDENCE + 1, CORRECT, ValueError, r"confidence must lie in \[0, 1\], got values from 1"),
-        (CONFIDENCE, np.array([0, 1, 2, 1]), ValueError, "correct must be bool or hold 0 and 1 alone"),
+        (np.ones((4, 3)), CORRECT, ValueError, r"confidence must have shape \[B\], B at least 1; got \(4, 3\)"),
+        (CONFIDENCE[:0], CORRECT[:0], ValueError, r"confidence must have shape \[B\], B at least 1; got \(0,\)"),
+        (CORRECT, CORRECT, TypeError, "confidence must have a floating dtype; got int64"),
+        (CONFIDENCE, CORRECT[:3], ValueError, r"correct must have the shape of confidence, \(4,\); got \(3,\)"),
+        (CONFIDENCE * np.nan, CORRECT, ValueError, "confidence must not contain NaN; got 4 NaN in 4 values"),
+        (CONFIDENCE + 1, CORRECT, ValueError, r"confidence must be in \[0, 1\]; got values from 1"),
+        (CONFIDENCE, np.array([0, 1, 2, 1]), ValueError, "correct must be bool or contain only 0 and 1"),
     ],
 )
 @pytest.mark.parametrize("metric", [metrics.reliability_bins, metrics.adaptive_calibration_error, metrics.smooth_ece])
-def test_bad_outcomes_are_refused(metric, confidence, correct, error, message):
+def test_calibration_arguments_are_checked(metric, confidence, correct, error, message):
     with pytest.raises(error, match=message):
         metric(confidence, correct)

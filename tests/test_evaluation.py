@@ -1,4 +1,4 @@
-"""From a run's folder to predictions, numbers and pictures."""
+"""Predictions and evaluation of a run from its workdir."""
 
 import json
 
@@ -11,6 +11,7 @@ from torchmetrics.classification import MulticlassCalibrationError
 
 import anchor_jax as aj
 from anchor_jax import UserError, data, evaluation
+from anchor_jax.reporting import Reporter
 from anchor_jax.runs import record as run_record
 from anchor_jax.runs.load import create_model
 from anchor_jax.training.loop import train
@@ -25,7 +26,7 @@ def trained(tmp_path_factory):
     return folder / "run", data.load("npz", "test", path=config.data.path)
 
 
-def test_predictor_is_the_anchored_network_averaged_over_the_references_of_the_run(trained):
+def test_predictor_averages_over_the_references_of_the_run(trained):
     workdir, test = trained
     predictor = aj.load_predictor(workdir)
     answer = predictor(test.images, num_references=4)
@@ -52,7 +53,7 @@ def test_predictor_is_the_anchored_network_averaged_over_the_references_of_the_r
     np.testing.assert_allclose(answer.probs_std, probs.std(0, ddof=1), rtol=1e-3, atol=1e-5)
 
 
-def test_prediction_does_not_depend_on_the_batch(trained):
+def test_predictor_does_not_depend_on_the_batch(trained):
     workdir, test = trained
     predictor = aj.load_predictor(workdir)
     whole = predictor(test.images)
@@ -62,14 +63,14 @@ def test_prediction_does_not_depend_on_the_batch(trained):
             np.testing.assert_allclose(one, other[rows], rtol=1e-4, atol=1e-5)
 
 
-def test_one_reference_has_no_spread(trained):
+def test_predictor_with_one_reference_has_no_spread(trained):
     workdir, test = trained
     answer = aj.load_predictor(workdir)(test.images, num_references=1)
     assert answer.probs_std is None
     assert (answer.mutual_information == 0).all()
 
 
-def test_standard_network_uses_no_references(tiny, tmp_path):
+def test_predictor_of_a_standard_network_uses_no_references(tiny, tmp_path):
     tiny.anchoring.enabled = False
     train(tiny, tmp_path / "run")
     images = data.load("npz", "test", path=tiny.data.path).images
@@ -79,7 +80,7 @@ def test_standard_network_uses_no_references(tiny, tmp_path):
     assert evaluation.evaluate(tmp_path / "run")["clean"].keys() == {"0"}
 
 
-def test_checkpoint_is_the_newest_the_best_or_a_step(trained):
+def test_load_predictor_takes_latest_best_or_step(trained):
     workdir, test = trained
     newest, third = aj.load_predictor(workdir), aj.load_predictor(workdir, 9)
     assert (newest(test.images).logits != third(test.images).logits).any()
@@ -89,11 +90,11 @@ def test_checkpoint_is_the_newest_the_best_or_a_step(trained):
     assert assert_scored["test/accuracy"] == pytest.approx(accuracy)
 
 
-def test_numbers_are_those_of_scikit_learn_and_torchmetrics(trained, capsys):
+def test_evaluate_matches_scikit_learn_and_torchmetrics(trained, capsys):
     import torch
 
     workdir, test = trained
-    results = evaluation.evaluate(workdir, num_references=(1, 8), num_bins=20)
+    results = evaluation.evaluate(workdir, num_references=(1, 8), num_bins=20, report=Reporter())
     written = json.loads((workdir / "eval/metrics.json").read_text())
     assert {num: written["clean"][num] for num in ("1", "8")} == results["clean"]
     for num in (1, 8):
@@ -112,9 +113,9 @@ def test_numbers_are_those_of_scikit_learn_and_torchmetrics(trained, capsys):
     assert str(workdir / "eval") in shown.replace("\n", "")
 
 
-def test_report_is_written(trained, capsys):
+def test_reporter_writes_the_report(trained, capsys):
     workdir, _ = trained
-    evaluation.evaluate(workdir, num_references=(4,))
+    evaluation.evaluate(workdir, num_references=(4,), report=Reporter())
     report = workdir / "eval/step12-bins15/report.html"
     assert "Clean test set" in report.read_text()
     assert str(report) in capsys.readouterr().out.replace("\n", "")
@@ -124,10 +125,11 @@ def test_report_is_written(trained, capsys):
         assert matplotlib.image.imread(file)[..., :3].std() > 0.02
 
 
-def test_numbers_of_another_checkpoint_are_kept(trained):
+def test_evaluate_keeps_results_of_other_checkpoints(trained, capsys):
     workdir, _ = trained
     folder = workdir / "eval"
     newest = evaluation.evaluate(workdir, num_references=(2,))
+    assert not capsys.readouterr().out, "only a reporter prints"
     older = evaluation.evaluate(workdir, num_references=(2,), step=9)
     assert newest["clean"]["2"] != older["clean"]["2"]
     assert json.loads((folder / "metrics.json").read_text())["clean"]["2"] == older["clean"]["2"]
@@ -137,7 +139,7 @@ def test_numbers_of_another_checkpoint_are_kept(trained):
         assert kept["results"]["2"] == numbers["clean"]["2"]
 
 
-def test_numbers_of_references_join_those_of_the_same_checkpoint(trained):
+def test_evaluate_merges_numbers_of_references(trained):
     workdir, _ = trained
     evaluation.evaluate(workdir, num_references=(3,))
     evaluation.evaluate(workdir, num_references=(5,))
@@ -157,12 +159,12 @@ def test_numbers_of_references_join_those_of_the_same_checkpoint(trained):
         ({"step": "newest"}, r"no checkpoint newest in"),
     ],
 )
-def test_what_cannot_be_evaluated_is_told(trained, arguments, message):
+def test_evaluate_rejects_invalid_arguments(trained, arguments, message):
     with pytest.raises(UserError, match=message):
         evaluation.evaluate(trained[0], **arguments)
 
 
-def test_folder_without_a_run_or_without_a_checkpoint_is_told(tiny, tmp_path):
+def test_evaluate_rejects_folders_without_a_checkpoint(tiny, tmp_path):
     with pytest.raises(UserError, match=r"no run in .*no run\.json"):
         evaluation.evaluate(tmp_path / "nothing")
     begun(tiny, tmp_path / "begun")
@@ -170,7 +172,7 @@ def test_folder_without_a_run_or_without_a_checkpoint_is_told(tiny, tmp_path):
         evaluation.evaluate(tmp_path / "begun")
 
 
-def test_other_classes_or_images_than_the_checkpoint_are_refused(tiny, tmp_path):
+def test_evaluate_rejects_data_unlike_the_checkpoint(tiny, tmp_path):
     train(tiny, tmp_path / "run")
     arrays = dict(np.load(tiny.data.path))
     np.savez(tiny.data.path, **arrays | {"y_test": arrays["y_test"] + 1, "y_train": arrays["y_train"] + 1})
@@ -181,25 +183,25 @@ def test_other_classes_or_images_than_the_checkpoint_are_refused(tiny, tmp_path)
         evaluation.evaluate(tmp_path / "run")
 
 
-def test_damaged_numbers_of_before_are_told_and_left_alone(trained):
+def test_evaluate_rejects_corrupt_earlier_results(trained):
     workdir, _ = trained
     file = workdir / "eval/step12-bins7/clean.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("{")
-    with pytest.raises(UserError, match=r"step12-bins7/clean.json' is damaged .*; move it away"):
+    with pytest.raises(UserError, match=r"step12-bins7/clean.json' is corrupt .*; move it away"):
         evaluation.evaluate(workdir, num_references=(2,), num_bins=7)
     assert file.read_text() == "{"
 
 
-def test_chunks_of_references_change_nothing(trained):
+def test_evaluate_does_not_depend_on_chunk_size(trained):
     workdir, _ = trained
     whole = evaluation.evaluate(workdir, num_references=(7,), chunk_size=0)
     chunked = evaluation.evaluate(workdir, num_references=(7,), chunk_size=3)
     assert whole["clean"]["7"] == pytest.approx(chunked["clean"]["7"], rel=1e-4)
 
 
-def test_profile_of_an_evaluation_is_written(trained, capsys):
+def test_evaluate_writes_a_profile(trained, capsys):
     workdir, _ = trained
-    evaluation.evaluate(workdir, num_references=(2,), profile=True)
+    evaluation.evaluate(workdir, num_references=(2,), profile=True, report=Reporter())
     assert list((workdir / "profile").rglob("*.trace.json.gz"))
     assert f"profile: {workdir / 'profile'}" in capsys.readouterr().out

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import re
-import tarfile
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
@@ -102,13 +101,10 @@ def test_exported_classifier_equals_the_predictor(num, file, predictor):
 
 
 @pytest.mark.skipif(jax.__version_info__ < (0, 10, 2), reason="the file was written by JAX 0.10.2")
-def test_load_exported_reads_files_of_version_0_1_0(tmp_path):
-    with tarfile.open(Path(__file__).parent / "fixtures" / "run_0_1_0.tar.gz") as archive:
-        for name in ("./run.zip", "./expected.npz"):
-            archive.extract(name, tmp_path, filter="data")
-    classifier = aj.load_exported(tmp_path / "run.zip")
+def test_load_exported_reads_files_of_version_0_1_0(old_run):
+    classifier = aj.load_exported(old_run / "run.zip")
     assert (classifier.metadata.model, classifier.metadata.step, classifier.num_references) == ("mlp", 132, 4)
-    with np.load(tmp_path / "expected.npz") as expected:
+    with np.load(old_run / "expected.npz") as expected:
         outputs = classifier(expected["images"])._asdict()
         assert outputs.keys() == set(expected) - {"images"}
         for name, array in outputs.items():
@@ -144,7 +140,9 @@ def test_program_contains_encoded_references_as_constants(anchored):
 def test_export_command_writes_metadata_and_program(exported, workdir):
     result, file = exported.ended, exported.file
     assert result.returncode == 0, result.stderr
-    assert re.fullmatch(r"step 3 with 10 references for cpu, cuda, tpu in .*run\.zip, 0\.0 MB\n", result.stdout)
+    assert re.fullmatch(
+        r"exported step 3 with 10 references for cpu, cuda, tpu to .*run\.zip, 0\.0 MB\n", result.stdout
+    )
     with zipfile.ZipFile(file) as archive:
         assert archive.namelist() == [METADATA, PROGRAM]
         metadata, program = json.loads(archive.read(METADATA)), archive.read(PROGRAM)
@@ -213,12 +211,12 @@ def test_export_command_rejects_invalid_arguments(workdir, file, tmp_path):
 
 def test_exported_classifier_rejects_invalid_images(file):
     classifier = aj.load_exported(file)
-    with pytest.raises(UserTypeError, match="images must be uint8, got float32: give them as they are stored"):
+    with pytest.raises(UserTypeError, match="images must have a uint8 dtype; got float32; pass images as stored"):
         classifier(IMAGES.astype(np.float32))
     for images, message in (
-        (IMAGES[0], r"images must be \[B, H, W, C\], got shape \(6, 6, 1\)"),
+        (IMAGES[0], r"images must have shape \[B, H, W, C\]; got \(6, 6, 1\)"),
         (IMAGES[:0], "images must not be empty"),
-        (IMAGES[:, 1:], r"images must be \[B, 6, 6, 1\], as the run was trained on; got \[17, 5, 6, 1\]"),
+        (IMAGES[:, 1:], r"images must have shape \[B, 6, 6, 1\], as in training; got \[17, 5, 6, 1\]"),
     ):
         with pytest.raises(UserError, match=message):
             classifier(images)
@@ -267,7 +265,7 @@ def test_load_exported_rejects_corrupt_and_foreign_files(case, file, tmp_path):
 
 
 def test_load_exported_rejects_missing_files():
-    with pytest.raises(UserTypeError, match="file must be a path, got 3"):
+    with pytest.raises(UserTypeError, match="file must be a path; got 3"):
         aj.load_exported(3)
     with pytest.raises(UserError, match=r"no file 'nothing\.zip'; pass one written by python -m anchor_jax\.export"):
         aj.load_exported("nothing.zip")

@@ -1,4 +1,4 @@
-"""Models of every framework under the transforms; the examples of docs/frameworks.md, run as they stand."""
+"""Models of every framework under the transforms: the examples of docs/frameworks.md, executed unchanged."""
 
 import re
 from functools import partial
@@ -19,8 +19,8 @@ PAGE = pages.DOCS / "frameworks.md"
 PREFACE, *SECTIONS = re.split(r"^## ", PAGE.read_text(), flags=re.MULTILINE)
 EXAMPLES = {section.splitlines()[0]: section for section in SECTIONS}
 
-# how each example asks its trained model: function and parameters
-ASKED = {
+# the function and the parameters of the trained model in each example
+TRAINED = {
     "Flax Linen": lambda example: (example["model"].apply, example["variables"]),
     "Flax NNX": lambda example: (example["f"], example["model"]),
     "Equinox": lambda example: (example["predict_fn"], example["trained"]),
@@ -29,42 +29,42 @@ ASKED = {
 }
 
 
-def statically(ask):
-    return jax.jit(ask, static_argnums=0)
+def jit_with_static_function(function):
+    return jax.jit(function, static_argnums=0)
 
 
-# how they are compiled whose parameters are a model
-COMPILED = {"Flax NNX": lambda ask: nnx.jit(ask, static_argnums=0), "Equinox": eqx.filter_jit}
+# frameworks whose parameters are a model have their own jit
+JIT = {"Flax NNX": lambda function: nnx.jit(function, static_argnums=0), "Equinox": eqx.filter_jit}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compiled_quickly():
+def fast_compilation():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
-    jax.clear_caches()  # so that no other test runs what was compiled here
+    jax.clear_caches()  # no other test may use unoptimized programs
 
 
 @pytest.fixture(scope="module", params=EXAMPLES)
 def example(request):
-    """The names that an example leaves behind, and its own."""
+    """Run an example; return its variables and the title of its section."""
     return {"section": request.param} | pages.run(PREFACE + EXAMPLES[request.param], f"{PAGE}, {request.param}")
 
 
 def loop(f, params, x, references):
-    """Outputs of one reference after the other, `[K, B, C]`."""
+    """Return the outputs of one reference after the other, `[K, B, C]`."""
     pairs = [(np.broadcast_to(reference, x.shape), x - reference) for reference in np.asarray(references)]
     return np.stack([f(params, jnp.concatenate(pair, axis=-1)) for pair in pairs])
 
 
-def test_an_example_learns(example):
+def test_example_learns(example):
     assert np.isfinite(example["loss"])
     nll = aj.anchored_cross_entropy(jnp.log(example["answer"].probs), example["labels"]).mean()
-    assert nll < 0.8 < np.log(3)  # of guessing
+    assert nll < 0.8 < np.log(3)  # of a uniform guess
 
 
-def test_an_example_predicts_as_a_loop_over_references(example):
-    f, params = ASKED[example["section"]](example)
+def test_example_predictions_equal_loop_over_references(example):
+    f, params = TRAINED[example["section"]](example)
     x, references = np.asarray(example["x"]), example["bank"][:10]
     outputs = loop(f, params, x, references)
     close = {"rtol": 1e-3, "atol": 1e-5}
@@ -72,16 +72,18 @@ def test_an_example_predicts_as_a_loop_over_references(example):
     np.testing.assert_allclose(example["std"], outputs.std(0, ddof=1), **close)
     np.testing.assert_allclose(example["answer"].logits, outputs.mean(0), **close)
     np.testing.assert_allclose(example["answer"].probs, jax.nn.softmax(outputs).mean(0), **close)
-    chunked = COMPILED.get(example["section"], statically)(partial(aj.predict, chunk_size=4))(f, params, x, references)
+    chunked = JIT.get(example["section"], jit_with_static_function)(partial(aj.predict, chunk_size=4))(
+        f, params, x, references
+    )
     np.testing.assert_allclose(chunked.mean, outputs.mean(0), **close)
 
 
-def test_an_example_begins_as_its_network_of_images(example):
+def test_example_conversion_keeps_the_image_network(example):
     assert np.std(example["before"], axis=0).min() > 1e-3
     np.testing.assert_allclose(example["after"], example["before"], atol=1e-5)
 
 
-# what an example hands to its model in training, for a key of dropout: function, parameters, more arguments
+# training arguments of each model for a dropout key: function, parameters, positional and keyword arguments
 
 
 def linen_training(example, key):
@@ -126,44 +128,44 @@ TRAINING = {
 }
 
 
-def test_statistics_dropout_and_auxiliary_outputs_pass_through(example):
+def test_anchored_passes_statistics_dropout_and_aux_through(example):
     training, x, references = TRAINING[example["section"]], example["x"], example["bank"][24:]
     mask = np.arange(len(x)) % 3 == 0
-    shown = jnp.where(mask[:, None, None, None], 0, references)
+    visible = jnp.where(mask[:, None, None, None], 0, references)
 
     def results(key):
         f, params, args, options = training(example, key)
         outputs = aj.anchored(f)(params, x, references, *args, mask=mask, **options)
-        f, params, args, options = training(example, key)  # NNX has changed its own
-        assert_same_bits(outputs, f(params, jnp.concatenate([shown, x - references], axis=-1), *args, **options))
+        f, params, args, options = training(example, key)  # NNX models are modified in place
+        assert_same_bits(outputs, f(params, jnp.concatenate([visible, x - references], axis=-1), *args, **options))
         return outputs
 
-    (logits, auxiliary), (others, same) = results(jax.random.key(5)), results(jax.random.key(6))
-    assert np.any(logits != others)  # another dropout
-    assert_same_bits(auxiliary, same)  # which comes after statistics and features
+    (logits, auxiliary), (other_logits, other_auxiliary) = results(jax.random.key(5)), results(jax.random.key(6))
+    assert np.any(logits != other_logits)  # dropout differs
+    assert_same_bits(auxiliary, other_auxiliary)  # statistics and features precede dropout
     assert jax.tree.leaves(auxiliary)
 
 
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (nnx.Linear(6, 2, rngs=nnx.Rngs(0)), "got a Linear that holds its own parameters: give lambda model, inputs"),
-        (eqx.nn.Linear(6, 2, key=jax.random.key(0)), "got a Linear that holds its own parameters: give lambda model"),
-        (linen.Dense(2), "got a Dense: give its method apply, or a function of parameters and inputs that calls it"),
-        (hk.transform(hk.Linear), "got a Transformed: give its method apply, or a function of parameters and inputs"),
+        (nnx.Linear(6, 2, rngs=nnx.Rngs(0)), "got Linear, which holds its own parameters; pass lambda model, inputs"),
+        (eqx.nn.Linear(6, 2, key=jax.random.key(0)), "got Linear, which holds its own parameters; pass lambda model"),
+        (linen.Dense(2), "got Dense; pass its apply method, or a function of parameters and inputs that calls it"),
+        (hk.transform(hk.Linear), "got Transformed; pass its apply method, or a function of parameters and inputs"),
     ],
 )
-def test_a_model_in_place_of_a_function_is_told(model, message):
+def test_classify_rejects_model_instead_of_function(model, message):
     with pytest.raises(aj.UserError, match=message):
         aj.classify(model, None, np.ones((4, 3)), np.ones((2, 3)))
 
 
 @pytest.mark.parametrize("function", [eqx.filter_jit(jnp.dot), jax.tree_util.Partial(jnp.dot, precision=np.array(0))])
-def test_a_function_that_is_a_pytree_is_one(function):
+def test_anchored_accepts_functions_that_are_pytrees(function):
     assert callable(aj.anchored(function))
 
 
-# first layers alone
+# first layers
 
 
 def linen_layers(kind, x, inputs):
@@ -205,7 +207,7 @@ def haiku_layers(kind, x, inputs):
 
 @pytest.mark.parametrize("kind", ["dense", "conv"])
 @pytest.mark.parametrize("layers", [linen_layers, nnx_layers, equinox_layers, haiku_layers])
-def test_a_widened_first_layer_is_the_same_function(layers, kind):
+def test_anchored_kernel_first_layer_is_same_function(layers, kind):
     shape = (3, 2) if kind == "dense" else (3, 6, 6, 2)
     x, references = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
     before, after = layers(kind, x, aj.anchor(x, references))

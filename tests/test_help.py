@@ -29,7 +29,7 @@ print(module.__doc__)
 @pytest.fixture(scope="module", params=MODULES)
 def helped(request):
     """Return the name of a command and its help."""
-    done = quick_command("-m", "anchor_jax", request.param, "--help")
+    done = quick_command("-m", "anchor_jax", request.param, "--help", COLUMNS="100")
     assert (done.returncode, done.stderr) == (0, "")
     return request.param, done.stdout
 
@@ -64,11 +64,11 @@ def test_scripts_and_old_modules_print_the_same_help(name):
 
 
 def test_anchor_jax_lists_its_commands():
-    done = command("-m", "anchor_jax", "--help")
+    done = command("-m", "anchor_jax", "--help", COLUMNS="100")
     assert (done.returncode, done.stderr) == (0, "")
     for name, description in main.COMMANDS.items():
         assert re.search(rf"^  {name} +{re.escape(description)}$", done.stdout, flags=re.MULTILINE)
-    alone = command("-m", "anchor_jax")
+    alone = command("-m", "anchor_jax", COLUMNS="100")
     assert (alone.returncode, alone.stdout) == (2, done.stdout)
 
 

@@ -1,4 +1,4 @@
-"""The anchored objective against PyTorch's cross entropy, and what a mask makes of it."""
+"""The anchored cross entropy compared with PyTorch's, and the effect of a mask."""
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,7 @@ def torch_losses(labels, label_smoothing=0.0):
 @LABELS
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1, 1.0])
 @pytest.mark.parametrize("mask", [None, np.zeros(B, bool)], ids=["no mask", "mask false"])
-def test_unmasked_it_is_the_cross_entropy_of_torch(labels, label_smoothing, mask):
+def test_cross_entropy_unmasked_equals_torch(labels, label_smoothing, mask):
     ours = aj.anchored_cross_entropy(LOGITS, labels, mask, label_smoothing=label_smoothing)
     assert (ours.shape, ours.dtype) == ((B,), jnp.float32)
     np.testing.assert_allclose(ours, torch_losses(labels, label_smoothing), rtol=1e-5)
@@ -46,20 +46,20 @@ def test_unmasked_it_is_the_cross_entropy_of_torch(labels, label_smoothing, mask
 
 @LABELS
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
-def test_masked_examples_are_asked_for_uniform_and_the_others_for_their_label(labels, label_smoothing):
+def test_cross_entropy_masked_target_is_uniform(labels, label_smoothing):
     ours = aj.anchored_cross_entropy(LOGITS, labels, MASK, label_smoothing=label_smoothing)
     expected = np.where(MASK, torch_losses(UNIFORM), torch_losses(labels, label_smoothing))
     np.testing.assert_allclose(ours, expected, rtol=1e-5)
 
 
 @LABELS
-def test_masked_loss_is_the_divergence_from_uniform_plus_ln_c(labels):
+def test_cross_entropy_masked_is_kl_from_uniform_plus_ln_c(labels):
     ours = aj.anchored_cross_entropy(LOGITS, labels, np.ones(B, bool))
     probs = scipy.special.softmax(LOGITS.astype(np.float64), axis=1)
     np.testing.assert_allclose(ours, scipy.stats.entropy(UNIFORM, probs, axis=1) + np.log(C), rtol=1e-5)
 
 
-def test_a_masked_example_does_best_with_equal_logits():
+def test_cross_entropy_masked_is_minimal_for_equal_logits():
     best = aj.anchored_cross_entropy(jnp.full((B, C), 7.0), HARD, np.ones(B, bool))
     np.testing.assert_allclose(best, np.full(B, np.log(C)), rtol=1e-6)
     assert np.all(best < aj.anchored_cross_entropy(LOGITS, HARD, np.ones(B, bool)))
@@ -67,12 +67,12 @@ def test_a_masked_example_does_best_with_equal_logits():
 
 @LABELS
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
-def test_masked_target_label_trains_on_the_label_as_the_released_code_does(labels, label_smoothing):
+def test_cross_entropy_masked_target_label_ignores_the_mask(labels, label_smoothing):
     ours = aj.anchored_cross_entropy(LOGITS, labels, MASK, masked_target="label", label_smoothing=label_smoothing)
     np.testing.assert_allclose(ours, torch_losses(labels, label_smoothing), rtol=1e-5)
 
 
-def test_uniform_is_the_default_target():
+def test_cross_entropy_default_masked_target_is_uniform():
     default = aj.anchored_cross_entropy(LOGITS, HARD, MASK)
     np.testing.assert_array_equal(default, aj.anchored_cross_entropy(LOGITS, HARD, MASK, masked_target="uniform"))
     assert np.all(default[MASK] != aj.anchored_cross_entropy(LOGITS, HARD, MASK, masked_target="label")[MASK])
@@ -83,7 +83,7 @@ def test_uniform_is_the_default_target():
 
 @LABELS
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
-def test_gradients_equal_those_of_torch(labels, label_smoothing):
+def test_cross_entropy_gradients_equal_torch(labels, label_smoothing):
     weights = np.arange(1, B + 1, dtype=np.float32)
 
     def weighted(logits):
@@ -97,13 +97,13 @@ def test_gradients_equal_those_of_torch(labels, label_smoothing):
     np.testing.assert_allclose(jax.jit(jax.grad(weighted))(LOGITS), logits.grad.numpy(), rtol=1e-4, atol=1e-6)
 
 
-def test_a_loss_depends_on_its_own_example_alone():
+def test_cross_entropy_depends_only_on_its_own_example():
     together = aj.anchored_cross_entropy(LOGITS, HARD, MASK)
     alone = jax.vmap(lambda *example: aj.anchored_cross_entropy(*(a[None] for a in example))[0])(LOGITS, HARD, MASK)
     np.testing.assert_allclose(alone, together, rtol=1e-6)
     jacobian = jax.jacobian(lambda logits: aj.anchored_cross_entropy(logits, HARD, MASK))(LOGITS)  # [B, B, C]
-    touched = np.any(jacobian != 0, axis=-1)
-    np.testing.assert_array_equal(touched, np.eye(B, dtype=bool))
+    is_dependent = np.any(jacobian != 0, axis=-1)
+    np.testing.assert_array_equal(is_dependent, np.eye(B, dtype=bool))
 
 
 @pytest.mark.parametrize("size", [1e4, 1e30])
@@ -112,7 +112,7 @@ def test_a_loss_depends_on_its_own_example_alone():
     [(0, False, 0.0), (1, False, 1.0), (0, True, 1 - 1 / C)],
     ids=["right", "wrong", "masked"],
 )
-def test_extreme_logits_stay_finite(size, shift, masked, share):
+def test_cross_entropy_of_extreme_logits_is_finite(size, shift, masked, share):
     def loss(logits):
         return aj.anchored_cross_entropy(logits, np.roll(np.arange(C), shift), np.full(C, masked)).mean()
 
@@ -126,7 +126,7 @@ def test_extreme_logits_stay_finite(size, shift, masked, share):
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize("label_dtype", [jnp.int32, jnp.uint8])
-def test_losses_of_half_precision_logits_are_computed_in_float32(dtype, label_dtype):
+def test_cross_entropy_of_half_precision_is_float32(dtype, label_dtype):
     logits, labels = jnp.asarray(LOGITS, dtype), jnp.asarray(HARD, label_dtype)
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         losses = aj.anchored_cross_entropy(logits, labels, MASK, label_smoothing=0.1)
@@ -136,7 +136,7 @@ def test_losses_of_half_precision_logits_are_computed_in_float32(dtype, label_dt
 
 
 @LABELS
-def test_same_under_jit_and_shard_map(labels):
+def test_cross_entropy_under_jit_and_shard_map(labels):
     expected = aj.anchored_cross_entropy(LOGITS, labels, MASK)
     np.testing.assert_allclose(jax.jit(aj.anchored_cross_entropy)(LOGITS, labels, MASK), expected, rtol=1e-6)
     over_devices = jax.shard_map(
@@ -148,20 +148,20 @@ def test_same_under_jit_and_shard_map(labels):
     np.testing.assert_allclose(jax.jit(over_devices)(LOGITS, labels, MASK), expected, rtol=1e-6)
 
 
-def test_label_smoothing_may_be_traced():
+def test_cross_entropy_accepts_traced_label_smoothing():
     traced = jax.jit(lambda s: aj.anchored_cross_entropy(LOGITS, HARD, label_smoothing=s))(0.1)
     np.testing.assert_allclose(traced, torch_losses(HARD, 0.1), rtol=1e-5)
 
 
-# mistakes
+# unknown classes
 
 
 @pytest.mark.parametrize("masked_target", ["uniform", "label"])
-def test_a_label_that_is_no_class_has_no_loss(masked_target):
+def test_cross_entropy_of_unknown_class_is_nan(masked_target):
     labels = jnp.asarray(HARD).at[0].set(-1).at[1].set(LOGITS.shape[1])
     mask = np.arange(len(labels)) == 1
     losses = jax.jit(aj.anchored_cross_entropy, static_argnames="masked_target")(
         LOGITS, labels, mask, masked_target=masked_target
     )
-    ignored = masked_target == "uniform"  # of a masked example the label is not looked at
+    ignored = masked_target == "uniform"  # the label of a masked example is not used
     np.testing.assert_array_equal(np.isnan(losses), (np.arange(len(labels)) < 2) & ~(mask & ignored))

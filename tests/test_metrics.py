@@ -1,4 +1,4 @@
-"""The metrics of whole sets against other people's libraries, hand-worked answers, and the laws they must obey."""
+"""Metrics of complete sets compared with other libraries and known values, and their invariants."""
 
 import warnings
 
@@ -19,7 +19,7 @@ with warnings.catch_warnings():
     from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
 
 KEYS = {"accuracy", "nll", "brier", "ece", "rms_ece", "adaptive_ece", "smooth_ece", "aurc"}
-KEYS_OF_MANY_CLASSES = KEYS | {"top5_accuracy"}
+KEYS_WITH_TOP5 = KEYS | {"top5_accuracy"}
 
 
 def softmax(logits):
@@ -28,7 +28,7 @@ def softmax(logits):
 
 
 def predictions(seed, num_examples=500, num_classes=10, scale=2.0, overconfidence=1.5):
-    """Softmax outputs, and labels drawn from them before their logits were multiplied."""
+    """Draw softmax outputs, and labels from the same logits before they are scaled by `overconfidence`."""
     rng = np.random.default_rng(seed)
     logits = scale * rng.normal(size=(num_examples, num_classes))
     labels = np.argmax(logits + rng.gumbel(size=logits.shape), axis=1)
@@ -36,22 +36,22 @@ def predictions(seed, num_examples=500, num_classes=10, scale=2.0, overconfidenc
 
 
 def in_batches(probs, labels, size):
-    """The table of a set that is seen in batches of this size, as NumPy arrays."""
+    """Return the per-example scores of a set that arrives in batches of this size, as NumPy arrays."""
     starts = range(0, len(labels), size)
-    tables = [jax.jit(metrics.per_example_scores)(probs[i : i + size], labels[i : i + size]) for i in starts]
-    return jax.tree.map(lambda *columns: np.concatenate(columns), *tables)
+    scores = [jax.jit(metrics.per_example_scores)(probs[i : i + size], labels[i : i + size]) for i in starts]
+    return jax.tree.map(lambda *columns: np.concatenate(columns), *scores)
 
 
 prediction_sets = st.builds(
     predictions,
     seed=st.integers(0, 10_000),
-    num_examples=st.sampled_from([1, 37]),  # each shape compiles anew: few of them
+    num_examples=st.sampled_from([1, 37]),  # few shapes, since each compiles anew
     scale=st.floats(0.1, 20.0),
     overconfidence=st.floats(0.3, 4.0),
 )
 
 
-# against other libraries
+# comparison with other libraries
 
 
 @pytest.mark.parametrize("num_classes", [2, 10, 100])
@@ -73,7 +73,7 @@ def test_accuracy_nll_and_brier_equal_sklearn(num_classes):
 def test_top_k_accuracy_equals_sklearn_and_torchmetrics(k):
     probs, labels = predictions(seed=k)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", sklearn.exceptions.UndefinedMetricWarning)  # it thinks k == C useless
+        warnings.simplefilter("ignore", sklearn.exceptions.UndefinedMetricWarning)  # for k == C
         expected = sklearn.metrics.top_k_accuracy_score(labels, probs, k=k, labels=np.arange(10))
     np.testing.assert_allclose(metrics.top_k_accuracy(probs, labels, k), expected, rtol=1e-6)
     torch_args = torch.from_numpy(probs), torch.from_numpy(labels)
@@ -84,9 +84,9 @@ def test_top_k_accuracy_equals_sklearn_and_torchmetrics(k):
 @pytest.mark.parametrize("norm", ["l1", "l2"])
 @pytest.mark.parametrize("num_bins", [15, 20])
 @pytest.mark.parametrize("overconfidence", [0.5, 1.0, 2.0])
-def test_calibration_error_equals_torchmetrics(norm, num_bins, overconfidence):
+def test_calibration_error_of_classifier_equals_torchmetrics(norm, num_bins, overconfidence):
     probs, labels = predictions(seed=num_bins, overconfidence=overconfidence)
-    assert probs.max() < 1  # at exactly 1 torchmetrics differs, see test_calibration
+    assert probs.max() < 1  # torchmetrics differs at exactly 1, see test_calibration
     expected = multiclass_calibration_error(
         torch.from_numpy(probs), torch.from_numpy(labels), num_classes=10, n_bins=num_bins, norm=norm
     )
@@ -95,35 +95,34 @@ def test_calibration_error_equals_torchmetrics(norm, num_bins, overconfidence):
 
 
 @pytest.mark.parametrize("overconfidence", [0.5, 1.0, 2.0, 4.0])
-def test_smooth_ece_of_a_classifier_equals_relplot(overconfidence):
+def test_smooth_ece_of_classifier_equals_relplot(overconfidence):
     probs, labels = predictions(seed=0, num_examples=10_000, scale=6.0, overconfidence=overconfidence)
     correct = (probs.argmax(axis=1) == labels).astype(np.float64)
     expected = relplot.smECE(probs.max(axis=1).astype(np.float64), correct)
     np.testing.assert_allclose(metrics.summary(probs, labels)["smooth_ece"], expected, atol=2e-4)
 
 
-# worked by hand
+# known values
 
 
-def test_accuracy_takes_the_first_class_of_a_tie_and_takes_logits():
+def test_accuracy_of_logits_takes_first_class_of_ties():
     logits = jnp.array([[3.0, 3.0, -jnp.inf], [3.0, 3.0, -jnp.inf], [-5.0, -4.0, -6.0], [0.0, 0.0, 7.0]])
     assert metrics.accuracy(logits, jnp.array([0, 1, 1, 2])) == 0.75
 
 
-def test_top_k_takes_the_first_classes_of_a_tie():
+def test_top_k_accuracy_takes_first_classes_of_ties():
     tied = jnp.array([[1.0, 1.0, 1.0, -jnp.inf]] * 4)
     for k, expected in [(1, 0.25), (2, 0.5), (3, 0.75), (4, 1.0)]:
         assert metrics.top_k_accuracy(tied, jnp.arange(4), k) == expected
-    assert (
-        metrics.per_example_scores(jnp.full((7, 7), 1 / 7), jnp.arange(7)).in_top5.tolist() == [True] * 5 + [False] * 2
-    )
+    scores = metrics.per_example_scores(jnp.full((7, 7), 1 / 7), jnp.arange(7))
+    assert scores.in_top5.tolist() == [True] * 5 + [False] * 2
 
 
-def test_nll_by_hand_and_with_probability_zero():
+def test_nll_known_values_and_probability_zero():
     probs = jnp.array([[0.5, 0.5], [0.25, 0.75]])
     np.testing.assert_allclose(metrics.nll(probs, jnp.array([1, 0])), np.log(8) / 2, rtol=1e-6)
-    sure_mistake = metrics.nll(jnp.array([[1.0, 0.0]]), jnp.array([1]))
-    np.testing.assert_allclose(sure_mistake, -np.log(np.finfo(np.float32).tiny), rtol=1e-6)
+    certain_mistake = metrics.nll(jnp.array([[1.0, 0.0]]), jnp.array([1]))
+    np.testing.assert_allclose(certain_mistake, -np.log(np.finfo(np.float32).tiny), rtol=1e-6)
 
 
 def test_brier_sums_over_classes():
@@ -132,7 +131,7 @@ def test_brier_sums_over_classes():
     np.testing.assert_allclose(metrics.brier(probs, jnp.array([0, 2, 1])), np.mean(each), rtol=1e-6)
 
 
-def test_outcomes_by_hand():
+def test_per_example_scores_known_values():
     probs = jnp.array([[0.5, 0.1, 0.1, 0.1, 0.1, 0.1], [0.5, 0.1, 0.1, 0.1, 0.1, 0.1], [0.0, 0.0, 0.0, 0.0, 0.0, 1.0]])
     confidence, correct, in_top5, nll, brier = metrics.per_example_scores(probs, jnp.array([0, 5, 5]))
     np.testing.assert_allclose(confidence, [0.5, 0.5, 1.0])
@@ -143,19 +142,19 @@ def test_outcomes_by_hand():
     assert [column.dtype for column in (confidence, correct, in_top5, nll, brier)] == ["f4", "?", "?", "f4", "f4"]
 
 
-@pytest.mark.parametrize(("num_classes", "keys"), [(5, KEYS), (6, KEYS_OF_MANY_CLASSES)])
-def test_top_5_is_told_from_6_classes_on(num_classes, keys):
+@pytest.mark.parametrize(("num_classes", "keys"), [(5, KEYS), (6, KEYS_WITH_TOP5)])
+def test_summary_has_top5_accuracy_for_6_classes(num_classes, keys):
     probs, labels = predictions(seed=num_classes, num_classes=num_classes)
     assert metrics.summary(probs, labels).keys() == keys
     assert (metrics.per_example_scores(probs, labels).in_top5 is None) == (num_classes == 5)
 
 
-def test_one_class_is_always_right():
+def test_summary_of_one_class_is_perfect():
     summary = metrics.summary(np.ones((3, 1), np.float32), np.zeros(3, int))
     assert {name: float(value) for name, value in summary.items()} == {name: float(name == "accuracy") for name in KEYS}
 
 
-def test_all_correct_and_all_wrong():
+def test_summary_of_all_correct_and_all_wrong():
     probs = np.eye(100, dtype=np.float32)
     right = metrics.summary(probs, np.arange(100))
     wrong = metrics.summary(probs, np.roll(np.arange(100), 1))
@@ -173,9 +172,9 @@ def test_all_correct_and_all_wrong():
         np.testing.assert_allclose(wrong[name], worst, rtol=1e-6, err_msg=name)
 
 
-def test_one_class_predicted():
+def test_summary_of_constant_prediction():
     probs = np.tile(np.float32([0.7, 0.2, 0.1]), (10, 1))
-    summary = metrics.summary(probs, np.arange(10) % 3)  # right 4 times
+    summary = metrics.summary(probs, np.arange(10) % 3)  # correct 4 times
     expected = {"accuracy": 0.4, "ece": 0.3, "rms_ece": 0.3, "adaptive_ece": 0.3, "aurc": 0.6}
     for name, value in expected.items():
         np.testing.assert_allclose(summary[name], value, rtol=1e-5, err_msg=name)
@@ -190,15 +189,15 @@ def test_summary_of_one_example():
         np.testing.assert_allclose(summary[name], value, atol=5e-5, err_msg=name)
 
 
-# laws
+# invariants
 
 
 @settings(deadline=None, max_examples=30)
 @given(prediction_sets)
-def test_ranges_and_order(drawn):
+def test_summary_is_in_range_for_any_predictions(drawn):
     summary = {name: float(value) for name, value in metrics.summary(*drawn).items()}
-    upper = dict.fromkeys(KEYS_OF_MANY_CLASSES, 1.0) | {"nll": 87.4, "brier": 2.0}
-    assert summary.keys() == KEYS_OF_MANY_CLASSES
+    upper = dict.fromkeys(KEYS_WITH_TOP5, 1.0) | {"nll": 87.4, "brier": 2.0}
+    assert summary.keys() == KEYS_WITH_TOP5
     for name, value in summary.items():
         assert -1e-6 <= value <= upper[name] + 1e-6, (name, value)
     assert summary["ece"] <= summary["rms_ece"] + 1e-6
@@ -207,48 +206,48 @@ def test_ranges_and_order(drawn):
 
 @settings(deadline=None, max_examples=30)
 @given(prediction_sets, st.integers(0, 1000))
-def test_the_order_of_examples_is_nothing(drawn, seed):
+def test_summary_ignores_order_of_examples(drawn, seed):
     probs, labels = drawn
     order = np.random.default_rng(seed).permutation(len(labels))
     expected, permuted = metrics.summary(probs, labels), metrics.summary(probs[order], labels[order])
-    for name in KEYS_OF_MANY_CLASSES:
+    for name in KEYS_WITH_TOP5:
         np.testing.assert_allclose(permuted[name], expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 @settings(deadline=None, max_examples=30)
 @given(prediction_sets)
-def test_a_set_twice_is_the_set_once(drawn):
+def test_summary_of_duplicated_set_is_unchanged(drawn):
     once, twice = (metrics.summary(*(np.tile(a, (n,) + (1,) * (a.ndim - 1)) for a in drawn)) for n in (1, 2))
-    for name in KEYS_OF_MANY_CLASSES - {"aurc"}:  # whose coverages are finer the second time
+    for name in KEYS_WITH_TOP5 - {"aurc"}:  # whose coverages are finer for the duplicated set
         np.testing.assert_allclose(twice[name], once[name], rtol=1e-5, atol=2e-6, err_msg=name)
 
 
 @settings(deadline=None, max_examples=20)
 @given(prediction_sets, st.sampled_from([1, 8, 16]))
-def test_a_stream_of_batches_gives_what_the_whole_set_gives(drawn, size):
-    table, whole = in_batches(*drawn, size), metrics.per_example_scores(*drawn)
+def test_summarize_of_batches_equals_whole_set(drawn, size):
+    batched, expected_scores = in_batches(*drawn, size), metrics.per_example_scores(*drawn)
     for name in ("confidence", "correct", "in_top5"):
-        np.testing.assert_array_equal(getattr(table, name), getattr(whole, name), err_msg=name)
-    streamed, expected = metrics.summarize(table, num_bins=7), metrics.summary(*drawn, num_bins=7)
+        np.testing.assert_array_equal(getattr(batched, name), getattr(expected_scores, name), err_msg=name)
+    streamed, expected = metrics.summarize(batched, num_bins=7), metrics.summary(*drawn, num_bins=7)
     assert streamed.keys() == expected.keys()
     for name in expected:
         np.testing.assert_allclose(streamed[name], expected[name], rtol=1e-6, err_msg=name)
 
 
-def test_a_stream_of_few_classes_has_no_column_of_the_top_5():
+def test_summarize_of_few_classes_has_no_top5_column():
     probs, labels = predictions(seed=4, num_classes=3)
-    table = in_batches(probs, labels, 128)
-    assert table.in_top5 is None
-    assert table.nll.shape == (500,)
+    scores = in_batches(probs, labels, 128)
+    assert scores.in_top5 is None
+    assert scores.nll.shape == (500,)
     expected = metrics.summary(probs, labels)
-    for name, value in metrics.summarize(table).items():
+    for name, value in metrics.summarize(scores).items():
         np.testing.assert_allclose(value, expected[name], rtol=1e-6, err_msg=name)
 
 
-# under jit, and with what dtypes
+# under jit, and dtypes
 
 
-def test_all_functions_are_the_same_under_jit():
+def test_metrics_under_jit():
     probs, labels = predictions(seed=5)
     for function, args in [
         (metrics.accuracy, (probs, labels)),
@@ -265,7 +264,7 @@ def test_all_functions_are_the_same_under_jit():
         )
 
 
-def test_num_bins_and_k_are_static_under_jit():
+def test_metrics_num_bins_and_k_are_static_under_jit():
     probs, labels = predictions(seed=6)
     jitted = jax.jit(metrics.summary, static_argnames="num_bins")(probs, labels, num_bins=7)
     for name, value in metrics.summarize(metrics.per_example_scores(probs, labels), num_bins=7).items():
@@ -274,10 +273,10 @@ def test_num_bins_and_k_are_static_under_jit():
     assert top_3 == metrics.top_k_accuracy(probs, labels, 3)
 
 
-def test_summary_is_its_parts():
+def test_summary_equals_single_metrics():
     probs, labels = predictions(seed=7)
-    judged = probs.max(axis=1), probs.argmax(axis=1) == labels
-    bins = metrics.reliability_bins(*judged, 15)
+    examples = probs.max(axis=1), probs.argmax(axis=1) == labels
+    bins = metrics.reliability_bins(*examples, 15)
     expected = {
         "accuracy": metrics.accuracy(probs, labels),
         "top5_accuracy": metrics.top_k_accuracy(probs, labels, 5),
@@ -285,9 +284,9 @@ def test_summary_is_its_parts():
         "brier": metrics.brier(probs, labels),
         "ece": metrics.calibration_error(bins, "l1"),
         "rms_ece": metrics.calibration_error(bins, "l2"),
-        "adaptive_ece": metrics.adaptive_calibration_error(*judged, 15),
-        "smooth_ece": metrics.smooth_ece(*judged),
-        "aurc": metrics.aurc(*judged),
+        "adaptive_ece": metrics.adaptive_calibration_error(*examples, 15),
+        "smooth_ece": metrics.smooth_ece(*examples),
+        "aurc": metrics.aurc(*examples),
     }
     summary = metrics.summary(probs, labels)
     assert summary.keys() == expected.keys()
@@ -297,7 +296,7 @@ def test_summary_is_its_parts():
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize("label_dtype", [jnp.int32, jnp.uint8])
-def test_results_are_float32_under_strict_promotion(dtype, label_dtype):
+def test_summary_is_float32_under_strict_promotion(dtype, label_dtype):
     probs, labels = predictions(seed=8)
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         summary = metrics.summary(jnp.asarray(probs, dtype), jnp.asarray(labels, label_dtype))
@@ -305,120 +304,11 @@ def test_results_are_float32_under_strict_promotion(dtype, label_dtype):
     assert {value.shape for value in summary.values()} == {()}
 
 
-def test_results_are_float32_in_64_bit_mode():
+def test_summary_is_float32_in_64_bit_mode():
     probs, labels = predictions(seed=9)
     expected = metrics.summary(probs, labels)
     with jax.enable_x64(True):
         summary = metrics.summary(probs.astype(np.float64), labels)
-    for name in KEYS_OF_MANY_CLASSES:
+    for name in KEYS_WITH_TOP5:
         assert summary[name].dtype == jnp.float32
         np.testing.assert_allclose(summary[name], expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
-
-
-# mistakes
-
-
-PROBS, LABELS = predictions(seed=10, num_examples=4, num_classes=3)
-TABLE = metrics.per_example_scores(PROBS, LABELS)
-
-
-@pytest.mark.parametrize(
-    ("probs", "labels", "error", "message"),
-    [
-        (PROBS[0], LABELS, ValueError, r"probs must be \[B, C\], B and C at least 1; got shape \(3,\)"),
-        (
-            PROBS[:0],
-            LABELS[:0],
-            ValueError,
-            r"probs must be \[B, C\], B and C at least 1; got shape \(0, 3\)",
-        ),
-        (PROBS > 0.5, LABELS, TypeError, "probs must be floating, got bool"),
-        (PROBS, LABELS[:3], ValueError, r"labels must be \[B\], \(4,\) for this probs; got shape \(3,\)"),
-        (PROBS, np.eye(3, dtype=int)[LABELS], ValueError, r"labels must be \[B\].* got shape \(4, 3\)"),
-        (PROBS, LABELS.astype(np.float32), TypeError, "labels must be integers, got float32"),
-        (PROBS * np.nan, LABELS, ValueError, "probs must not hold NaN, got 12 of it in 12 values"),
-        (5 - 10 * PROBS, LABELS, ValueError, r"probs must lie in \[0, 1\], got values from -"),
-        (PROBS, np.array([0, 1, 2, 3]), ValueError, r"labels must lie in \[0, 2\], got values from 0 to 3"),
-        (PROBS, np.array([0, 1, 2, -1]), ValueError, r"labels must lie in \[0, 2\], got values from -1 to 2"),
-    ],
-)
-@pytest.mark.parametrize(
-    "metric", [metrics.nll, metrics.brier, metrics.reliability, metrics.per_example_scores, metrics.summary]
-)
-def test_bad_predictions_are_refused(metric, probs, labels, error, message):
-    with pytest.raises(error, match=message):
-        metric(probs, labels)
-
-
-def test_accuracies_name_their_own_argument():
-    with pytest.raises(ValueError, match="probs_or_logits must not hold NaN"):
-        metrics.accuracy(PROBS * np.nan, LABELS)
-    with pytest.raises(ValueError, match=r"^scores must not hold NaN"):
-        metrics.top_k_accuracy(PROBS * np.nan, LABELS, 1)
-
-
-@pytest.mark.parametrize(
-    ("k", "error", "message"),
-    [
-        (0, ValueError, "k must be at least 1, got 0"),
-        (4, ValueError, "k must be at most 3, the number of classes; got 4"),
-        (1.0, TypeError, "k must be an integer, static under jit; got 1.0"),
-    ],
-)
-def test_bad_k_is_refused(k, error, message):
-    with pytest.raises(error, match=message):
-        metrics.top_k_accuracy(PROBS, LABELS, k)
-
-
-def test_shapes_are_refused_under_jit_too():
-    with pytest.raises(ValueError, match=r"labels must be \[B\]"):
-        jax.jit(metrics.summary)(PROBS, LABELS[:3])
-
-
-@pytest.mark.parametrize("kind", [np.asarray, jnp.asarray])
-def test_values_from_outside_a_compiled_function_are_seen_in_it(kind):
-    labels, wrong = kind(LABELS), kind(LABELS + 3)
-    of_probs = jax.jit(lambda probs: metrics.nll(probs, labels))
-    np.testing.assert_allclose(of_probs(PROBS), metrics.nll(PROBS, LABELS), rtol=1e-6)
-    with pytest.raises(ValueError, match=r"labels must lie in \[0, 2\], got values from 3"):
-        jax.jit(lambda probs: metrics.nll(probs, wrong))(PROBS)
-
-
-def test_labels_too_large_for_32_bits_do_not_wrap_around():
-    with pytest.raises(ValueError, match=r"labels must lie in \[0, 2\], got values from"):
-        metrics.accuracy(PROBS, LABELS.astype(np.int64) + 2**32)
-
-
-@pytest.mark.parametrize("function", [metrics.reliability, metrics.summary])
-def test_bad_num_bins_is_refused(function):
-    with pytest.raises(ValueError, match="num_bins must be at least 1, got 0"):
-        function(PROBS, LABELS, num_bins=0)
-    with pytest.raises(TypeError, match=r"num_bins must be an integer, static under jit; got 15\.0"):
-        function(PROBS, LABELS, num_bins=15.0)
-    with pytest.raises(TypeError, match="num_bins must be an integer, static under jit"):
-        jax.jit(function)(PROBS, LABELS, num_bins=15)
-
-
-@pytest.mark.parametrize(
-    ("column", "values", "error", "message"),
-    [
-        ("confidence", PROBS, ValueError, r"confidence must be \[B\], B at least 1; got shape \(4, 3\)"),
-        ("confidence", 2 + PROBS[:, 0], ValueError, r"confidence must lie in \[0, 1\], got values from 2"),
-        ("correct", LABELS[:3], ValueError, r"correct must be \[B\], \(4,\) as confidence; got shape \(3,\)"),
-        ("in_top5", np.ones(3, bool), ValueError, r"in_top5 must be \[B\], \(4,\) as confidence; got shape \(3,\)"),
-        ("in_top5", np.full(4, 2), ValueError, "in_top5 must be bool or hold 0 and 1 alone"),
-        ("nll", PROBS[:, 0] * np.nan, ValueError, "nll must not hold NaN, got 4 of it in 4 values"),
-        ("nll", PROBS[:, 0] - 2, ValueError, r"nll must lie in \[0, inf\], got values from -"),
-        ("brier", PROBS[:1, 0], ValueError, r"brier must be \[B\], \(4,\) as confidence; got shape \(1,\)"),
-        ("brier", LABELS, TypeError, "brier must be floating, got int"),
-    ],
-)
-def test_bad_tables_are_refused(column, values, error, message):
-    with pytest.raises(error, match=message):
-        metrics.summarize(TABLE._replace(**{column: values}))
-
-
-def test_nan_that_jit_let_through_is_found_afterwards():
-    table = jax.jit(metrics.per_example_scores)(np.where(np.eye(4, 3, dtype=bool), np.float32(np.nan), PROBS), LABELS)
-    with pytest.raises(ValueError, match="confidence must not hold NaN, got 3 of it in 4 values"):
-        metrics.summarize(table)

@@ -36,17 +36,17 @@ def poisoned(tiny, monkeypatch):
 
 
 def test_nonfinite_update_changes_only_the_step(poisoned, tmp_path):
-    training = prepare(poisoned, tmp_path / "run")
-    carry, skipped_steps = training.init_carry(), []
+    trainer = prepare(poisoned, tmp_path / "run")
+    carry, skipped_steps = trainer.init_carry(), []
     for number in range(1, 13):
         before = jax.device_get(carry)
-        carry, numbers = training.train_steps((carry[0], training.zero_totals()), number)
+        carry, metrics = trainer.train_steps((carry[0], trainer.zero_totals()), number)
         after = jax.device_get(carry)
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after))
         same = jax.tree.map(np.array_equal, before[0]._replace(step=0, skipped=0), after[0]._replace(step=0, skipped=0))
         if all(jax.tree.leaves(same)):
             skipped_steps.append(number)
-            assert numbers["loss"] is None
+            assert metrics["loss"] is None
             assert after[0].skipped.until in (number, skipped_steps[0])
             assert after[0].skipped.consecutive == 1
         else:
@@ -76,8 +76,8 @@ def test_nonfinite_update_ends_the_run_by_default(poisoned, tmp_path):
     with pytest.raises(UserError, match=message) as ended:
         train(poisoned, tmp_path / "run")
     number = int(str(ended.value).split("at step ")[1].split()[0])
-    training = prepare(poisoned, tmp_path / "again")
-    (state, _), _ = training.train_steps(training.init_carry(), 6)
+    trainer = prepare(poisoned, tmp_path / "again")
+    (state, _), _ = trainer.train_steps(trainer.init_carry(), 6)
     assert state.skipped.until == number
 
 
@@ -100,8 +100,8 @@ def test_nonfinite_counter_finds_the_longest_streak(finite, expected):
 @pytest.mark.parametrize("part", ["params", "opt_state", "average"])
 def test_nonfinite_state_is_not_saved(tiny, tmp_path, part):
     tiny.training.ema_decay = 0.5
-    training = prepare(tiny, tmp_path / "run")
-    current, totals = training.init_carry()
+    trainer = prepare(tiny, tmp_path / "run")
+    current, totals = trainer.init_carry()
     leaves, structure = jax.tree.flatten(getattr(current, part))
     broken = jax.tree.unflatten(structure, [leaf + np.inf for leaf in leaves])
     with checkpoint.open_manager(tmp_path / "run", tiny) as checkpoints:

@@ -1,4 +1,4 @@
-"""Risk regimes: scores against loops and closed forms, measures against NumPy."""
+"""PAGER: scores compared with loops and closed forms, regime errors with NumPy."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ def network(params, inputs):
 
 
 @pytest.mark.parametrize("chunk_size", [None, 3, 100])
-def test_nonconformity_is_that_of_a_loop_with_inputs_as_references(chunk_size):
+def test_nonconformity_equals_loop_over_references(chunk_size):
     expected = np.zeros(B)
     for row, x in enumerate(X):
         for reference, target in zip(REFERENCES, TARGETS, strict=True):
@@ -32,7 +32,7 @@ def test_nonconformity_is_that_of_a_loop_with_inputs_as_references(chunk_size):
     np.testing.assert_allclose(ours, expected, rtol=1e-5)
 
 
-def test_nonconformity_is_none_where_training_examples_are_predicted():
+def test_nonconformity_of_exact_predictions_is_zero():
     def exact(params, inputs):
         return 3 * inputs.sum(axis=1)
 
@@ -42,21 +42,21 @@ def test_nonconformity_is_none_where_training_examples_are_predicted():
 
 
 @pytest.mark.parametrize("chunk_size", [None, 4])
-def test_refined_nonconformity_is_the_way_to_the_least_error(chunk_size):
+def test_refined_nonconformity_is_distance_to_minimum(chunk_size):
     a, b = 2.0, 0.5
 
     def linear(params, inputs):  # y - f([x, r - x]) is 0 at x = (y - b·r) / (a - b)
         return a * inputs[:, 0] + b * inputs[:, 1]
 
     x, references, targets = X[:, :1], REFERENCES[:, :1], TARGETS[:, 0]
-    least = (targets - b * references[:, 0]) / (a - b)
+    minimum = (targets - b * references[:, 0]) / (a - b)
     ours = pager.refined_nonconformity(
         linear, None, x, references, targets, steps=400, learning_rate=0.03, chunk_size=chunk_size
     )
-    np.testing.assert_allclose(ours, np.abs(x - least).max(axis=1), atol=0.1)
+    np.testing.assert_allclose(ours, np.abs(x - minimum).max(axis=1), atol=0.1)
 
 
-def test_a_regularizer_holds_an_input_where_it_is():
+def test_refined_nonconformity_regularizer_holds_inputs():
     x = X[:, :1]
 
     def held(inputs):
@@ -71,13 +71,13 @@ def test_a_regularizer_holds_an_input_where_it_is():
     assert np.all(score(None) > 0.5)
 
 
-def test_regimes_are_the_four_of_two_limits():
-    uncertainty, strangeness = np.array([0.1, 0.9, 0.1, 0.9]), np.array([1.0, 1.0, 3.0, 3.0])
-    regimes = jax.jit(pager.risk_regimes)(uncertainty, strangeness, 0.5, 2.0)
+def test_risk_regimes_are_the_four_combinations():
+    uncertainty, nonconformity = np.array([0.1, 0.9, 0.1, 0.9]), np.array([1.0, 1.0, 3.0, 3.0])
+    regimes = jax.jit(pager.risk_regimes)(uncertainty, nonconformity, 0.5, 2.0)
     np.testing.assert_array_equal(regimes, [Regime.ID, Regime.LOW, Regime.MODERATE, Regime.HIGH])
 
 
-def test_errors_of_regimes_are_those_of_numpy():
+def test_regime_errors_equal_numpy():
     errors, regimes = RNG.gamma(2, size=400).astype(np.float32), RNG.integers(0, 4, 400)
     ours = jax.jit(pager.regime_errors)(regimes, errors)
     trusted = regimes <= Regime.LOW
@@ -91,7 +91,7 @@ def test_errors_of_regimes_are_those_of_numpy():
     np.testing.assert_allclose(ours, expected, rtol=1e-5)
 
 
-def test_regimes_in_the_order_of_the_errors_have_none_and_the_reverse_has_many():
+def test_regime_errors_of_ordered_and_reversed_regimes():
     errors = np.linspace(0.01, 1, 400, dtype=np.float32)
     right = pager.regime_errors(np.arange(400) // 100, errors)
     wrong = pager.regime_errors(3 - np.arange(400) // 100, errors)
@@ -100,6 +100,6 @@ def test_regimes_in_the_order_of_the_errors_have_none_and_the_reverse_has_many()
     np.testing.assert_allclose((wrong.false_negatives, wrong.false_positives), (0.4, 0.4), atol=0.01)
 
 
-def test_a_regime_that_is_empty_has_no_confusion():
+def test_regime_errors_of_empty_regime_are_nan():
     measured = pager.regime_errors(np.zeros(10, int), np.linspace(0, 1, 10))
     np.testing.assert_array_equal(np.isnan(measured), [False, True, True, True])

@@ -1,99 +1,132 @@
-"""Pictures of an evaluation: all are drawn, of ordinary findings and of degenerate ones."""
+"""Plots: all kinds are drawn, of ordinary and of degenerate values."""
+
+import contextlib
 
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
-from sklearn.metrics import roc_auc_score
 
-from anchor_jax.reporting import plots
-from anchor_jax.reporting.plots import HIGHER_IS_BETTER, LOWER_IS_BETTER, Judged, Protocol, Sheet, Strip
+from anchor_jax.evaluation.presentation import (
+    Bars,
+    ContourPanel,
+    Contours,
+    DotPanel,
+    DotPlots,
+    Dots,
+    HeatMap,
+    HeatMaps,
+    Histogram,
+    HistogramPanel,
+    Histograms,
+    ImageGrid,
+    ImageStrip,
+    Line,
+    LinePanel,
+    LinePlots,
+    ReliabilityDiagrams,
+)
+from anchor_jax.evaluation.results import Score, SuiteResult
+from anchor_jax.evaluation.suites.clean import Clean
+from anchor_jax.evaluation.suites.protocols import Protocols
+from anchor_jax.metrics import reliability_bins, specs
+from anchor_jax.reporting import plots, style
 
 RNG = np.random.default_rng(0)
 CONFIDENCE = RNG.uniform(0.2, 1, 200).astype(np.float32)
 CORRECT = RNG.random(200) < CONFIDENCE
-JUDGED = Judged(CONFIDENCE, CORRECT)
-ALL_RIGHT = Judged(CONFIDENCE, np.ones(200, bool))
-ALL_WRONG = Judged(CONFIDENCE, np.zeros(200, bool))
-SURE = Judged(np.ones(5, np.float32), np.array([True, True, False, True, True]))
-ONE = Judged(np.float32([0.7]), np.array([True]))
 ENTROPY = (1 - CONFIDENCE) + 0.1 * ~CORRECT
-IN = {name: RNG.normal(size=90).astype(np.float32) for name in ("energy", "entropy", "max_logit")}
-OUT = {name: RNG.normal(1, size=70).astype(np.float32) for name in IN}
-CONSTANT = {"agreement": np.zeros(9, np.float32)}
+BINS = reliability_bins(CONFIDENCE, CORRECT, 15)
 IMAGES = RNG.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
-CURVE = {0: 0.9, 1: 0.85, 3: 0.7, 5: 0.5}
 GRID = np.linspace(-1, 1, 7, dtype=np.float32)
 HILL = np.exp(-(GRID[:, None] ** 2) - GRID**2)
 SHARP_LOSS = np.where(HILL < 0.2, np.inf, -np.log(HILL))
+X = np.arange(1, 6)
 
-DRAWN = {
-    "reliability": lambda path: plots.reliability_diagrams({"1 reference": JUDGED, "2 $ references": JUDGED}, 15, path),
-    "reliability of many": lambda path: plots.reliability_diagrams(dict.fromkeys("abcd", JUDGED), 5, path),
-    "reliability, all right": lambda path: plots.reliability_diagrams({"a": ALL_RIGHT}, 10, path),
-    "reliability, all wrong": lambda path: plots.reliability_diagrams({"a": ALL_WRONG}, 10, path),
-    "reliability, one bin": lambda path: plots.reliability_diagrams({"a": SURE}, 1, path),
-    "reliability, one example": lambda path: plots.reliability_diagrams({"a": ONE}, 15, path),
-    "uncertainty": lambda path: plots.uncertainty_histograms({"entropy": ENTROPY, "mutual": ENTROPY**2}, CORRECT, path),
-    "uncertainty, none wrong": lambda path: plots.uncertainty_histograms({"a": ENTROPY}, ALL_RIGHT.correct, path),
-    "uncertainty, none right": lambda path: plots.uncertainty_histograms({"a": ENTROPY}, ALL_WRONG.correct, path),
-    "uncertainty, constant": lambda path: plots.uncertainty_histograms({"a": np.zeros(200)}, CORRECT, path),
-    "risk": lambda path: plots.risk_coverage_curves({"K": {"1": JUDGED, "10": JUDGED}, "score": {"a": JUDGED}}, path),
-    "risk, all right": lambda path: plots.risk_coverage_curves({"K": {"1": ALL_RIGHT}}, path),
-    "risk, all wrong": lambda path: plots.risk_coverage_curves({"K": {"1": ALL_WRONG}}, path),
-    "risk, one example": lambda path: plots.risk_coverage_curves({"K": {"1": ONE}}, path),
-    "severity": lambda path: plots.severity_curves(
-        {"accuracy": {"1": CURVE, "10": CURVE}, "entropy (nats)": {"1": CURVE}}, {"accuracy": {"fog": CURVE}}, path
+
+def reliability(correct, num_bins=10, confidence=CONFIDENCE):
+    return reliability_bins(confidence, correct, num_bins)
+
+
+def lines(*styles, num=1, **options):
+    panel = LinePanel("a", [Line(f"{kind} {i}", X, X / (i + 6), kind) for i, kind in enumerate(styles)], **options)
+    return LinePlots([panel] * num, shared_legend=num == 1)
+
+
+def histograms(*groups, num=1):
+    return Histograms([HistogramPanel("a", "long " * 20, [Histogram(name, *group) for name, *group in groups])] * num)
+
+
+def clean_figures(correct, confidence=CONFIDENCE, **columns):
+    arrays = {"confidence": confidence, "correct": correct, **columns}
+    result = SuiteResult("clean", 1, (Score("accuracy", 0.5),), arrays, {"num_bins": 15})
+    return {figure.name: figure.plot for figure in Clean().figures({1: result}, {})}
+
+
+def contours(accuracy, loss):
+    panels = [ContourPanel("accuracy", accuracy, True, True), ContourPanel("loss", loss, False, False)]
+    return Contours(GRID, GRID[: accuracy.shape[1]], panels)
+
+
+def dots(rows, metric="accuracy", **options):
+    spec = specs.get(metric)
+    return DotPlots(list(rows), [DotPanel("a", rows, spec), DotPanel("b", rows, spec, signed=True)], **options)
+
+
+ONE = np.float32([0.7])
+PLOTS = {
+    "reliability": ReliabilityDiagrams({"1 reference": BINS, "2 $ references": BINS}),
+    "reliability of several rows": ReliabilityDiagrams(dict.fromkeys("abcd", BINS)),
+    "reliability, all right": ReliabilityDiagrams({"a": reliability(np.ones(200, bool))}),
+    "reliability, all wrong": ReliabilityDiagrams({"a": reliability(np.zeros(200, bool))}),
+    "reliability, one bin": ReliabilityDiagrams({"a": reliability(CORRECT, 1)}),
+    "reliability, one example": ReliabilityDiagrams({"a": reliability(np.array([True]), 15, ONE)}),
+    "histograms": histograms(("right", ENTROPY, "right"), ("wrong", ENTROPY**2, "wrong"), num=2),
+    "histograms of several sets": histograms(
+        ("in", ENTROPY, "known"), *((name, ENTROPY) for name in "abcdefghi"), num=7
     ),
-    "severity, one": lambda path: plots.severity_curves({"accuracy": {"1": {3: 0.5}}}, {}, path),
-    "heat maps": lambda path: plots.heat_maps(
-        [Sheet("up", HILL, HIGHER_IS_BETTER), Sheet("down", 1 - HILL, LOWER_IS_BETTER)],
-        list("abcdefg"),
-        "1234567",
-        path,
+    "histograms, one group": histograms(("right", ENTROPY, "right")),
+    "histograms, constant": histograms(("in", np.zeros(9), "known"), ("a", np.zeros(9))),
+    "risk": clean_figures(CORRECT, entropy=ENTROPY, spread=ENTROPY**2)["risk-coverage"],
+    "uncertainty": clean_figures(CORRECT, entropy=ENTROPY, spread=ENTROPY**2)["uncertainty"],
+    "uncertainty, none wrong": clean_figures(np.ones(200, bool), entropy=ENTROPY)["uncertainty"],
+    "uncertainty, none right": clean_figures(np.zeros(200, bool), entropy=ENTROPY)["uncertainty"],
+    "risk, all right": clean_figures(np.ones(200, bool))["risk-coverage"],
+    "risk, all wrong": clean_figures(np.zeros(200, bool))["risk-coverage"],
+    "risk, one example": clean_figures(np.array([True]), ONE)["risk-coverage"],
+    "lines": lines("ordered", "ordered", "faint", "guide", percent="y", xticks={1: "clean", 5: "5"}),
+    "lines with a band": LinePlots([LinePanel("a", [Line("b", X, X, band=X / 9, markers=True)], log_x=True)]),
+    "lines, one point": LinePlots([LinePanel("a", [Line("b", [3], [0.5], markers="only")])]),
+    "lines in many categories": lines(*["category"] * 9, num=5, square=True, percent="xy", limits=((0, 6), (0, 1))),
+    "heat maps": HeatMaps([HeatMap("up", HILL), HeatMap("down", 1 - HILL, False)], list("abcdefg"), list("1234567")),
+    "heat map, one number": HeatMaps([HeatMap("a", np.ones((1, 1)))], ["a"], ["1"]),
+    "heat map with a gap": HeatMaps([HeatMap("a", np.array([[0.5, np.nan]]))], ["x" * 80], ["1", "2"]),
+    "images": ImageGrid(
+        {"$x": ImageStrip(IMAGES, ["a", "b\nc", "d", "e" * 50], [True] * 4), "y": ImageStrip(IMAGES)}, 3
     ),
-    "heat map, one number": lambda path: plots.heat_maps(
-        [Sheet("a", np.ones((1, 1)), HIGHER_IS_BETTER)], "a", "1", path
+    "images, grey and oblong": ImageGrid({"x": ImageStrip(IMAGES[:1, :, :4, :1])}, 10),
+    "dots": dots({"1 random": [Dots(0.5, [0.49, 0.51], text="0.5")], "BLT": [Dots(0.52)]}),
+    "dots with intervals": dots(
+        {"x" * 90: [Dots(0.1, interval=(0, 0.2)), Dots(-0.1)], "b": []}, "nll", legend=("c", "d"), color_rows=True
     ),
-    "heat map with a gap": lambda path: plots.heat_maps(
-        [Sheet("a", np.array([[0.5, np.nan]]), HIGHER_IS_BETTER)], ["x" * 80], "12", path
-    ),
-    "ROC": lambda path: plots.roc_curves(IN, dict.fromkeys("abcde", OUT), path),
-    "ROC, one set": lambda path: plots.roc_curves(IN, {"a": OUT}, path),
-    "ROC, constant": lambda path: plots.roc_curves(CONSTANT, {"a": CONSTANT}, path),
-    "scores": lambda path: plots.score_histograms(IN, dict.fromkeys("abcdefghi", OUT), {"energy": "long " * 20}, path),
-    "scores, constant": lambda path: plots.score_histograms(CONSTANT, {"a": CONSTANT}, {}, path),
-    "scores, missing in a set": lambda path: plots.score_histograms(IN, {"a": {"energy": OUT["energy"]}}, {}, path),
-    "strips": lambda path: plots.image_strips(
-        {"$x": Strip(IMAGES, ["a", "b\nc", "d", "e" * 50], ["red"] * 4), "y": Strip(IMAGES, ())}, 3, path
-    ),
-    "strip, grey and oblong": lambda path: plots.image_strips({"x": Strip(IMAGES[:1, :, :4, :1], ())}, 10, path),
-    "protocols": lambda path: plots.protocols(
-        {"1 random": Protocol(0.5, np.array([0.49, 0.51]), 2.2), "BLT": Protocol(0.52, np.empty(0), 24.0)},
-        {1: np.array([0.49, 0.51]), 2: np.array([0.5]), 10: np.array([0.51])},
-        path,
-    ),
-    "protocols, one": lambda path: plots.protocols({"no reference": Protocol(0.5, np.empty(0), None)}, {}, path),
-    "protocols, some timed": lambda path: plots.protocols(
-        {"a": Protocol(0.5, np.empty(0), None), "b": Protocol(0.5, np.empty(0), 1.0)}, {1: np.array([0.5])}, path
-    ),
-    "landscape": lambda path: plots.landscape(GRID, GRID, HILL, -np.log(HILL), path),
-    "landscape, infinite loss": lambda path: plots.landscape(GRID, GRID, HILL, SHARP_LOSS, path),
-    "landscape, flat": lambda path: plots.landscape(GRID, GRID[:5], np.ones((7, 5)), np.zeros((7, 5)), path),
-    "landscape, no finite loss": lambda path: plots.landscape(GRID, GRID, HILL, np.full((7, 7), np.nan), path),
-    "bars": lambda path: plots.bars({"a": {"1": 0.5, "10": 0.6}, "b" * 90: {"10": 0.0}}, path, quantity="accuracy"),
-    "bars, one": lambda path: plots.bars({"a": {"1": 1.0}}, path, quantity="accuracy"),
+    "bars": Bars({"a": {"1": 0.5, "10": 0.6}, "b" * 90: {"10": 0.0}}, "accuracy"),
+    "bars, one": Bars({"a": {"1": 1.0}}, "accuracy"),
+    "contours": contours(HILL, -np.log(HILL)),
+    "contours, infinite loss": contours(HILL, SHARP_LOSS),
+    "contours, flat": contours(np.ones((7, 5)).T[:5].T, np.zeros((7, 5))),
+    "contours, no finite loss": contours(HILL, np.full((7, 7), np.nan)),
 }
 
 
-@pytest.mark.parametrize("name", DRAWN)
-def test_picture_is_drawn(name, tmp_path):
-    DRAWN[name](tmp_path / "folder/picture.png")
-    with Image.open(tmp_path / "folder/picture.png") as image:
+@pytest.mark.parametrize("name", PLOTS)
+def test_save_draws_a_plot(name, tmp_path):
+    plots.save(PLOTS[name], tmp_path / "folder/plot.png")
+    with Image.open(tmp_path / "folder/plot.png") as image:
         assert image.format == "PNG"
         assert image.info["dpi"] == pytest.approx((150, 150), abs=0.1)
         width, height = image.size
-        assert 600 <= width <= 150 * plots.FULL
+        assert 600 <= width <= 150 * style.FULL
         assert height >= 90
         pixels = np.asarray(image.convert("RGB"), np.float32) / 255
     assert (pixels < 0.5).any()
@@ -101,59 +134,79 @@ def test_picture_is_drawn(name, tmp_path):
     assert (pixels[[0, -1]] == 1).all(), "something is cut off at the upper or lower edge"
 
 
-def test_names_in_any_script_are_drawn_without_a_warning(tmp_path):
+def test_save_draws_names_in_any_script_without_warning(tmp_path):
     names = ["猫", "$\\frac{a$", "<b>&amp;</b>", "mis\tmatched_^{"]
-    plots.image_strips({name: Strip(IMAGES, names) for name in names}, 4, tmp_path / "strips.png")
-    plots.reliability_diagrams(dict.fromkeys(names, JUDGED), 5, tmp_path / "reliability.png")
-    plots.bars({name: {name: 0.5} for name in names}, tmp_path / "bars.png", quantity="accuracy")
+    plots.save(ImageGrid({name: ImageStrip(IMAGES, names) for name in names}, 4), tmp_path / "images.png")
+    plots.save(ReliabilityDiagrams(dict.fromkeys(names, BINS)), tmp_path / "reliability.png")
+    plots.save(Bars({name: {name: 0.5} for name in names}, "accuracy"), tmp_path / "bars.png")
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_style_is_for_the_picture_alone(tmp_path):
+def test_save_does_not_change_the_style_of_the_user(tmp_path):
     before = dict(matplotlib.rcParams)
-    plots.bars({"a": {"1": 0.5}}, tmp_path / "bars.png", quantity="accuracy")
+    plots.save(PLOTS["bars"], tmp_path / "bars.png")
     assert dict(matplotlib.rcParams) == before
 
 
-def test_failure_leaves_the_earlier_picture(tmp_path):
-    path = tmp_path / "picture.png"
-    DRAWN["bars"](path)
+def test_save_keeps_the_earlier_file_if_drawing_fails(tmp_path):
+    path = tmp_path / "plot.png"
+    plots.save(PLOTS["bars"], path)
     before = path.read_bytes()
     with pytest.raises(TypeError, match="incompatible"):
-        plots.landscape(GRID, GRID, HILL[:3], HILL, path)
+        plots.save(Contours(GRID, GRID, [ContourPanel("accuracy", HILL[:3], True, True)]), path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_areas_are_those_of_scikit_learn(tmp_path):
-    ties = {"entropy": np.float32([0, 0, 1, 1, 1, 2])}, {"x": {"entropy": np.float32([0, 1, 2, 2])}}
-    for inside, outside in ((IN, {"one": OUT, "other": IN}), ties, (CONSTANT, {"a": CONSTANT})):
-        areas = plots.roc_curves(inside, outside, tmp_path / "roc.png")
-        for name, scores in outside.items():
-            for score, anomalous in scores.items():
-                truth = np.repeat([0, 1], [len(inside[score]), len(anomalous)])
-                expected = roc_auc_score(truth, np.concatenate([inside[score], anomalous]))
-                assert areas[name][score] == pytest.approx(expected, abs=1e-6)
-    assert areas == {"a": {"agreement": 0.5}}
-
-
-def test_images_keep_their_colours_and_order(tmp_path):
-    colours = np.array([(200, 0, 0), (0, 160, 0), (0, 0, 240)], np.uint8)
-    images = np.ones((3, 5, 5, 1), np.uint8) * colours[:, None, None]
-    plots.image_strips({"x": Strip(images, ())}, 3, tmp_path / "strip.png")
-    with Image.open(tmp_path / "strip.png") as image:
+def test_images_keep_their_colors_and_order(tmp_path):
+    colors = np.array([(200, 0, 0), (0, 160, 0), (0, 0, 240)], np.uint8)
+    images = np.ones((3, 5, 5, 1), np.uint8) * colors[:, None, None]
+    plots.save(ImageGrid({"x": ImageStrip(images)}, 3), tmp_path / "images.png")
+    with Image.open(tmp_path / "images.png") as image:
         pixels = np.asarray(image.convert("RGB"), np.int32)
     columns = []
-    for colour in colours:
-        found = np.abs(pixels - colour).sum(-1) < 10
+    for color in colors:
+        found = np.abs(pixels - color).sum(-1) < 10
         assert found.mean() > 0.2
         columns.append(np.argwhere(found)[:, 1].mean())
     assert columns == sorted(columns)
 
 
-def test_certain_strip_tells_prediction_truth_and_uncertainty():
-    strip = plots.certain_strip(
-        IMAGES[:2], ["cat", "dog"], ["cat", "frog"], np.array([0.01, 2]), np.array([True, False])
-    )
-    assert list(strip.captions) == ["cat\n0.010", "frog\nnot dog\n2.000"]
-    assert list(strip.colours) == [plots.RIGHT, plots.WRONG]
+@pytest.mark.parametrize("name", [name for name in PLOTS if not name.startswith(("images", "heat", "contours"))])
+def test_legends_do_not_cover_any_panel(name, tmp_path, monkeypatch):
+    new_figure = plots.new_figure
+
+    @contextlib.contextmanager
+    def checked(*arguments, **options):
+        with new_figure(*arguments, **options) as figure:
+            yield figure
+            FigureCanvasAgg(figure).draw()
+            legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes if axes.get_legend())]
+            for legend in legends:
+                for axes in figure.axes:
+                    assert not legend.get_window_extent().overlaps(axes.get_window_extent())
+
+    monkeypatch.setattr(plots, "new_figure", checked)
+    plots.save(PLOTS[name], tmp_path / "plot.png")
+
+
+def test_clean_figures_caption_the_most_and_least_certain():
+    arrays = {
+        **{"label": np.array([0, 2]), "predicted": np.array([0, 1]), "entropy": np.array([0.01, 2])},
+        **{"most_certain_rows": np.arange(2), "most_certain_images": IMAGES[:2]},
+        **{"least_certain_rows": np.arange(1), "least_certain_images": IMAGES[:1]},
+    }
+    result = SuiteResult("clean", 1, (), arrays, {"label_names": ["cat", "dog"]})
+    (figure,) = Clean().figures({1: result}, {})
+    assert isinstance(figure.plot, ImageGrid)
+    strip = figure.plot.strips["most certain"]
+    assert strip.captions == ["cat\n0.010", "dog\nnot 2\n2.000"]
+    assert strip.correct == [True, False]
+
+
+def test_protocols_figures_without_draws_or_times():
+    result = SuiteResult("protocols", 0, (Score("accuracy", 0.5, protocol="standard"),))
+    (figure,) = Protocols().figures({0: result}, {})
+    assert isinstance(figure.plot, DotPlots)
+    assert figure.plot.rows == ["no reference"]
+    assert [panel.title for panel in figure.plot.panels] == ["accuracy"]

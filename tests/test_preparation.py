@@ -59,7 +59,7 @@ def test_foreign_files_in_the_workdir_are_kept(tiny, tmp_path):
     with pytest.raises(UserError, match=r"holds metrics\.jsonl but no run\.json"):
         prepare(tiny, tmp_path / "run")
     (tmp_path / "run/metrics.jsonl").rename(tmp_path / "run/references.npz")
-    with pytest.raises(UserError, match=r"references\.npz' is missing or damaged"):
+    with pytest.raises(UserError, match=r"references\.npz' belongs to another run .* or is not a file of anchor_jax"):
         begun(tiny, tmp_path / "run")
     assert (tmp_path / "run/references.npz").read_text() == "mine"
 
@@ -68,7 +68,7 @@ def test_run_with_another_config_is_refused_and_kept(tiny, tmp_path):
     begun(tiny, tmp_path / "run")
     before = (tmp_path / "run/run.json").read_bytes()
     tiny.anchoring.mask_prob = 0.25
-    message = r"holds another run: its config.anchoring.mask_prob is 0.5, given is 0.25; .*--accept_changes=anchoring"
+    message = r"holds another run: its config.anchoring.mask_prob is 0.5; got 0.25; .*--accept_changes=anchoring"
     with pytest.raises(UserError, match=message):
         prepare(tiny, tmp_path / "run")
     assert (tmp_path / "run/run.json").read_bytes() == before
@@ -79,7 +79,7 @@ def test_changed_data_at_the_same_path_is_refused(tiny, tmp_path):
     arrays = dict(np.load(tiny.data.path))
     arrays["y_train"][0] = 1 - arrays["y_train"][0]
     np.savez(tiny.data.path, **arrays)
-    message = r"its training set is '96 examples, sha256 (\w+)', given is '96 examples, sha256 (?!\1)"
+    message = r"its training set is '96 examples, sha256 (\w+)'; got '96 examples, sha256 (?!\1)"
     with pytest.raises(UserError, match=message):
         prepare(tiny, tmp_path / "run")
     assert prepare(tiny, tmp_path / "run", ("data",)).run.changes[0].key == "data"
@@ -107,7 +107,7 @@ def test_run_started_meanwhile_by_another_process_is_kept(tiny, tmp_path):
     tiny.seed = 1
     begun(tiny, tmp_path / "run")
     with (
-        pytest.raises(UserError, match=r"another process has begun to train in"),
+        pytest.raises(UserError, match=r"another process has started to train in"),
         run_record.lock_workdir(trainer.run),
     ):
         pass
@@ -135,7 +135,7 @@ def test_resumable_changes_are_recorded_once(tiny, tmp_path):
 def test_accepted_changes_resume_and_are_recorded(tiny, tmp_path):
     train(tiny, tmp_path / "run")
     tiny.training.total_epochs, tiny.optimizer.learning_rate = 3.0, 0.01
-    with pytest.raises(UserError, match=r"optimizer.learning_rate is 0.05, given is 0.01"):
+    with pytest.raises(UserError, match=r"optimizer.learning_rate is 0.05; got 0.01"):
         train(tiny, tmp_path / "run", accept_changes=("training.total_epochs",))
     last = train(tiny, tmp_path / "run", accept_changes=("training.total_epochs", "optimizer.learning_rate"))
     assert int(last.step) == 18
@@ -149,7 +149,7 @@ def test_accepted_changes_without_a_fitting_checkpoint_fail(tiny, tmp_path):
     train(tiny, tmp_path / "run")
     before = (tmp_path / "run/run.json").read_bytes()
     tiny.model.options.hidden = (8,)
-    with pytest.raises(UserError, match=r"checkpoint '.*/12' is damaged or does not fit the model"):
+    with pytest.raises(UserError, match=r"checkpoint '.*/12' is corrupt or does not fit the model"):
         train(tiny, tmp_path / "run", accept_changes=("model.options.hidden",))
     assert (tmp_path / "run/run.json").read_bytes() == before
     assert not (tmp_path / "run/damaged").exists()
@@ -186,5 +186,5 @@ def test_load_reports_corrupt_references(tiny, tmp_path):
     with pytest.raises(UserError, match="their hash differs"):
         run_record.load(tmp_path / "run")
     file.unlink()
-    with pytest.raises(UserError, match="is missing or damaged"):
+    with pytest.raises(UserError, match="is missing or corrupt"):
         run_record.load(tmp_path / "run")

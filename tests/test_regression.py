@@ -1,4 +1,4 @@
-"""Regression on vectors: objectives, metrics and networks against other people's libraries and laws that they obey."""
+"""Regression on vectors: losses, metrics and networks compared with other libraries, and their invariants."""
 
 import warnings
 from dataclasses import replace
@@ -41,12 +41,12 @@ def torch_nll(means, variances, targets):
     return over_outputs(loss(*(torch.from_numpy(np.array(a)) for a in (means, targets, variances))))
 
 
-# objectives
+# losses
 
 
 @ONE
 @pytest.mark.parametrize("mask", [None, np.zeros(B, bool)], ids=["no mask", "mask false"])
-def test_unmasked_it_is_the_squared_error_of_torch_and_optax(rows, mask):
+def test_squared_error_unmasked_equals_torch_and_optax(rows, mask):
     ours = aj.anchored_squared_error(MEANS[rows], TARGETS[rows], mask)
     assert (ours.shape, ours.dtype) == ((B,), jnp.float32)
     np.testing.assert_allclose(ours, over_outputs(optax.squared_error(MEANS[rows], TARGETS[rows])), rtol=1e-5)
@@ -56,7 +56,7 @@ def test_unmasked_it_is_the_squared_error_of_torch_and_optax(rows, mask):
 
 @ONE
 @pytest.mark.parametrize("mask", [None, np.zeros(B, bool)], ids=["no mask", "mask false"])
-def test_unmasked_it_is_the_gaussian_nll_of_torch_and_scipy(rows, mask):
+def test_gaussian_nll_unmasked_equals_torch_and_scipy(rows, mask):
     ours = aj.anchored_gaussian_nll(MEANS[rows], VARIANCES[rows], TARGETS[rows], mask)
     assert (ours.shape, ours.dtype) == ((B,), jnp.float32)
     np.testing.assert_allclose(ours, torch_nll(MEANS[rows], VARIANCES[rows], TARGETS[rows]), rtol=1e-4)
@@ -64,15 +64,15 @@ def test_unmasked_it_is_the_gaussian_nll_of_torch_and_scipy(rows, mask):
     np.testing.assert_allclose(ours, over_outputs(-log_density), rtol=1e-4)
 
 
-def test_masked_squared_errors_are_from_the_mean_of_the_targets():
+def test_squared_error_masked_target_is_the_mean():
     ours = aj.anchored_squared_error(MEANS, TARGETS, MASK, target_mean=CENTRE)
     expected = np.where(MASK, over_outputs((MEANS - CENTRE) ** 2), over_outputs((MEANS - TARGETS) ** 2))
     np.testing.assert_allclose(ours, expected, rtol=1e-5)
-    standardised = aj.anchored_squared_error(MEANS, TARGETS, MASK)
-    np.testing.assert_allclose(standardised[MASK], over_outputs(MEANS**2)[MASK], rtol=1e-5)
+    standardized = aj.anchored_squared_error(MEANS, TARGETS, MASK)
+    np.testing.assert_allclose(standardized[MASK], over_outputs(MEANS**2)[MASK], rtol=1e-5)
 
 
-def test_masked_gaussian_nll_is_the_cross_entropy_against_the_distribution_of_the_targets():
+def test_gaussian_nll_masked_is_cross_entropy_of_marginal():
     ours = aj.anchored_gaussian_nll(MEANS, VARIANCES, TARGETS, MASK, target_mean=CENTRE, target_variance=SPREAD)
     marginal = torch.distributions.Normal(torch.from_numpy(CENTRE), torch.from_numpy(SPREAD).sqrt())
     predicted = torch.distributions.Normal(torch.from_numpy(MEANS), torch.from_numpy(VARIANCES).sqrt())
@@ -81,7 +81,7 @@ def test_masked_gaussian_nll_is_the_cross_entropy_against_the_distribution_of_th
     np.testing.assert_allclose(ours, expected, rtol=1e-4)
 
 
-def test_a_masked_example_does_best_with_the_distribution_of_the_targets():
+def test_gaussian_nll_masked_is_minimal_at_the_marginal():
     def loss(means, variances):
         masked = np.ones(B, bool)
         return aj.anchored_gaussian_nll(
@@ -94,7 +94,7 @@ def test_a_masked_example_does_best_with_the_distribution_of_the_targets():
     assert loss(*best) < loss(MEANS, VARIANCES)
 
 
-def test_masked_target_label_asks_for_the_targets():
+def test_losses_masked_target_label_ignores_the_mask():
     options = {"masked_target": "label", "target_mean": CENTRE}
     np.testing.assert_allclose(
         aj.anchored_squared_error(MEANS, TARGETS, MASK, **options), over_outputs((MEANS - TARGETS) ** 2), rtol=1e-5
@@ -103,7 +103,7 @@ def test_masked_target_label_asks_for_the_targets():
     np.testing.assert_allclose(ours, torch_nll(MEANS, VARIANCES, TARGETS), rtol=1e-4)
 
 
-def test_gradients_of_the_gaussian_nll_equal_those_of_torch():
+def test_gaussian_nll_gradients_equal_torch():
     weights = np.arange(1, B + 1, dtype=np.float32)
 
     def weighted(means, variances):
@@ -117,22 +117,22 @@ def test_gradients_of_the_gaussian_nll_equal_those_of_torch():
         np.testing.assert_allclose(gradient, expected.numpy(), rtol=1e-4, atol=1e-6)
 
 
-def test_objectives_are_the_same_under_jit_vmap_and_shard_map_and_compute_in_float32():
-    for objective, predicted in (
+def test_losses_under_transformations_and_in_float32():
+    for loss, predicted in (
         (aj.anchored_squared_error, (MEANS,)),
         (aj.anchored_gaussian_nll, (MEANS, VARIANCES)),
     ):
-        given = (*predicted, TARGETS, MASK)
-        expected = objective(*given)
-        np.testing.assert_allclose(jax.jit(objective)(*given), expected, rtol=1e-6)
-        alone = jax.vmap(lambda *rows, objective=objective: objective(*(row[None] for row in rows))[0])(*given)
-        np.testing.assert_allclose(alone, expected, rtol=1e-6)
+        args = (*predicted, TARGETS, MASK)
+        expected = loss(*args)
+        np.testing.assert_allclose(jax.jit(loss)(*args), expected, rtol=1e-6)
+        mapped = jax.vmap(lambda *rows, loss=loss: loss(*(row[None] for row in rows))[0])(*args)
+        np.testing.assert_allclose(mapped, expected, rtol=1e-6)
         spec = PartitionSpec(mesh_lib.AXIS)
-        divided = jax.shard_map(objective, mesh=mesh_lib.mesh(2), in_specs=spec, out_specs=spec)
-        np.testing.assert_allclose(jax.jit(divided)(*given), expected, rtol=1e-6)
+        sharded = jax.shard_map(loss, mesh=mesh_lib.mesh(2), in_specs=spec, out_specs=spec)
+        np.testing.assert_allclose(jax.jit(sharded)(*args), expected, rtol=1e-6)
         with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
-            halves = objective(*(jnp.asarray(a, jnp.bfloat16) for a in given[:-1]), MASK)
-        assert halves.dtype == jnp.float32
+            half_precision = loss(*(jnp.asarray(a, jnp.bfloat16) for a in args[:-1]), MASK)
+        assert half_precision.dtype == jnp.float32
 
 
 # metrics
@@ -144,16 +144,16 @@ def test_rmse_equals_sklearn():
     np.testing.assert_allclose(metrics.rmse(MEANS, TARGETS), np.sqrt(np.mean((MEANS - TARGETS) ** 2)), rtol=1e-6)
 
 
-def test_gaussian_nll_equals_scipy_and_the_objective():
+def test_gaussian_nll_metric_equals_scipy_and_the_loss():
     stds = np.sqrt(VARIANCES)
     ours = metrics.gaussian_nll(MEANS, stds, TARGETS)
     np.testing.assert_allclose(ours, -scipy.stats.norm.logpdf(TARGETS, MEANS, stds).mean(), rtol=1e-5)
-    objective = aj.anchored_gaussian_nll(MEANS, VARIANCES, TARGETS).mean()
-    np.testing.assert_allclose(jax.jit(metrics.gaussian_nll)(MEANS, stds, TARGETS), objective, rtol=1e-5)
+    loss = aj.anchored_gaussian_nll(MEANS, VARIANCES, TARGETS).mean()
+    np.testing.assert_allclose(jax.jit(metrics.gaussian_nll)(MEANS, stds, TARGETS), loss, rtol=1e-5)
 
 
 @pytest.mark.parametrize("scale", [0.3, 1.0, 3.0])
-def test_interval_coverage_counts_what_the_intervals_of_scipy_hold(scale):
+def test_interval_coverage_equals_scipy_intervals(scale):
     rng = np.random.default_rng(1)
     means, stds = rng.normal(size=2_000), scale * rng.gamma(2, size=2_000)
     targets, levels = means + stds * rng.normal(size=2_000) / scale, np.array([0.1, 0.5, 0.9, 0.99])
@@ -162,10 +162,10 @@ def test_interval_coverage_counts_what_the_intervals_of_scipy_hold(scale):
         low, high = scipy.stats.norm.interval(level, means, stds)
         np.testing.assert_allclose(share, np.mean((low <= targets) & (targets <= high)), atol=1e-3)
     error = jax.jit(metrics.coverage_error)(means, stds, targets)
-    every = np.arange(1, 20, dtype=np.float32) / 20
-    expected = np.abs(np.asarray(metrics.interval_coverage(means, stds, targets, every)) - every).mean()
+    levels = np.arange(1, 20, dtype=np.float32) / 20
+    expected = np.abs(np.asarray(metrics.interval_coverage(means, stds, targets, levels)) - levels).mean()
     np.testing.assert_allclose(error, expected, rtol=1e-4)
-    assert (error < 0.03) == (scale == 1.0)  # spreads that are wrong by a factor of three are seen
+    assert (error < 0.03) == (scale == 1.0)  # a factor of three in the standard deviations shows
 
 
 # networks
@@ -191,7 +191,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_network_learns_and_says_what_it_knows(kind):
+def test_fit_learns_and_predict_has_expected_parts(kind):
     settings = KINDS[kind]
     predicted = regression.predict(KEY, fitted(settings), X, 8)
     assert predicted.mean.shape == (N,)
@@ -203,7 +203,7 @@ def test_every_kind_of_network_learns_and_says_what_it_knows(kind):
     assert np.all(predicted.std > 0)
 
 
-def test_predictions_are_those_of_a_loop_over_references():
+def test_predict_equals_loop_over_references():
     network, num = fitted(), 5
     predicted = regression.predict(KEY, network, X[:7], num)
     rows = (X[:7] - X.mean(axis=0)) / X.std(axis=0)
@@ -221,7 +221,7 @@ def test_predictions_are_those_of_a_loop_over_references():
     np.testing.assert_allclose(predicted.noise, np.sqrt(variances.mean(0)) * Y.std(), rtol=1e-3)
 
 
-def test_units_of_inputs_and_targets_do_not_matter():
+def test_fit_is_invariant_to_units():
     scaled = regression.fit(KEY, 8 * X, 4 * Y - 16, TINY)
     expected = regression.predict(KEY, fitted(), X, 4)
     ours = regression.predict(KEY, scaled, 8 * X, 4)
@@ -229,7 +229,7 @@ def test_units_of_inputs_and_targets_do_not_matter():
     np.testing.assert_allclose(ours.noise, 4 * expected.noise, rtol=0.2)
 
 
-def test_several_targets_keep_their_places_and_a_constant_column_is_allowed():
+def test_fit_accepts_multiple_targets_and_constant_column():
     x = np.concatenate([X, np.full((N, 1), 7.0)], axis=1)
     y = np.stack([Y, -3 * Y], axis=1)
     predicted = regression.predict(KEY, regression.fit(KEY, x, y, TINY), x, 4)
@@ -237,7 +237,7 @@ def test_several_targets_keep_their_places_and_a_constant_column_is_allowed():
     assert np.all(np.abs(np.asarray(predicted.mean).mean(0) / y.mean(0) - 1) < 0.05)
 
 
-def test_networks_of_many_seeds_in_one_call_are_those_of_each_alone():
+def test_fit_under_vmap_equals_single_fits():
     keys = jax.random.split(KEY, 3)
     together = jax.vmap(regression.fit, in_axes=(0, None, None, None))(keys, X, Y, TINY)
     members = jax.vmap(regression.predict, in_axes=(None, 0, None, None))(KEY, together, X, 4)
@@ -246,18 +246,18 @@ def test_networks_of_many_seeds_in_one_call_are_those_of_each_alone():
     assert np.std(members.mean, axis=0).max() > 1
 
 
-def test_a_mixture_has_the_moments_of_its_samples():
+def test_combine_members_has_moments_of_the_mixture():
     rng = np.random.default_rng(2)
     means, noise = rng.normal(size=(4, 3)), rng.gamma(2, size=(4, 3))
-    mixed = regression.combine_members(
+    combined = regression.combine_members(
         Regression(*(jnp.asarray(a, jnp.float32) for a in (means, np.full((4, 3), 0.5), noise)))
     )
-    np.testing.assert_allclose(mixed.mean, means.mean(0), rtol=1e-5)
-    np.testing.assert_allclose(mixed.epistemic, np.sqrt(means.var(0, ddof=1) + 0.25), rtol=1e-5)
-    np.testing.assert_allclose(mixed.noise, np.sqrt((noise**2).mean(0)), rtol=1e-5)
+    np.testing.assert_allclose(combined.mean, means.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(combined.epistemic, np.sqrt(means.var(0, ddof=1) + 0.25), rtol=1e-5)
+    np.testing.assert_allclose(combined.noise, np.sqrt((noise**2).mean(0)), rtol=1e-5)
 
 
-def test_nonconformity_is_that_of_all_training_examples():
+def test_nonconformity_equals_loop_over_training_examples():
     network = fitted()
     rows = (X[:5] - X.mean(axis=0)) / X.std(axis=0)
     model = regression.MLP(TINY.hidden, 2, 0.0)
@@ -270,7 +270,7 @@ def test_nonconformity_is_that_of_all_training_examples():
 
 
 @pytest.mark.parametrize("noise", [True, False])
-def test_without_its_reference_a_network_is_taught_to_say_the_mean(noise):
+def test_fit_with_masking_predicts_the_mean_when_masked(noise):
     rng = np.random.default_rng(3)
     x = rng.normal(size=(256, 10)).astype(np.float32)
     y = x[:, 0] + 0.1 * rng.normal(size=256)

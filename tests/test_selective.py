@@ -1,4 +1,4 @@
-"""Risk and coverage against scikit-learn, all orders of small sets, hand-worked answers, and their laws."""
+"""Risk and coverage compared with scikit-learn, all orders of small sets and known values; their invariants."""
 
 import itertools
 
@@ -14,9 +14,9 @@ from anchor_jax import metrics
 
 
 @st.composite
-def judged_sets(draw):
-    """Scores of any sign with many ties, and outcomes."""
-    size = draw(st.sampled_from([1, 2, 24]))  # each shape compiles anew: few of them
+def confidence_sets(draw):
+    """Draw scores of any sign with many ties, and correctness."""
+    size = draw(st.sampled_from([1, 2, 24]))  # few shapes, since each compiles anew
     values = st.one_of(
         st.sampled_from([-1.0, -0.0, 0.0, 1.0]), st.floats(-(2**20), 2**20, width=32, allow_subnormal=False)
     )
@@ -26,16 +26,16 @@ def judged_sets(draw):
 
 
 def risks_in_order(confidence, correct):
-    """Error rate among the first 1, 2 ... of the examples by falling confidence, ties as they come."""
+    """Return the error rates among the first 1, 2 ... examples by decreasing confidence, ties in their given order."""
     wrong = ~np.asarray(correct, bool)[np.argsort(-np.asarray(confidence), kind="stable")]
     return np.cumsum(wrong) / np.arange(1, len(wrong) + 1)
 
 
-# against other code
+# comparison with other code
 
 
 @pytest.mark.parametrize("num_values", [10, 100_000])
-def test_risk_is_one_minus_the_precision_of_sklearn(num_values):
+def test_risk_is_one_minus_sklearn_precision(num_values):
     rng = np.random.default_rng(num_values)
     confidence = (rng.integers(1, num_values + 1, 2000) / num_values).astype(np.float32)
     correct = rng.uniform(size=2000) < confidence
@@ -57,7 +57,7 @@ def test_risk_is_one_minus_the_precision_of_sklearn(num_values):
         ([0.5], [0]),
     ],
 )
-def test_risk_is_the_mean_over_all_orders_of_equal_confidences(confidence, correct):
+def test_risk_averages_over_orders_of_ties(confidence, correct):
     confidence, correct = np.array(confidence), np.array(correct)
     orders = [list(order) for order in itertools.permutations(range(len(correct)))]
     expected = np.mean([risks_in_order(confidence[order], correct[order]) for order in orders], axis=0)
@@ -67,7 +67,7 @@ def test_risk_is_the_mean_over_all_orders_of_equal_confidences(confidence, corre
     np.testing.assert_allclose(metrics.excess_aurc(confidence, correct), expected.mean() - best, atol=1e-6)
 
 
-def test_a_large_set_is_added_up_exactly():
+def test_risk_of_large_set_is_exact():
     rng = np.random.default_rng(0)
     confidence = rng.permutation(200_000).astype(np.float32) / 200_000  # no ties
     correct = rng.uniform(size=200_000) < 0.5 + confidence / 2
@@ -77,16 +77,16 @@ def test_a_large_set_is_added_up_exactly():
 
 
 @pytest.mark.parametrize("error_rate", [0.05, 0.5, 0.95])
-def test_the_best_area_has_the_published_limit(error_rate):
+def test_aurc_of_best_ranking_has_published_limit(error_rate):
     correct = np.arange(100_000) >= error_rate * 100_000
     limit = error_rate + (1 - error_rate) * np.log(1 - error_rate)
     np.testing.assert_allclose(metrics.aurc(correct.astype(np.float32), correct), limit, atol=1e-4)
 
 
-# worked by hand
+# known values
 
 
-def test_risk_and_areas_by_hand():
+def test_risk_and_areas_known_values():
     confidence, correct = np.float32([0.6, 0.9, 0.8, 0.7]), np.array([0, 1, 0, 1])
     coverage, risk = metrics.risk_coverage(confidence, correct)
     np.testing.assert_allclose(coverage, [0.25, 0.5, 0.75, 1])
@@ -97,25 +97,25 @@ def test_risk_and_areas_by_hand():
 
 @pytest.mark.parametrize("size", [1, 50])
 @pytest.mark.parametrize(("outcome", "risk"), [(True, 0), (False, 1)])
-def test_all_right_and_all_wrong(size, outcome, risk):
-    judged = np.linspace(0.1, 1, size), np.full(size, outcome)
-    np.testing.assert_array_equal(metrics.risk_coverage(*judged).risk, np.full(size, risk))
-    assert metrics.aurc(*judged) == risk
-    assert metrics.excess_aurc(*judged) == 0
+def test_risk_of_all_correct_and_all_wrong(size, outcome, risk):
+    examples = np.linspace(0.1, 1, size), np.full(size, outcome)
+    np.testing.assert_array_equal(metrics.risk_coverage(*examples).risk, np.full(size, risk))
+    assert metrics.aurc(*examples) == risk
+    assert metrics.excess_aurc(*examples) == 0
 
 
-def test_all_ties_risk_the_error_rate_everywhere():
-    judged = np.full(40, 0.9), np.arange(40) < 30
-    np.testing.assert_allclose(metrics.risk_coverage(*judged).risk, np.full(40, 0.25), atol=1e-6)
-    np.testing.assert_allclose(metrics.aurc(*judged), 0.25, rtol=1e-6)
+def test_risk_of_all_ties_is_the_error_rate():
+    examples = np.full(40, 0.9), np.arange(40) < 30
+    np.testing.assert_allclose(metrics.risk_coverage(*examples).risk, np.full(40, 0.25), atol=1e-6)
+    np.testing.assert_allclose(metrics.aurc(*examples), 0.25, rtol=1e-6)
 
 
-# laws
+# invariants
 
 
 @settings(deadline=None, max_examples=50)
-@given(judged_sets(), st.integers(0, 1000))
-def test_the_order_of_examples_is_nothing(drawn, seed):
+@given(confidence_sets(), st.integers(0, 1000))
+def test_risk_ignores_order_of_examples(drawn, seed):
     confidence, correct = drawn
     order = np.random.default_rng(seed).permutation(len(correct))
     permuted = metrics.risk_coverage(confidence[order], correct[order])
@@ -123,8 +123,8 @@ def test_the_order_of_examples_is_nothing(drawn, seed):
 
 
 @settings(deadline=None, max_examples=50)
-@given(judged_sets())
-def test_ranges_and_the_error_rate_at_the_end(drawn):
+@given(confidence_sets())
+def test_risk_is_in_range_and_ends_at_the_error_rate(drawn):
     confidence, correct = drawn
     risk = np.asarray(metrics.risk_coverage(confidence, correct).risk)
     assert ((risk >= -1e-6) & (risk <= 1 + 1e-6)).all()
@@ -135,8 +135,8 @@ def test_ranges_and_the_error_rate_at_the_end(drawn):
 
 
 @settings(deadline=None, max_examples=50)
-@given(judged_sets())
-def test_only_the_order_of_confidence_counts(drawn):
+@given(confidence_sets())
+def test_risk_depends_only_on_order_of_confidence(drawn):
     confidence, correct = drawn
     rank = np.unique(confidence, return_inverse=True)[1].astype(np.float32)
     jax.tree.map(
@@ -146,7 +146,7 @@ def test_only_the_order_of_confidence_counts(drawn):
     )
 
 
-# under jit, and with what dtypes
+# under jit, and dtypes
 
 
 FUNCTIONS = [metrics.risk_coverage, metrics.aurc, metrics.excess_aurc]
@@ -154,7 +154,7 @@ CONFIDENCE, CORRECT = np.float32([0.9, 0.8, 0.4, 0.4]), np.array([1, 1, 0, 1])
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_the_same_under_jit(function):
+def test_selective_functions_under_jit(function):
     jax.tree.map(
         lambda jitted, plain: np.testing.assert_allclose(jitted, plain, atol=1e-6),
         jax.jit(function)(CONFIDENCE, CORRECT),
@@ -164,7 +164,7 @@ def test_the_same_under_jit(function):
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_results_are_float32(function, dtype):
+def test_selective_functions_return_float32(function, dtype):
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         result = function(jnp.asarray(CONFIDENCE, dtype), CORRECT.astype(bool))
     with jax.enable_x64(True):
@@ -172,20 +172,20 @@ def test_results_are_float32(function, dtype):
     assert {value.dtype for value in jax.tree.leaves((result, wide))} == {jnp.dtype(jnp.float32)}
 
 
-# mistakes
+# invalid arguments
 
 
 @pytest.mark.parametrize(
     ("confidence", "correct", "error", "message"),
     [
-        (CONFIDENCE[:0], CORRECT[:0], ValueError, r"confidence must be \[B\], B at least 1; got shape \(0,\)"),
-        (CORRECT, CORRECT, TypeError, "confidence must be floating, got int64"),
-        (CONFIDENCE, CORRECT[:3], ValueError, r"correct must be \[B\], \(4,\) as confidence; got shape \(3,\)"),
-        (CONFIDENCE * np.nan, CORRECT, ValueError, "confidence must not hold NaN, got 4 of it in 4 values"),
-        (CONFIDENCE, np.array([0, 1, 2, 1]), ValueError, "correct must be bool or hold 0 and 1 alone"),
+        (CONFIDENCE[:0], CORRECT[:0], ValueError, r"confidence must have shape \[B\], B at least 1; got \(0,\)"),
+        (CORRECT, CORRECT, TypeError, "confidence must have a floating dtype; got int64"),
+        (CONFIDENCE, CORRECT[:3], ValueError, r"correct must have the shape of confidence, \(4,\); got \(3,\)"),
+        (CONFIDENCE * np.nan, CORRECT, ValueError, "confidence must not contain NaN; got 4 NaN in 4 values"),
+        (CONFIDENCE, np.array([0, 1, 2, 1]), ValueError, "correct must be bool or contain only 0 and 1"),
     ],
 )
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_bad_outcomes_are_refused(function, confidence, correct, error, message):
+def test_selective_arguments_are_checked(function, confidence, correct, error, message):
     with pytest.raises(error, match=message):
         function(confidence, correct)

@@ -76,7 +76,7 @@ def test_warm_start_with_other_classes_initializes_the_head(warm, tmp_path, caps
     config, _, _ = warm
     file, _, variables = write_weights(tmp_path, "resnet18", 5, 1, TINY_RESNET)
     config.model.weights = f"torchvision:{file}"
-    with pytest.raises(UserError, match=r"total_epochs=0 needs weights for the 3 classes of the data, and '.*' has"):
+    with pytest.raises(UserError, match=r"total_epochs=0 needs weights for the 3 classes of the data, but '.*' has"):
         train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     config.training.total_epochs, config.optimizer.learning_rate = 0.2, 0.0
@@ -260,7 +260,7 @@ def test_to_torch_command_writes_the_weights_of_a_warm_start(warm, tmp_path):
     out = tmp_path / "out.safetensors"
     result = quick_command("-m", "anchor_jax.to_torch", f"--workdir={tmp_path / 'run'}", f"--out={out}")
     assert result.returncode == 0, result.stderr
-    assert f"tensors of step 0 in {out}" in result.stdout
+    assert f"tensors of step 0 to {out}" in result.stdout
     after = read_state_dict(out)
     assert after.keys() == before.keys()
     np.testing.assert_array_equal(after["conv1.weight"], np.concatenate([before["conv1.weight"]] * 2, axis=1))

@@ -30,7 +30,7 @@ def main() -> None:
         print(_help())
         sys.exit(0 if sys.argv[1:] else USAGE_STATUS)
     if name == "--version":
-        print(f"anchor-jax {anchor_jax.__version__}")
+        print(f"anchor-jax {getattr(anchor_jax, '__version__', '(not installed)')}")
         sys.exit(0)
     if name not in COMMANDS:
         exit_with_error(USAGE_STATUS, str(errors.unknown("command", name, COMMANDS)))

@@ -4,7 +4,7 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -36,7 +36,7 @@ class Usage:
 
     description: str | None
     synopsis: str = "[flags]"
-    groups: Mapping[str, Iterable[Flag]] = field(default_factory=dict)
+    groups: Mapping[str, Sequence[Flag]] = field(default_factory=dict)
     examples: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
 
@@ -57,7 +57,7 @@ def program() -> str:
     return f"python {os.path.relpath(name)}"
 
 
-def format_help(usage: Usage, process_flags: Iterable[Flag] = ()) -> str:
+def format_help(usage: Usage, process_flags: Sequence[Flag] = ()) -> str:
     """Return the help of a command: synopsis, description, grouped flags, notes, examples."""
     synopsis = f"usage: {program()} {usage.synopsis}"
     parts = [_fill(synopsis, hanging=2), (usage.description or "").strip()]

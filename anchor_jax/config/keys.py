@@ -85,7 +85,7 @@ class ModelOptions(Section):
 class ModelConfig(Section):
     """The network and its initial weights."""
 
-    name: str = key("resnet18", "Model of `anchor_jax.models`, see [models](models.md).")
+    name: str = key("resnet18", "Name of a model of `anchor_jax.models`.")
     dtype: str = key("float32", 'Dtype of activations: "float32" or "bfloat16". Parameters are float32.')
     options: ModelOptions
     remat: bool = key(False, "Recompute the activations of each block in the backward pass, to save memory.")

@@ -1,4 +1,4 @@
-"""What to try next, from means and spreads of predictions."""
+"""Acquisition functions for Bayesian optimization."""
 
 import jax
 import jax.numpy as jnp
@@ -9,32 +9,40 @@ from anchor_jax.core.errors import UserError
 
 
 def expected_improvement(mean: jax.Array, std: jax.Array, best: float | jax.Array) -> jax.Array:
-    """Expected improvement on the best value so far, of what is to be as large as possible.
+    """Return the expected improvement over the best value so far, for maximization.
 
-    `(m - b) Φ(z) + s φ(z)`, `z = (m - b) / s`, which is the mean of `max(y - b, 0)` for `y` normal about `m` with
-    deviation `s`; without spread it is `max(m - b, 0)`.
+    It is the mean of `max(y - b, 0)` for a normal `y` of mean `m` and standard deviation `s`:
+    `(m - b) Φ(z) + s φ(z)` with `z = (m - b) / s`, and `max(m - b, 0)` where `s` is 0.
 
     Args:
-      mean: predictions, floating `[...]`.
-      std: their spread, floating, the shape of `mean`, at least 0, such as that of `predict` over references.
-      best: the largest value seen.
+      mean: predicted means, floating `[...]`.
+      std: their standard deviations, floating, same shape as `mean`, at least 0; for example the spread over
+        references returned by `predict`.
+      best: the largest value observed so far.
 
     Returns:
-      The shape of `mean`, at least 0; the largest is to be tried next.
+      Same shape as `mean`, at least 0, in the unit of `mean`; evaluate the input with the largest one next.
 
     Raises:
-      UserTypeError: `mean` or `std` are not floating, or `best` is no number.
-      UserError: the shapes differ or are empty.
+      UserTypeError: `mean` or `std` is not floating, or `best` is not a number.
+      UserError: the shapes differ, or are empty.
 
     Source: Jones, Schonlau & Welch 1998, *Efficient global optimization of expensive black-box functions*.
+
+    Example:
+      >>> import anchor_jax as aj
+      >>> import jax.numpy as jnp
+      >>> mean, std = jnp.array([1.0, 1.5]), jnp.array([0.0, 0.0])  # without uncertainty: max(mean - best, 0)
+      >>> aj.expected_improvement(mean, std, best=1.25).tolist()
+      [0.0, 0.25]
     """
     checks.array("mean", mean, "floating", "[...]")
     checks.array("std", std, "floating", "[...]")
     if jnp.shape(mean) != jnp.shape(std):
-        raise UserError(f"mean and std must have one shape, got {jnp.shape(mean)} and {jnp.shape(std)}")
+        raise UserError(f"mean and std must have the same shape; got {jnp.shape(mean)} and {jnp.shape(std)}")
     checks.number("best", best, -float("inf"), float("inf"))
     gain = jnp.asarray(mean) - best
-    is_sure = jnp.asarray(std) == 0  # where a quotient would be NaN, and so would its gradient
-    spread = jnp.where(is_sure, 1.0, std)
+    is_certain = jnp.asarray(std) == 0  # where the quotient and its gradient would be NaN
+    spread = jnp.where(is_certain, 1.0, std)
     expected = gain * norm.cdf(gain / spread) + spread * norm.pdf(gain / spread)
-    return jnp.maximum(jnp.where(is_sure, gain, expected), 0.0)
+    return jnp.maximum(jnp.where(is_certain, gain, expected), 0.0)

@@ -1,64 +1,94 @@
-"""The anchored transform: an input becomes a reference and a residual.
+"""The anchored transform: replace an input `x` by a reference `r` and the residual `x - r`.
 
-Pure functions of arrays on JAX alone; they serve any model and work under `jit`, `vmap`, `grad` and
-`shard_map`. Letters: B examples, M references in a bank, C channels; the channel axis comes last.
+Pure functions of arrays that work with any JAX model, under `jit`, `vmap`, `grad` and `shard_map`. Letters: B examples,
+M references in a bank, C channels. The channel axis is last.
 
 Source: *On the Use of Anchoring for Training Vision Models*, NeurIPS 2024 (arXiv 2406.00529).
 """
+
+# JAX leaves some parameters unannotated, such as `device` of `jnp.asarray`
+# pyright: reportUnknownMemberType=false
+from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, Real, Shaped
 
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
+from anchor_jax.core.types import AnyArray
 
 
-def anchor(x: jax.Array, references: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-    """Anchored input `[r, x - r]`; where masked `[0, x - r]`.
+def anchor(
+    x: Float[AnyArray, "*batch channels"],
+    references: Float[AnyArray, "*batch channels"],
+    mask: Bool[AnyArray, "..."] | None = None,
+) -> Float[Array, "*batch 2*channels"]:
+    """Return anchored inputs `[r, x - r]`, and `[0, x - r]` where masked.
 
-    The residual keeps the real reference under the mask, as in the released code (`CIFAR/wrapper.py`):
-    the network then has a residual whose reference it cannot see.
+    The mask hides the reference but not the residual, as in the released code (`CIFAR/wrapper.py`).
 
     Args:
-      x: inputs, floating `[B, ..., C]`, normalised, so that zero is the mean image. One example without
-        a batch axis, `[..., C]`, serves too.
-      references: floating, the shape of `x`: one reference for each input.
-      mask: bool `[B]`, true where the reference is zeroed; `[]` for all of `x`; none is masked without it.
+      x: inputs, floating `[B, ..., C]`, normalized so that zero is the mean image. A single example without a batch
+        axis, `[..., C]`, is also accepted.
+      references: one reference per input, floating, same shape as `x`.
+      mask: bool `[B]`, true where the reference is zeroed; `[]` masks all or nothing. No reference is masked by
+        default.
 
     Returns:
-      Anchored inputs `[B, ..., 2C]`: channels of the reference first, of the residual after.
+      Anchored inputs, floating `[B, ..., 2C]`: the channels of the reference, then those of the residual.
 
     Raises:
-      UserTypeError: `x` or `references` is not floating (integer images wrap around in `x - r`), or `mask`
-        is not bool.
-      UserError: the shapes do not fit, or are empty.
+      UserTypeError: `x` or `references` is not floating (integer images would wrap around in `x - r`), or `mask` is not
+        bool.
+      UserError: the shapes do not match, or an array is empty.
+
+    Example:
+      >>> import anchor_jax as aj
+      >>> import jax.numpy as jnp
+      >>> x, references = jnp.array([[5.0, 7.0], [5.0, 7.0]]), jnp.array([[1.0, 2.0], [1.0, 2.0]])
+      >>> aj.anchor(x, references, mask=jnp.array([False, True])).tolist()
+      [[1.0, 2.0, 4.0, 5.0], [0.0, 0.0, 4.0, 5.0]]
     """
     check_floating("x", x, "[..., C]")
     check_floating("references", references, "[..., C]")
     if x.shape != references.shape:
-        raise UserError(f"references must have the shape of x, {x.shape}, one for each input; got {references.shape}")
-    shown = references if mask is None else jnp.where(_over_features(mask, x), 0, references)
-    return jnp.concatenate([shown, x - references], axis=-1)
+        raise UserError(f"references must have the shape of x, {x.shape}, one per input; got {references.shape}")
+    visible = references if mask is None else jnp.where(_align_mask(mask, x), 0, references)
+    return jnp.concatenate([visible, x - references], axis=-1)
 
 
-def sample_references(key: jax.Array, bank: jax.Array, num: int, *, replace: bool = True) -> jax.Array:
-    """Draw references uniformly from a bank: with replacement, each on its own, or all different.
+def sample_references(
+    key: PRNGKeyArray, bank: Shaped[AnyArray, "bank_size *features"], num: int, *, replace: bool = True
+) -> Shaped[Array, "{num} *features"]:
+    """Draw references uniformly from a bank.
 
     Args:
       key: a JAX random key.
-      bank: `[M, ..., C]`, real numbers of any dtype.
-      num: how many to draw, at least 1.
-      replace: False draws none twice: M of M are a random permutation.
+      bank: `[M, ..., C]`, any real dtype.
+      num: number of references to draw, at least 1.
+      replace: whether to draw with replacement. Without it all references are distinct, and `num=M` returns a random
+        permutation.
 
     Returns:
-      References `[num, ..., C]`.
+      References `[num, ..., C]`, dtype of the bank.
 
     Raises:
-      UserTypeError: `key` is no key, `bank` no array of numbers, or `num` no integer.
-      UserError: there are many keys, the bank is empty, `num` is below 1, or above M without replacement.
+      UserTypeError: `key` is not a key, `bank` is not an array of numbers, or `num` is not an integer.
+      UserError: `key` holds multiple keys, the bank is empty, `num` is below 1, or `num` exceeds M without replacement.
+
+    Example:
+      >>> import anchor_jax as aj
+      >>> import jax, jax.numpy as jnp
+      >>> bank = jnp.zeros((50, 32, 32, 3))
+      >>> aj.sample_references(jax.random.key(0), bank, num=4).shape
+      (4, 32, 32, 3)
+      >>> permutation = aj.sample_references(jax.random.key(0), jnp.arange(3), num=3, replace=False)
+      >>> sorted(permutation.tolist())
+      [0, 1, 2]
     """
     checks.key("key", key)
     checks.array("bank", bank, "real", "[M, ...]")
@@ -68,102 +98,137 @@ def sample_references(key: jax.Array, bank: jax.Array, num: int, *, replace: boo
             raise UserError(f"num must be at most {len(bank)}, the size of the bank, without replacement; got {num}")
         return jnp.asarray(bank)[jax.random.choice(key, len(bank), (num,), replace=False)]
 
-    def draw(key):
+    def draw(key: PRNGKeyArray) -> Array:
         return jnp.asarray(bank)[jax.random.randint(key, (), 0, len(bank))]
 
     return jax.vmap(draw)(jax.random.split(key, num))
 
 
 def sample_mask(
-    key: jax.Array, batch_size: int, prob: float | jax.Array, per: Literal["batch", "example"] = "batch"
-) -> jax.Array:
+    key: PRNGKeyArray, batch_size: int, prob: Real[ArrayLike, ""], per: Literal["batch", "example"] = "batch"
+) -> Bool[Array, "{batch_size}"]:
     """Draw which references are masked.
 
     Args:
       key: a JAX random key.
       batch_size: B, at least 1.
-      prob: probability of a mask, α in the paper, in [0, 1]; one in a JAX array is not looked at.
-      per: "batch" draws one Bernoulli for all of the batch, as the paper and its released code do;
-        "example" draws one for each example.
+      prob: probability of a mask, α in the paper, in [0, 1]. The range of a JAX array is not checked.
+      per: "batch" draws a single Bernoulli variable for the batch, as the paper and its released code do; "example"
+        draws one per example.
 
     Returns:
       bool `[B]`, true where masked.
 
     Raises:
-      UserTypeError: `key` is no key, `batch_size` no integer, or `prob` no number.
-      UserError: there are many keys, `batch_size` is below 1, `prob` outside [0, 1], or `per` unknown.
+      UserTypeError: `key` is not a key, `batch_size` is not an integer, or `prob` is not a number.
+      UserError: `key` holds multiple keys, `batch_size` is below 1, `prob` is outside [0, 1], or `per` is unknown.
+
+    Example:
+      >>> import anchor_jax as aj
+      >>> import jax
+      >>> mask = aj.sample_mask(jax.random.key(0), batch_size=4, prob=0.25)
+      >>> mask.shape, mask.dtype
+      ((4,), dtype('bool'))
     """
     checks.key("key", key)
     batch_size = checks.count("batch_size", batch_size)
     checks.number("prob", prob)
     checks.choice("per", per, ("batch", "example"))
-    prob = 1.0 * prob  # 0 and 1 are probabilities, too
+    prob = 1.0 * prob  # the integers 0 and 1 are accepted, too
     if per == "batch":
         return jnp.broadcast_to(jax.random.bernoulli(key, prob), (batch_size,))
-    return jax.vmap(lambda key: jax.random.bernoulli(key, prob))(jax.random.split(key, batch_size))
+
+    def draw(key: PRNGKeyArray) -> Array:
+        return jax.random.bernoulli(key, prob)
+
+    return jax.vmap(draw)(jax.random.split(key, batch_size))
 
 
 def anchored(apply_fn: Callable[..., Any]) -> Callable[..., Any]:
     """Turn `f(params, inputs, *args, **kwargs)` into `g(params, x, references, *args, mask=None, **kwargs)`.
 
-    `f` is any function of parameters and anchored inputs `[B, ..., 2C]`: the `apply` of a Flax Linen module, or a
-    function that puts both in their places in a model of NNX, Equinox, Haiku or none of them (`docs/frameworks.md`).
-    `g` takes `x`, `references` and `mask` as `anchor` does, hands all other arguments to `f`, such as `rngs` and
-    `mutable`, and returns what `f` returns.
+    `g` anchors `x`, `references` and `mask` as `anchor` does, passes all other arguments to `f`, such as `rngs` and
+    `mutable`, and returns the result of `f`.
+
+    Args:
+      apply_fn: function of parameters and anchored inputs `[B, ..., 2C]`: the `apply` method of a Flax Linen module, or
+        a function that calls a model of NNX, Equinox, Haiku or plain JAX (see `docs/frameworks.md`).
+
+    Returns:
+      The anchored function.
 
     Raises:
-      UserTypeError: `f` is no function, or a model in its place.
+      UserTypeError: `apply_fn` is not a function, or is a model instead of one.
+
+    Example:
+      >>> import anchor_jax as aj
+      >>> import jax.numpy as jnp
+      >>> def f(params, inputs):
+      ...     return inputs @ params
+      >>> x, references = jnp.array([[5.0, 7.0]]), jnp.array([[1.0, 2.0]])
+      >>> aj.anchored(f)(jnp.ones(4), x, references).tolist()  # 1 + 2 + 4 + 5
+      [12.0]
     """
     checks.function("apply_fn", apply_fn)
 
-    def apply_anchored(params, x, references, *args, mask=None, **kwargs):
+    def apply_anchored(
+        params: Any, x: AnyArray, references: AnyArray, *args: Any, mask: AnyArray | None = None, **kwargs: Any
+    ) -> Any:
         return apply_fn(params, anchor(x, references, mask), *args, **kwargs)
 
     return apply_anchored
 
 
-def anchored_kernel(kernel: jax.Array, *, axis: int = -2, channels: int | None = None) -> jax.Array:
-    """First layer of an anchored network, from that of a network on images: the same function for every reference.
+def anchored_kernel(
+    kernel: Float[AnyArray, "..."], *, axis: int = -2, channels: int | None = None
+) -> Float[Array, "..."]:
+    """Widen the kernel of a first layer so that it accepts anchored inputs and computes the same function.
 
-    Reference and residual have the same kernel, since `W·r + W·(x - r) = W·x`; the bias stays. So does the function
-    of the whole network, where nothing stands before its first layer, and the reference is not masked.
+    Reference and residual share the kernel, since `W·r + W·(x - r) = W·x`; keep the bias as it is. The whole network
+    then computes the same function for every reference, if nothing precedes its first layer and no reference is masked.
 
     Args:
-      kernel: floating, of a dense layer or a convolution without groups, `[..., C, D]`: "IO" and "HWIO", as Flax and
-        Haiku have it.
-      axis: where the input channels are; 1 for "OI" and "OIHW", as Equinox has it.
-      channels: C of the images, where the layer sees them flattened with channels last, so that this axis is H·W·C;
-        all of the axis are channels without it.
+      kernel: floating `[..., C, D]`, of a dense layer or of a convolution without groups: layout "IO" or "HWIO", as in
+        Flax and Haiku.
+      axis: axis of the input channels; 1 for "OI" and "OIHW", as in Equinox.
+      channels: number of image channels C, for a layer on flattened images (channels last), whose input axis has
+        length H·W·C. By default the whole axis is channels.
 
     Returns:
-      The kernel with that axis twice as long.
+      The kernel with this axis twice as long, dtype of `kernel`.
 
     Raises:
-      UserTypeError: `kernel` is not floating, `axis` or `channels` no integer.
-      UserError: `kernel` has no such axis, or `channels` does not divide it.
+      UserTypeError: `kernel` is not floating, or `axis` or `channels` is not an integer.
+      UserError: `kernel` has no such axis, or `channels` does not divide its length.
+
+    Example:
+      >>> import anchor_jax as aj
+      >>> import jax.numpy as jnp
+      >>> aj.anchored_kernel(jnp.array([[1.0], [2.0]])).tolist()
+      [[1.0], [2.0], [1.0], [2.0]]
     """
     checks.array("kernel", kernel, "floating", "[..., C, D]")
     axis = checks.count("axis", axis, -kernel.ndim, kernel.ndim - 1) % kernel.ndim
     before, size, after = kernel.shape[:axis], kernel.shape[axis], kernel.shape[axis + 1 :]
-    channels = size if channels is None else checks.count("channels", channels)
-    if size % channels:
+    num_channels: int = size if channels is None else checks.count("channels", channels)
+    if size % num_channels:
         raise UserError(
-            f"channels must divide axis {axis} of the kernel {kernel.shape}, which is H·W·C of flattened images; "
-            f"got {channels}"
+            f"channels must divide axis {axis} of the kernel {kernel.shape}, H·W·C of flattened images; "
+            f"got {num_channels}"
         )
-    pixels = jnp.reshape(jnp.asarray(kernel), (*before, size // channels, channels, *after))
+    pixels = jnp.reshape(jnp.asarray(kernel), (*before, size // num_channels, num_channels, *after))
     return jnp.concatenate([pixels, pixels], axis=axis + 1).reshape(*before, 2 * size, *after)
 
 
-def check_floating(name: str, value: jax.Array, shape: str) -> None:
-    """Refuses what is not floating of this shape: integer images wrap around in `x - r`."""
-    checks.array(name, value, "floating", shape, mend=": normalise images before anchoring")
+def check_floating(name: str, value: Any, shape: str) -> None:
+    """Raise unless a value is a floating array of this shape: integer images would wrap around in `x - r`."""
+    checks.array(name, value, "floating", shape, hint="normalize images before anchoring")
 
 
-def _over_features(mask: jax.Array, x: jax.Array) -> jax.Array:
-    """The mask `[B]` with an axis of length 1 for each axis of a single example."""
+def _align_mask(mask: AnyArray, x: AnyArray) -> AnyArray:
+    """Return the mask `[B]` with trailing axes of length 1, to broadcast against `x`."""
     checks.array("mask", mask, "bool", "[...]")
-    leading = jnp.ndim(mask)
-    if leading > 1 or leading >= x.ndim or jnp.shape(mask) != x.shape[:leading]:
-        raise UserError(f"mask must be [B] for x of shape {x.shape}, got shape {jnp.shape(mask)}")
-    return jnp.reshape(mask, jnp.shape(mask) + (1,) * (x.ndim - leading))
+    rank = jnp.ndim(mask)
+    if rank > 1 or rank >= x.ndim or jnp.shape(mask) != x.shape[:rank]:
+        raise UserError(f"mask must have shape [B] for x of shape {x.shape}; got {jnp.shape(mask)}")
+    return jnp.reshape(mask, jnp.shape(mask) + (1,) * (x.ndim - rank))

@@ -94,7 +94,8 @@ def flat_name(score: Score) -> str:
     >>> flat_name(Score("ece", 0.1, severity=3))
     'severity3/ece'
     """
-    severity = score.severity if score.corruption or score.severity is None else f"severity{score.severity}"
+    alone = score.corruption is None and score.severity is not None
+    severity = f"severity{score.severity}" if alone else score.severity
     draw = () if score.draw is None else ("draws", score.draw, score.draw_size)
     parts = (*draw, score.protocol, score.group, score.dataset, score.corruption, severity, score.score)
     return "/".join([*(str(part) for part in parts if part is not None), _PREFIXES[score.prediction] + score.metric])

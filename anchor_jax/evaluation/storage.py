@@ -192,10 +192,10 @@ def _to_json(results: Sequence[SuiteResult]) -> str:
 
 
 def _fields(score: Score) -> dict[str, Any]:
-    """The fields of a score other than its value that are not the default."""
-    default = Score("", 0)
-    values = {name: getattr(score, name) for name in FIELDS}
-    return {name: value for name, value in values.items() if value != getattr(default, name)}
+    """Return the metric, and the other fields of a score that do not have their default."""
+    default = Score(score.metric, 0)
+    values = {name: getattr(score, name) for name in FIELDS if getattr(score, name) != getattr(default, name)}
+    return {"metric": score.metric, **values}
 
 
 def _read_suite(folder: Path, name: str) -> dict[int, SuiteResult]:

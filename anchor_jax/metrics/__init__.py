@@ -1,13 +1,12 @@
-"""Numbers from predictions: how often a classifier is right, how far a regression errs, and how both can be trusted.
+"""Metrics of classification and regression: accuracy, likelihood, calibration and selective prediction.
 
-Pure functions of arrays that work under `jax.jit` (what sets a shape, as `num_bins`, is static) and compute
-in float32. B is the number of examples in the whole set and C the number of classes. Calibration errors and
-areas are not averages over examples, so none of these may be averaged over batches: reduce each batch with
-`outcomes`, join the columns, and ask `summary_of` once.
+Pure functions of arrays that work under `jax.jit` (arguments that set a shape, such as `num_bins`, are static) and
+compute in float32. Letters: B examples in the whole set, C classes. Calibration errors and areas are not averages over
+examples, so never average these metrics over batches: reduce each batch with `per_example_scores`, concatenate the
+results, and call `summarize` once.
 
-A wrong dtype is refused always, as a `UserTypeError`, and so is a wrong shape, as a `UserError`; NaN and values out
-of range are refused, as a `UserError`, wherever the values can be seen: those that are traced under `jit` cannot, and
-give numbers without meaning.
+A wrong dtype raises `UserTypeError` and a wrong shape `UserError`. NaN and values out of range raise `UserError` where
+the values are known; under `jit` they are not, and the result is meaningless.
 """
 
 from anchor_jax.metrics.calibration import (
@@ -47,3 +46,8 @@ __all__ = [
     "summary",
     "top_k_accuracy",
 ]
+
+# old names, of version 0.1
+Outcomes = PerExampleScores
+outcomes = per_example_scores
+summary_of = summarize

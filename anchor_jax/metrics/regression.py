@@ -1,80 +1,141 @@
-"""Numbers from predicted means and spreads of numbers: error, likelihood, and how far intervals keep their promise.
+"""Metrics of regression: error, likelihood, and the coverage of predicted intervals.
 
-Intervals are those of a normal distribution. Letters: B examples, L levels. Where an example has several outputs,
-`[B, ...]`, all of them count alike.
+Intervals are those of a normal distribution. Letters: B examples, L levels. All outputs of an example, `[B, ...]`, have
+the same weight.
 """
 
-import jax
+from __future__ import annotations
+
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.stats import norm
-from jax.typing import ArrayLike
+from jaxtyping import Array, ArrayLike, Float, Float32, Shaped
 
 from anchor_jax.core import checks
 from anchor_jax.metrics import validation
 
 
-def rmse(means: ArrayLike, targets: ArrayLike) -> jax.Array:
-    """Root of the mean squared error.
+def rmse(
+    means: Float[ArrayLike, "examples *targets"], targets: Shaped[ArrayLike, "examples *targets"]
+) -> Float32[Array, ""]:
+    """Return the root mean squared error.
 
     Args:
-      means: floating `[B, ...]`, predictions.
-      targets: real, the shape of `means`.
+      means: predictions, floating `[B, ...]`.
+      targets: real, same shape as `means`.
 
     Returns:
       float32 `[]`, at least 0, in the unit of the targets; higher is worse.
+
+    Raises:
+      UserTypeError: `means` are not floating, or `targets` are not real.
+      UserError: the shapes differ, an array is empty, or a value is NaN.
+
+    Example:
+      >>> from anchor_jax import metrics
+      >>> import jax.numpy as jnp
+      >>> metrics.rmse(jnp.array([1.0, 2.0]), jnp.array([3.0, 4.0])).item()
+      2.0
     """
-    means, targets = validation.regressions(means, targets)
+    means, targets = validation.check_regression(means, targets)
     return jnp.sqrt(jnp.mean((means - targets) ** 2))
 
 
-def gaussian_nll(means: ArrayLike, stds: ArrayLike, targets: ArrayLike) -> jax.Array:
-    """Mean negative log likelihood of the targets under normal distributions.
+def gaussian_nll(
+    means: Float[ArrayLike, "examples *targets"],
+    stds: Float[ArrayLike, "examples *targets"],
+    targets: Shaped[ArrayLike, "examples *targets"],
+) -> Float32[Array, ""]:
+    """Return the mean negative log likelihood of the targets under predicted normal distributions.
 
     Args:
-      means: floating `[B, ...]`.
-      stds: floating, the shape of `means`, above 0, standard deviations.
-      targets: real, the shape of `means`.
+      means: predicted means, floating `[B, ...]`.
+      stds: predicted standard deviations, floating, same shape as `means`, above 0.
+      targets: real, same shape as `means`.
 
     Returns:
       float32 `[]` in nats; higher is worse.
+
+    Raises:
+      UserTypeError: `means` or `stds` are not floating, or `targets` are not real.
+      UserError: the shapes differ, an array is empty, a value is NaN, or a standard deviation is not above 0.
+
+    Example:
+      >>> from anchor_jax import metrics
+      >>> import jax.numpy as jnp
+      >>> print(f"{metrics.gaussian_nll(jnp.zeros(1), jnp.ones(1), jnp.zeros(1)):.3f}")  # ln(2π) / 2
+      0.919
     """
-    means, stds, targets = validation.spread_regressions(means, stds, targets)
+    means, stds, targets = validation.check_gaussian_regression(means, stds, targets)
     return -jnp.mean(norm.logpdf(targets, means, stds))
 
 
-def interval_coverage(means: ArrayLike, stds: ArrayLike, targets: ArrayLike, levels: ArrayLike) -> jax.Array:
-    """Share of the targets inside the central interval of each level.
+def interval_coverage(
+    means: Float[ArrayLike, "examples *targets"],
+    stds: Float[ArrayLike, "examples *targets"],
+    targets: Shaped[ArrayLike, "examples *targets"],
+    levels: Float[ArrayLike, "levels"],
+) -> Float32[Array, "levels"]:
+    """Return the fraction of targets inside the central interval of each level.
 
     Args:
-      means: floating `[B, ...]`.
-      stds: floating, the shape of `means`, above 0, standard deviations.
-      targets: real, the shape of `means`.
-      levels: floating `[L]`, in [0, 1], such as 0.9: the share that the interval promises.
+      means: predicted means, floating `[B, ...]`.
+      stds: predicted standard deviations, floating, same shape as `means`, above 0.
+      targets: real, same shape as `means`.
+      levels: floating `[L]`, in [0, 1], nominal coverage of the intervals, such as 0.9.
 
     Returns:
-      float32 `[L]` in [0, 1]; the nearer to `levels` the better.
+      float32 `[L]` in [0, 1]; equal to `levels` for calibrated predictions.
+
+    Raises:
+      UserTypeError: `means`, `stds` or `levels` are not floating, or `targets` are not real.
+      UserError: the shapes differ, an array is empty, a value is NaN, a standard deviation is not above 0, or a level
+        is outside [0, 1].
+
+    Example:
+      >>> from anchor_jax import metrics
+      >>> import jax.numpy as jnp
+      >>> targets = jnp.array([-3.0, -1.0, 0.0, 1.0])
+      >>> metrics.interval_coverage(jnp.zeros(4), jnp.ones(4), targets, jnp.array([0.5, 0.9])).tolist()
+      [0.25, 0.75]
     """
-    means, stds, targets = validation.spread_regressions(means, stds, targets)
-    levels = validation.levels(levels)
-    needed = 2 * norm.cdf(jnp.abs(targets - means) / stds) - 1  # the least level whose interval holds the target
-    return jnp.mean(needed.reshape(-1, 1) <= levels[None], axis=0, dtype=jnp.float32)
+    means, stds, targets = validation.check_gaussian_regression(means, stds, targets)
+    levels = validation.check_levels(levels)
+    required = 2 * norm.cdf(jnp.abs(targets - means) / stds) - 1  # lowest level whose interval contains the target
+    return jnp.mean(required.reshape(-1, 1) <= levels[None], axis=0, dtype=jnp.float32)
 
 
-def coverage_error(means: ArrayLike, stds: ArrayLike, targets: ArrayLike, num_levels: int = 19) -> jax.Array:
-    """Mean distance of `interval_coverage` from what is promised, over evenly spaced levels between 0 and 1.
+def coverage_error(
+    means: Float[ArrayLike, "examples *targets"],
+    stds: Float[ArrayLike, "examples *targets"],
+    targets: Shaped[ArrayLike, "examples *targets"],
+    num_levels: int = 19,
+) -> Float32[Array, ""]:
+    """Return the mean absolute difference between `interval_coverage` and its level, over evenly spaced levels.
 
     Args:
-      means: floating `[B, ...]`.
-      stds: floating, the shape of `means`, above 0, standard deviations.
-      targets: real, the shape of `means`.
-      num_levels: L, at least 1: 1/(L+1) to L/(L+1); static under `jit`.
+      means: predicted means, floating `[B, ...]`.
+      stds: predicted standard deviations, floating, same shape as `means`, above 0.
+      targets: real, same shape as `means`.
+      num_levels: L, at least 1; the levels are 1/(L+1) to L/(L+1); static under `jit`.
 
     Returns:
       float32 `[]` in [0, 1); higher is worse.
 
+    Raises:
+      UserTypeError: `means` or `stds` are not floating, `targets` are not real, or `num_levels` is not an integer.
+      UserError: the shapes differ, an array is empty, a value is NaN, a standard deviation is not above 0, or
+        `num_levels` is below 1.
+
     Source: Kuleshov et al. 2018, *Accurate uncertainties for deep learning using calibrated regression*
-    (arXiv 1807.00263), with the absolute in place of the squared distance.
+    (arXiv 1807.00263), with absolute instead of squared differences.
+
+    Example:
+      >>> from anchor_jax import metrics
+      >>> import jax.numpy as jnp
+      >>> targets = jnp.array([-3.0, -1.0, 0.0, 1.0])
+      >>> metrics.coverage_error(jnp.zeros(4), jnp.ones(4), targets, num_levels=1).item()  # |0.25 - 0.5|
+      0.25
     """
     num_levels = checks.count("num_levels", num_levels)
     levels = np.arange(1, num_levels + 1, dtype=np.float32) / np.float32(num_levels + 1)

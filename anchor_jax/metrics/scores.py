@@ -1,17 +1,21 @@
-"""Averages over examples: accuracy, likelihood, Brier score; and what each example adds to them."""
+"""Averages over examples: accuracy, negative log likelihood and Brier score; and the terms of each example."""
+
+from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
+from jaxtyping import Array, ArrayLike, Bool, Float, Float32, Int32, Integer
 
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
 from anchor_jax.metrics import validation
 
 
-def accuracy(probs_or_logits: ArrayLike, labels: ArrayLike) -> jax.Array:
-    """Fraction of the examples whose highest-scored class is the label; the first class wins a tie.
+def accuracy(
+    probs_or_logits: Float[ArrayLike, "examples classes"], labels: Integer[ArrayLike, "examples"]
+) -> Float32[Array, ""]:
+    """Return the fraction of examples whose highest-scoring class is the label; the first class wins ties.
 
     Args:
       probs_or_logits: floating `[B, C]`, probabilities or logits.
@@ -19,16 +23,28 @@ def accuracy(probs_or_logits: ArrayLike, labels: ArrayLike) -> jax.Array:
 
     Returns:
       float32 `[]` in [0, 1]; higher is better.
+
+    Raises:
+      UserTypeError: `probs_or_logits` are not floating, or `labels` are not integers.
+      UserError: a shape does not match, `probs_or_logits` contain NaN, or a label is outside [0, C).
+
+    Example:
+      >>> from anchor_jax import metrics
+      >>> import jax.numpy as jnp
+      >>> metrics.accuracy(jnp.array([[0.9, 0.1], [0.2, 0.8]]), jnp.array([0, 0])).item()
+      0.5
     """
-    scores, labels = validation.predictions("probs_or_logits", probs_or_logits, labels, -np.inf, np.inf)
+    scores, labels = validation.check_predictions("probs_or_logits", probs_or_logits, labels, -np.inf, np.inf)
     _, correct = top_class(scores, labels)
     return jnp.mean(correct, dtype=jnp.float32)
 
 
-def top_k_accuracy(scores: ArrayLike, labels: ArrayLike, k: int) -> jax.Array:
-    """Fraction of the examples whose label is among the k highest-scored classes; the first class wins a tie.
+def top_k_accuracy(
+    scores: Float[ArrayLike, "examples classes"], labels: Integer[ArrayLike, "examples"], k: int
+) -> Float32[Array, ""]:
+    """Return the fraction of examples whose label is among the k highest-scoring classes; the first classes win ties.
 
-    So k = 1 is `accuracy`, and exactly k classes count whatever the ties. scikit-learn gives ties to the last class.
+    Exactly k classes count, whatever the ties, and k = 1 is `accuracy`. In scikit-learn the last class wins ties.
 
     Args:
       scores: floating `[B, C]`, probabilities or logits.
@@ -37,19 +53,29 @@ def top_k_accuracy(scores: ArrayLike, labels: ArrayLike, k: int) -> jax.Array:
 
     Returns:
       float32 `[]` in [0, 1]; higher is better.
+
+    Raises:
+      UserTypeError: `scores` are not floating, `labels` are not integers, or `k` is not an integer.
+      UserError: a shape does not match, `scores` contain NaN, a label is outside [0, C), or `k` is outside [1, C].
+
+    Example:
+      >>> from anchor_jax import metrics
+      >>> import jax.numpy as jnp
+      >>> metrics.top_k_accuracy(jnp.array([[0.1, 0.3, 0.6], [0.2, 0.3, 0.5]]), jnp.array([1, 0]), k=2).item()
+      0.5
     """
     k = checks.count("k", k)
-    scores, labels = validation.predictions("scores", scores, labels, -np.inf, np.inf)
+    scores, labels = validation.check_predictions("scores", scores, labels, -np.inf, np.inf)
     if k > scores.shape[1]:
         raise UserError(f"k must be at most {scores.shape[1]}, the number of classes; got {k}")
-    return jnp.mean(in_top(scores, labels, k), dtype=jnp.float32)
+    return jnp.mean(in_top_k(scores, labels, k), dtype=jnp.float32)
 
 
-def nll(probs: ArrayLike, labels: ArrayLike) -> jax.Array:
-    """Mean negative log likelihood of the labels.
+def nll(probs: Float[ArrayLike, "examples classes"], labels: Integer[ArrayLike, "examples"]) -> Float32[Array, ""]:
+    """Return the mean negative log likelihood of the labels.
 
-    A probability of 0 counts as the smallest normal float32, about 1.2e-38, so that one sure mistake
-    costs 87.3 nats rather than infinity.
+    A probability of 0 counts as the smallest normal float32, about 1.2e-38, so that a certain mistake costs 87.3 nats
+    instead of infinity.
 
     Args:
       probs: floating `[B, C]`, probabilities.
@@ -57,15 +83,25 @@ def nll(probs: ArrayLike, labels: ArrayLike) -> jax.Array:
 
     Returns:
       float32 `[]` in nats, in [0, 87.4]; higher is worse.
+
+    Raises:
+      UserTypeError: `probs` are not floating, or `labels` are not integers.
+      UserError: a shape does not match, a probability is NaN or outside [0, 1], or a label is outside [0, C).
+
+    Example:
+      >>> from anchor_jax import metrics
+      >>> import jax.numpy as jnp
+      >>> print(f"{metrics.nll(jnp.array([[0.5, 0.5]]), jnp.array([1])):.3f}")  # ln 2
+      0.693
     """
-    return jnp.mean(log_losses(*validation.predictions("probs", probs, labels)))
+    return jnp.mean(negative_log_likelihoods(*validation.check_predictions("probs", probs, labels)))
 
 
-def brier(probs: ArrayLike, labels: ArrayLike) -> jax.Array:
-    """Brier score: squared distance from the probabilities to the one-hot label, mean over examples.
+def brier(probs: Float[ArrayLike, "examples classes"], labels: Integer[ArrayLike, "examples"]) -> Float32[Array, ""]:
+    """Return the Brier score: the squared distance from the probabilities to the one-hot label, averaged over examples.
 
-    The distance is summed over the classes, as Brier wrote it (Monthly Weather Review 78, 1950), which
-    is twice the value of the other convention for two classes.
+    The distance is summed over classes, as in Brier's paper (Monthly Weather Review 78, 1950). For two classes this is
+    twice the value of the other common convention.
 
     Args:
       probs: floating `[B, C]`, probabilities.
@@ -73,30 +109,48 @@ def brier(probs: ArrayLike, labels: ArrayLike) -> jax.Array:
 
     Returns:
       float32 `[]` in [0, 2]; higher is worse.
+
+    Raises:
+      UserTypeError: `probs` are not floating, or `labels` are not integers.
+      UserError: a shape does not match, a probability is NaN or outside [0, 1], or a label is outside [0, C).
+
+    Example:
+      >>> from anchor_jax import metrics
+      >>> import jax.numpy as jnp
+      >>> metrics.brier(jnp.array([[0.5, 0.5]]), jnp.array([1])).item()
+      0.5
     """
-    return jnp.mean(squared_distances(*validation.predictions("probs", probs, labels)))
+    return jnp.mean(brier_scores(*validation.check_predictions("probs", probs, labels)))
 
 
-def top_class(scores: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Highest score of each example, float32 `[B]`, and whether its class is the label, bool `[B]`."""
+def top_class(
+    scores: Float32[Array, "examples classes"], labels: Int32[Array, "examples"]
+) -> tuple[Float32[Array, "examples"], Bool[Array, "examples"]]:
+    """Return the highest score of each example, and whether its class is the label."""
     return jnp.max(scores, axis=1), jnp.argmax(scores, axis=1).astype(labels.dtype) == labels
 
 
-def in_top(scores: jax.Array, labels: jax.Array, k: int) -> jax.Array:
-    """Whether fewer than k classes come before the label, bool `[B]`: higher scores, and the first among equals."""
+def in_top_k(
+    scores: Float32[Array, "examples classes"], labels: Int32[Array, "examples"], k: int
+) -> Bool[Array, "examples"]:
+    """Return whether fewer than k classes precede the label, by a higher score or by a lower index among ties."""
     own = jnp.take_along_axis(scores, labels[:, None], axis=1)
-    earlier = jnp.arange(scores.shape[1], dtype=labels.dtype)[None, :] < labels[:, None]
-    before = (scores > own) | ((scores == own) & earlier)
-    return jnp.sum(before, axis=1, dtype=jnp.int32) < k
+    has_lower_index = jnp.arange(scores.shape[1], dtype=labels.dtype)[None, :] < labels[:, None]
+    precedes = (scores > own) | ((scores == own) & has_lower_index)
+    return jnp.sum(precedes, axis=1, dtype=jnp.int32) < k
 
 
-def log_losses(probs: jax.Array, labels: jax.Array) -> jax.Array:
-    """Negative log likelihood of each label, float32 `[B]`, in nats."""
+def negative_log_likelihoods(
+    probs: Float32[Array, "examples classes"], labels: Int32[Array, "examples"]
+) -> Float32[Array, "examples"]:
+    """Return the negative log likelihood of each label, in nats."""
     likelihood = jnp.take_along_axis(probs, labels[:, None], axis=1)[:, 0]
     return -jnp.log(jnp.clip(likelihood, jnp.finfo(jnp.float32).tiny, 1.0))
 
 
-def squared_distances(probs: jax.Array, labels: jax.Array) -> jax.Array:
-    """Squared distance from each example's probabilities to its one-hot label, float32 `[B]`."""
+def brier_scores(
+    probs: Float32[Array, "examples classes"], labels: Int32[Array, "examples"]
+) -> Float32[Array, "examples"]:
+    """Return the squared distance from the probabilities to the one-hot label, for each example."""
     target = jax.nn.one_hot(labels, probs.shape[1], dtype=probs.dtype)
     return jnp.sum(jnp.square(probs - target), axis=1)

@@ -46,7 +46,7 @@ class Snapshot(NamedTuple):
     """What a checkpoint saves and restores."""
 
     carry: Carry
-    reported: int  # the step of the last log line, up to which `carry` has no sums; -1 if there is none
+    reported: int  # step of the last log line, after which the totals in `carry` begin; -1 if there is none
 
 
 @contextlib.contextmanager

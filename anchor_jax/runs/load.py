@@ -72,14 +72,14 @@ def create_model(run: Run, axis_name: str | None = None) -> Classifier:
       axis_name: the mapped axis of training. Without it, the model is for inference, and `config.model.remat` has no
         effect.
     """
-    config = run.config.model
+    model_config = run.config.model
     return models.create(
-        config.name,
+        model_config.name,
         len(run.label_names),
-        dtype=config.dtype,
+        dtype=model_config.dtype,
         axis_name=axis_name,
-        remat=config.remat and axis_name is not None,
-        **dict(config.options),
+        remat=model_config.remat and axis_name is not None,
+        **dict(model_config.options),
     )
 
 
@@ -91,14 +91,14 @@ def create_predictor(run: Run, variables: Variables | None, mesh: Mesh) -> Predi
       variables: trained variables of its model, replicated on the mesh; None if they are set later.
       mesh: the devices.
     """
-    config = run.config.evaluation
+    eval_config = run.config.evaluation
     network = CompiledNetwork(
         create_model(run),
         run_normalization(run),
         mesh,
         anchored=run.config.anchoring.enabled,
-        inputs_at_once=config.batch_size // mesh.size,
-        chunk_size=config.chunk_size or None,
+        inputs_at_once=eval_config.batch_size // mesh.size,
+        chunk_size=eval_config.chunk_size or None,
     )
     return Predictor(
         variables,
@@ -107,7 +107,7 @@ def create_predictor(run: Run, variables: Variables | None, mesh: Mesh) -> Predi
         run.image_shape,
         network,
         num_devices=mesh.size,
-        batch_size=config.batch_size,
+        batch_size=eval_config.batch_size,
     )
 
 

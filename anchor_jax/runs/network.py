@@ -41,7 +41,7 @@ class CompiledNetwork:
 
     Attributes:
       model: see `anchor_jax.models.create`.
-      normalization: of the model's inputs.
+      normalization: mean and standard deviation for the inputs of the model.
       mesh: the devices.
       anchored: whether the model takes references; a standard model takes None in their place.
       inputs_at_once: pairs of image and reference that a device evaluates at once, if `chunk_size` is None.
@@ -70,7 +70,7 @@ class CompiledNetwork:
         """Return what the network needs to know of references, computed once for all images.
 
         Args:
-          variables: for `model.apply`.
+          variables: passed to `model.apply`.
           references: uint8 `[K, H, W, C]`; ignored by a standard network.
 
         Returns:
@@ -91,7 +91,7 @@ class CompiledNetwork:
         """Classify images with the same references for each.
 
         Args:
-          variables: for `model.apply`.
+          variables: passed to `model.apply`.
           references: see `encode`.
           images: uint8 `[B, H, W, C]`.
           classes: restrict the logits to these classes before anything else is computed; None for all.
@@ -105,7 +105,7 @@ class CompiledNetwork:
         """Classify images with one reference for each.
 
         Args:
-          variables: for `model.apply`.
+          variables: passed to `model.apply`.
           images: uint8 `[B, H, W, C]`.
           references: uint8 `[B, H, W, C]`.
           classes: see `classify`.
@@ -151,7 +151,7 @@ class CompiledNetwork:
 
     def _features_of_shard(self, variables: Any, references: References, images: jax.Array) -> jax.Array:
         network, x = _network_of(self.model, last="features"), normalize(images, self.normalization)
-        if references is None:
+        if not self.anchored or references is None:
             return network(variables, x)
         return predict(network, variables, x, references, chunk_size=self._chunk_size(images)).mean
 
@@ -174,8 +174,8 @@ def classify_images(
 
     Args:
       model: see `anchor_jax.models.create`.
-      normalization: of the model's inputs.
-      variables: for `model.apply`.
+      normalization: mean and standard deviation for the inputs of the model.
+      variables: passed to `model.apply`.
       references: see `CompiledNetwork.encode`; None for a standard network.
       images: uint8 `[B, H, W, C]`.
       classes: restrict the logits to these classes; None for all.

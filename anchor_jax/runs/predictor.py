@@ -16,10 +16,10 @@ import numpy.typing as npt
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.inference import TEMPERS, Classification, VotedClassification
-from anchor_jax.runs.network import Classes, CompiledNetwork, Images, Temper
+from anchor_jax.runs.network import Classes, CompiledNetwork, Images, References, Temper
 from anchor_jax.runtime import mesh as mesh_lib
 
-# Computes from votes, and anything that belongs to their images, what is fetched from the devices.
+# A function of the votes for a batch and of the arrays that accompany its images; its result is fetched to the host.
 Then: TypeAlias = Callable[Concatenate[VotedClassification, ...], Any]
 
 
@@ -33,6 +33,7 @@ class Predictor:
 
     >>> import anchor_jax as aj
     >>> import jax, numpy as np
+    >>> from anchor_jax.runs.network import CompiledNetwork
     >>> model = aj.models.create("mlp", num_classes=3, hidden=(4,))  # an untrained network, instead of a run
     >>> network = CompiledNetwork(
     ...     model, aj.data.Normalization((0.5,), (0.5,)), aj.parallel.mesh(1), anchored=True, inputs_at_once=8
@@ -51,7 +52,7 @@ class Predictor:
     ((5, 3), (5,))
 
     Attributes:
-      variables: for `model.apply`.
+      variables: passed to `model.apply`.
       references: uint8 `[R, H, W, C]`; a prediction uses the first K. None for a standard network.
       label_names: one name per class.
       image_shape: (H, W, C) of the images.
@@ -118,7 +119,7 @@ class Predictor:
           UserError: same as for a call.
         """
         checks.choice("temper", temper, TEMPERS)
-        references = self.network.encode(self.variables, self.first_references(num_references))
+        references = self._encode_references(num_references)
 
         def classify(images: jax.Array, *rest: jax.Array) -> Any:
             votes = self.network.classify(self.variables, references, images, classes=classes, temper=temper)
@@ -142,7 +143,7 @@ class Predictor:
 
     def stream_features(self, batches: Iterable[tuple[Images, ...]], num_references: int = 10) -> Iterator[Any]:
         """Same as `stream`, for the inputs of the last layer: yields `(features, *rest)`, float32 `[B, features]`."""
-        references = self.network.encode(self.variables, self.first_references(num_references))
+        references = self._encode_references(num_references)
 
         def features(images: jax.Array, *rest: jax.Array) -> Any:
             return self.network.features(self.variables, references, images), *rest
@@ -166,6 +167,10 @@ class Predictor:
         # powers of two limit the number of compilations
         full = math.ceil(self.batch_size / self.num_devices)
         return min(full, _power_of_two(num_images / self.num_devices)) * self.num_devices
+
+    def _encode_references(self, num_references: int) -> References:
+        references = self.first_references(num_references)
+        return self.network.encode(self.variables, references)
 
     def _pipeline(self, batches: Iterable[tuple[Images, ...]], function: Callable[..., Any]) -> Iterator[Any]:
         """Fetch the result for one batch while the devices compute the next; at most two batches are on them."""

@@ -103,7 +103,7 @@ def open_or_create(
     workdir: Path,
     config: Config,
     train: TrainingSetInfo,
-    bank: npt.NDArray[np.integer[Any]],
+    bank: npt.NDArray[np.integer[Any]] | None,
     accept_changes: tuple[str, ...] = (),
 ) -> Run:
     """Open the run in a folder, or create a new one; nothing is written yet, see `lock_workdir`.
@@ -112,7 +112,7 @@ def open_or_create(
       workdir: the folder; it need not exist.
       config: validated, with the measured normalization.
       train: the training set.
-      bank: rows of the training set to draw references from, int32 `[M]`.
+      bank: rows of the training set to draw references from, int32 `[M]`; None for a standard network.
       accept_changes: keys of the config, or "data", that may differ from the record.
 
     Raises:
@@ -136,7 +136,7 @@ def open_or_create(
             f"'{workdir}' holds {leftover[0]} but no run.json; restore that file or choose another --workdir"
         )
     else:
-        rows = reference_file.draw_rows(config, bank) if config.anchoring.enabled else None
+        rows = reference_file.draw_rows(config, bank) if bank is not None else None
         references = train.take(rows) if rows is not None else None
         run = Run(workdir, config, train.label_names, train.image_shape, data, rows, references)
     if run.references is not None and config.evaluation.num_references > len(run.references):

@@ -59,7 +59,7 @@ class TrainState(NamedTuple):
     params: Any  # float32
     batch_stats: Any  # float32: running statistics of BatchNorm; {} without BatchNorm
     opt_state: optax.OptState
-    average: Variables  # moving average of params and batch_stats; {} if `ema_decay` is 0
+    average: Any  # `Variables`: moving average of params and batch_stats; {} if `ema_decay` is 0
     skipped: NonFiniteCounter
 
 

@@ -56,7 +56,7 @@ def create_evaluator(run: Run, held_out: Dataset | None, mesh: Mesh) -> Evaluato
       held_out: its validation set; None evaluates on the test set.
       mesh: the devices.
     """
-    return Evaluator(_eval_dataset(run, held_out), create_predictor(run, None, mesh), run.config.evaluation, mesh)
+    return Evaluator(_eval_dataset(run, held_out), create_predictor(run, {}, mesh), run.config.evaluation, mesh)
 
 
 def _eval_dataset(run: Run, held_out: Dataset | None) -> EvalDataset:

@@ -17,7 +17,7 @@ from anchor_jax.training import optimizer as optimizer_lib
 from anchor_jax.training import sharding, warm_start
 from anchor_jax.training.evaluator import create_evaluator
 from anchor_jax.training.schedule import make_schedule
-from anchor_jax.training.source import TrainSource, bank_rows, open_source
+from anchor_jax.training.source import TrainSource, bank_rows, open_source, uses_bank
 from anchor_jax.training.step import make_train_step
 from anchor_jax.training.trainer import Trainer, init_state
 
@@ -38,7 +38,7 @@ def prepare(config: Config, workdir: Path, accept_changes: tuple[str, ...] = ())
     source, held_out = open_source(config)
     schedule = make_schedule(config, source.num_examples, mesh.size)
     config = _with_normalization(config, source)
-    bank = bank_rows(source, config)
+    bank = bank_rows(source, config) if config.anchoring.enabled else None
     run = run_record.open_or_create(workdir, config, source, bank, accept_changes)
     evaluator = create_evaluator(run, held_out, mesh)
 
@@ -60,7 +60,7 @@ def prepare(config: Config, workdir: Path, accept_changes: tuple[str, ...] = ())
         learning_rate=learning_rate,
         specs=specs,
         source=source,
-        data=source.train_data(bank, config, mesh),
+        data=source.train_data(bank if uses_bank(config) else None, config, mesh),
         run_steps=source.compile_steps(train_step, config, mesh, carry_specs),
         evaluator=evaluator,
         weights=warm_start.read_weights(run, model, variables(shapes)) if starts_from_weights else None,

@@ -64,11 +64,12 @@ class TrainSource(Protocol):
         """Measure mean and standard deviation of the channels."""
         ...
 
-    def train_data(self, bank_rows: np.ndarray, config: Config, mesh: Mesh) -> TrainData:
+    def train_data(self, bank_rows: np.ndarray | None, config: Config, mesh: Mesh) -> TrainData:
         """Place on the devices what the steps need besides the state and the batches.
 
         Args:
-          bank_rows: int32 `[M]`, rows of the training set that are in the reference bank, in ascending order.
+          bank_rows: int32 `[M]`, rows of the training set that are in the reference bank, in ascending order; None if
+            references are not drawn from a bank.
           config: of the run.
           mesh: the devices.
         """
@@ -117,11 +118,11 @@ class InMemorySource:
         """See `TrainSource`."""
         return measure_normalization(self._dataset.images)
 
-    def train_data(self, bank_rows: np.ndarray, config: Config, mesh: Mesh) -> TrainData:
+    def train_data(self, bank_rows: np.ndarray | None, config: Config, mesh: Mesh) -> TrainData:
         """Place the training set on the devices, and the bank; a bank of all images shares their memory."""
         images, labels = mesh_lib.replicate((self._dataset.images, self._dataset.labels), mesh)
         bank_images = None
-        if uses_bank(config):
+        if bank_rows is not None:
             is_complete = len(bank_rows) == self.num_examples
             bank_images = images if is_complete else mesh_lib.replicate(self.take(bank_rows), mesh)
         return TrainData(images, labels, bank_images, _mixing_images(config, self.image_shape, mesh))
@@ -154,10 +155,10 @@ class StreamSource:
         """Raise an error: a stream is not read in advance."""
         raise UserError("config.data.mean and config.data.std are not measured on a stream; set both")
 
-    def train_data(self, bank_rows: np.ndarray, config: Config, mesh: Mesh) -> TrainData:
+    def train_data(self, bank_rows: np.ndarray | None, config: Config, mesh: Mesh) -> TrainData:
         """Place the bank on the devices, if references are drawn from one."""
         bank_images = None
-        if uses_bank(config):
+        if bank_rows is not None:
             if not config.anchoring.bank_size:
                 raise UserError(
                     "config.anchoring.bank_size=0 puts the complete training set on the devices, where a stream does "

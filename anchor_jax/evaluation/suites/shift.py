@@ -63,7 +63,7 @@ class Shift(Suite[PreparedShift]):
             )
         sets = []
         for stream in context.open_all(specs):
-            rows = class_rows(stream.label_names, context.run.label_names, where=stream.name)
+            rows = class_rows(stream.label_names, context.run.label_names, origin=stream.name)
             sets.append(ShiftedSet(stream, None if rows is None else tuple(rows.tolist())))
         return PreparedShift(context, sets)
 

@@ -1,6 +1,6 @@
 """The figures of a comparison."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -63,7 +63,7 @@ def _dot_plots(comparison: Comparison, table: SuiteTable) -> Iterator[Figure]:
     values = [
         DotPanel(
             score_title(table.scores[name]),
-            {method: [_seed_dots(entry.summary)] for method, entry in table.entries[name].items()},
+            {method: [seed_dots(entry.summary)] for method, entry in table.entries[name].items()},
             specs.get(table.scores[name].metric),
         )
         for name in names
@@ -94,12 +94,13 @@ def _dot_plots(comparison: Comparison, table: SuiteTable) -> Iterator[Figure]:
             f"Difference to {methods[0]}",
             "In points where the metric is in percent. Lines are 95% intervals of the paired difference: circles over "
             "seeds, for retraining; diamonds over test examples, for other images. If a line excludes 0, chance of "
-            "that kind hardly explains the difference. A mark without a line has no spread to estimate an interval from.",
+            "that kind hardly explains the difference. A mark without a line has no spread to estimate one from.",
             DotPlots(methods[1:], differences, ("over seeds", "over test examples"), color_rows=True, skip_colors=1),
         )
 
 
-def _seed_dots(summary: Summary) -> Dots:
+def seed_dots(summary: Summary) -> Dots:
+    """Return the mean, a tick per seed, and one standard deviation to both sides."""
     if summary.std is None:
         return Dots(summary.mean)
     return Dots(summary.mean, list(summary.values.values()), (summary.mean - summary.std, summary.mean + summary.std))
@@ -118,22 +119,8 @@ def _severity_curves(comparison: Comparison, table: SuiteTable) -> Iterator[Figu
     panels = []
     for metric in ("accuracy", "ece"):
         curves = {method.name: _curve(table, clean, metric, method.name) for method in comparison.methods}
-        lines = [
-            Line(
-                method,
-                list(curve),
-                [of.mean for of in curve.values()],
-                "baseline" if method == comparison.baseline.name else "category",
-                markers=True,
-                band=np.array([of.std or 0 for of in curve.values()]),
-            )
-            for method, curve in curves.items()
-            if curve
-        ]
-        if lines:
-            severities = sorted({severity for curve in curves.values() for severity in curve})
-            ticks = {severity: str(severity) if severity else "clean" for severity in severities}
-            panels.append(LinePanel(specs.get(metric).title, lines, "severity", percent="y", xticks=ticks))
+        if any(curves.values()):
+            panels.append(severity_panel(specs.get(metric).title, curves))
     if panels:
         yield Figure(
             "severity",
@@ -141,6 +128,25 @@ def _severity_curves(comparison: Comparison, table: SuiteTable) -> Iterator[Figu
             "Mean over the corruptions at each severity; bands are one standard deviation over seeds.",
             LinePlots(panels),
         )
+
+
+def severity_panel(title: str, curves: Mapping[str, Mapping[int, Summary]]) -> LinePanel:
+    """Return a panel with one line per method, the baseline first: method -> severity -> score, 0 is the clean set."""
+    lines = [
+        Line(
+            method,
+            list(curve),
+            [of.mean for of in curve.values()],
+            "category" if place else "baseline",
+            markers=True,
+            band=np.array([of.std or 0 for of in curve.values()]),
+        )
+        for place, (method, curve) in enumerate(curves.items())
+        if curve
+    ]
+    severities = sorted({severity for curve in curves.values() for severity in curve})
+    ticks = {severity: str(severity) if severity else "clean" for severity in severities}
+    return LinePanel(title, lines, "severity", percent="y", xticks=ticks)
 
 
 def _curve(table: SuiteTable, clean: SuiteTable | None, metric: str, method: str) -> dict[int, Summary]:

@@ -1,0 +1,86 @@
+"""Mean and standard deviation over the members of an ensemble, in bounded memory."""
+
+# JAX leaves some parameters unannotated, such as `device` of `jnp.asarray`
+# pyright: reportUnknownMemberType=false
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Shaped
+
+from anchor_jax.core.types import AnyArray
+from anchor_jax.core.uncertainty import deviation
+
+
+class _Moments(NamedTuple):
+    """Running moments over members; `mean` and `squares` are pytrees like the output of one member."""
+
+    num: Array  # float32 [], number of members
+    mean: Any
+    squares: Any  # sums of squared deviations from the mean
+
+
+def mean_and_std(
+    output_of: Callable[[Array], Any], members: Shaped[AnyArray, "members ..."], chunk_size: int | None
+) -> tuple[Any, Any]:
+    """Return the mean and the unbiased standard deviation of `output_of(member)`.
+
+    Args:
+      output_of: function of one member; returns a pytree of floating arrays.
+      members: `[K, ...]`, K at least 1.
+      chunk_size: number of members that `vmap` evaluates at once, all by default; a loop runs over the chunks.
+
+    Returns:
+      Two pytrees like an output; None as the standard deviation if K is 1.
+    """
+    num = len(members)
+    size = num if chunk_size is None else min(chunk_size, num)
+    num_first = num % size or size  # a partial chunk comes first, so that all others are full
+
+    def chunk_moments(chunk: Any) -> _Moments:
+        return _moments(jax.vmap(output_of)(chunk))
+
+    def add_chunk(index: Any, moments: _Moments) -> _Moments:
+        chunk = jax.lax.dynamic_slice_in_dim(members, num_first + index * size, size)
+        return _merge(moments, chunk_moments(chunk))
+
+    # starting from real moments gives the loop its types, under shard_map too, and copies no members
+    moments = chunk_moments(members[:num_first])
+    if num > num_first:
+        moments = cast(_Moments, jax.lax.fori_loop(0, (num - num_first) // size, add_chunk, moments))
+    if num == 1:
+        return moments.mean, None
+
+    def std(squares: Array) -> Array:
+        return deviation(squares / (num - 1))
+
+    return moments.mean, jax.tree.map(std, moments.squares)
+
+
+def _moments(values: Any) -> _Moments:
+    def mean_over_members(value: Array) -> Array:
+        return jnp.mean(value, axis=0)
+
+    def sum_of_squares(value: Array, mean: Array) -> Array:
+        return jnp.sum((value - mean[None]) ** 2, axis=0)
+
+    num = jnp.float32(len(jax.tree.leaves(values)[0]))
+    mean = jax.tree.map(mean_over_members, values)
+    return _Moments(num, mean, jax.tree.map(sum_of_squares, values, mean))
+
+
+def _merge(a: _Moments, b: _Moments) -> _Moments:
+    """Return the moments of two sets together (Chan, Golub & LeVeque 1983), stable for a mean far from zero."""
+    num = a.num + b.num
+
+    def merge_means(p: Array, q: Array) -> Array:
+        return p + (q - p) * (b.num / num)
+
+    def merge_squares(s: Array, t: Array, p: Array, q: Array) -> Array:
+        return s + t + (q - p) ** 2 * (a.num * b.num / num)
+
+    mean = jax.tree.map(merge_means, a.mean, b.mean)
+    return _Moments(num, mean, jax.tree.map(merge_squares, a.squares, b.squares, a.mean, b.mean))

@@ -1,0 +1,25 @@
+"""Types shared by the functions of this package."""
+
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import jax
+import numpy.typing as npt
+
+AnyArray: TypeAlias = jax.Array | npt.NDArray[Any]
+"""An array of JAX or NumPy, as the functions accept; they return `jax.Array`."""
+
+Params: TypeAlias = Any
+"""Parameters of a model: any pytree. They are passed to the model unchanged."""
+
+
+@runtime_checkable
+class Apply(Protocol):
+    """A model as a pure function, such as the `apply` method of a Flax Linen module.
+
+    It maps parameters and anchored inputs `[B, ..., 2C]` to outputs `[B, ...]`. Each output must depend on its own
+    input alone: use running statistics in BatchNorm and no dropout.
+    """
+
+    def __call__(self, params: Params, inputs: jax.Array, /) -> jax.Array:
+        """Return the outputs `[B, ...]` for anchored inputs `[B, ..., 2C]`."""
+        ...

@@ -1,0 +1,220 @@
+"""Methods of a comparison: how runs are grouped, and which runs cannot be compared."""
+
+import comparable_runs
+import numpy as np
+import pytest
+from comparable_runs import (
+    CORRUPTIONS,
+    FACTS,
+    LABELS,
+    MASKED,
+    begun,
+    compared,
+    config_of,
+    evaluated,
+    table_of,
+    value_of,
+    write_pair,
+    write_three_methods,
+)
+from conftest import write_results
+
+from anchor_jax.core.errors import UserError
+from anchor_jax.reporting.comparison.methods import group_by_method, load
+
+
+@pytest.fixture(scope="module")
+def three_methods(tmp_path_factory):
+    return write_three_methods(tmp_path_factory.mktemp("three"))
+
+
+@pytest.fixture
+def pair(tmp_path):
+    return write_pair(tmp_path)
+
+
+def names_of(runs):
+    return [method.name for method in group_by_method(load(runs))]
+
+
+def test_method_ignores_seed_paths_and_evaluation(tmp_path):
+    runs = [evaluated(tmp_path / "a", "anchored", 0, data__path="here", checkpoint__keep=1)]
+    runs += [evaluated(tmp_path / "b", "anchored", 1, data__path="there", evaluation__num_bins=20)]
+    [method] = group_by_method(load(runs))
+    assert method.name == "anchored"
+    assert [one.seed for one in method.runs] == [0, 1]
+
+
+def test_methods_have_the_papers_names_and_order(three_methods):
+    assert names_of(three_methods) == ["standard", "anchored", MASKED]
+
+
+def test_method_names_list_the_differing_settings(tmp_path):
+    runs = [
+        evaluated(tmp_path / "a", "standard", training__batch_size=64),
+        evaluated(tmp_path / "b", "standard", training__batch_size=32),
+        evaluated(tmp_path / "c", "anchored", training__batch_size=64, model__name="mlp"),
+        evaluated(tmp_path / "d", "masked", training__batch_size=64, anchoring__mask_per="example"),
+        evaluated(tmp_path / "e", "masked", training__batch_size=64, anchoring__mask_prob=0.5),
+    ]
+    assert names_of(runs) == [
+        "standard, model.name=resnet18, batch_size=64",
+        "standard, model.name=resnet18, batch_size=32",
+        "anchored, model.name=mlp, batch_size=64",
+        "anchored + masking (0.25), model.name=resnet18, batch_size=64, mask_per=example",
+        "anchored + masking (0.5), model.name=resnet18, batch_size=64, mask_per=batch",
+    ]
+
+
+def test_settings_without_effect_do_not_make_a_method(tmp_path):
+    runs = [
+        evaluated(tmp_path / "a", "standard", 0),
+        evaluated(tmp_path / "b", "standard", 1, anchoring__mask_prob=0.5, anchoring__bank_size=5),
+        evaluated(tmp_path / "c", "anchored", 0, anchoring__mask_per="example"),
+        evaluated(tmp_path / "d", "anchored", 1),
+    ]
+    assert names_of(runs) == ["standard", "anchored"]
+
+
+def test_normalization_may_differ_slightly_within_a_method(tmp_path):
+    runs = [evaluated(tmp_path / "a", "anchored", 0), evaluated(tmp_path / "b", "anchored", 1, data__mean=(0.501,))]
+    runs += [evaluated(tmp_path / "c", "anchored", 2, data__mean=(0.6,))]
+    assert names_of(runs) == ["anchored, data.mean=(0.5,)", "anchored, data.mean=(0.6,)"]
+
+
+def test_load_takes_the_latest_evaluated_checkpoint(tmp_path):
+    runs = [evaluated(tmp_path / kind, kind) for kind in ("standard", "anchored")]
+    evaluated(runs[0], "standard", 3, step=100)
+    (runs[1] / "eval/step500-bins15").mkdir()  # without results
+    comparison = compared(runs)
+    assert [one.step for method in comparison.methods for one in method.runs] == [100, 12]
+    assert any("different steps" in note for note in comparison.notes)
+
+
+def test_load_takes_calibration_bins_that_all_runs_have(tmp_path):
+    runs = [evaluated(tmp_path / kind, kind, bins=20) for kind in ("standard", "anchored")]
+    evaluated(runs[1], "anchored", bins=15)
+    assert {one.num_bins for one in load(runs)} == {20}
+
+
+def test_compare_takes_the_most_references_in_common(tmp_path):
+    runs = [evaluated(tmp_path / "s", "standard"), evaluated(tmp_path / "a", "anchored", references=(1, 5, 10))]
+    runs += [evaluated(tmp_path / "m", "masked", references=(1, 5, 20))]
+    table = table_of(compared(runs), "clean")
+    assert table.num_references == 5
+    expected = value_of(runs[2], "clean", 5, "accuracy")
+    assert table.entries["accuracy"][MASKED].summary.mean == expected
+    assert table_of(compared(runs, (), 1), "clean").num_references == 1
+
+
+def test_suite_that_a_run_lacks_is_left_out_with_a_note(tmp_path):
+    runs = [evaluated(tmp_path / "s", "standard", suites=("clean", "ood")), evaluated(tmp_path / "a", "anchored")]
+    comparison = compared(runs)
+    assert [table.suite for table in comparison.suites] == ["clean"]
+    [note] = comparison.notes
+    assert note.startswith("ood is left out:")
+    assert f"run python eval.py --workdir {runs[1]} --suites ood" in note
+
+
+def test_standard_network_is_compared_with_every_protocol(tmp_path):
+    runs = [evaluated(tmp_path / kind, kind) for kind in ("standard", "anchored")]
+    at = "eval/step12-bins15"
+    write_results(runs[0] / at, "protocols", FACTS, {0: ({"standard/accuracy": 0.5}, {})})
+    of_anchored = {"random1/accuracy": 0.6, "randomK/accuracy": 0.7, "blt/accuracy": 0.8, "draws/0/1/accuracy": 0.6}
+    write_results(runs[1] / at, "protocols", FACTS, {10: (of_anchored, {})})
+    table = table_of(compared(runs), "protocols")
+    assert table.headlines == ["random1/accuracy", "randomK/accuracy", "blt/accuracy"]
+    differences = [table.entries[name]["anchored"].over_seeds.mean for name in table.headlines]
+    np.testing.assert_allclose(differences, [0.1, 0.2, 0.3])
+
+
+def test_load_needs_two_runs(pair):
+    with pytest.raises(UserError, match="at least two runs; got 1"):
+        load(pair[:1])
+
+
+def test_load_rejects_a_folder_without_a_run(pair, tmp_path):
+    with pytest.raises(UserError, match=r"no run in '.*nothing'"):
+        load([*pair, tmp_path / "nothing"])
+
+
+def test_load_explains_how_to_evaluate_a_run(pair, tmp_path):
+    run = begun(tmp_path / "new run", config_of("masked"))
+    with pytest.raises(UserError, match=r"not evaluated; run python eval.py --workdir '.*new run' --suites clean"):
+        load([*pair, run])
+
+
+def test_group_by_method_rejects_the_same_run_twice(pair):
+    with pytest.raises(UserError, match="are the same run: config and seed 0 are equal; give only one"):
+        group_by_method(load([*pair, pair[0]]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"data__name": "svhn"}, "config.data.name of .* is '', of .* 'svhn'"),
+        ({"data__test_split": "train"}, "config.data.test_split"),
+    ],
+)
+def test_load_rejects_different_data(pair, tmp_path, changes, what):
+    with pytest.raises(UserError, match=f"different data cannot be compared: {what}"):
+        load([*pair, evaluated(tmp_path / "other", "masked", **changes)])
+
+
+def test_load_rejects_different_classes(pair, tmp_path):
+    other = begun(tmp_path / "other", config_of("masked"), ("cat", "dog"))
+    with pytest.raises(UserError, match=r"the list of classes of .*, of .* \('cat', 'dog'\)"):
+        load([*pair, evaluated(other, "masked")])
+
+
+def test_compare_rejects_different_labels(pair, tmp_path, monkeypatch):
+    monkeypatch.setattr(comparable_runs, "LABELS", LABELS[::-1].copy())
+    runs = [*pair, evaluated(tmp_path / "other", "masked")]
+    with pytest.raises(UserError, match=r"clean of .* about different test sets: the labels of their examples differ"):
+        compared(runs)
+
+
+@pytest.mark.parametrize(
+    ("fact", "value"),
+    [("source", ["generated on the device"]), ("members", CORRUPTIONS[:2]), ("num_examples", 7), ("seed", 3)],
+)
+def test_compare_rejects_different_corruptions(pair, tmp_path, fact, value):
+    other = evaluated(tmp_path / "other", "masked", suites=("clean", "corruptions"), facts={fact: value})
+    with pytest.raises(UserError, match=f"corruptions of .* are about different data: {fact} is"):
+        compared([*pair, other])
+
+
+def test_compare_accepts_members_in_another_order(pair, tmp_path):
+    other = evaluated(
+        tmp_path / "other", "masked", suites=("clean", "corruptions"), facts={"members": CORRUPTIONS[::-1]}
+    )
+    entry = table_of(compared([*pair, other]), "corruptions").entries["accuracy"][MASKED]
+    np.testing.assert_allclose(entry.over_examples.mean, entry.over_seeds.mean)
+
+
+def test_compare_rejects_runs_without_a_common_suite(tmp_path):
+    runs = [evaluated(tmp_path / "s", "standard", suites=("ood",)), evaluated(tmp_path / "a", "anchored")]
+    with pytest.raises(UserError, match=r"no suite in common; clean is left out: .* was not evaluated on clean"):
+        compared(runs)
+
+
+def test_compare_requires_the_requested_suite(pair):
+    with pytest.raises(UserError, match=r"was not evaluated on ood at step 12; run python eval.py .* --suites ood"):
+        compared(pair, ("clean", "ood"))
+
+
+def test_compare_names_the_missing_references(tmp_path, pair):
+    runs = [*pair, evaluated(tmp_path / "m", "masked", references=(1, 5))]
+    message = "evaluated on clean with 1, 5 references, not with 10; run python eval.py .* --num_references 10"
+    with pytest.raises(UserError, match=message):
+        compared(runs, ("clean",), 10)
+    runs[2] = evaluated(tmp_path / "m2", "masked", references=(5,))
+    runs[1] = evaluated(tmp_path / "a2", "anchored", references=(10,))
+    with pytest.raises(UserError, match=message.replace("1, 5", "5")):
+        compared(runs, ("clean",))
+
+
+def test_load_rejects_different_calibration_bins(tmp_path):
+    runs = [evaluated(tmp_path / "s", "standard"), evaluated(tmp_path / "a", "anchored", bins=20)]
+    with pytest.raises(UserError, match=r"no number of calibration bins in common: 15 in '.*'; 20 in '.*'; .*num_bins"):
+        load(runs)

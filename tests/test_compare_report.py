@@ -1,0 +1,190 @@
+"""Files and command line of a comparison."""
+
+import csv
+import json
+from html.parser import HTMLParser
+
+import pytest
+from commands import quick_command
+from comparable_runs import (
+    FACTS,
+    MASKED,
+    evaluated,
+    table_of,
+    write_pair,
+    write_paper_run,
+    write_three_methods,
+)
+from conftest import write_results
+
+from anchor_jax.core.errors import UserError
+from anchor_jax.reporting.comparison import compare
+
+
+@pytest.fixture(scope="module")
+def three_methods(tmp_path_factory):
+    return write_three_methods(tmp_path_factory.mktemp("three"))
+
+
+@pytest.fixture
+def pair(tmp_path):
+    return write_pair(tmp_path)
+
+
+class Page(HTMLParser):
+    """Checks that tags close in the order in which they open, and keeps what the page says and asks for."""
+
+    VOID = frozenset({"meta", "img", "br", "link", "input", "hr"})
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.text, self.ids, self.links, self.sources = [], [], set(), set(), []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        assert attrs.get("id") not in self.ids
+        self.ids |= {attrs["id"]} if "id" in attrs else set()
+        self.links |= {attrs["href"]} if "href" in attrs else set()
+        self.sources += [attrs["src"]] if "src" in attrs else []
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def page_of(folder):
+    page = Page((folder / "compare.html").read_text(encoding="utf-8"))
+    return page, " ".join(" ".join(page.text).split())
+
+
+def test_page_is_well_formed_and_self_contained(three_methods, tmp_path, capsys):
+    compare(three_methods, tmp_path / "out")
+    page, text = page_of(tmp_path / "out")
+    assert {link.removeprefix("#") for link in page.links} <= page.ids
+    assert len(page.sources) == 3 + 3 + 4  # dots and differences of each, reliability, severity, two groups of AUROC
+    assert all(source.startswith("data:image/png;base64,") for source in page.sources)
+    assert "Comparison of 9 runs" in text
+    assert "config.data.source is 'digits', in the paper 'tfds'" in text
+    told = capsys.readouterr().out
+    assert "Corruptions, 10 references" in told
+    assert f"report: {tmp_path / 'out/compare.html'}" in told
+
+
+def test_page_escapes_names(tmp_path):
+    name = "<b>&amp;\"'[red]"
+    runs = [evaluated(tmp_path / f"{kind}<i>&amp;", kind) for kind in ("standard", "anchored")]
+    for run, num in zip(runs, (0, 1), strict=True):
+        metrics = {"accuracy": 0.5 + 0.1 * num, f"{name}/accuracy": 0.5}
+        write_results(run / "eval/step12-bins15", "shift", FACTS | {"members": [name]}, {num: (metrics, {})})
+    compare(runs, tmp_path / "out")
+    _, text = page_of(tmp_path / "out")
+    assert f"accuracy, {name}" in text
+    assert str(runs[0]) in text
+
+
+def test_page_states_that_corruptions_were_generated(tmp_path):
+    for source, told in (("cifar10_corrupted", False), ("generated on the device", True)):
+        folder = tmp_path / source
+        runs = [write_paper_run(folder / kind, kind, facts={"source": [source]}) for kind in ("standard", "masked")]
+        compare(runs, folder / "out", ("corruptions",))
+        _, text = page_of(folder / "out")
+        assert ("Our corruptions were generated from the test set" in text) == told
+        assert source in text
+
+
+def test_json_and_csv_contain_every_number(three_methods, tmp_path):
+    comparison = compare(three_methods, tmp_path / "out")
+    record = json.loads((tmp_path / "out/compare.json").read_text())
+    entry = table_of(comparison, "clean").entries["nll"][MASKED]
+    written = record["suites"]["clean"]["metrics"]["nll"][MASKED]
+    assert (written["mean"], written["std"]) == (entry.summary.mean, entry.summary.std)
+    assert written["seeds"] == {str(seed): value for seed, value in entry.summary.values.items()}
+    assert written["difference_over_seeds"] == entry.over_seeds._asdict()
+    assert record["methods"][MASKED]["runs"][1] == {
+        "workdir": str(three_methods[4]), "seed": 1, "step": 12, "num_bins": 15,
+    }  # fmt: skip
+    with (tmp_path / "out/compare.csv").open(newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    [line] = [
+        line
+        for line in lines
+        if (line["suite"], line["metric"], line["method"], line["statistic"])
+        == ("clean", "nll", MASKED, "difference_over_examples")
+    ]
+    assert tuple(float(line[part]) for part in ("value", "low", "high", "num")) == entry.over_examples
+    assert line["num_references"] == "10"
+    values = [line for line in lines if line["statistic"] == "value" and line["metric"] == "svhn/energy/auroc"]
+    assert [(line["method"], line["seed"], line["num_references"]) for line in values[:3]] == [
+        ("standard", str(seed), "0") for seed in (0, 1, 2)
+    ]
+
+
+def test_write_replaces_a_comparison_and_keeps_other_files(pair, tmp_path):
+    out = tmp_path / "out"
+    compare(pair, out, ("corruptions",))
+    (out / "notes.txt").write_text("mine")
+    compare(pair, out, ("clean",))
+    assert sorted(file.name for file in out.iterdir()) == ["compare.csv", "compare.html", "compare.json", "notes.txt"]
+    assert json.loads((out / "compare.json").read_text())["suites"].keys() == {"clean"}
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"kind": "something else"}', "[1]"])
+def test_write_leaves_other_folders_alone(pair, tmp_path, content):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "compare.json").write_text(content)
+    with pytest.raises(UserError, match="holds something other than a comparison"):
+        compare(pair, out)
+    assert [(file.name, file.read_text()) for file in out.iterdir()] == [("compare.json", content)]
+
+
+def test_write_rejects_runs_and_files(pair, tmp_path):
+    with pytest.raises(UserError, match="holds something other than a comparison"):
+        compare(pair, pair[0])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="is a file; give a folder"):
+        compare(pair, tmp_path / "file")
+    with pytest.raises(UserError, match="cannot write to"):
+        compare(pair, tmp_path / "file/out")
+
+
+def test_one_method_is_shown_without_differences(tmp_path):
+    runs = [evaluated(tmp_path / f"a{seed}", "anchored", seed) for seed in (0, 1)]
+    comparison = compare(runs, tmp_path / "out")
+    _, text = page_of(tmp_path / "out")
+    assert "nothing to compare it with" in comparison.notes[0]
+    assert comparison.notes[0] in text
+
+
+COMPARE = ("-m", "anchor_jax.compare")
+
+
+def test_command_takes_runs_next_to_flags(pair, tmp_path):
+    done = quick_command(
+        "-m", "anchor_jax.compare", pair[0], "--out", tmp_path / "out", pair[1], "--suites=clean", "--num_references=1"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "Clean test set, 1 reference" in done.stdout
+    assert (tmp_path / "out/compare.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (("--out=x", "nowhere", "elsewhere"), 1, "no run in 'nowhere'"),
+        (("nowhere", "elsewhere"), 2, "--out must have a value"),
+    ],
+)
+def test_command_reports_errors_in_one_line(arguments, status, message):
+    done = quick_command(*COMPARE, *arguments)
+    assert (done.returncode, done.stderr.count("\n")) == (status, 1)
+    assert done.stderr.startswith("error: ")
+    assert message in done.stderr

@@ -1,0 +1,149 @@
+"""The suites protocols, probe and landscape, against the method written out by hand."""
+
+import jax
+import numpy as np
+import pytest
+import scipy.special
+from conftest import tiny_config
+from digits import context_of, digits_config, logits_by_hand, measured, write_npz
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, log_loss
+from sklearn.preprocessing import StandardScaler
+
+from anchor_jax import UserError, data, evaluation, metrics
+from anchor_jax.evaluation import Options
+from anchor_jax.evaluation.suites.landscape import filter_normalized_direction
+from anchor_jax.reporting import Reporter
+from anchor_jax.runs.load import create_model, run_normalization
+from anchor_jax.training.loop import train
+
+
+def test_protocols_average_over_their_draws(digits_run):
+    context = context_of(digits_run, draws=3)
+    found = measured(context, "protocols", 4).metrics
+    test = data.load("digits", "test")
+    references = context.run.references
+    for draw in range(3):
+        for num in (1, 2, 4):
+            of_draw = references[draw * num : (draw + 1) * num]
+            probs = scipy.special.softmax(logits_by_hand(context, test.images, of_draw), -1).mean(0)
+            assert found[f"draws/{draw}/{num}/accuracy"] == pytest.approx((probs.argmax(-1) == test.labels).mean())
+            assert found[f"draws/{draw}/{num}/nll"] == pytest.approx(log_loss(test.labels, probs), rel=1e-3)
+    for protocol, num in (("random1", 1), ("randomK", 4)):
+        mean = np.mean([found[f"draws/{draw}/{num}/accuracy"] for draw in range(3)])
+        assert found[f"{protocol}/accuracy"] == pytest.approx(mean)
+        assert found[f"{protocol}/seconds_per_1000"] > 0
+    assert "draws/3/1/accuracy" not in found
+
+
+def test_transduction_chooses_the_nearest_reference(digits_run):
+    context = context_of(digits_run, blt_references=40)
+    transduction = context.transduction
+    assert len(transduction.references) == 40
+    test = data.load("digits", "test")
+    table = context.predict_transduced(context.test)
+    norm = run_normalization(context.run)
+    x, r = (np.asarray(data.normalize(images, norm)) for images in (test.images, transduction.references))
+    d = np.asarray(transduction.residuals)
+    expected = []
+    for image in x:
+        gaps = ((image - r)[:, None] - d[None]).reshape(len(r), len(d), -1)
+        expected.append((gaps**2).sum(-1).min(1).argmin())
+    rows = np.array(expected)
+    logits = np.stack(
+        [logits_by_hand(context, test.images[[i]], transduction.references[[row]])[0, 0] for i, row in enumerate(rows)]
+    )
+    np.testing.assert_array_equal(table.predicted, logits.argmax(-1))
+    np.testing.assert_allclose(table.mean_probs.confidence, scipy.special.softmax(logits, -1).max(-1), rtol=1e-3)
+
+
+def test_evaluate_with_transduction_renames_the_suites(digits_run):
+    some = Options(protocol="blt", blt_references=40)
+    found = evaluation.evaluate(digits_run, ("clean", "ood"), (1, 5), options=some, report=Reporter())
+    assert {suite: set(of) for suite, of in found.items()} == {"clean-blt": {"1"}, "ood-blt": {"1"}}
+    context = context_of(digits_run, blt_references=40)
+    right = context.predict_transduced(context.test).mean_probs.correct
+    assert found["clean-blt"]["1"]["accuracy"] == pytest.approx(right.mean())
+    report = (digits_run / "eval" / f"step{context.step}-bins15/report.html").read_text()
+    assert "Clean test set, with transduction (BLT)" in report
+    with pytest.raises(UserError, match=r"suite 'probe' does not support protocol 'blt'; supported: clean, corrup"):
+        evaluation.evaluate(digits_run, ("probe",), options=some)
+    with pytest.raises(UserError, match=r"temperature scaling needs random references"):
+        evaluation.evaluate(digits_run, options=Options(protocol="blt", temperature_scaling=True))
+
+
+def test_transduction_restricts_logits_to_classes(digits_run, tmp_path):
+    test = data.load("digits", "test")
+    some = np.isin(test.labels, (7, 2))
+    labels = (test.labels[some] == 2).astype(int)
+    spec = write_npz(tmp_path / "some.npz", test.images[some], labels, ["7", "2"])
+    context = context_of(digits_run, shift=(spec,), protocol="blt", blt_references=30)
+    result = measured(context, "shift", 1)
+    references = next(context.transduction.paired(data.eval_dataset(test, "test")).batches(360))[1][some]
+    pairs = zip(test.images[some], references, strict=True)
+    logits = np.stack(
+        [logits_by_hand(context, image[None], reference[None])[0, 0, [7, 2]] for image, reference in pairs]
+    )
+    np.testing.assert_array_equal(result.arrays["some/predicted"], logits.argmax(-1))
+
+
+def test_protocols_of_a_standard_network_are_one(tmp_path):
+    config = digits_config(tiny_config(tmp_path))
+    config.anchoring.enabled = False
+    train(config, tmp_path / "run")
+    found = evaluation.evaluate(tmp_path / "run", ("protocols", "landscape"), (1, 10))
+    assert {name.split("/")[0] for name in found["protocols"]["0"]} == {"standard"}
+    assert found["landscape"]["0"].keys() == {"accuracy"}
+    with pytest.raises(UserError, match=r"protocol 'blt' chooses references, and a standard network has none"):
+        evaluation.evaluate(tmp_path / "run", options=Options(protocol="blt"))
+
+
+def test_probe_is_logistic_regression_on_mean_features(digits_run, tmp_path):
+    test = data.load("digits", "test")
+    flipped = write_npz(tmp_path / "flipped.npz", test.images[:, ::-1], test.labels, list("0123456789"))
+    context = context_of(digits_run, probe=("digits", flipped))
+    result = measured(context, "probe", 3)
+    norm, model = run_normalization(context.run), create_model(context.run)
+
+    def features(images):
+        x, outputs = data.normalize(images, norm), []
+        for r in data.normalize(context.run.references[:3], norm):
+            first = model.apply(
+                context.predictor.variables, np.concatenate([x * 0 + r, x - r], -1), method="first_layer"
+            )
+            outputs.append(model.apply(context.predictor.variables, first, method="features"))
+        return np.mean(outputs, axis=0)
+
+    fitted = data.load("digits", "train")
+    scaler = StandardScaler().fit(features(fitted.images))
+    linear = LogisticRegression(max_iter=1_000).fit(scaler.transform(features(fitted.images)), fitted.labels)
+    for name, images in (("digits", test.images), ("flipped", test.images[:, ::-1])):
+        probs = linear.predict_proba(scaler.transform(features(images)))
+        assert result.metrics[f"{name}/accuracy"] == pytest.approx(
+            accuracy_score(test.labels, probs.argmax(-1)), abs=0.006
+        )
+        assert result.metrics[f"{name}/nll"] == pytest.approx(log_loss(test.labels, probs), rel=0.02)
+    assert result.metrics["accuracy"] == result.metrics["digits/accuracy"] > 0.6
+    assert result.facts["converged"]
+    assert result.facts["in_distribution"] == "digits"
+
+
+def test_landscape_directions_have_the_norm_of_each_filter():
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 2, 5)).astype(np.float32)
+    params = {"conv": kernel, "bias": np.ones(5, np.float32)}
+    direction = filter_normalized_direction(jax.random.key(0), params)
+    norms = [np.sqrt((np.asarray(tree["conv"]) ** 2).sum((0, 1, 2))) for tree in (params, direction)]
+    np.testing.assert_allclose(*norms, rtol=1e-5)
+    assert not np.asarray(direction["bias"]).any()
+    assert np.abs(np.asarray(direction["conv"]) - params["conv"]).max() > 0.1
+
+
+def test_landscape_has_the_trained_network_in_the_center(digits_run, digits_context):
+    result = measured(digits_context, "landscape", 2)
+    test = data.load("digits", "test")
+    clean = metrics.summary(digits_context.predictor(test.images, 2).probs, test.labels)
+    centre = len(result.arrays["alphas"]) // 2
+    assert result.arrays["alphas"][centre] == result.arrays["betas"][centre] == 0
+    assert result.metrics["accuracy"] == pytest.approx(float(clean["accuracy"]))
+    assert result.arrays["loss"][centre, centre] == pytest.approx(float(clean["nll"]), rel=1e-3)
+    assert result.arrays["loss"][0, 0] > result.arrays["loss"][centre, centre]
