@@ -108,7 +108,7 @@ def test_open_dataset_rejects_missing_folder(tmp_path):
 
 @pytest.mark.parametrize("kind", ["folder", "npz", "images"])
 def test_open_dataset_rejects_too_long_path(kind):
-    with pytest.raises(UserError, match="File name too long|no split"):
+    with pytest.raises(UserError, match=r"File name too long|no split"):
         open_dataset(f"{kind}:{'x' * 300}", image_shape=(4, 4, 3))
 
 
