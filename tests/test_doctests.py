@@ -38,7 +38,7 @@ def examples(file: Path, globs: dict[str, object]) -> Iterator[doctest.DocTest]:
 
 
 def is_documentable(value: object) -> bool:
-    return inspect.isclass(value) or callable(value) and not isinstance(value, ModuleType)
+    return inspect.isclass(value) or (callable(value) and not isinstance(value, ModuleType))
 
 
 def public_objects() -> dict[str, object]:

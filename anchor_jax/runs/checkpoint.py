@@ -68,6 +68,8 @@ def open_manager(workdir: Path, config: Config) -> Generator[ocp.CheckpointManag
         with _writing_errors(workdir):
             checkpoints.close()
             _empty_deleted(checkpoints)
+            if multihost.is_primary():
+                shutil.rmtree(checkpoints.directory / _DELETED, ignore_errors=True)
 
 
 def has_checkpoints(workdir: Path) -> bool:
@@ -193,8 +195,10 @@ def _delete_old(checkpoints: ocp.CheckpointManager, keep: int) -> None:
 
 
 def _empty_deleted(checkpoints: ocp.CheckpointManager) -> None:
+    """Delete the checkpoints in the folder, not the folder itself: Orbax may be moving another one into it."""
     if multihost.is_primary():
-        shutil.rmtree(checkpoints.directory / _DELETED, ignore_errors=True)
+        for folder in Path(checkpoints.directory / _DELETED).glob("*"):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _items(state: TrainState) -> dict[str, Any]:
