@@ -11,22 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from anchor_jax import metrics
-from anchor_jax.evaluation.presentation import (
-    Bars,
-    Contours,
-    DotPanel,
-    DotPlots,
-    HeatMaps,
-    Histogram,
-    HistogramPanel,
-    Histograms,
-    ImageGrid,
-    LinePanel,
-    LinePlots,
-    Plot,
-    ReliabilityDiagrams,
-)
+from anchor_jax.evaluation import presentation
 from anchor_jax.metrics import ReliabilityBins
+from anchor_jax.reporting import style
 from anchor_jax.reporting.image_plots import (
     contour_size,
     draw_contours,
@@ -35,29 +22,12 @@ from anchor_jax.reporting.image_plots import (
     heat_map_size,
     image_size,
 )
-from anchor_jax.reporting.style import (
-    CATEGORIES,
-    FULL,
-    GREY,
-    HALF,
-    INK,
-    RIGHT,
-    WRONG,
-    category,
-    grid_shape,
-    new_figure,
-    percent,
-    shades,
-    shortened,
-    trim,
-    wrapped,
-)
 
 _FRACTIONS = (0, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1)  # ticks of histograms
 _ROW_NAME = 30  # letters of a row's name in a line
 
 
-def save(plot: Plot, path: Path) -> None:
+def save(plot: presentation.Plot, path: Path) -> None:
     """Draw a plot and save it as a PNG.
 
     Args:
@@ -65,32 +35,32 @@ def save(plot: Plot, path: Path) -> None:
       path: of the file; an earlier one is replaced only if drawing succeeds.
     """
     size, draw = _DRAWINGS[type(plot)]
-    layout = None if isinstance(plot, ImageGrid) else "constrained"
-    with new_figure(path, *size(plot), layout=layout) as figure:
+    layout = None if isinstance(plot, presentation.ImageGrid) else "constrained"
+    with style.new_figure(path, *size(plot), layout=layout) as figure:
         draw(figure, plot)
 
 
 # line plots
 
 
-def _line_size(plot: LinePlots) -> tuple[float, float]:
-    columns, rows = grid_shape(len(plot.panels))
+def _line_size(plot: presentation.LinePlots) -> tuple[float, float]:
+    columns, rows = style.grid_shape(len(plot.panels))
     labels = max(len(_labels(panel)) for panel in plot.panels)
     below = 0 if plot.shared_legend else 0.17 * -(-labels // 2)
-    return max(HALF, min(FULL, HALF * columns)), rows * (3.4 + below)
+    return max(style.HALF, min(style.FULL, style.HALF * columns)), rows * (3.4 + below)
 
 
-def _labels(panel: LinePanel) -> list[str]:
+def _labels(panel: presentation.LinePanel) -> list[str]:
     return [line.label for line in panel.lines if line.label]
 
 
-def _draw_lines(figure: Figure, plot: LinePlots) -> None:
-    columns, rows = grid_shape(len(plot.panels))
+def _draw_lines(figure: Figure, plot: presentation.LinePlots) -> None:
+    columns, rows = style.grid_shape(len(plot.panels))
     for axes, panel in zip(figure.subplots(rows, columns, squeeze=False).flat, plot.panels, strict=False):
         _draw_panel(axes, panel)
         if not plot.shared_legend:
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, fontsize=8, columnspacing=1.2)
-    trim(figure, len(plot.panels))
+    style.trim(figure, len(plot.panels))
     if plot.shared_legend:
         handles = {
             label: handle
@@ -101,20 +71,20 @@ def _draw_lines(figure: Figure, plot: LinePlots) -> None:
         figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=columns)
 
 
-def _draw_panel(axes: Axes, panel: LinePanel) -> None:
-    ordered = iter(shades(sum(line.style == "ordered" for line in panel.lines)))
-    categories = iter(map(category, range(len(panel.lines))))
+def _draw_panel(axes: Axes, panel: presentation.LinePanel) -> None:
+    ordered = iter(style.shades(sum(line.style == "ordered" for line in panel.lines)))
+    categories = iter(map(style.category, range(len(panel.lines))))
     for line in panel.lines:
-        options: dict[str, Any] = {"label": shortened(line.label, 90) if line.label else None}
+        options: dict[str, Any] = {"label": style.shortened(line.label, 90) if line.label else None}
         if line.style == "ordered":
             options["color"] = next(ordered)
         elif line.style == "category":
             options["color"], options["linestyle"] = next(categories)
         elif line.style == "baseline":
-            options["color"] = GREY
+            options["color"] = style.GREY
         else:
-            faint = {"color": GREY, "linewidth": 0.7, "alpha": 0.55, "zorder": 1}
-            options |= faint if line.style == "faint" else {"color": GREY, "linewidth": 1, "linestyle": ":"}
+            faint = {"color": style.GREY, "linewidth": 0.7, "alpha": 0.55, "zorder": 1}
+            options |= faint if line.style == "faint" else {"color": style.GREY, "linewidth": 1, "linestyle": ":"}
         if line.markers:
             options |= {"marker": "o", "markersize": 4.5 if line.markers is True else 3}
             options |= {"linestyle": "none"} if line.markers == "only" else {}
@@ -122,26 +92,26 @@ def _draw_panel(axes: Axes, panel: LinePanel) -> None:
         if line.band is not None:
             low, high = np.asarray(line.y) - line.band, np.asarray(line.y) + line.band
             axes.fill_between(line.x, low, high, color=options["color"], alpha=0.18, linewidth=0)
-    axes.set(title=wrapped(panel.title, 34), xlabel=panel.xlabel, ylabel=panel.ylabel)
+    axes.set(title=style.wrapped(panel.title, 34), xlabel=panel.xlabel, ylabel=panel.ylabel)
     axes.set(xscale="log" if panel.log_x else "linear", xlim=panel.limits[0], ylim=panel.limits[1])
     if panel.square:
         axes.set_aspect("equal")
     if panel.xticks:
         axes.set_xticks(list(panel.xticks), list(panel.xticks.values()))
         axes.xaxis.set_minor_locator(NullLocator())
-    percent(*(getattr(axes, f"{letter}axis") for letter in panel.percent))
+    style.percent(*(getattr(axes, f"{letter}axis") for letter in panel.percent))
 
 
 # reliability diagrams
 
 
-def _reliability_size(plot: ReliabilityDiagrams) -> tuple[float, float]:
-    columns, rows = grid_shape(len(plot.panels))
-    return max(HALF, 3.2 * columns), 0.3 + 3.9 * rows
+def _reliability_size(plot: presentation.ReliabilityDiagrams) -> tuple[float, float]:
+    columns, rows = style.grid_shape(len(plot.panels))
+    return max(style.HALF, 3.2 * columns), 0.3 + 3.9 * rows
 
 
-def _draw_reliability(figure: Figure, plot: ReliabilityDiagrams) -> None:
-    columns, rows = grid_shape(len(plot.panels))
+def _draw_reliability(figure: Figure, plot: presentation.ReliabilityDiagrams) -> None:
+    columns, rows = style.grid_shape(len(plot.panels))
     grid = figure.subplots(2 * rows, columns, height_ratios=(4, 1) * rows, squeeze=False)
     grid = grid.reshape(rows, 2, columns).swapaxes(1, 2).reshape(-1, 2)
     for (title, bins), (above, below) in zip(plot.panels.items(), grid, strict=False):
@@ -159,40 +129,40 @@ def _draw_diagram(above: Axes, below: Axes, bins: ReliabilityBins, title: str) -
     count, accuracy, confidence = (np.asarray(values) for values in bins)
     num, full = len(count), count > 0
     centers, width = (np.arange(num) + 0.5) / num, 1 / num
-    above.bar(centers[full], accuracy[full], width, color=RIGHT, alpha=0.55, edgecolor="white", label="accuracy")
+    above.bar(centers[full], accuracy[full], width, color=style.RIGHT, alpha=0.55, edgecolor="white", label="accuracy")
     gap = (confidence - accuracy)[full]
-    hatched = {"facecolor": "none", "edgecolor": WRONG, "hatch": "/////", "linewidth": 0.8}
+    hatched = {"facecolor": "none", "edgecolor": style.WRONG, "hatch": "/////", "linewidth": 0.8}
     above.bar(centers[full], gap, width, bottom=accuracy[full], label="gap to the confidence", **hatched)
-    above.plot([0, 1], [0, 1], "--", color=INK, linewidth=1, label="calibrated")
-    above.set(xlim=(0, 1), ylim=(0, 1), title=f"{wrapped(title, 30)}\nECE {error:.2%}")
+    above.plot([0, 1], [0, 1], "--", color=style.INK, linewidth=1, label="calibrated")
+    above.set(xlim=(0, 1), ylim=(0, 1), title=f"{style.wrapped(title, 30)}\nECE {error:.2%}")
     above.tick_params(labelbottom=False)
-    below.bar(centers, count / count.sum(), width, color=GREY, edgecolor="white")
+    below.bar(centers, count / count.sum(), width, color=style.GREY, edgecolor="white")
     below.set(xlabel="confidence", xlim=(0, 1))
     below.yaxis.set_major_locator(MaxNLocator(2))
-    percent(above.yaxis, below.xaxis, below.yaxis)
+    style.percent(above.yaxis, below.xaxis, below.yaxis)
 
 
 # histograms
 
 
-def _histogram_size(plot: Histograms) -> tuple[float, float]:
-    columns, rows = grid_shape(len(plot.panels))
-    return max(HALF, 3.2 * columns), 0.6 + 2.5 * rows
+def _histogram_size(plot: presentation.Histograms) -> tuple[float, float]:
+    columns, rows = style.grid_shape(len(plot.panels))
+    return max(style.HALF, 3.2 * columns), 0.6 + 2.5 * rows
 
 
-def _draw_histograms(figure: Figure, plot: Histograms) -> None:
-    columns, rows = grid_shape(len(plot.panels))
+def _draw_histograms(figure: Figure, plot: presentation.Histograms) -> None:
+    columns, rows = style.grid_shape(len(plot.panels))
     for axes, panel in zip(figure.subplots(rows, columns, squeeze=False).flat, plot.panels, strict=False):
         _draw_histogram_panel(axes, panel)
     handles = figure.axes[0].get_legend_handles_labels()
-    trim(figure, len(plot.panels))
+    style.trim(figure, len(plot.panels))
     figure.legend(*handles, loc="outside lower center", ncols=4)
     figure.supylabel("fraction (square-root scale)", fontsize=9.5)
 
 
-def _draw_histogram_panel(axes: Axes, panel: HistogramPanel) -> None:
+def _draw_histogram_panel(axes: Axes, panel: presentation.HistogramPanel) -> None:
     edges = _edges([group.values for group in panel.groups])
-    categories = iter(category(index, skip=1) for index in range(len(panel.groups)))
+    categories = iter(style.category(index, skip=1) for index in range(len(panel.groups)))
     for group in panel.groups:
         _draw_histogram(axes, group, edges, *(next(categories) if group.style == "category" else ("", "-")))
     # a square-root scale, so that a bin with most of the values does not flatten all others
@@ -202,16 +172,17 @@ def _draw_histogram_panel(axes: Axes, panel: HistogramPanel) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_title(panel.title)
     axes.set_xlabel(textwrap.fill(panel.xlabel, 40), fontsize=8.5)
-    percent(axes.yaxis)
+    style.percent(axes.yaxis)
 
 
-def _draw_histogram(axes: Axes, group: Histogram, edges: np.ndarray, color: str, dash: str) -> None:
-    color, fill = {"known": (GREY, 0.3), "right": (RIGHT, 0.35), "wrong": (WRONG, 0)}.get(group.style, (color, 0))
+def _draw_histogram(axes: Axes, group: presentation.Histogram, edges: np.ndarray, color: str, dash: str) -> None:
+    styles = {"known": (style.GREY, 0.3), "right": (style.RIGHT, 0.35), "wrong": (style.WRONG, 0)}
+    color, fill = styles.get(group.style, (color, 0))
     count, _ = np.histogram(np.clip(group.values, edges[0], edges[-1]), edges)
     share = count / len(group.values)
     if fill:
         axes.stairs(share, edges, fill=True, color=color, alpha=fill, linewidth=0)
-    axes.stairs(share, edges, color=color, linestyle=dash, linewidth=1.6, label=shortened(group.label, 26))
+    axes.stairs(share, edges, color=color, linestyle=dash, linewidth=1.6, label=style.shortened(group.label, 26))
 
 
 def _edges(groups: Sequence[np.ndarray]) -> np.ndarray:
@@ -225,35 +196,35 @@ def _edges(groups: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _row_height(rows: Sequence[str]) -> float:
-    return max(0.34, 0.16 * max(wrapped(row, _ROW_NAME).count("\n") + 1 for row in rows))
+    return max(0.34, 0.16 * max(style.wrapped(row, _ROW_NAME).count("\n") + 1 for row in rows))
 
 
-def _dot_size(plot: DotPlots) -> tuple[float, float]:
-    columns, rows = grid_shape(len(plot.panels))
+def _dot_size(plot: presentation.DotPlots) -> tuple[float, float]:
+    columns, rows = style.grid_shape(len(plot.panels))
     names = 0.075 * min(max(map(len, plot.rows)), _ROW_NAME)
     height = 0.9 + rows * (0.85 + _row_height(plot.rows) * len(plot.rows))
-    return min(FULL, max(HALF, names + 3 * columns)), height
+    return min(style.FULL, max(style.HALF, names + 3 * columns)), height
 
 
-def _draw_dots(figure: Figure, plot: DotPlots) -> None:
-    columns, rows = grid_shape(len(plot.panels))
+def _draw_dots(figure: Figure, plot: presentation.DotPlots) -> None:
+    columns, rows = style.grid_shape(len(plot.panels))
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
     for axes, panel in zip(grid.flat, plot.panels, strict=False):
         _draw_dot_panel(axes, panel, plot)
-    grid[0, 0].set_yticks(range(len(plot.rows)), [wrapped(row, _ROW_NAME) for row in plot.rows])
+    grid[0, 0].set_yticks(range(len(plot.rows)), [style.wrapped(row, _ROW_NAME) for row in plot.rows])
     grid[0, 0].set_ylim(len(plot.rows) - 0.5, -0.5)
-    trim(figure, len(plot.panels))
+    style.trim(figure, len(plot.panels))
     if plot.legend:
         markers = zip("oD", plot.legend, strict=False)
-        handles = [figure.axes[0].plot([], [], marker, color=INK, label=label)[0] for marker, label in markers]
+        handles = [figure.axes[0].plot([], [], marker, color=style.INK, label=label)[0] for marker, label in markers]
         figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
 
 
-def _draw_dot_panel(axes: Axes, panel: DotPanel, plot: DotPlots) -> None:
+def _draw_dot_panel(axes: Axes, panel: presentation.DotPanel, plot: presentation.DotPlots) -> None:
     if panel.signed:
-        axes.axvline(0, color=INK, linewidth=1)
+        axes.axvline(0, color=style.INK, linewidth=1)
     for place, row in enumerate(plot.rows):
-        color = _method_color(place + plot.skip_colors) if plot.color_rows else RIGHT
+        color = _method_color(place + plot.skip_colors) if plot.color_rows else style.RIGHT
         several = panel.rows.get(row, ())
         offsets = np.linspace(-0.16, 0.16, len(several)) if len(several) > 1 else (0.0,)
         for offset, marker, dots in zip(offsets, "oD", several, strict=False):
@@ -262,7 +233,7 @@ def _draw_dot_panel(axes: Axes, panel: DotPanel, plot: DotPlots) -> None:
             if dots.interval:
                 axes.plot(dots.interval, [place + offset] * 2, color=color, linewidth=2.2, alpha=0.55)
             ticks = np.asarray(dots.ticks)
-            tick_color = color if plot.color_rows else GREY
+            tick_color = color if plot.color_rows else style.GREY
             axes.plot(ticks, np.full(len(ticks), place + offset), "|", color=tick_color, markersize=10)
             axes.plot(dots.value, place + offset, marker, color=color, markersize=6.5)
             if dots.text:
@@ -274,52 +245,52 @@ def _draw_dot_panel(axes: Axes, panel: DotPanel, plot: DotPlots) -> None:
         scale = 100 if panel.spec.is_fraction else 1
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _signed(scale * value)))
     elif panel.spec.is_fraction:
-        percent(axes.xaxis)
+        style.percent(axes.xaxis)
     axes.grid(axis="y", visible=False)
     axes.set_title(panel.title)
 
 
 def _method_color(place: int) -> str:
-    return (GREY, *CATEGORIES)[place % (len(CATEGORIES) + 1)]
+    return (style.GREY, *style.CATEGORIES)[place % (len(style.CATEGORIES) + 1)]
 
 
 def _signed(value: float) -> str:
     return f"{value:+.4g}".replace("-", "\N{MINUS SIGN}") if value else "0"
 
 
-def _bar_size(plot: Bars) -> tuple[float, float]:
-    return 0.75 * FULL, 1.1 + (0.2 + 0.2 * len(_bar_labels(plot))) * len(plot.groups)
+def _bar_size(plot: presentation.Bars) -> tuple[float, float]:
+    return 0.75 * style.FULL, 1.1 + (0.2 + 0.2 * len(_bar_labels(plot))) * len(plot.groups)
 
 
-def _bar_labels(plot: Bars) -> list[str]:
+def _bar_labels(plot: presentation.Bars) -> list[str]:
     return list(dict.fromkeys(label for values in plot.groups.values() for label in values))
 
 
-def _draw_bars(figure: Figure, plot: Bars) -> None:
+def _draw_bars(figure: Figure, plot: presentation.Bars) -> None:
     axes, labels = figure.subplots(), _bar_labels(plot)
     thickness = 0.8 / len(labels)
-    colors = shades(len(labels)) if plot.errors is None else list(map(_method_color, range(len(labels))))
+    colors = style.shades(len(labels)) if plot.errors is None else list(map(_method_color, range(len(labels))))
     for index, (label, color) in enumerate(zip(labels, colors, strict=True)):
         values = {row: of[label] for row, of in enumerate(plot.groups.values()) if label in of}
         places = np.array(list(values)) + (index - (len(labels) - 1) / 2) * thickness
         errors = [of.get(label, 0) for of in (plot.errors or {}).values() if label in of]
-        whiskers = {"xerr": errors, "error_kw": {"ecolor": INK, "elinewidth": 1}} if any(errors) else {}
+        whiskers = {"xerr": errors, "error_kw": {"ecolor": style.INK, "elinewidth": 1}} if any(errors) else {}
         drawn = axes.barh(places, list(values.values()), thickness * 0.9, color=color, label=label, **whiskers)
         axes.bar_label(drawn, [f"{value:.1%}" for value in values.values()], padding=3, fontsize=8.5)
-    axes.set_yticks(range(len(plot.groups)), [shortened(name, 44) for name in plot.groups])
+    axes.set_yticks(range(len(plot.groups)), [style.shortened(name, 44) for name in plot.groups])
     axes.grid(axis="y", visible=False)
     axes.set(xlim=(0, 1), ylim=(len(plot.groups) - 0.5, -0.5), xlabel=plot.xlabel)
-    percent(axes.xaxis)
+    style.percent(axes.xaxis)
     figure.legend(loc="outside lower center", ncols=4)
 
 
 _DRAWINGS: dict[type, tuple[Any, Any]] = {
-    LinePlots: (_line_size, _draw_lines),
-    ReliabilityDiagrams: (_reliability_size, _draw_reliability),
-    Histograms: (_histogram_size, _draw_histograms),
-    HeatMaps: (heat_map_size, draw_heat_maps),
-    DotPlots: (_dot_size, _draw_dots),
-    Bars: (_bar_size, _draw_bars),
-    ImageGrid: (image_size, draw_images),
-    Contours: (contour_size, draw_contours),
+    presentation.LinePlots: (_line_size, _draw_lines),
+    presentation.ReliabilityDiagrams: (_reliability_size, _draw_reliability),
+    presentation.Histograms: (_histogram_size, _draw_histograms),
+    presentation.HeatMaps: (heat_map_size, draw_heat_maps),
+    presentation.DotPlots: (_dot_size, _draw_dots),
+    presentation.Bars: (_bar_size, _draw_bars),
+    presentation.ImageGrid: (image_size, draw_images),
+    presentation.Contours: (contour_size, draw_contours),
 }
