@@ -80,12 +80,14 @@ def config_file(folder, config=None):
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
-    """Give the tests and their commands a cache of their own, shared by all of them, instead of the user's cache."""
+    """Give the tests and their commands caches of their own, shared by all workers, instead of the user's cache."""
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
     if jax.__version_info__ >= MIN_JAX_VERSION:
-        jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+        jax.config.update("jax_compilation_cache_dir", str(root / "compiled"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ANCHOR_JAX_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("ANCHOR_JAX_CACHE", str(root / "cache"))
         yield
 
 

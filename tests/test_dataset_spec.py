@@ -106,6 +106,12 @@ def test_open_dataset_rejects_missing_folder(tmp_path):
         open_dataset(f"folder:{tmp_path}/none", image_shape=(4, 4, 3))
 
 
+@pytest.mark.parametrize("kind", ["folder", "npz", "images"])
+def test_open_dataset_rejects_too_long_path(kind):
+    with pytest.raises(UserError, match=r"File name too long|no split"):
+        open_dataset(f"{kind}:{'x' * 300}", image_shape=(4, 4, 3))
+
+
 def test_open_dataset_images(tmp_path):
     files = ["a.png", "b/c.JPEG", "b/d/e.png", "f.bmp"]
     for row, file in enumerate(files):

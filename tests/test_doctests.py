@@ -1,29 +1,66 @@
-"""The examples in docstrings run."""
+"""The examples in docstrings run, and every public function and class has one."""
 
+import ast
 import doctest
 import importlib
 import inspect
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from anchor_jax import data
+import anchor_jax as aj
 
-PACKAGE = Path(__file__).parents[1] / "anchor_jax"
-MODULES = [
-    ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
-    for file in sorted(PACKAGE.rglob("*.py"))
-    if ">>> " in file.read_text()
-]
+PACKAGE = Path(aj.__file__).parent
+FILES = [file for file in sorted(PACKAGE.rglob("*.py")) if ">>> " in file.read_text()]
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
-
-@pytest.mark.parametrize("name", MODULES)
-def test_examples_of_the_module_run(name):
-    result = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
-    assert result.attempted > 0
-    assert result.failed == 0
+# modules of `anchor_jax.__all__` whose functions and classes must have an example
+DOCUMENTED = ("anchoring", "data", "inference", "metrics", "models", "objective", "pager", "regression", "uncertainty")
+WITHOUT_EXAMPLE: set[str] = set()
 
 
-@pytest.mark.parametrize("name", [name for name in data.__all__ if inspect.isfunction(getattr(data, name))])
-def test_data_functions_have_an_example(name):
-    assert ">>> import anchor_jax as aj" in getattr(data, name).__doc__
+def module_name(file: Path) -> str:
+    parts = file.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def examples(file: Path, globs: dict[str, object]) -> Iterator[doctest.DocTest]:
+    """Yield the examples of each docstring in a file, of decorated functions and nested classes, too."""
+    parser = doctest.DocTestParser()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (docstring := ast.get_docstring(node)):
+            name = getattr(node, "name", "module")
+            test = parser.get_doctest(docstring, globs, name, str(file), node.body[0].lineno - 1)
+            if test.examples:
+                yield test
+
+
+def is_documentable(value: object) -> bool:
+    return inspect.isclass(value) or callable(value) and not isinstance(value, ModuleType)
+
+
+def public_objects() -> dict[str, object]:
+    """Return the functions and classes of `anchor_jax.__all__` and of the modules in it, by name."""
+    found = {name: getattr(aj, name) for name in aj.__all__}
+    for module_name in DOCUMENTED:
+        module = getattr(aj, module_name)
+        defined = (name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__)
+        names = getattr(module, "__all__", [name for name in defined if not name.startswith("_")])
+        found |= {f"{module_name}.{name}": getattr(module, name) for name in names}
+    return {name: value for name, value in found.items() if is_documentable(value)}
+
+
+@pytest.mark.parametrize("file", FILES, ids=map(module_name, FILES))
+def test_examples_of_a_module_run(file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runner, output = doctest.DocTestRunner(optionflags=FLAGS), []
+    for test in examples(file, dict(vars(importlib.import_module(module_name(file))))):
+        runner.run(test, out=output.append)
+    assert runner.summarize(verbose=False).failed == 0, "".join(output)
+
+
+def test_every_public_object_has_an_example():
+    missing = {name for name, value in public_objects().items() if ">>> " not in (value.__doc__ or "")}
+    assert missing == WITHOUT_EXAMPLE

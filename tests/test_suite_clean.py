@@ -117,7 +117,7 @@ def test_shift_restricts_logits_to_the_classes_of_a_set(digits_run, tmp_path):
 
 def test_shift_rejects_sets_of_other_classes(digits_run, tmp_path):
     spec = write_npz(tmp_path / "pets.npz", np.zeros((2, 8, 8, 1), np.uint8), [0, 1], ["cat", "dog"])
-    with pytest.raises(UserError, match=r"2 of the 2 classes .* are none of the run's 10: cat, dog"):
+    with pytest.raises(UserError, match=r"2 of the 2 classes .* are not among the run's 10: cat, dog"):
         evaluation.evaluate(digits_run, ("shift",), (2,), options=Options(shift=(spec,)))
 
 

@@ -109,7 +109,7 @@ class _Spec(NamedTuple):
             name = self.kind
         else:
             path = Path(os.path.abspath(self.location))
-            name = path.stem if absolute_path(self.location).is_file() else path.name
+            name = path.stem if os.path.isfile(absolute_path(self.location)) else path.name
         return f"{name}-{self.split}" if self.split else name
 
 
@@ -158,6 +158,6 @@ def _open_tfds(
 def _split_of_folder(path: str, default_split: str) -> tuple[str, str]:
     """Return a folder of splits, and the split; a folder without the default split is itself a split."""
     folder = absolute_path(path)
-    if (folder / default_split).is_dir():
+    if os.path.isdir(folder / default_split):
         return str(folder), default_split
     return str(folder.parent), folder.name

@@ -13,15 +13,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from anchor_jax import metrics
 from anchor_jax.evaluation import presentation
 from anchor_jax.metrics import ReliabilityBins
-from anchor_jax.reporting import style
-from anchor_jax.reporting.image_plots import (
-    contour_size,
-    draw_contours,
-    draw_heat_maps,
-    draw_images,
-    heat_map_size,
-    image_size,
-)
+from anchor_jax.reporting import image_plots, style
 
 _FRACTIONS = (0, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1)  # ticks of histograms
 _ROW_NAME = 30  # letters of a row's name in a line
@@ -176,8 +168,9 @@ def _draw_histogram_panel(axes: Axes, panel: presentation.HistogramPanel) -> Non
 
 
 def _draw_histogram(axes: Axes, group: presentation.Histogram, edges: np.ndarray, color: str, dash: str) -> None:
-    styles = {"known": (style.GREY, 0.3), "right": (style.RIGHT, 0.35), "wrong": (style.WRONG, 0)}
-    color, fill = styles.get(group.style, (color, 0))
+    color, fill = {"known": (style.GREY, 0.3), "right": (style.RIGHT, 0.35), "wrong": (style.WRONG, 0)}.get(
+        group.style, (color, 0)
+    )
     count, _ = np.histogram(np.clip(group.values, edges[0], edges[-1]), edges)
     share = count / len(group.values)
     if fill:
@@ -288,9 +281,9 @@ _DRAWINGS: dict[type, tuple[Any, Any]] = {
     presentation.LinePlots: (_line_size, _draw_lines),
     presentation.ReliabilityDiagrams: (_reliability_size, _draw_reliability),
     presentation.Histograms: (_histogram_size, _draw_histograms),
-    presentation.HeatMaps: (heat_map_size, draw_heat_maps),
+    presentation.HeatMaps: (image_plots.heat_map_size, image_plots.draw_heat_maps),
     presentation.DotPlots: (_dot_size, _draw_dots),
     presentation.Bars: (_bar_size, _draw_bars),
-    presentation.ImageGrid: (image_size, draw_images),
-    presentation.Contours: (contour_size, draw_contours),
+    presentation.ImageGrid: (image_plots.image_size, image_plots.draw_images),
+    presentation.Contours: (image_plots.contour_size, image_plots.draw_contours),
 }

@@ -62,7 +62,7 @@ def plot_classification(axes: Axes) -> None:
     """Plot the disagreement of references on digits of known and of unknown classes."""
     tutorial = runpy.run_path(str(TUTORIALS / "classification.py"))
     scores, is_known = tutorial["scores"]["mutual information"], tutorial["is_known"]
-    auroc = tutorial["found"]["mutual information"]
+    auroc = tutorial["aurocs"]["mutual information"]
     bins = np.geomspace(1e-4, 1, 25)
     for rows, color, label in (
         (is_known, BLUE, "digits 0 to 7, as in training"),

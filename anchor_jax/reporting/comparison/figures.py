@@ -5,17 +5,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from anchor_jax import metrics
-from anchor_jax.evaluation.presentation import (
-    Bars,
-    DotPanel,
-    DotPlots,
-    Dots,
-    Figure,
-    Line,
-    LinePanel,
-    LinePlots,
-    ReliabilityDiagrams,
-)
+from anchor_jax.evaluation import presentation
 from anchor_jax.metrics import specs
 from anchor_jax.reporting.comparison.comparison import Comparison, SuiteTable
 from anchor_jax.reporting.comparison.labels import score_title
@@ -32,7 +22,7 @@ _MAX_PANELS = 9
 _GROUPS = {None: "mean of all sets", "near": "mean of the near sets", "far": "mean of the far sets"}
 
 
-def suite_figures(comparison: Comparison, table: SuiteTable) -> Iterator[Figure]:
+def suite_figures(comparison: Comparison, table: SuiteTable) -> Iterator[presentation.Figure]:
     """Yield the figures of one suite, in reading order."""
     if table.base_suite == "corruptions":
         yield from _severity_curves(comparison, table)
@@ -56,27 +46,27 @@ def _panel_names(table: SuiteTable) -> list[str]:
     return names[:_MAX_PANELS]
 
 
-def _dot_plots(comparison: Comparison, table: SuiteTable) -> Iterator[Figure]:
+def _dot_plots(comparison: Comparison, table: SuiteTable) -> Iterator[presentation.Figure]:
     methods, names = [method.name for method in comparison.methods], _panel_names(table)
     if not names:
         return
     values = [
-        DotPanel(
+        presentation.DotPanel(
             score_title(table.scores[name]),
             {method: [seed_dots(entry.summary)] for method, entry in table.entries[name].items()},
             specs.get(table.scores[name].metric),
         )
         for name in names
     ]
-    yield Figure(
+    yield presentation.Figure(
         "values",
         "Every method over its seeds",
         "The dot is the mean, each tick a seed, the line one standard deviation to both sides. Arrows point to better "
         "values.",
-        DotPlots(methods, values, color_rows=True),
+        presentation.DotPlots(methods, values, color_rows=True),
     )
     differences = [
-        DotPanel(
+        presentation.DotPanel(
             score_title(table.scores[name]),
             {
                 method: [_difference_dots(entry.over_seeds), _difference_dots(entry.over_examples)]
@@ -89,32 +79,36 @@ def _dot_plots(comparison: Comparison, table: SuiteTable) -> Iterator[Figure]:
         if any(entry.over_seeds or entry.over_examples for entry in table.entries[name].values())
     ]
     if differences:
-        yield Figure(
+        yield presentation.Figure(
             "differences",
             f"Difference to {methods[0]}",
             "In points where the metric is in percent. Lines are 95% intervals of the paired difference: circles over "
             "seeds, for retraining; diamonds over test examples, for other images. If a line excludes 0, chance of "
             "that kind hardly explains the difference. A mark without a line has no spread to estimate one from.",
-            DotPlots(methods[1:], differences, ("over seeds", "over test examples"), color_rows=True, skip_colors=1),
+            presentation.DotPlots(
+                methods[1:], differences, ("over seeds", "over test examples"), color_rows=True, skip_colors=1
+            ),
         )
 
 
-def seed_dots(summary: Summary) -> Dots:
+def seed_dots(summary: Summary) -> presentation.Dots:
     """Return the mean, a tick per seed, and one standard deviation to both sides."""
     if summary.std is None:
-        return Dots(summary.mean)
-    return Dots(summary.mean, list(summary.values.values()), (summary.mean - summary.std, summary.mean + summary.std))
+        return presentation.Dots(summary.mean)
+    return presentation.Dots(
+        summary.mean, list(summary.values.values()), (summary.mean - summary.std, summary.mean + summary.std)
+    )
 
 
-def _difference_dots(difference: Difference | None) -> Dots | None:
+def _difference_dots(difference: Difference | None) -> presentation.Dots | None:
     if difference is None:
         return None
     if difference.low is None or difference.high is None:
-        return Dots(difference.mean)
-    return Dots(difference.mean, interval=(difference.low, difference.high))
+        return presentation.Dots(difference.mean)
+    return presentation.Dots(difference.mean, interval=(difference.low, difference.high))
 
 
-def _severity_curves(comparison: Comparison, table: SuiteTable) -> Iterator[Figure]:
+def _severity_curves(comparison: Comparison, table: SuiteTable) -> Iterator[presentation.Figure]:
     clean = next((each for each in comparison.suites if each.suite == "clean"), None)
     panels = []
     for metric in ("accuracy", "ece"):
@@ -122,18 +116,18 @@ def _severity_curves(comparison: Comparison, table: SuiteTable) -> Iterator[Figu
         if any(curves.values()):
             panels.append(severity_panel(specs.get(metric).title, curves))
     if panels:
-        yield Figure(
+        yield presentation.Figure(
             "severity",
             "By severity",
             "Mean over the corruptions at each severity; bands are one standard deviation over seeds.",
-            LinePlots(panels),
+            presentation.LinePlots(panels),
         )
 
 
-def severity_panel(title: str, curves: Mapping[str, Mapping[int, Summary]]) -> LinePanel:
+def severity_panel(title: str, curves: Mapping[str, Mapping[int, Summary]]) -> presentation.LinePanel:
     """Return a panel with one line per method, the baseline first: method -> severity -> score, 0 is the clean set."""
     lines = [
-        Line(
+        presentation.Line(
             method,
             list(curve),
             [of.mean for of in curve.values()],
@@ -146,7 +140,7 @@ def severity_panel(title: str, curves: Mapping[str, Mapping[int, Summary]]) -> L
     ]
     severities = sorted({severity for curve in curves.values() for severity in curve})
     ticks = {severity: str(severity) if severity else "clean" for severity in severities}
-    return LinePanel(title, lines, "severity", percent="y", xticks=ticks)
+    return presentation.LinePanel(title, lines, "severity", percent="y", xticks=ticks)
 
 
 def _curve(table: SuiteTable, clean: SuiteTable | None, metric: str, method: str) -> dict[int, Summary]:
@@ -156,7 +150,7 @@ def _curve(table: SuiteTable, clean: SuiteTable | None, metric: str, method: str
     return {severity: entry.summary for severity, entry in entries.items() if entry}
 
 
-def _auroc_bars(comparison: Comparison, table: SuiteTable) -> Iterator[Figure]:
+def _auroc_bars(comparison: Comparison, table: SuiteTable) -> Iterator[presentation.Figure]:
     names = [method.name for method in comparison.methods]
     for group, title in _GROUPS.items():
         summaries = {
@@ -169,16 +163,16 @@ def _auroc_bars(comparison: Comparison, table: SuiteTable) -> Iterator[Figure]:
         if summaries:
             values = {label: {method: of.mean for method, of in row.items()} for label, row in summaries.items()}
             errors = {label: {method: of.std or 0 for method, of in row.items()} for label, row in summaries.items()}
-            yield Figure(
+            yield presentation.Figure(
                 f"auroc-{group or 'all'}",
                 f"Area under the ROC curve, {title}",
                 "For each anomaly score; 50% is chance. Whiskers are one standard deviation over seeds. A standard "
                 "network has no references that could disagree.",
-                Bars(values, "AUROC", errors),
+                presentation.Bars(values, "AUROC", errors),
             )
 
 
-def _reliability(comparison: Comparison, table: SuiteTable) -> Iterator[Figure]:
+def _reliability(comparison: Comparison, table: SuiteTable) -> Iterator[presentation.Figure]:
     panels = {}
     for method in comparison.methods:
         results = [run.result(table.suite, table.num_references) for run in method.runs]
@@ -187,10 +181,10 @@ def _reliability(comparison: Comparison, table: SuiteTable) -> Iterator[Figure]:
             confidence, correct = (np.concatenate(column) for column in zip(*columns, strict=True))
             panels[method.name] = metrics.reliability_bins(confidence, correct, table.num_bins)
     if panels:
-        yield Figure(
+        yield presentation.Figure(
             "reliability",
             "Reliability",
             "Bars on the dashed line: calibrated; below it: overconfident. All seeds of a method are pooled, so the "
             "ECE above each diagram is that of the pool, not the mean over seeds.",
-            ReliabilityDiagrams(panels),
+            presentation.ReliabilityDiagrams(panels),
         )
