@@ -174,7 +174,7 @@ def test_images_keep_their_colors_and_order(tmp_path):
 
 @pytest.mark.parametrize("name", [name for name in PLOTS if not name.startswith(("images", "heat", "contours"))])
 def test_legends_do_not_cover_any_panel(name, tmp_path, monkeypatch):
-    new_figure = plots.new_figure
+    new_figure = style.new_figure
 
     @contextlib.contextmanager
     def checked(*arguments, **options):
@@ -186,7 +186,7 @@ def test_legends_do_not_cover_any_panel(name, tmp_path, monkeypatch):
                 for axes in figure.axes:
                     assert not legend.get_window_extent().overlaps(axes.get_window_extent())
 
-    monkeypatch.setattr(plots, "new_figure", checked)
+    monkeypatch.setattr(style, "new_figure", checked)
     plots.save(PLOTS[name], tmp_path / "plot.png")
 
 

@@ -8,30 +8,30 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
-from anchor_jax.evaluation.presentation import ContourPanel, Contours, HeatMap, HeatMaps, ImageGrid, ImageStrip
-from anchor_jax.reporting.style import FULL, HALF, INK, RIGHT, WRONG, shortened
+from anchor_jax.evaluation import presentation
+from anchor_jax.reporting import style
 
 _HEADING, _LINE = 0.34, 0.14  # inches, of a heading and of a line of a caption below an image
 _COLOR_MAPS = {True: "Blues", False: "Oranges"}  # whether higher is better
 
 
-def heat_map_size(plot: HeatMaps) -> tuple[float, float]:
+def heat_map_size(plot: presentation.HeatMaps) -> tuple[float, float]:
     """Return the size of a figure in inches."""
-    name_width = 0.4 + 0.075 * max(len(shortened(row, 32)) for row in plot.rows)
-    width = min(FULL, name_width + len(plot.panels) * max(0.62 * len(plot.columns), 1.6))
-    return max(width, HALF), 0.9 + 0.235 * len(plot.rows)
+    name_width = 0.4 + 0.075 * max(len(style.shortened(row, 32)) for row in plot.rows)
+    width = min(style.FULL, name_width + len(plot.panels) * max(0.62 * len(plot.columns), 1.6))
+    return max(width, style.HALF), 0.9 + 0.235 * len(plot.rows)
 
 
-def draw_heat_maps(figure: Figure, plot: HeatMaps) -> None:
+def draw_heat_maps(figure: Figure, plot: presentation.HeatMaps) -> None:
     """Draw heat maps next to each other."""
     panels = figure.subplots(1, len(plot.panels), squeeze=False, sharey=True)[0]
     for axes, panel in zip(panels, plot.panels, strict=True):
         _draw_heat_map(axes, panel)
         axes.set_xticks(range(len(plot.columns)), plot.columns)
-        axes.set_yticks(range(len(plot.rows)), [shortened(row, 32) for row in plot.rows])
+        axes.set_yticks(range(len(plot.rows)), [style.shortened(row, 32) for row in plot.rows])
 
 
-def _draw_heat_map(axes: Axes, panel: HeatMap) -> None:
+def _draw_heat_map(axes: Axes, panel: presentation.HeatMap) -> None:
     values = np.ma.masked_invalid(panel.values)
     low, high = float(values.min()), float(values.max())
     span = max(high - low, 0.01)
@@ -40,7 +40,7 @@ def _draw_heat_map(axes: Axes, panel: HeatMap) -> None:
         if np.isfinite(value):
             red, green, blue, _ = image.cmap(image.norm(value))
             is_dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.55
-            color = "white" if is_dark else INK
+            color = "white" if is_dark else style.INK
             number = axes.text(column, row, f"{100 * value:.1f}", ha="center", va="center", fontsize=8.5, color=color)
             number.set_in_layout(False)
     axes.grid(visible=False)
@@ -55,24 +55,24 @@ def _color_map(higher_is_better: bool) -> ListedColormap:
     return ListedColormap(matplotlib.colormaps[_COLOR_MAPS[higher_is_better]](np.linspace(0.05, 0.85, 256)))
 
 
-def _strip_heights(plot: ImageGrid) -> list[tuple[float, float]]:
+def _strip_heights(plot: presentation.ImageGrid) -> list[tuple[float, float]]:
     """Return height of a line and of all lines of each strip, with its heading."""
     heights = []
     for strip in plot.strips.values():
         text = max((caption.count("\n") + 1 for caption in strip.captions), default=0)
-        line = FULL / plot.per_line + _LINE * text
+        line = style.FULL / plot.per_line + _LINE * text
         heights.append((line, _HEADING + line * -(-len(strip.images) // plot.per_line)))
     return heights
 
 
-def image_size(plot: ImageGrid) -> tuple[float, float]:
+def image_size(plot: presentation.ImageGrid) -> tuple[float, float]:
     """Return the size of a figure in inches."""
-    return FULL, sum(total for _, total in _strip_heights(plot))
+    return style.FULL, sum(total for _, total in _strip_heights(plot))
 
 
-def draw_images(figure: Figure, plot: ImageGrid) -> None:
+def draw_images(figure: Figure, plot: presentation.ImageGrid) -> None:
     """Draw strips of images below each other."""
-    axes, cell, top = figure.add_axes((0, 0, 1, 1)), FULL / plot.per_line, 0.0
+    axes, cell, top = figure.add_axes((0, 0, 1, 1)), style.FULL / plot.per_line, 0.0
     width, height = image_size(plot)
     axes.set(xlim=(0, width), ylim=(height, 0))
     axes.set_axis_off()
@@ -84,32 +84,32 @@ def draw_images(figure: Figure, plot: ImageGrid) -> None:
         top += total
 
 
-def _draw_image(axes: Axes, strip: ImageStrip, index: int, left: float, top: float, cell: float) -> None:
+def _draw_image(axes: Axes, strip: presentation.ImageStrip, index: int, left: float, top: float, cell: float) -> None:
     image = strip.images[index]
     image = image.repeat(3, axis=-1) if image.shape[-1] == 1 else image
     width, height = 0.94 * cell * np.array(image.shape[1::-1]) / max(image.shape[:2])
     middle, bottom = left + cell / 2, top + 0.94 * cell
     axes.imshow(image, extent=(middle - width / 2, middle + width / 2, bottom, bottom - height), aspect="auto")
     if strip.captions:
-        color = (RIGHT if strip.correct[index] else WRONG) if strip.correct else INK
+        color = (style.RIGHT if strip.correct[index] else style.WRONG) if strip.correct else style.INK
         letters = int(cell / 0.064)
-        caption = "\n".join(shortened(line, letters) for line in strip.captions[index].split("\n"))
+        caption = "\n".join(style.shortened(line, letters) for line in strip.captions[index].split("\n"))
         axes.text(middle, bottom + 0.03, caption, ha="center", va="top", fontsize=7.5, color=color, linespacing=1.15)
 
 
-def contour_size(plot: Contours) -> tuple[float, float]:
+def contour_size(plot: presentation.Contours) -> tuple[float, float]:
     """Return the size of a figure in inches."""
     del plot
-    return FULL, 4.2
+    return style.FULL, 4.2
 
 
-def draw_contours(figure: Figure, plot: Contours) -> None:
+def draw_contours(figure: Figure, plot: presentation.Contours) -> None:
     """Draw contour plots next to each other."""
     for axes, panel in zip(figure.subplots(1, len(plot.panels), squeeze=False)[0], plot.panels, strict=True):
         _draw_contour_panel(axes, plot, panel)
 
 
-def _draw_contour_panel(axes: Axes, plot: Contours, panel: ContourPanel) -> None:
+def _draw_contour_panel(axes: Axes, plot: presentation.Contours, panel: presentation.ContourPanel) -> None:
     values = panel.values if panel.is_fraction else np.log10(np.maximum(panel.values, 1e-6))
     values = np.ma.masked_invalid(values).T  # rows of an image go up along the second direction
     is_flat = values.count() == 0 or float(np.ptp(values.compressed())) < 1e-6
@@ -121,9 +121,9 @@ def _draw_contour_panel(axes: Axes, plot: Contours, panel: ContourPanel) -> None
     shading = "nearest" if is_flat else "gouraud"
     shown = axes.pcolormesh(plot.alphas, plot.betas, values, cmap=colors, shading=shading)
     if not is_flat:
-        lines = axes.contour(plot.alphas, plot.betas, values, 7, colors=INK, linewidths=0.6, linestyles="solid")
+        lines = axes.contour(plot.alphas, plot.betas, values, 7, colors=style.INK, linewidths=0.6, linestyles="solid")
         axes.clabel(lines, fmt=text, fontsize=8)
-    axes.plot(0, 0, "+", color=INK, markersize=11, markeredgewidth=2)
+    axes.plot(0, 0, "+", color=style.INK, markersize=11, markeredgewidth=2)
     axes.set(title=panel.title, xlabel="first direction", ylabel="second direction", aspect="equal")
     axes.grid(visible=False)
     axes.figure.colorbar(shown, ax=axes, format=text, shrink=0.85).outline.set_visible(False)
