@@ -298,6 +298,7 @@ def test_calibration_num_bins_and_norm_are_static_under_jit():
 CONFIDENCE, CORRECT = np.float32([0.9, 0.8, 0.4, 0.3]), np.array([1, 1, 0, 1])
 
 
+@pytest.mark.invalid_arguments
 @pytest.mark.parametrize("function", [metrics.reliability_bins, metrics.adaptive_calibration_error])
 def test_calibration_num_bins_is_checked(function):
     with pytest.raises(ValueError, match="num_bins must be at least 1; got 0"):
@@ -308,11 +309,13 @@ def test_calibration_num_bins_is_checked(function):
         jax.jit(function)(CONFIDENCE, CORRECT, num_bins=15)
 
 
+@pytest.mark.invalid_arguments
 def test_calibration_error_norm_is_checked():
     with pytest.raises(ValueError, match="norm must be 'l1' or 'l2'; got 'max'"):
         metrics.calibration_error(metrics.reliability_bins(CONFIDENCE, CORRECT), "max")
 
 
+@pytest.mark.invalid_arguments
 @pytest.mark.parametrize(
     ("confidence", "correct", "error", "message"),
     [

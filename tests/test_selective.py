@@ -175,6 +175,7 @@ def test_selective_functions_return_float32(function, dtype):
 # invalid arguments
 
 
+@pytest.mark.invalid_arguments
 @pytest.mark.parametrize(
     ("confidence", "correct", "error", "message"),
     [

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import optax
 
 from anchor_jax.core import checks
-from anchor_jax.core.anchoring import anchored, check_floating
+from anchor_jax.core.anchoring import anchored
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.types import Apply
 
@@ -271,8 +271,8 @@ def _reverse_errors(apply_fn: Apply, params: Any, x: jax.Array, reference: jax.A
 
 def _check(apply_fn: Any, x: jax.Array, references: jax.Array, targets: jax.Array, chunk_size: int | None) -> None:
     checks.function("apply_fn", apply_fn)
-    check_floating("x", x, "[B, ..., C]")
-    check_floating("references", references, "[K, ..., C]")
+    checks.model_inputs("x", x, "[B, ..., C]")
+    checks.model_inputs("references", references, "[K, ..., C]")
     checks.array("targets", targets, "real", "[K, ...]")
     if references.shape[1:] != x.shape[1:]:
         raise UserError(

@@ -53,8 +53,8 @@ def anchor(
       >>> aj.anchor(x, references, mask=jnp.array([False, True])).tolist()
       [[1.0, 2.0, 4.0, 5.0], [0.0, 0.0, 4.0, 5.0]]
     """
-    check_floating("x", x, "[..., C]")
-    check_floating("references", references, "[..., C]")
+    checks.model_inputs("x", x, "[..., C]")
+    checks.model_inputs("references", references, "[..., C]")
     if x.shape != references.shape:
         raise UserError(f"references must have the shape of x, {x.shape}, one per input; got {references.shape}")
     visible = references if mask is None else jnp.where(_align_mask(mask, x), 0, references)
@@ -218,11 +218,6 @@ def anchored_kernel(
         )
     pixels = jnp.reshape(jnp.asarray(kernel), (*before, size // num_channels, num_channels, *after))
     return jnp.concatenate([pixels, pixels], axis=axis + 1).reshape(*before, 2 * size, *after)
-
-
-def check_floating(name: str, value: Any, shape: str) -> None:
-    """Raise unless a value is a floating array of this shape: integer images would wrap around in `x - r`."""
-    checks.array(name, value, "floating", shape, hint="normalize images before anchoring")
 
 
 def _align_mask(mask: AnyArray, x: AnyArray) -> AnyArray:

@@ -51,6 +51,11 @@ def array(name: str, value: Any, kind: str, shape: str, hint: str = "") -> None:
         raise UserError(f"{name} must not be empty; got shape {value.shape}")
 
 
+def model_inputs(name: str, value: Any, shape: str) -> None:
+    """Raise unless a value is a floating array of this shape: integer images would wrap around in `x - r`."""
+    array(name, value, "floating", shape, hint="normalize images before anchoring")
+
+
 def stored_images(name: str, value: Any, image_shape: tuple[int, ...]) -> None:
     """Raise unless a value is a batch of raw images, uint8 `[B, H, W, C]`, of the shape a network was trained on."""
     array(name, value, "uint8", "[B, H, W, C]", hint="pass images as stored, not normalized")

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Shaped
 
 from anchor_jax.core import checks
-from anchor_jax.core.anchoring import anchor, check_floating
+from anchor_jax.core.anchoring import anchor
 from anchor_jax.core.errors import UserError, UserTypeError
 from anchor_jax.core.moments import mean_and_std
 from anchor_jax.core.split_model import (
@@ -373,7 +373,7 @@ def _float32_rows(name: str, outputs: Array, num: Any) -> Array:
 
 def _check(apply_fn: Any, x: AnyArray, references: AnyArray | EncodedReferences, chunk_size: int | None) -> None:
     checks.function("apply_fn", apply_fn)
-    check_floating("x", x, "[B, ..., C]")
+    checks.model_inputs("x", x, "[B, ..., C]")
     if chunk_size is not None:
         checks.count("chunk_size", chunk_size)
     if isinstance(references, EncodedReferences):
@@ -381,7 +381,7 @@ def _check(apply_fn: Any, x: AnyArray, references: AnyArray | EncodedReferences,
             raise UserTypeError("apply_fn must be the SplitModel that encoded the references; got a plain function")
         checks.array("references.features", references.features, "floating", "[K, ...]")
     else:
-        check_floating("references", references, "[K, ...]")
+        checks.model_inputs("references", references, "[K, ...]")
         if references.shape[1:] != x.shape[1:]:
             raise UserError(
                 f"references {references.shape} do not match inputs {x.shape}: all but the first axis must agree"

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Real
 
 from anchor_jax.core import checks
-from anchor_jax.core.anchoring import anchor, check_floating
+from anchor_jax.core.anchoring import anchor
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.types import AnyArray, Apply, Params
 
@@ -103,7 +103,7 @@ def encode_references(
       (5, 3)
     """
     checks.instance("model", model, SplitModel, "anchor_jax.SplitModel(first_layer, rest)")
-    check_floating("references", references, "[K, ..., C]")
+    checks.model_inputs("references", references, "[K, ..., C]")
     anchored = anchor(jnp.zeros_like(references), references)
     constant = apply_first_layer(model, params, jnp.zeros_like(anchored[:1]))
     return EncodedReferences(apply_first_layer(model, params, anchored) - constant)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32
 
-from anchor_jax.core.anchoring import check_floating
+from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.types import AnyArray
 
@@ -85,7 +85,7 @@ def transductive_rows(
       [1]
     """
     for name, rows, letter in (("x", x, "B"), ("bank", bank, "M"), ("residuals", residuals, "D")):
-        check_floating(name, rows, f"[{letter}, ...]")
+        checks.model_inputs(name, rows, f"[{letter}, ...]")
     if not (x.shape[1:] == bank.shape[1:] == residuals.shape[1:]):
         raise UserError(
             f"x, bank and residuals must agree in all but the first axis; got shapes {x.shape}, {bank.shape} and "

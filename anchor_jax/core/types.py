@@ -18,6 +18,13 @@ class Apply(Protocol):
 
     It maps parameters and anchored inputs `[B, ..., 2C]` to outputs `[B, ...]`. Each output must depend on its own
     input alone: use running statistics in BatchNorm and no dropout.
+
+    Example:
+      >>> import anchor_jax as aj
+      >>> def apply_fn(params, inputs):
+      ...     return inputs @ params
+      >>> isinstance(apply_fn, aj.inference.Apply)
+      True
     """
 
     def __call__(self, params: Params, inputs: jax.Array, /) -> jax.Array:
