@@ -254,6 +254,14 @@ def test_renamed_key_is_named_in_the_error(old, new):
     assert config.unknown_key(old) == f"config key '{old}' was renamed to '{new}'"
 
 
+def test_renamed_key_in_a_config_file_raises(old_run, tmp_path):
+    done = quick_command("train.py", "--config", old_run / "config.py", "--workdir", tmp_path / "run")
+    message = "config key 'data.max_damaged' was renamed to 'data.max_corrupt_fraction'"
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: cannot load the config file (")
+    assert done.stderr.endswith(f"; {message}\n")
+
+
 def test_renamed_key_on_the_command_line_raises(tmp_path):
     line = ("train.py", "--config", "configs/digits.py", "--workdir", tmp_path / "run")
     done = quick_command(*line, "--config.training.max_skipped=1")

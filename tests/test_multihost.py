@@ -238,7 +238,7 @@ def test_error_of_one_process_ends_the_others(folder):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (("--process_id=0",), "give --coordinator (or JAX_COORDINATOR_ADDRESS) too"),
+        (("--process_id=0",), "give --coordinator (or JAX_COORDINATOR_ADDRESS) and --num_processes"),
         (("--coordinator=here", "--num_processes=2", "--process_id=0"), "must be HOST:PORT of process 0; got 'here'"),
         (("--coordinator=here:1", "--num_processes=2", "--process_id=2"), "--process_id must lie in 0..1"),
     ],

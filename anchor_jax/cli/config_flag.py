@@ -83,7 +83,7 @@ def exit_with_load_error(error: BaseException) -> NoReturn:
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     # a locked ConfigDict lists all its fields before it suggests the nearest one
     reason = re.sub(r"Other fields present:.*\n", "", text.strip('"').replace("\\n", "\n"))
-    hint = "its get_config() must return anchor_jax.config.base() with changes"
+    hint = config.rename_hint(text) or "its get_config() must return anchor_jax.config.base() with changes"
     exit_with_error(FAILURE_STATUS, f"cannot load the config file ({type(error).__name__}: {reason}); {hint}")
 
 

@@ -23,7 +23,15 @@ from anchor_jax.config.keys import (
     OptimizerConfig,
     TrainingConfig,
 )
-from anchor_jax.config.validation import RENAMED_KEYS, flatten, is_known, rename_old_keys, unknown_key, validate
+from anchor_jax.config.validation import (
+    RENAMED_KEYS,
+    flatten,
+    is_known,
+    rename_hint,
+    rename_old_keys,
+    unknown_key,
+    validate,
+)
 
 __all__ = [
     "RENAMED_KEYS",
@@ -41,6 +49,7 @@ __all__ = [
     "base",
     "flatten",
     "is_known",
+    "rename_hint",
     "rename_old_keys",
     "unknown_key",
     "validate",

@@ -19,7 +19,7 @@ class Key:
     at_least: float | None = None
     at_most: float | None = None
     above: float | None = None
-    type: Any = None  # the annotation beside it; a `Literal` lists the only values allowed
+    type: Any = None  # the annotation of the attribute; a `Literal` lists the only values allowed
 
 
 def key(

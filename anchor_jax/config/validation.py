@@ -51,6 +51,14 @@ def unknown_key(key: str) -> str:
     return f"unknown config key '{key}'; did you mean '{nearest}' (default {_KEYS[nearest].default!r})?"
 
 
+def rename_hint(error: str) -> str:
+    """Return the new name of the renamed key that an error of a locked `ConfigDict` is about; "" if there is none."""
+    for old, new in RENAMED_KEYS.items():
+        if f'Key "{old.split(".")[1]}" does not exist' in error:
+            return f"config key '{old}' was renamed to '{new}'"
+    return ""
+
+
 def rename_old_keys(recorded: dict[str, Any]) -> dict[str, Any]:
     """Return a recorded config, nested, with the keys of `RENAMED_KEYS` under their new names."""
     renamed = {section: dict(values) if isinstance(values, dict) else values for section, values in recorded.items()}

@@ -35,7 +35,7 @@ from anchor_jax.runtime import multihost
 
 __all__ = ["METRIC", "Snapshot", "has_checkpoints", "open_manager", "restore", "restore_variables", "save"]
 
-_VARIABLES, _OPT_STATE, _AVERAGE = "variables", "opt_state", "average"  # items, beside the record
+_VARIABLES, _OPT_STATE, _AVERAGE = "variables", "opt_state", "average"  # items, in addition to the record
 _DELETED = "deleted"  # old checkpoints are moved here before they are deleted, so that a partial one is never read
 _RENAMED_FIELDS = {"in_a_row": "consecutive"}  # field of a record of version 0.1 -> its name now
 
@@ -127,9 +127,9 @@ def restore(checkpoints: ocp.CheckpointManager, like: Carry) -> Snapshot | None:
     steps = integrity.agreed_steps(checkpoints)
     if not steps:
         return None
-    found = integrity.latest_valid(checkpoints, steps, _items(like[0]), may_move=True)
-    integrity.move_corrupt_checkpoints_away(checkpoints, found)
-    return _snapshot(found.step, found.record, found.items, like)
+    valid = integrity.latest_valid(checkpoints, steps, _items(like[0]), may_move=True)
+    integrity.move_corrupt_checkpoints_away(checkpoints, valid)
+    return _snapshot(valid.step, valid.record, valid.items, like)
 
 
 def restore_variables(workdir: Path, config: Config, like: Variables, which: int | str) -> tuple[int, Variables]:
@@ -164,10 +164,10 @@ def restore_variables(workdir: Path, config: Config, like: Variables, which: int
         if not existing:
             there_are = ", ".join(map(str, sorted(steps))) or "none"
             raise UserError(f"no checkpoint {which} in '{workdir}'; there are: {there_are}")
-        found = integrity.latest_valid(checkpoints, existing, {item: like}, may_move=False)
-    for error in found.corrupt.values() if multihost.is_primary() else ():
-        warnings.warn(f"{error}; step {found.step} is used instead", CorruptDataWarning, stacklevel=2)
-    return found.step, found.items[item]
+        valid = integrity.latest_valid(checkpoints, existing, {item: like}, may_move=False)
+    for error in valid.corrupt.values() if multihost.is_primary() else ():
+        warnings.warn(f"{error}; step {valid.step} is used instead", CorruptDataWarning, stacklevel=2)
+    return valid.step, valid.items[item]
 
 
 def _manager(workdir: Path, config: Config, *, read_only: bool = False) -> ocp.CheckpointManager:

@@ -88,12 +88,12 @@ def agreed_steps(checkpoints: ocp.CheckpointManager) -> list[int]:
     return [multihost.broadcast_from_primary(steps[index] if index < len(steps) else -1) for index in range(number)]
 
 
-def move_corrupt_checkpoints_away(checkpoints: ocp.CheckpointManager, found: ValidCheckpoint) -> None:
-    """Move the checkpoints that are later than the one found to `CORRUPT_DIR`, since the run resumes before them."""
-    for step, error in found.corrupt.items():
+def move_corrupt_checkpoints_away(checkpoints: ocp.CheckpointManager, valid: ValidCheckpoint) -> None:
+    """Move the checkpoints that are later than the valid one to `CORRUPT_DIR`, since the run resumes before them."""
+    for step, error in valid.corrupt.items():
         folder = Path(checkpoints.directory / str(step))
-        multihost.on_primary(partial(_move_checkpoint_away, folder, error, found.step), f"corrupt {step}")
-    if found.corrupt:
+        multihost.on_primary(partial(_move_checkpoint_away, folder, error, valid.step), f"corrupt {step}")
+    if valid.corrupt:
         checkpoints.reload()
 
 

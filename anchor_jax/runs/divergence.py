@@ -13,7 +13,7 @@ def check_finite(step: int, numbers: Mapping[str, float | None], last_good: int 
 
     Args:
       step: the step they belong to.
-      numbers: by name; None stands for no value.
+      numbers: by name; None means no value.
       last_good: step of the latest checkpoint, for the error; None if there is none.
       workdir: the run's folder, for the error.
 

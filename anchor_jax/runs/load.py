@@ -60,8 +60,9 @@ def load_checkpoint(run: Run, step: int | str | None) -> tuple[int, Predictor]:
     model = create_model(run)
     shapes = jax.eval_shape(lambda: state.init_variables(model, jax.random.key(0), run.input_shape))
     like = mesh_lib.replicated_shapes(shapes, mesh)
-    found, variables = checkpoint.restore_variables(run.workdir, run.config, like, "latest" if step is None else step)
-    return found, create_predictor(run, variables, mesh)
+    which = "latest" if step is None else step
+    restored_step, variables = checkpoint.restore_variables(run.workdir, run.config, like, which)
+    return restored_step, create_predictor(run, variables, mesh)
 
 
 def create_model(run: Run, axis_name: str | None = None) -> Classifier:
