@@ -133,6 +133,21 @@ def test_data_guide_has_a_valid_config_and_dataset():
     assert names["dataset"].label_names == ("cat", "dog", "owl")
 
 
+def test_contributing_guide_has_a_working_suite(digits_context):
+    suite = pages.run((ROOT / "CONTRIBUTING.md").read_text(), "CONTRIBUTING.md")["Certainty"]()
+    result = suite.measure(suite.prepare(digits_context), 2)
+    assert 0 < result.metrics["entropy"] < np.log(10)
+    (table,) = suite.tables({2: result})
+    assert [column.title for column in table.columns] == ["entropy"]
+
+
+def test_contributing_guide_has_a_working_corruption(monkeypatch):
+    names = pages.run((ROOT / "CONTRIBUTING.md").read_text(), "CONTRIBUTING.md")
+    monkeypatch.setitem(aj.data.corruptions.CORRUPTIONS, "invert", names["CORRUPTIONS"]["invert"])
+    corrupted = aj.data.corrupt(jax.random.key(0), images(8), "invert", severity=5)
+    np.testing.assert_allclose(corrupted, 127.5, atol=0.5)
+
+
 def test_classification_tutorial_detects_unseen_classes():
     names = runpy.run_path(str(DOCS / "tutorials" / "classification.py"))
     assert names["accuracy"] > 0.9
