@@ -15,6 +15,7 @@ MOVED = {
     "anchor_jax.compare": "anchor_jax.cli.compare",
     "anchor_jax.comparison": "anchor_jax.reporting.comparison",
     "anchor_jax.errors": "anchor_jax.core.errors",
+    "anchor_jax.export.__main__": "anchor_jax.cli.export",
     "anchor_jax.exported": "anchor_jax.export.format",
     "anchor_jax.inference": "anchor_jax.core.inference",
     "anchor_jax.objective": "anchor_jax.core.losses",

@@ -44,7 +44,7 @@ def _relink(source, folder):
         target = (folder / link[1]).resolve()
         if not target.exists():
             return link[0]
-        beside = os.path.relpath(target, DOCS.parent)
-        return f"]({os.path.relpath(DOCS / PAGES[beside] if beside in PAGES else target, DOCS)}{link[2]}"
+        from_root = os.path.relpath(target, DOCS.parent)
+        return f"]({os.path.relpath(DOCS / PAGES[from_root] if from_root in PAGES else target, DOCS)}{link[2]}"
 
     source[0] = re.sub(r"\]\(([\w./-]+)([)#])", relinked, source[0])

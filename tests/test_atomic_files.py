@@ -74,9 +74,9 @@ def test_failed_write_keeps_the_previous_file(tmp_path):
     def write_half():
         with atomic_write(tmp_path / "results.json") as file:
             file.write_text("half")
-            raise OSError("no room")
+            raise OSError("no space")
 
-    with pytest.raises(OSError, match="no room"):
+    with pytest.raises(OSError, match="no space"):
         write_half()
     assert names(tmp_path) == ["results.json"]
     assert (tmp_path / "results.json").read_text() == "earlier"

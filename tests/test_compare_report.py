@@ -32,7 +32,7 @@ def pair(tmp_path):
 
 
 class Page(HTMLParser):
-    """Checks that tags close in the order in which they open, and keeps what the page says and asks for."""
+    """Checks that tags close in the order in which they open, and keeps the text and the links of the page."""
 
     VOID = frozenset({"meta", "img", "br", "link", "input", "hr"})
 
@@ -72,9 +72,9 @@ def test_page_is_well_formed_and_self_contained(three_methods, tmp_path, capsys)
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
     assert "Comparison of 9 runs" in text
     assert "config.data.source is 'digits', in the paper 'tfds'" in text
-    told = capsys.readouterr().out
-    assert "Corruptions, 10 references" in told
-    assert f"report: {tmp_path / 'out/compare.html'}" in told
+    printed = capsys.readouterr().out
+    assert "Corruptions, 10 references" in printed
+    assert f"report: {tmp_path / 'out/compare.html'}" in printed
 
 
 def test_page_escapes_names(tmp_path):
@@ -90,12 +90,12 @@ def test_page_escapes_names(tmp_path):
 
 
 def test_page_states_that_corruptions_were_generated(tmp_path):
-    for source, told in (("cifar10_corrupted", False), ("generated on the device", True)):
+    for source, generated in (("cifar10_corrupted", False), ("generated on the device", True)):
         folder = tmp_path / source
         runs = [write_paper_run(folder / kind, kind, facts={"source": [source]}) for kind in ("standard", "masked")]
         compare(runs, folder / "out", ("corruptions",))
         _, text = page_of(folder / "out")
-        assert ("Our corruptions were generated from the test set" in text) == told
+        assert ("Our corruptions were generated from the test set" in text) == generated
         assert source in text
 
 

@@ -126,7 +126,7 @@ def reported(tmp_path_factory):
 
 
 class Page(HTMLParser):
-    """What a test asks of a page: elements with their attributes, text, and rows of tables by section."""
+    """What tests check of a page: elements with their attributes, text, and rows of tables by section."""
 
     VOID = frozenset({"meta", "img"})
 

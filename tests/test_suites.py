@@ -80,8 +80,8 @@ def test_evaluate_moves_results_with_other_options_away(digits_run, tmp_path, ca
     capsys.readouterr()
     evaluation.evaluate(digits_run, ("ood",), (2,), options=Options(ood=(flipped,)))
     earlier = sorted((folder / "earlier").iterdir(), key=lambda place: int(place.name))
-    told = capsys.readouterr().out.replace("\n", "")
-    assert f"ood: earlier results, measured with other options, were moved to {earlier[-1]}" in told
+    printed = capsys.readouterr().out.replace("\n", "")
+    assert f"ood: earlier results, measured with other options, were moved to {earlier[-1]}" in printed
     assert (earlier[-1] / "ood.json").read_bytes() == before
     kept = storage.read(earlier[-2])["ood"]
     assert {str(num): of.metrics for num, of in kept.items()} == first["ood"]

@@ -49,3 +49,7 @@ def main(*arguments: str) -> None:
 def run() -> None:
     """Run the command line."""
     app.run(main, arguments=True, usage=USAGE)
+
+
+if __name__ == "__main__":  # python -m anchor_jax.export
+    run()
