@@ -179,7 +179,7 @@ def test_evaluate_rejects_data_unlike_the_checkpoint(tiny, tmp_path):
     with pytest.raises(UserError, match=r"has 4 classes: .*the training set has 3"):
         evaluation.evaluate(tmp_path / "run")
     np.savez(tiny.data.path, **arrays | {"x_test": arrays["x_test"][:, :5]})
-    with pytest.raises(UserError, match=r"are \[5, 6, 1\], but those of the training set \[6, 6, 1\]"):
+    with pytest.raises(UserError, match=r"are \[5, 6, 1\], but those of the training set are \[6, 6, 1\]"):
         evaluation.evaluate(tmp_path / "run")
 
 
