@@ -36,7 +36,7 @@ def arguments() -> dict[str, Any]:
     if missing:
         exit_with_error(
             USAGE_STATUS,
-            f"--coordinator, --num_processes and --process_id must be given together; give {missing[0]} too",
+            f"--coordinator, --num_processes and --process_id must be given together; give {' and '.join(missing)} too",
         )
     if not re.fullmatch(r".+:\d+", given["coordinator"]):
         exit_with_error(USAGE_STATUS, f"--coordinator must be HOST:PORT of process 0; got '{given['coordinator']}'")
