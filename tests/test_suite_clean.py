@@ -15,7 +15,8 @@ from anchor_jax import UserError, data, evaluation, metrics, models
 from anchor_jax.evaluation import Options, storage
 from anchor_jax.evaluation.predictions import predict_dataset
 from anchor_jax.evaluation.temperature import best_temperature
-from anchor_jax.runs.predictor import Predictor, compile_network
+from anchor_jax.runs.network import CompiledNetwork
+from anchor_jax.runs.predictor import Predictor
 from anchor_jax.runtime import mesh as mesh_lib
 
 
@@ -144,7 +145,7 @@ def test_predict_dataset_memory_does_not_grow_with_images():
     model = models.create("mlp", 3, hidden=(2,))
     variables = model.init(jax.random.key(0), np.zeros((1, *shape), np.float32))
     normalization, mesh = data.Normalization((0.5,) * 3, (0.5,) * 3), mesh_lib.mesh()
-    network = compile_network(model, normalization, mesh, anchored=False, inputs_at_once=128)
+    network = CompiledNetwork(model, normalization, mesh, anchored=False, inputs_at_once=128)
     predictor = Predictor(variables, None, stream.label_names, shape, network, mesh.size, batch_size=128)
     tracemalloc.start()
     table = predict_dataset(predictor, stream, 0)

@@ -103,6 +103,6 @@ def test_corruptions_compile_once_for_all_sets(digits_context):
     """The second corruption set of a size and what follows use the programs of the first."""
     made = generated("made", ("contrast", "brightness"), digits_context.test, seed=0)
     digits_context.predict(made.stream("contrast", 1), 2)
-    before = digits_context.predictor.network.poll(None, None)._cache_size()
+    before = digits_context.predictor.network.classify_program(None, None)._cache_size()
     digits_context.predict(made.stream("brightness", 1), 2)
-    assert digits_context.predictor.network.poll(None, None)._cache_size() == before
+    assert digits_context.predictor.network.classify_program(None, None)._cache_size() == before
