@@ -5,6 +5,7 @@ devices; this saves seconds per command, and most tests of commands end in an er
 """
 
 import contextlib
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -20,9 +21,11 @@ from faults.forked import ROOT as ROOT
 TIMEOUT_SECONDS = 300
 
 # compilation takes most of the time of the tests; these flags trade fast code for fast compilation
-_FAST_COMPILATION = (
-    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
-)
+_FAST_COMPILATION = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+# jax 0.12 has no such flag, and an unknown one aborts the process
+HAS_FUSION_EMITTERS_FLAG = tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 11)
+if HAS_FUSION_EMITTERS_FLAG:
+    _FAST_COMPILATION += " --xla_cpu_use_fusion_emitters=false"
 _USER_FLAGS = os.environ.get("XLA_FLAGS", "")
 
 

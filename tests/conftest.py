@@ -7,7 +7,7 @@ import tarfile
 from pathlib import Path
 from typing import NamedTuple
 
-from commands import Done, quick_command, xla_flags
+from commands import HAS_FUSION_EMITTERS_FLAG, Done, quick_command, xla_flags
 
 os.environ["XLA_FLAGS"] = xla_flags(8)
 
@@ -159,7 +159,9 @@ def begun(config, workdir):
 def optimised(function, **options):
     """Apply `jax.jit` with full optimization, for long computations or tests of the compiled program itself."""
     usual = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
-    return jax.jit(function, compiler_options=usual | {"xla_cpu_use_fusion_emitters": True}, **options)
+    if HAS_FUSION_EMITTERS_FLAG:
+        usual["xla_cpu_use_fusion_emitters"] = True
+    return jax.jit(function, compiler_options=usual, **options)
 
 
 def assert_same_bits(one, other):
