@@ -1,7 +1,7 @@
 """Parts of HTML pages: the templates, tables, and figures embedded as data."""
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +10,8 @@ import jinja2
 import pandas as pd
 from PIL import Image
 
-from anchor_jax.evaluation.presentation import Column, Table
+from anchor_jax.evaluation.presentation import Column, Figure, Table
+from anchor_jax.reporting import plots
 from anchor_jax.reporting.style import DPI
 
 _CSS_DPI = 96
@@ -40,12 +41,21 @@ def render(template: str, *folders: str, **values: Any) -> str:
     return jinja2.Environment(loader=jinja2.ChoiceLoader(loaders), **options).get_template(template).render(values)
 
 
-def embed(file: Path, title: str, caption: str) -> EmbeddedFigure:
-    """Return a figure with the content of its PNG file."""
+def draw_figures(figures: Iterable[Figure], folder: Path, prefix: str = "") -> list[EmbeddedFigure]:
+    """Draw figures as PNG files in a folder, and return them with the content of the files."""
+    embedded = []
+    for figure in figures:
+        file = folder / f"{prefix}{figure.name}.png"
+        plots.save(figure.plot, file)
+        embedded.append(_embed(file, figure))
+    return embedded
+
+
+def _embed(file: Path, figure: Figure) -> EmbeddedFigure:
     with Image.open(file) as image:
         width, height = (round(pixels * _CSS_DPI / DPI) for pixels in image.size)
     source = f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()}"
-    return EmbeddedFigure(title, caption, source, width, height)
+    return EmbeddedFigure(figure.title, figure.caption, source, width, height)
 
 
 def table_html(table: Table) -> str:
@@ -77,16 +87,12 @@ def frame_html(
     return styler.to_html(exclude_styles=True)
 
 
-def best_value(values: Sequence[float | None], higher_is_better: bool | None) -> float | None:
-    """Return the best of several values; None if they are equal, or if neither direction is better."""
-    present = [value for value in values if value is not None]
-    if higher_is_better is None or len(present) < 2 or min(present) == max(present):
-        return None
-    return max(present) if higher_is_better else min(present)
-
-
 def _best(column: Column) -> float | None:
-    return best_value(column.values, column.spec.higher_is_better)
+    """Return the best value; None if all are equal, or if neither direction is better."""
+    present = [value for value in column.values if value is not None]
+    if column.spec.higher_is_better is None or len(present) < 2 or min(present) == max(present):
+        return None
+    return max(present) if column.spec.higher_is_better else min(present)
 
 
 def _cell(column: Column, best: float | None, value: float) -> str:

@@ -21,8 +21,7 @@ from anchor_jax.evaluation.presentation import Highlight, format_num_references
 from anchor_jax.evaluation.results import Results
 from anchor_jax.evaluation.runner import facts_of_run
 from anchor_jax.evaluation.suite import DATA_FACTS
-from anchor_jax.reporting import plots
-from anchor_jax.reporting.html import EmbeddedFigure, embed, frame_html, render, table_html
+from anchor_jax.reporting.html import draw_figures, frame_html, render, table_html
 from anchor_jax.runs import record as run_record
 from anchor_jax.runtime.atomic_files import atomic_write
 
@@ -163,20 +162,11 @@ def _section(name: str, results: Results, clean: Results, run_facts: Mapping[str
         "reading": suite.reading,
         "differing": _differing_facts(results),
         "tables": tables,
-        "figures": _draw_figures(name, results, clean, folder / "pictures"),
+        "figures": draw_figures(suite.figures(results, clean), folder / "pictures", f"{name}-"),
         "num_scores": len({score for result in results.values() for score in result.metrics}),
         "scores": _scores_html(results),
         "facts": _facts(results, run_facts),
     }
-
-
-def _draw_figures(name: str, results: Results, clean: Results, folder: Path) -> list[EmbeddedFigure]:
-    embedded = []
-    for figure in suites.find(name).figures(results, clean):
-        file = folder / f"{name}-{figure.name}.png"
-        plots.save(figure.plot, file)
-        embedded.append(embed(file, figure.title, figure.caption))
-    return embedded
 
 
 def _scores_html(results: Results) -> str:

@@ -20,13 +20,12 @@ from anchor_jax.evaluation.results import Score
 from anchor_jax.evaluation.storage import writing
 from anchor_jax.metrics import specs
 from anchor_jax.metrics.specs import MetricSpec
-from anchor_jax.reporting import plots
 from anchor_jax.reporting.comparison import paper
 from anchor_jax.reporting.comparison.comparison import Comparison, Entry, PaperRow, SuiteTable
 from anchor_jax.reporting.comparison.figures import suite_figures
 from anchor_jax.reporting.comparison.labels import score_title, suite_title
 from anchor_jax.reporting.comparison.statistics import Difference, Summary
-from anchor_jax.reporting.html import EmbeddedFigure, embed, frame_html, render
+from anchor_jax.reporting.html import draw_figures, frame_html, render
 from anchor_jax.runtime.atomic_files import atomic_write, is_incomplete
 
 KIND = "anchor_jax comparison"  # by which the JSON of a comparison is recognized
@@ -227,6 +226,8 @@ def _page(comparison: Comparison) -> str:
 
 def _section(comparison: Comparison, table: SuiteTable) -> dict[str, Any]:
     suite = suites.find(table.suite)
+    with tempfile.TemporaryDirectory() as scratch:
+        figures = draw_figures(suite_figures(comparison, table), Path(scratch))
     return {
         "id": table.suite,
         "heading": suites.title(table.suite),
@@ -236,18 +237,8 @@ def _section(comparison: Comparison, table: SuiteTable) -> dict[str, Any]:
         "members": [member.replace("_", " ") for member in table.facts.get("members", [])],
         "sources": table.facts.get("source", []),
         "table": _score_table(table),
-        "figures": _draw_figures(comparison, table),
+        "figures": figures,
     }
-
-
-def _draw_figures(comparison: Comparison, table: SuiteTable) -> list[EmbeddedFigure]:
-    embedded = []
-    with tempfile.TemporaryDirectory() as scratch:
-        for figure in suite_figures(comparison, table):
-            file = Path(scratch) / f"{figure.name}.png"
-            plots.save(figure.plot, file)
-            embedded.append(embed(file, figure.title, figure.caption))
-    return embedded
 
 
 def _score_table(table: SuiteTable) -> str:
