@@ -1,4 +1,4 @@
-"""The flags and environment variables with which several processes form one run."""
+"""The flags and environment variables that join several processes into one run."""
 
 import os
 import re

@@ -183,7 +183,7 @@ def _tfds_subsets(name: str, split: str | None, data_dir: Path, image_shape: tup
 
 
 def _tfds_subset(name: str, split: str, data_dir: Path, image_shape: tuple[int, ...]) -> _Subset:
-    # opened now for its metadata, and again whenever it is read: so many datasets must not keep their files open
+    # opened now for its metadata, and again for every read, so that many datasets do not keep their files open
     reopen = partial(open_stream, "tfds", split, name=name, path=data_dir, title=name, **image_options(image_shape))
     dataset = match_channels(reopen(), image_shape)
     return _Subset(dataset.label_names, dataset.num_examples, reopen)

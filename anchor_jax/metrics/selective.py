@@ -33,7 +33,7 @@ def risk_coverage(confidence: Float[ArrayLike, "examples"], correct: Shaped[Arra
     Where a coverage splits tied examples, the risk is its expectation for a random choice among them.
 
     Args:
-      confidence: floating `[B]`, B at least 1; any real score, of which only the order matters. The highest is accepted
+      confidence: floating `[B]`, B at least 1; any real score; only the order matters. The highest is accepted
         first; negate an uncertainty.
       correct: bool `[B]`, or 0 and 1: whether the prediction was correct.
 
