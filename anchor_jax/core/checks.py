@@ -11,7 +11,7 @@ A wrong type or dtype raises `UserTypeError`, anything else `UserError`.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, TypeGuard
 
 import jax
@@ -21,6 +21,9 @@ import numpy as np
 from anchor_jax.core.errors import UserError, UserTypeError, unknown
 from anchor_jax.core.types import AnyArray
 
+MAX_CHANNELS = 4  # of color and transparency; arrays with a longer last axis are suspected to be [N, C, H, W]
+TO_CHANNELS_LAST = ".transpose(0, 2, 3, 1)"  # from [N, C, H, W], the order of PyTorch
+AS_STORED = "pass images as stored, not normalized; of values in [0, 1], (255 * images).round().astype('uint8')"
 _TOLERANCE = 1e-3  # a probability rounded to half precision may exceed 1 by less than this
 _REAL = (jnp.floating, jnp.integer, jnp.bool_)
 _KINDS = {"floating": (jnp.floating,), "bool": (jnp.bool_,), "uint8": (jnp.uint8,), "real": _REAL}
@@ -56,13 +59,82 @@ def model_inputs(name: str, value: Any, shape: str) -> None:
     array(name, value, "floating", shape, hint="normalize images before anchoring")
 
 
+def images(name: str, value: Any, kind: str, channels: int | None = 0) -> None:
+    """Raise unless a value is a batch of images `[B, H, W, C]` of this dtype, with their channels last.
+
+    Args:
+      name: name of the argument.
+      value: the argument.
+      kind: see `array`.
+      channels: see `channels_last`; None allows any number.
+    """
+    array(name, value, kind, "[...]", AS_STORED if kind == "uint8" else "")
+    if getattr(value, "ndim", 0) == 3:
+        raise UserError(f"{name} must have shape [B, H, W, C]; got {value.shape}; {_missing_axis(value.shape)}")
+    array(name, value, kind, "[B, H, W, C]")
+    if channels is not None:
+        channels_last(name, value.shape, count("channels", channels, least=0))
+
+
+def channels_last(name: str, shape: Sequence[int], channels: int = 0, key: str = "channels") -> None:
+    """Raise if images seem to have their channels first: if they have more than `MAX_CHANNELS`.
+
+    Args:
+      name: what the message calls the images.
+      shape: of a batch, `[N, H, W, C]`.
+      channels: a number of channels that is allowed nevertheless, such as 13 of multispectral images; 0: none.
+      key: argument or config key with which users give that number.
+    """
+    last, array = shape[-1], name if name.isidentifier() else "images"
+    if last > MAX_CHANNELS and last != channels:
+        expected = f" with {channels} channels" if channels else f" with up to {MAX_CHANNELS} channels"
+        raise UserError(
+            f"{name} must be [N, H, W, C]{expected}; got {list(shape)}; if these are [N, C, H, W], pass "
+            f"{array}{TO_CHANNELS_LAST}; if they do have {last} channels, set {key}={last}"
+        )
+
+
 def stored_images(name: str, value: Any, image_shape: tuple[int, ...]) -> None:
     """Raise unless a value is a batch of raw images, uint8 `[B, H, W, C]`, of the shape a network was trained on."""
-    array(name, value, "uint8", "[B, H, W, C]", hint="pass images as stored, not normalized")
+    array(name, value, "uint8", "[...]", AS_STORED)
+    if getattr(value, "ndim", 4) != 4:
+        hint = _as_batch(value.shape, image_shape)
+        raise UserError(f"{name} must have shape [B, H, W, C]; got {value.shape}" + (f"; {hint}" if hint else ""))
+    array(name, value, "uint8", "[B, H, W, C]")
     if value.shape[1:] != image_shape:
+        hint = _as_trained(value.shape, image_shape)
         raise UserError(
             f"{name} must have shape [B, {', '.join(map(str, image_shape))}], as in training; got {list(value.shape)}"
+            + (f"; {hint}" if hint else "")
         )
+
+
+def _missing_axis(shape: tuple[int, ...]) -> str:
+    """Return how to make a batch of images from an array of three axes."""
+    without_channels = "for images without an axis of channels pass images[..., None]"
+    if shape[0] <= MAX_CHANNELS < min(shape[1:]):
+        return f"for one image [C, H, W] pass images.transpose(1, 2, 0)[None]; {without_channels}"
+    return "for one image pass images[None]" if shape[-1] <= MAX_CHANNELS else without_channels
+
+
+def _as_batch(shape: tuple[int, ...], image_shape: tuple[int, ...]) -> str:
+    """Return how to make a batch of images like those of training from an array that does not have four axes; or ""."""
+    *sides, channels = image_shape
+    if shape == image_shape:
+        return "for one image pass images[None]"
+    if channels == 1 and shape[-2:] == tuple(sides):
+        return "pass images[..., None]" if len(shape) == 3 else "for one image pass images[None, ..., None]"
+    return "for one image [C, H, W] pass images.transpose(1, 2, 0)[None]" if shape == (channels, *sides) else ""
+
+
+def _as_trained(shape: tuple[int, ...], image_shape: tuple[int, ...]) -> str:
+    """Return how to make images like those of training from a batch of another shape; "" if that is unknown."""
+    *sides, channels = image_shape
+    if shape[1:] == (channels, *sides):
+        return f"these are [B, C, H, W]: pass images{TO_CHANNELS_LAST}"
+    if channels == 3 and shape[1:] == (*sides, 1):
+        return "these are grayscale: pass images.repeat(3, axis=-1)"
+    return ""
 
 
 def numbers(name: str, value: Any) -> AnyArray:
@@ -184,11 +256,24 @@ def path(name: str, value: Any) -> None:
         raise UserTypeError(f"{name} must be a path; got {described(value)}")
 
 
-def image_shape(name: str, value: Any) -> None:
-    """Raise unless a value is the shape of an image: H, W and C."""
+def image_shape(name: str, value: Any, channels: int | None = None) -> None:
+    """Raise unless a value is the shape of an image: H, W and C.
+
+    Args:
+      name: name of the argument.
+      value: the argument.
+      channels: a C that is allowed although H, W and C look like C, H and W; None allows any.
+    """
     several(name, value)
     if len(value) != 3 or not all(isinstance(side, int | np.integer) and side > 0 for side in value):
         raise UserError(f"{name} must be (H, W, C), integers above 0; got {value}")
+    if channels is None or count("channels", channels, least=0) == value[2]:
+        return
+    if value[2] > MAX_CHANNELS and value[0] < min(value[1:]):
+        raise UserError(
+            f"{name} must be (H, W, C); got {value}; if this is (C, H, W), pass ({value[1]}, {value[2]}, {value[0]}); "
+            f"if the images have {value[2]} channels, pass channels={value[2]}"
+        )
 
 
 def described(value: Any) -> str:

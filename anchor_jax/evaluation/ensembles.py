@@ -138,7 +138,8 @@ def _dropout_logits(model: Classifier, normalization: Normalization, _, variable
 
 def _augmentation_logits(model: Classifier, normalization: Normalization, augmentation, variables, member, images):
     keys = jnp.broadcast_to(member, len(images))  # the same crop for all images, independent of the batch
-    return model.apply(variables, normalize(augment(keys, images, augmentation), normalization))
+    augmented = augment(keys, images, augmentation, channels=images.shape[-1])
+    return model.apply(variables, normalize(augmented, normalization))
 
 
 _LOGITS = {"ensemble": _network_logits, "dropout": _dropout_logits, "augmentation": _augmentation_logits}

@@ -52,9 +52,11 @@ def make_model_batch(
         augmentation = augmentation.copy_and_resolve_references()
         augmentation.resized_crop = ()  # a stream crops while it decodes
     images, targets = jnp.asarray(batch.images), jnp.asarray(batch.labels)
-    x = normalize(augment(per_example.augment_keys, images, augmentation, data.mixing_images), normalization)
+    channels = images.shape[-1]  # those of the training set, which is checked
+    augmented = augment(per_example.augment_keys, images, augmentation, data.mixing_images, channels=channels)
+    x = normalize(augmented, normalization)
     if augmentation.erasing_prob:
-        x = random_erasing(per_example.erase_keys, x, augmentation.erasing_prob)
+        x = random_erasing(per_example.erase_keys, x, augmentation.erasing_prob, channels=channels)
     if augmentation.mixup_alpha or augmentation.cutmix_alpha:
         x, targets = mixup_or_cutmix(
             draws.mix_key,
@@ -62,6 +64,7 @@ def make_model_batch(
             jax.nn.one_hot(targets, num_classes),
             mixup_alpha=augmentation.mixup_alpha,
             cutmix_alpha=augmentation.cutmix_alpha,
+            channels=channels,
         )
     if per_example.reference_rows is None:
         return ModelBatch(x, targets, mask=None)

@@ -116,7 +116,7 @@ class InMemorySource:
 
     def normalization(self) -> Normalization:
         """See `TrainSource`."""
-        return measure_normalization(self._dataset.images)
+        return measure_normalization(self._dataset.images, channels=self.image_shape[-1])
 
     def train_data(self, bank_rows: np.ndarray | None, config: Config, mesh: Mesh) -> TrainData:
         """Place the training set on the devices, and the bank; a bank of all images shares their memory."""

@@ -30,7 +30,12 @@ __all__ = [
 
 
 def augment(
-    keys: jax.Array, images: jax.Array, config: AugmentationConfig, mixing_images: jax.Array | None = None
+    keys: jax.Array,
+    images: jax.Array,
+    config: AugmentationConfig,
+    mixing_images: jax.Array | None = None,
+    *,
+    channels: int = 0,
 ) -> jax.Array:
     """Apply a random crop, a random mirror image and a policy to each image, as a config says; for use under `jit`.
 
@@ -40,14 +45,15 @@ def augment(
       config: the section `augmentation` of a config: `crop_padding`, or `resized_crop` instead if it is set; `flip`;
         `policy` with `num_operations` and `magnitude`. See `anchor_jax.config`.
       mixing_images: for "pixmix", uint8 `[M, h, w, C]`, at least as large as the images; see `load_mixing_images`.
+      channels: C, required if it is above 4: such images are mostly `[B, C, H, W]`.
 
     Returns:
       uint8 `[B, H, W, C]`.
 
     Raises:
       UserTypeError: `keys` are not PRNG keys, or the images are not uint8.
-      UserError: the number of keys differs from the number of images, a policy does not support the number of channels,
-        or "pixmix" lacks mixing images that fit.
+      UserError: the images seem to be `[B, C, H, W]`, the number of keys differs from the number of images, a policy
+        does not support the number of channels, or "pixmix" lacks mixing images that fit.
 
     Example:
       >>> import anchor_jax as aj
@@ -61,7 +67,7 @@ def augment(
       >>> augmented.shape, augmented.dtype
       ((8, 32, 32, 3), dtype('uint8'))
     """
-    checks.array("images", images, "uint8", "[B, H, W, C]")
+    checks.images("images", images, "uint8", channels)
     checks.keys("keys", keys, len(images))
     policy = _policy(config, images.shape[1:], mixing_images)
 

@@ -11,21 +11,22 @@ _AREA = (0.02, 0.33)  # fractions of the image's area
 _ASPECT_RATIO = (1 / 3.3, 1 / 0.3)  # width / height; torchvision's 0.3 to 3.3 are height / width
 
 
-def random_erasing(keys: jax.Array, x: jax.Array, prob: float) -> jax.Array:
+def random_erasing(keys: jax.Array, x: jax.Array, prob: float, *, channels: int = 0) -> jax.Array:
     """Set a random rectangle of each image to 0, the mean: torchvision's `RandomErasing` with its defaults.
 
     Args:
       keys: PRNG keys `[B]`, one per image; the result for an image depends on its key and shape alone.
       x: normalized images, floating `[B, H, W, C]`.
       prob: probability of a rectangle per image, in [0, 1].
+      channels: C, required if it is above 4: such images are mostly `[B, C, H, W]`.
 
     Returns:
       Images of the shape and dtype of `x`. If none of ten rectangles fits, as in a tiny image, nothing is erased.
 
     Raises:
       UserTypeError: `keys` are not PRNG keys, `x` is not floating, or `prob` is not a number.
-      UserError: the number of keys differs from the number of images, `x` has another shape, or `prob` is outside
-        [0, 1].
+      UserError: the number of keys differs from the number of images, `x` has another shape or seems to be
+        `[B, C, H, W]`, or `prob` is outside [0, 1].
 
     Example:
       >>> import anchor_jax as aj
@@ -36,7 +37,7 @@ def random_erasing(keys: jax.Array, x: jax.Array, prob: float) -> jax.Array:
       >>> [bool((image == 0).any()) for image in erased]
       [True, True, True, True]
     """
-    checks.array("x", x, "floating", "[B, H, W, C]")
+    checks.images("x", x, "floating", channels)
     checks.keys("keys", keys, len(x))
     checks.number("prob", prob)
 

@@ -12,7 +12,13 @@ from anchor_jax.data.augmentation.uniform import to_integer
 
 
 def mixup_or_cutmix(
-    key: jax.Array, x: jax.Array, targets: jax.Array, *, mixup_alpha: float, cutmix_alpha: float
+    key: jax.Array,
+    x: jax.Array,
+    targets: jax.Array,
+    *,
+    mixup_alpha: float,
+    cutmix_alpha: float,
+    channels: int = 0,
 ) -> tuple[jax.Array, jax.Array]:
     """Mix the examples of a batch in pairs, and their targets: torchvision's `MixUp` and `CutMix`.
 
@@ -28,6 +34,7 @@ def mixup_or_cutmix(
       targets: probabilities, floating `[B, classes]`.
       mixup_alpha: α of mixup, at least 0; 0 disables it.
       cutmix_alpha: α of CutMix, at least 0; 0 disables it.
+      channels: C, required if it is above 4: such images are mostly `[B, C, H, W]`.
 
     Returns:
       Mixed images and targets: λ times the example plus 1 - λ times its partner. λ of CutMix is the fraction of the
@@ -35,7 +42,7 @@ def mixup_or_cutmix(
 
     Raises:
       UserTypeError: `key` is not a PRNG key, `x` or `targets` are not floating, or an α is not a number.
-      UserError: B is odd, the shapes do not match, or an α is below 0.
+      UserError: B is odd, the shapes do not match, `x` seems to be `[B, C, H, W]`, or an α is below 0.
 
     Example:
       >>> import anchor_jax as aj
@@ -48,7 +55,7 @@ def mixup_or_cutmix(
       [1.0, 1.0]
     """
     checks.key("key", key)
-    checks.array("x", x, "floating", "[B, H, W, C]")
+    checks.images("x", x, "floating", channels)
     checks.array("targets", targets, "floating", "[B, classes]")
     if len(targets) != len(x):
         raise UserError(f"targets must have a row for each of {len(x)} examples, got shape {targets.shape}")

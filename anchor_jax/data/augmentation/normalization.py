@@ -28,15 +28,16 @@ class Normalization(NamedTuple):
     std: tuple[float, ...]
 
 
-def measure_normalization(images: np.ndarray) -> Normalization:
+def measure_normalization(images: np.ndarray, *, channels: int = 0) -> Normalization:
     """Compute mean and standard deviation per channel; the std of a constant channel is 1.
 
     Args:
       images: uint8 `[N, H, W, C]`.
+      channels: C, required if it is above 4: such images are mostly `[N, C, H, W]`.
 
     Raises:
       UserTypeError: the images are not uint8.
-      UserError: the images are empty or have another shape.
+      UserError: the images are empty, have another shape, or seem to be `[N, C, H, W]`.
 
     Example:
       >>> import anchor_jax as aj
@@ -45,7 +46,7 @@ def measure_normalization(images: np.ndarray) -> Normalization:
       >>> float(mean[0]), float(std[0])
       (0.5, 0.5)
     """
-    checks.array("images", images, "uint8", "[N, H, W, C]")
+    checks.images("images", images, "uint8", channels)
     values = np.arange(256) / 255
     counts = [np.bincount(images[..., c].ravel(), minlength=256) for c in range(images.shape[-1])]
     mean = [np.average(values, weights=count) for count in counts]
@@ -76,9 +77,11 @@ def normalize(images: jax.Array, normalization: Normalization) -> jax.Array:
     checks.array("images", images, "uint8", "[..., C]")
     checks.instance("normalization", normalization, Normalization, "measure_normalization")
     if not len(normalization.mean) == len(normalization.std) == images.shape[-1]:
+        is_first = len(normalization.mean) in images.shape[-3:-2]
+        hint = f"; if the images are [B, C, H, W], pass images{checks.TO_CHANNELS_LAST}" if is_first else ""
         raise UserError(
             f"normalization must have a mean and a std for each of {images.shape[-1]} channels, got "
-            f"{len(normalization.mean)} and {len(normalization.std)}"
+            f"{len(normalization.mean)} and {len(normalization.std)}{hint}"
         )
     if not all(std > 0 for std in normalization.std):
         raise UserError(f"normalization must have every std above 0, got {normalization.std}")

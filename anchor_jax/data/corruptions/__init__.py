@@ -168,9 +168,10 @@ def is_small(shape: tuple[int, ...]) -> bool:
 def _check(images: jax.Array | np.ndarray, name: str, severity: int) -> None:
     checks.known("corruption", name, CORRUPTIONS)
     checks.count("severity", severity, SEVERITIES[0], SEVERITIES[-1])
-    checks.array("images", images, "uint8", "[B, H, W, C]")
+    checks.images("images", images, "uint8", channels=None)
     if images.shape[3] not in (1, 3):
-        raise UserError(f"images must have 1 or 3 channels, [B, H, W, C]; got shape {images.shape}")
+        hint = f"; if these are [B, C, H, W], pass images{checks.TO_CHANNELS_LAST}" if images.shape[1] in (1, 3) else ""
+        raise UserError(f"images must have 1 or 3 channels, [B, H, W, C]; got shape {images.shape}{hint}")
     if min(images.shape[1:3]) < _MIN_SIDE:
         raise UserError(f"images must have at least {_MIN_SIDE} x {_MIN_SIDE} pixels; got {list(images.shape[1:3])}")
 
