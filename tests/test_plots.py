@@ -106,6 +106,7 @@ PLOTS = {
         {"$x": ImageStrip(IMAGES, ["a", "b\nc", "d", "e" * 50], [True] * 4), "y": ImageStrip(IMAGES)}, 3
     ),
     "images, grey and oblong": ImageGrid({"x": ImageStrip(IMAGES[:1, :, :4, :1])}, 10),
+    "images, many channels": ImageGrid({"x": ImageStrip(IMAGES[..., [0] * 13])}, 10),
     "dots": dots({"1 random": [Dots(0.5, [0.49, 0.51], text="0.5")], "BLT": [Dots(0.52)]}),
     "dots with intervals": dots(
         {"x" * 90: [Dots(0.1, interval=(0, 0.2)), Dots(-0.1)], "b": []}, "nll", legend=("c", "d"), color_rows=True

@@ -214,7 +214,7 @@ class ImageStrip:
     """Images in a row.
 
     Attributes:
-      images: uint8 `[n, H, W, 1 or 3]`.
+      images: uint8 `[n, H, W, C]`; if C is neither 1 nor 3, the mean of the channels is drawn.
       captions: one per image, of up to three lines, or none.
       correct: one per image, which colors its caption, or none.
     """

@@ -77,6 +77,8 @@ def draw_images(figure: Figure, plot: presentation.ImageGrid) -> None:
     axes.set(xlim=(0, width), ylim=(height, 0))
     axes.set_axis_off()
     for (heading, strip), (line, total) in zip(plot.strips.items(), _strip_heights(plot), strict=True):
+        num_channels = strip.images[0].shape[-1]
+        heading += "" if num_channels in (1, 3) else f" (mean of {num_channels} channels)"
         axes.text(0.03 * cell, top + _HEADING / 2, heading, weight="bold", fontsize=10, va="center")
         for index in range(len(strip.images)):
             row, column = divmod(index, plot.per_line)
@@ -86,7 +88,8 @@ def draw_images(figure: Figure, plot: presentation.ImageGrid) -> None:
 
 def _draw_image(axes: Axes, strip: presentation.ImageStrip, index: int, left: float, top: float, cell: float) -> None:
     image = strip.images[index]
-    image = image.repeat(3, axis=-1) if image.shape[-1] == 1 else image
+    if image.shape[-1] != 3:
+        image = image.mean(axis=-1, keepdims=True).astype(image.dtype).repeat(3, axis=-1)
     width, height = 0.94 * cell * np.array(image.shape[1::-1]) / max(image.shape[:2])
     middle, bottom = left + cell / 2, top + 0.94 * cell
     axes.imshow(image, extent=(middle - width / 2, middle + width / 2, bottom, bottom - height), aspect="auto")
