@@ -275,11 +275,12 @@ def test_gradients_are_reduced_in_one_message(tiny, tmp_path):
 
 
 def test_summary_says_what_is_trained_and_where_it_starts(tiny, tmp_path, capsys):
-    tiny.training.total_epochs = 0.5
+    tiny.training.total_epochs, tiny.data.name = 0.5, "imagenet2012"  # the name is of another source
     train(tiny, tmp_path / "run")
     out = capsys.readouterr().out
     assert "method    anchored training, 96 references in the bank, masked with probability 0.5\n" in out
-    assert "tiny.npz: 96 training images [6, 6, 1], 3 classes; evaluated on 40 test images\n" in out
+    assert f"data      npz {tiny.data.path}: 96 training images [6, 6, 1], 3 classes; evaluated on 40 test" in out
+    assert "images    all are read as grayscale (config.data.mode=L)\n" in out
     assert "steps     3 in total, 6 per epoch, 16 images per step; starts at step 0\n" in out
     train(tiny, tmp_path / "run")
     assert "steps     3 in total, 6 per epoch, 16 images per step; resumes from step 3\n" in capsys.readouterr().out

@@ -2,6 +2,8 @@
 
 import jax
 
+from anchor_jax.config import DataConfig
+from anchor_jax.data.sources import SOURCES
 from anchor_jax.runs.state import TrainState
 from anchor_jax.training.trainer import Trainer
 
@@ -14,6 +16,7 @@ def run_summary(trainer: Trainer, state: TrainState) -> str:
         "model": _model(trainer, state),
         "weights": _weights(trainer),
         "data": _data(trainer),
+        "images": _images(trainer),
         "steps": _steps(trainer, int(state.step)),
         "workdir": str(trainer.run.workdir),
     }
@@ -50,10 +53,22 @@ def _data(trainer: Trainer) -> str:
     run, evaluated = trainer.run, trainer.evaluator.dataset
     data = run.config.data
     return (
-        f"{data.name or data.path or data.source}: {trainer.source.num_examples:,} training images "
+        f"{_source(data)}: {trainer.source.num_examples:,} training images "
         f"{list(run.image_shape)}, {len(run.label_names)} classes; evaluated on {evaluated.num_examples:,} "
         f"{evaluated.name} images"
     )
+
+
+def _source(data: DataConfig) -> str:
+    """Return the kind of data source and what locates it; keys that belong to other sources do not count."""
+    location = {"name": data.name, "path": data.path, "": ""}[SOURCES[data.source].located_by]
+    return f"{data.source} {location}".strip()
+
+
+def _images(trainer: Trainer) -> str:
+    mode, channels = trainer.run.config.data.mode, trainer.run.image_shape[-1]
+    read = {"L": "as grayscale", "RGB": "in color"}.get(mode, f"with {channels} channels, as stored")
+    return f"all are read {read} (config.data.mode={mode})"
 
 
 def _steps(trainer: Trainer, step: int) -> str:
