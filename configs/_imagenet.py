@@ -19,6 +19,7 @@ def get_config() -> Config:
     config.data.test_split = "validation"
     config.data.streaming = True
     config.data.image_size = 224
+    config.data.mode = "RGB"
     config.data.crop_fraction = 0.875  # the shorter side becomes 256 pixels
     # those of the released code and of torchvision
     config.data.mean = (0.485, 0.456, 0.406)

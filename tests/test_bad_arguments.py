@@ -1,5 +1,8 @@
 """Invalid arguments of models, data, runs and evaluation: one line that names the argument, before any compilation."""
 
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -159,6 +162,46 @@ DATA = [
     ),
 ]
 
+FIRST = np.zeros((3, 3, 9, 9), np.uint8)  # [B, C, H, W]
+_CHANNELS_LAST = (
+    r"must be \[N, H, W, C\] with up to 4 channels; got \[3, 3, 9, 9\]; .* pass {}.transpose\(0, 2, 3, 1\); "
+)
+FIRST_ARRAY = rf"images {_CHANNELS_LAST.format('images')}"
+FIRST_X = rf"x {_CHANNELS_LAST.format('x')}"
+CHANNELS_FIRST = [
+    value(lambda: data.augment(KEYS, FIRST, configuration.base().augmentation), FIRST_ARRAY),
+    value(lambda: data.measure_normalization(FIRST), FIRST_ARRAY),
+    value(lambda: data.random_erasing(KEYS, FIRST / 255, 0.5), FIRST_X),
+    value(lambda: data.mixup_or_cutmix(KEY, FIRST / 255, PROBS[0, :3], mixup_alpha=1.0, cutmix_alpha=0.0), FIRST_X),
+    value(lambda: data.eval_dataset(data.Dataset(FIRST, LABELS[:3], ("a", "b", "c")), "n"), f"dataset.{FIRST_ARRAY}"),
+    value(
+        lambda: data.corrupt(KEY, FIRST, "fog", 1), r"images must have 1 or 3 .* pass images.transpose\(0, 2, 3, 1\)"
+    ),
+    value(
+        lambda: data.normalize(FIRST, data.Normalization((0.5,) * 3, (0.2,) * 3)),
+        r"normalization must have .* each of 9 channels, got 3 and 3; .* pass images.transpose\(0, 2, 3, 1\)",
+    ),
+    value(
+        lambda: PREDICTOR(SIX.transpose(0, 3, 1, 2)),
+        r"images must have shape \[B, 6, 6, 1\], .* \[B, C, H, W\]: pass images.transpose\(0, 2, 3, 1\)",
+    ),
+    value(lambda: PREDICTOR(SIX[..., 0]), r"images must have shape .* got \(2, 6, 6\); pass images\[..., None\]"),
+    value(lambda: PREDICTOR(SIX[0]), r"images must have shape .*; for one image pass images\[None\]"),
+    value(
+        lambda: data.augment(KEYS, FIRST[0], configuration.base().augmentation),
+        r"images must have shape .* got \(3, 9, 9\); for one image \[C, H, W\] pass images.transpose\(1, 2, 0\)\[None",
+    ),
+    value(
+        lambda: data.open_dataset("digits", image_shape=(3, 8, 8)),
+        r"image_shape must be \(H, W, C\); got \(3, 8, 8\); .* pass \(8, 8, 3\); .* pass channels=8",
+    ),
+    value(
+        lambda: data.open_corrupted("npy:x", **SPEC | {"image_shape": (1, 8, 8)}), r"image_shape .* pass \(8, 8, 1\)"
+    ),
+    value(lambda: data.photographs((3, 8, 8)), r"image_shape must be .* pass \(8, 8, 3\)"),
+    kind(lambda: data.measure_normalization(FIRST, channels="9"), "channels must be an integer"),
+]
+
 RUNS = [
     kind(lambda: aj.load_predictor(None), "workdir must be a path; got None"),
     kind(lambda: aj.load_predictor(3), "workdir must be a path; got 3"),
@@ -188,9 +231,24 @@ RUNS = [
 ]
 
 
-@each_of([*MODELS, *DATA, *RUNS])
+@each_of([*MODELS, *DATA, *CHANNELS_FIRST, *RUNS])
 def test_invalid_argument_raises_before_compilation(invalid, caplog):
     assert_raises_before_compilation(invalid, caplog)
+
+
+def test_functions_of_images_take_many_channels_if_told():
+    config = configuration.base().augmentation
+    config.flip = True
+    x = FIRST / np.float32(255)
+    augmented = jax.eval_shape(lambda keys, images: data.augment(keys, images, config, channels=9), KEYS, FIRST)
+    assert augmented.shape == FIRST.shape
+    assert len(data.measure_normalization(FIRST, channels=9).mean) == 9
+    assert jax.eval_shape(lambda keys, x: data.random_erasing(keys, x, 0.5, channels=9), KEYS, x).shape == x.shape
+    mixup = partial(data.mixup_or_cutmix, mixup_alpha=1.0, cutmix_alpha=0.0, channels=9)
+    mixed, _ = jax.eval_shape(mixup, KEY, x[:2], PROBS[0, :2])
+    assert mixed.shape == (2, 3, 9, 9)
+    examples = data.Dataset(FIRST, LABELS[:3], ("a", "b", "c"))
+    assert data.eval_dataset(examples, "n", channels=9).image_shape == (3, 9, 9)
 
 
 def test_load_predictor_rejects_invalid_step(tmp_path):

@@ -77,6 +77,21 @@ def test_random_resized_crop_equals_torchvision(imagenet_like, monkeypatch, is_f
         assert difference.mean() < (1 if reduced else 0.5), file
 
 
+@pytest.mark.parametrize("is_fast", [True, False])
+def test_random_resized_crop_in_grayscale_equals_pillow(imagenet_like, monkeypatch, is_fast):
+    if not is_fast:  # not installed
+        monkeypatch.setattr(cropping, "fast", None)
+    for row, file in enumerate(imagenet_like.files("train")[:40]):
+        image = Image.open(file)
+        gray = (image.convert("RGBA") if image.mode == "P" else image).convert("L")
+        box = random_box(np.random.default_rng([7, row]), *image.size, AREA)
+        expected = gray.crop(box).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+        crop = random_resized_crop(file_example(file), SIZE, AREA, [7, row], "L")
+        assert crop.shape == (SIZE, SIZE, 1)
+        is_reduced = reduction(box, SIZE) > 1
+        assert gray_levels(crop[..., 0], expected).max() <= (20 if is_reduced else 1), file
+
+
 def test_random_resized_crop_of_bytes_equals_file(imagenet_like):
     for row, file in enumerate(imagenet_like.files("train")[:12]):
         of_bytes = Example(file.read_bytes(), 0, "bytes")

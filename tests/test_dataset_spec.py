@@ -145,6 +145,36 @@ def test_open_dataset_images_rejects_folder_without_any(tmp_path):
         open_dataset(f"images:{tmp_path}/a.png", image_shape=(6, 6, 3))
 
 
+@pytest.mark.parametrize(
+    ("file", "spec", "split"),
+    [
+        ("flat/1.png", "folder:{}/flat", "flat"),
+        ("one/all/1.png", "folder:{}/one", "one"),
+        ("two/test/all/1.png", "folder:{}/two", "two/test"),
+        ("two/train/all/1.png", "folder:{}/two@train", "two/train"),
+    ],
+)
+def test_open_dataset_offers_images_for_less_than_two_classes(tmp_path, file, spec, split):
+    write_random_image(tmp_path / file)
+    message = rf"'{tmp_path}/{split}' must have at least 2 class folders; got [01]; .* give images:{tmp_path}/{split}\Z"
+    with pytest.raises(UserError, match=message):
+        open_dataset(spec.format(tmp_path), image_shape=(6, 6, 3))
+    assert open_dataset(f"images:{tmp_path}/{split}", image_shape=(6, 6, 3)).num_examples == 1
+    with pytest.raises(
+        UserError, match=rf"unknown dataset '{tmp_path}'; allowed: .*; .* give images:{tmp_path}, or fo"
+    ):
+        open_dataset(str(tmp_path), image_shape=(6, 6, 3))
+
+
+def test_open_dataset_takes_many_channels_if_the_run_has_them(tmp_path):
+    np.savez(tmp_path / "a.npz", x_test=np.zeros((4, 6, 6, 13), np.uint8), y_test=np.arange(4) % 2)
+    assert open_dataset(f"npz:{tmp_path}/a.npz", image_shape=(6, 6, 13)).image_shape == (6, 6, 13)
+    with pytest.raises(UserError, match=r"images of npz split 'test' must be .* got \[4, 6, 6, 13\]"):
+        open_dataset(f"npz:{tmp_path}/a.npz", image_shape=(6, 6, 3))
+    np.savez(tmp_path / "a.npz", x_test=np.zeros((4, 1, 8, 9), np.uint8), y_test=np.arange(4) % 2)
+    assert open_dataset(f"npz:{tmp_path}/a.npz", image_shape=(1, 8, 9), channels=9).image_shape == (1, 8, 9)
+
+
 def test_open_dataset_does_not_resize_to_oblong_images(folder):
     stream = open_dataset(f"folder:{folder}", image_shape=(6, 5, 3))
     assert_same_dataset(read_all(stream, 9), load("folder", "test", path=folder))

@@ -134,8 +134,8 @@ def test_open_test_equals_load_test(tiny):
     assert_same_dataset(read_all(stream, 16), load_test(tiny.data, names, shape))
     with pytest.raises(UserError, match=r"split 'test' has 3 classes: 0, 1, 2, but the training set has 2: 0, 1; give"):
         open_test(tiny.data, names[:2], shape)
-    with pytest.raises(UserError, match=r"images of split 'test' are \[6, 6, 1\], but .* \[6, 6, 3\]; give"):
-        open_test(tiny.data, names, (6, 6, 3))
+    with pytest.raises(UserError, match=r"images of split 'test' are \[6, 6, 1\], but .* \[6, 5, 1\]; give"):
+        open_test(tiny.data, names, (6, 5, 1))
 
 
 class _SynchronousExecutor:

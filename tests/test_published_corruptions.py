@@ -93,6 +93,10 @@ _COMPLETE = np.zeros((30, *_SHAPE), np.uint8)
             {"snow": _COMPLETE[..., 0]},
             r"images of '.*/c/snow.npy' must be \[N, H, W, C\] and not empty; got \[30, 5, 5\]",
         ),
+        (
+            {"snow": np.zeros((30, 3, 9, 9), np.uint8)},
+            r"images of '.*/c/snow.npy' must be .*; got \[30, 3, 9, 9\]; .* pass images.transpose\(0, 2, 3, 1\); if",
+        ),
         ({"labels": np.tile(_LABELS, 4)}, r"'.*/c/labels.npy' must be integers \[5N\]; got int64 \[24\]"),
         ({"labels": np.tile(_LABELS, 5) / 2}, r"'.*/c/labels.npy' must be integers \[5N\]; got float64 \[30\]"),
         ({"labels": np.tile(_LABELS, 5)[None]}, r"'.*/c/labels.npy' must be integers \[5N\]; got int64 \[1, 30\]"),
@@ -130,6 +134,12 @@ def test_open_corrupted_npy_rejects_other_image_shapes(tmp_path):
     np.save(root / "snow.npy", np.zeros((30, 6, 6, 3), np.uint8))
     with pytest.raises(UserError, match=r"images of 'snow' are \[6, 6, 3\], but those of the run are \[5, 5, 3\]"):
         _open(f"npy:{root}")
+
+
+def test_open_corrupted_npy_takes_many_channels_of_a_run(tmp_path):
+    root = _write_npy(tmp_path / "c", {})
+    np.save(root / "fog.npy", np.zeros((30, 5, 5, 13), np.uint8))
+    assert _open(f"npy:{root}", image_shape=(5, 5, 13)).stream("fog", 1).image_shape == (5, 5, 13)
 
 
 def test_open_corrupted_npy_rejects_unreadable_files(tmp_path):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
 from anchor_jax.core.errors import UserError
-from anchor_jax.data import load
+from anchor_jax.data import load, open_stream
 
 pytestmark = pytest.mark.min_versions
 
@@ -54,7 +54,10 @@ def test_npz_reads_label_names(npz):
     [
         ({"x_test": _X, "y_test": _Y}, r"no array 'x_train' in '.*data.npz'; it contains: x_test, y_test"),
         ({"x_train": _X, "y": _Y}, r"no array 'y_train' in '.*data.npz'; it contains: x_train, y$"),
-        ({"x_train": _X / np.float32(255)}, "images of npz split 'train' must be uint8; got float32"),
+        (
+            {"x_train": _X / np.float32(255)},
+            r"images of npz split 'train' must be uint8; got float32; .* \(255 \* images\).round\(\).astype\('uint8'\)",
+        ),
         ({"x_train": _X[0]}, r"images of npz split 'train' must be \[N, H, W, C\] and not empty; got \[3, 2\]"),
         ({"x_train": _X[:0], "y_train": _Y[:0]}, r"must be \[N, H, W, C\] and not empty; got \[0, 3, 2, 1\]"),
         ({"y_train": _Y[:3]}, r"labels of npz split 'train' must be \[4\], one per image; got \[3\]"),
@@ -75,6 +78,30 @@ def test_npz_rejects_invalid_arrays(npz, arrays, message):
     complete = arrays if "x_test" in arrays or "y" in arrays else {"x_train": _X, "y_train": _Y} | arrays
     with pytest.raises(UserError, match=message):
         load("npz", "train", path=npz(**complete))
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 9, 9), (4, 1, 9, 8), (4, 13, 9, 9), (4, 9, 9, 13), (4, 1, 9, 5)])
+def test_npz_requires_the_number_of_many_channels(npz, shape):
+    path = npz(x_train=np.zeros(shape, np.uint8), y_train=_Y)
+    message = (
+        rf"\Aimages of npz split 'train' must be \[N, H, W, C\] with up to 4 channels; got \[{str(shape)[1:-1]}\]; if "
+        rf"these are \[N, C, H, W\], pass images.transpose\(0, 2, 3, 1\); .* set config.data.channels={shape[-1]}\Z"
+    )
+    with pytest.raises(UserError, match=message):
+        load("npz", "train", path=path)
+    with pytest.raises(UserError, match=message):
+        open_stream("npz", "train", path=path)
+    assert load("npz", "train", path=path, channels=shape[-1]).images.shape == shape
+    with pytest.raises(UserError, match=rf"with {shape[1]} channels; got .* pass images.transpose\(0, 2, 3, 1\)"):
+        load("npz", "train", path=path, channels=shape[1])
+
+
+@pytest.mark.parametrize("source", ["npz", "digits"])
+def test_load_requires_the_given_number_of_channels(npz, source):
+    path = npz(x_train=_X, y_train=_Y)
+    with pytest.raises(UserError, match=r"config.data.channels=3, but images of .* are \[.*, 1\]; .*mode='L' or 'RGB'"):
+        load(source, "train", path=path, channels=3)
+    assert load(source, "train", path=path, channels=3, mode="RGB").images.shape[-1] == 3
 
 
 def test_npz_rejects_unreadable_files(tmp_path):

@@ -129,6 +129,7 @@ def test_train_stream_of_tfds_equals_folder(data, imagenet_like):
 
 
 def test_open_train_stream_reads_no_image(data, monkeypatch):
+    data.mode = "RGB"
     monkeypatch.setattr(Image, "open", None)
     monkeypatch.setattr(Path, "read_bytes", None)
     with open_train_stream(data, area=AREA, seed=0, batch_size=BATCH_SIZE) as stream:

@@ -21,7 +21,7 @@ import anchor_jax as aj
 from anchor_jax import UserError, models
 from anchor_jax.models.pretrained import adapt_weights, resize_position_embedding
 from anchor_jax.models.pytorch.files import read_state_dict, source_and_file, write_state_dict
-from anchor_jax.training.loop import train
+from anchor_jax.training.loop import prepare, train
 
 TINY_RESNET = {"stage_sizes": (1, 1), "width": 4}
 TINY_VIT = {"patch_size": 2, "width": 8, "depth": 1, "num_heads": 2}
@@ -131,6 +131,26 @@ def test_warm_start_rejects_anchored_weights_for_a_standard_run(warm, tmp_path):
         UserError, match=r"do not match the model: stem_conv/kernel is \[3, 3, 2, 4\] instead of \[3, 3, 1"
     ):
         train(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "mode", "weights_of"),
+    [("resnet18", 3, "L", "RGB"), ("vit_b16", 6, "L", "RGB"), ("resnet18", 1, "RGB", "L")],
+)
+def test_weights_for_another_mode_name_the_key(warm, tmp_path, name, channels, mode, weights_of):
+    config, _, _ = warm
+    options = TINY_RESNET if name == "resnet18" else TINY_VIT
+    (tmp_path / "weights").mkdir()
+    file, _, _ = write_weights(tmp_path / "weights", name, 3, channels, options)
+    config.model.name, config.model.options = name, ConfigDict(options)
+    config.model.weights, config.data.mode = f"torchvision:{file}", mode
+    message = (
+        rf"the weights do not match the model: \w+/kernel is .*, --config.data.mode={weights_of}; set config.model.op"
+    )
+    with pytest.raises(UserError, match=message):
+        prepare(config, tmp_path / "run")
+    config.data.mode = weights_of
+    assert prepare(config, tmp_path / "run").weights.has_head
 
 
 def test_resize_position_embedding_keeps_the_tokens():

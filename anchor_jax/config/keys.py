@@ -26,6 +26,17 @@ class DataConfig(Section):
         'Side S in pixels of the square that "tfds" and "folder" images are resized and cropped to; 0: as stored.',
         at_least=0,
     )
+    mode: Literal["auto", "L", "RGB"] = key(
+        "auto",
+        'Read all images as grayscale ("L") or color ("RGB"). "auto": grayscale if all training images are, otherwise '
+        "RGB, and arrays as they are; the run records what this is.",
+    )
+    channels: int = key(
+        0,
+        "Number of channels of the images; 0: any up to 4. Required for arrays with more, such as 13 of multispectral "
+        "images, because most arrays with a longer last axis are `[N, C, H, W]`.",
+        at_least=0,
+    )
     mean: tuple[float, ...] = key((), "Mean of each channel, of pixels in [0, 1]; () measures it on the training set.")
     std: tuple[float, ...] = key((), "Standard deviation of each channel, as for `mean`. Each must be above 0.")
     crop_fraction: float = key(

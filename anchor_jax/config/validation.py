@@ -106,6 +106,9 @@ def _check_combinations(given: dict[str, Any]) -> None:
         raise UserError(
             f"config.data.repeats must be 1 unless config.data.streaming is True; got {given['data.repeats']}"
         )
+    mode, channels = given["data.mode"], given["data.channels"]
+    if channels and mode != "auto" and channels != len(mode):
+        raise UserError(f"config.data.channels must be 0 or {len(mode)} with config.data.mode={mode!r}; got {channels}")
     area = given["augmentation.resized_crop"]
     if area and not (len(area) == 2 and 0 < area[0] <= area[1] <= 1):
         raise UserError(

@@ -12,6 +12,7 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.data.dataset import Dataset, validate_dataset
 from anchor_jax.data.decoding import EncodedDataset
 from anchor_jax.data.files import absolute_path, open_npz, reading_errors
+from anchor_jax.data.modes import AUTO, mode_of
 from anchor_jax.runtime.atomic_files import atomic_write, cache_folder
 
 _FORMAT = 1  # increment when the same files decode to different pixels, which invalidates existing caches
@@ -27,12 +28,11 @@ def load_cached(
       decode: returns its images uint8 `[N, H, W, C]` and labels `[N]`.
       cache_dir: folder of the cache; "" is the default of `anchor_jax.data.load`.
     """
-    cache_file = _cache_file(encoded, cache_dir)
-    if cache_file.is_file():
-        try:
-            return _read(cache_file)
-        except UserError as error:
-            warnings.warn(f"rebuilding a corrupt cache: {error}", stacklevel=3)
+    of_own_mode, cache_file = _cache_files(encoded, cache_dir)
+    for file in dict.fromkeys((of_own_mode, cache_file)):
+        cached = _read_or_warn(file)
+        if cached and encoded.given_mode in (AUTO, mode_of(cached.images.shape)):
+            return cached
     dataset = validate_dataset(Dataset(*decode(encoded), encoded.label_names), encoded.title)
     try:
         _write(cache_file, dataset)
@@ -41,8 +41,11 @@ def load_cached(
     return dataset
 
 
-def _cache_file(encoded: EncodedDataset, cache_dir: str) -> Path:
-    """Return a path that depends on the decoding options, and on size and modification time of every file."""
+def _cache_files(encoded: EncodedDataset, cache_dir: str) -> tuple[Path, Path]:
+    """Return the paths for the images in their own mode, and in the given one.
+
+    They depend on the decoding options, and on size and modification time of every file.
+    """
     folder = absolute_path(cache_dir) if cache_dir else cache_folder()
     title, image_size = encoded.title, encoded.image_size
     digest = hashlib.sha256(repr((_FORMAT, title, image_size, encoded.crop_fraction)).encode())
@@ -51,7 +54,20 @@ def _cache_file(encoded: EncodedDataset, cache_dir: str) -> Path:
             status = file.stat()
         digest.update(repr((str(file), status.st_size, status.st_mtime_ns)).encode())
     readable = re.sub(r"[^\w.]+", "-", title, flags=re.ASCII)[:100]
-    return folder / f"{readable}-{image_size}px-{digest.hexdigest()[:16]}.npz"
+    of_own_mode = digest.hexdigest()
+    if encoded.given_mode != AUTO:
+        digest.update(encoded.given_mode.encode())
+    own, given = (folder / f"{readable}-{image_size}px-{key[:16]}.npz" for key in (of_own_mode, digest.hexdigest()))
+    return own, given
+
+
+def _read_or_warn(file: Path) -> Dataset | None:
+    """Read a cache; return None if there is none, or if it is corrupt."""
+    try:
+        return _read(file) if file.is_file() else None
+    except UserError as error:
+        warnings.warn(f"rebuilding a corrupt cache: {error}", stacklevel=4)
+        return None
 
 
 def _read(file: Path) -> Dataset:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from anchor_jax.data.decoding import Example, convert, open_image
 from anchor_jax.data.files import open_file, reading_errors
+from anchor_jax.data.modes import convert_batch
 
 try:
     import cykooz_resizer as fast
@@ -38,11 +39,13 @@ Box = tuple[int, int, int, int]  # left, top, right and bottom edge, in pixels
 class _DecodedBox(NamedTuple):
     """A decoded image, possibly at a reduced scale, and a box in its coordinates."""
 
-    pixels: np.ndarray  # uint8 [H, W, 3]
+    pixels: np.ndarray  # uint8 [H, W, 3], or [H, W, 1] of a grayscale image
     box: Sequence[float]  # left, top, right and bottom edge, in pixels
 
 
-def random_resized_crop(example: Example, image_size: int, area: Sequence[float], seed: list[int]) -> np.ndarray:
+def random_resized_crop(
+    example: Example, image_size: int, area: Sequence[float], seed: list[int], mode: str = "RGB"
+) -> np.ndarray:
     """Crop a random box of an image and resize it to a square: bilinear, with antialiasing.
 
     Args:
@@ -50,9 +53,10 @@ def random_resized_crop(example: Example, image_size: int, area: Sequence[float]
       image_size: S.
       area: minimum and maximum area of the crop, as fractions of the image's area.
       seed: non-negative integers that determine the box.
+      mode: "L" (grayscale) or "RGB".
 
     Returns:
-      uint8 `[S, S, 3]`. It is within one gray level of Pillow's `crop` and `resize`, except for crops of JPEG files
+      uint8 `[S, S, C]`. It is within one gray level of Pillow's `crop` and `resize`, except for crops of JPEG files
       that are at least 4 S wide and high. Those are decoded at a reduced scale, which on photographs changes less than
       one gray level on average, and less than 20 anywhere.
 
@@ -64,8 +68,8 @@ def random_resized_crop(example: Example, image_size: int, area: Sequence[float]
     def draw_box(width: int, height: int) -> Box:
         return random_box(np.random.default_rng(seed), width, height, area)
 
-    decoded = _decode_jpeg(example, draw_box, image_size) or _decode_any(example, draw_box)
-    return _resize_box(decoded, image_size)
+    decoded = _decode_jpeg(example, draw_box, image_size, mode) or _decode_any(example, draw_box, mode)
+    return _resize_box(decoded, image_size, mode)
 
 
 def random_box(rng: np.random.Generator, width: int, height: int, area: Sequence[float]) -> Box:
@@ -97,7 +101,9 @@ def _read_bytes(example: Example) -> bytes:
     return example.file
 
 
-def _decode_jpeg(example: Example, draw_box: Callable[[int, int], Box], image_size: int) -> _DecodedBox | None:
+def _decode_jpeg(
+    example: Example, draw_box: Callable[[int, int], Box], image_size: int, mode: str
+) -> _DecodedBox | None:
     """Decode a JPEG file at the smallest scale that its crop allows; return None if Pillow has to handle the file."""
     try:
         header: Any = simplejpeg.decode_jpeg_header(example.file)
@@ -107,15 +113,17 @@ def _decode_jpeg(example: Example, draw_box: Callable[[int, int], Box], image_si
         box = draw_box(width, height)
         scale = reduction(box, image_size)
         min_size = {"min_height": math.ceil(height / scale), "min_width": math.ceil(width / scale)}
-        pixels = simplejpeg.decode_jpeg(example.file, "RGB", **min_size)
+        is_gray = mode == "L" and color_space == "Gray"
+        pixels = simplejpeg.decode_jpeg(example.file, "GRAY" if is_gray else "RGB", **min_size)
     except ValueError:  # another format, or a corrupt file
         return None
     return _DecodedBox(pixels, [edge / scale for edge in box])
 
 
-def _decode_any(example: Example, draw_box: Callable[[int, int], Box]) -> _DecodedBox:
+def _decode_any(example: Example, draw_box: Callable[[int, int], Box], mode: str) -> _DecodedBox:
     with open_image(example) as image:
-        return _DecodedBox(np.asarray(convert(image, "RGB", example.origin)), draw_box(*image.size))
+        pixels = np.asarray(convert(image, mode, example.origin)).reshape(image.height, image.width, len(mode))
+        return _DecodedBox(pixels, draw_box(*image.size))
 
 
 def reduction(box: Box, image_size: int) -> int:
@@ -125,21 +133,25 @@ def reduction(box: Box, image_size: int) -> int:
     return next((scale for scale in _SCALES if shorter_side >= scale * _REDUCING_GAP * image_size), 1)
 
 
-def _resize_box(decoded: _DecodedBox, image_size: int) -> np.ndarray:
-    """Resize the contents of the box, without pixels around it, to uint8 `[S, S, 3]`."""
+def _resize_box(decoded: _DecodedBox, image_size: int, mode: str) -> np.ndarray:
+    """Resize the contents of the box, without pixels around it, to uint8 `[S, S, C]`."""
     left, top, right, bottom = decoded.box
     x, y = math.floor(left), math.floor(top)
     cropped = decoded.pixels[y : math.ceil(bottom), x : math.ceil(right)]
+    if cropped.shape[-1] != len(mode):  # color to grayscale, before resizing as in `decode`
+        cropped = convert_batch(cropped[None], mode)[0]
     inner = left - x, top - y, right - x, bottom - y
+    height, width, channels = cropped.shape
     if fast is None:
-        resized = Image.fromarray(cropped).resize((image_size, image_size), Image.Resampling.BILINEAR, box=inner)
-        return np.asarray(resized)
-    height, width, _ = cropped.shape
-    source = fast.ImageData(width, height, fast.PixelType.U8x3, cropped.tobytes())
-    target = fast.ImageData(image_size, image_size, fast.PixelType.U8x3)
+        image = Image.fromarray(cropped if channels > 1 else cropped[..., 0])
+        resized = image.resize((image_size, image_size), Image.Resampling.BILINEAR, box=inner)
+        return np.asarray(resized).reshape(image_size, image_size, channels)
+    pixel_type = fast.PixelType.U8x3 if channels == 3 else fast.PixelType.U8
+    source = fast.ImageData(width, height, pixel_type, cropped.tobytes())
+    target = fast.ImageData(image_size, image_size, pixel_type)
     options = fast.ResizeOptions(
         fast.ResizeAlg.convolution(fast.FilterType.bilinear),
         crop_box=fast.CropBox(inner[0], inner[1], right - left, bottom - top),
     )
     fast.Resizer().resize(source, target, options)
-    return np.frombuffer(target.get_buffer(), np.uint8).reshape(image_size, image_size, 3)
+    return np.frombuffer(target.get_buffer(), np.uint8).reshape(image_size, image_size, channels)

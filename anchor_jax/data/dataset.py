@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
 
 
@@ -27,21 +28,23 @@ class Dataset(NamedTuple):
     label_names: tuple[str, ...]
 
 
-def validate_dataset(dataset: Dataset, origin: str) -> Dataset:
+def validate_dataset(dataset: Dataset, origin: str, channels: int = 0) -> Dataset:
     """Return the dataset with its labels as int32.
 
     Args:
       dataset: labels may be of any integer dtype.
       origin: what error messages call the dataset.
+      channels: C, required if it is above 4, see `checks.channels_last`.
 
     Raises:
       UserError: a dtype, shape, label or class name does not match the description of `Dataset`.
     """
     images, labels, names = dataset
     if images.dtype != np.uint8:
-        raise UserError(f"images of {origin} must be uint8; got {images.dtype}")
+        raise UserError(f"images of {origin} must be uint8; got {images.dtype}; {checks.AS_STORED}")
     if images.ndim != 4 or 0 in images.shape:
         raise UserError(f"images of {origin} must be [N, H, W, C] and not empty; got {list(images.shape)}")
+    checks.channels_last(f"images of {origin}", images.shape, channels, key="config.data.channels")
     if labels.dtype.kind not in "iu":
         raise UserError(f"labels of {origin} must be integers; got {labels.dtype}")
     if labels.shape != (len(images),):

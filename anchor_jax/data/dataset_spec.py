@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.class_mapping import drop_empty_classes, remap_labels
-from anchor_jax.data.eval_dataset import MODES, EvalDataset, eval_dataset, match_channels
-from anchor_jax.data.files import absolute_path
+from anchor_jax.data.eval_dataset import EvalDataset, eval_dataset, match_channels
+from anchor_jax.data.files import absolute_path, reading_errors
+from anchor_jax.data.modes import mode_of
 from anchor_jax.data.sample_photographs import photographs
 from anchor_jax.data.sources import SOURCES, open_stream
-from anchor_jax.data.sources.folder import open_images
+from anchor_jax.data.sources.folder import open_images, subfolders
 
 # what locates a dataset of a source -> form and pattern of location and split; the split of a path contains no "/", so
 # that the path itself may contain "@"
@@ -43,6 +44,7 @@ def open_dataset(
     default_split: str = "test",
     tfds_dir: str | os.PathLike[str] = "",
     crop_fraction: float = 1.0,
+    channels: int = 0,
 ) -> EvalDataset:
     """Open the dataset that a string names, with images and labels like those of a run.
 
@@ -57,11 +59,12 @@ def open_dataset(
     Args:
       spec: the string.
       image_shape: H, W and C of the run's images. If H = W, image files and TFDS images are resized as in `load`.
-        Images are converted to grayscale or RGB, according to C.
+        Images are converted to grayscale or RGB, according to C = 1 or 3.
       label_names: class names of the run, to which the labels are mapped; None keeps the dataset's own labels.
       default_split: split of a spec without one.
       tfds_dir: folder of prepared datasets (default: $TFDS_DATA_DIR, or else ~/tensorflow_datasets).
       crop_fraction: of the run, for images that are resized; see `load`.
+      channels: C, only required if H, W and C look like C, H and W, such as (1, 128, 9).
 
     Returns:
       `EvalDataset`, named after the dataset, and after the split if the spec has one.
@@ -79,7 +82,7 @@ def open_dataset(
       ('china', 'flower')
     """
     checks.text("spec", spec)
-    checks.image_shape("image_shape", image_shape)
+    checks.image_shape("image_shape", image_shape, channels)
     if label_names is not None:
         checks.several("label_names", label_names)
     dataset = _open(_parse(spec), image_shape, default_split, tfds_dir, crop_fraction)
@@ -89,9 +92,14 @@ def open_dataset(
 
 def image_options(image_shape: tuple[int, ...], crop_fraction: float = 1.0) -> dict[str, Any]:
     """Return the arguments of `open_stream` for images like those of a run: resized if square, grayscale or RGB."""
-    height, width, channels = image_shape
+    height, width, _ = image_shape
     size = {"image_size": height, "crop_fraction": crop_fraction} if height == width else {"image_size": 0}
-    return {**size, "mode": MODES.get(channels, "")}
+    return {**size, "mode": mode_of(image_shape)}
+
+
+def more_channels(image_shape: tuple[int, ...]) -> int:
+    """Return the number of channels of a run's images if arrays must not have as many without being told; else 0."""
+    return image_shape[-1] if image_shape[-1] > checks.MAX_CHANNELS else 0
 
 
 class _Spec(NamedTuple):
@@ -117,7 +125,10 @@ def _parse(spec: str) -> _Spec:
     for pattern in _SPECS.values():
         if match := re.fullmatch(pattern, spec):
             return _Spec(*match.groups(default=""))
-    raise UserError(f"unknown dataset '{spec}'; allowed: {', '.join(_SPECS)}")
+    hint = ""
+    if os.path.isdir(os.path.expanduser(spec)):
+        hint = f"; for this folder give images:{spec}, or folder:{spec} if it has one subfolder per class"
+    raise UserError(f"unknown dataset '{spec}'; allowed: {', '.join(_SPECS)}{hint}")
 
 
 def _open(
@@ -135,11 +146,13 @@ def _open(
         return open_images(location, title=title, **options)
     if kind == "tfds":
         return _open_tfds(location, split, tfds_dir, title, options)
-    if kind == "folder" and not spec.split:
-        location, split = _split_of_folder(location, split)
+    if kind == "folder":
+        location, split = (location, split) if spec.split else _split_of_folder(location, split)
+        _check_has_classes(absolute_path(location) / split)
     source = SOURCES[kind]
-    located = {source.located_by: location} if source.located_by else {}
-    return open_stream(kind, split, title=title, **located, **(options if source.is_encoded else {}))
+    located: dict[str, Any] = {source.located_by: location} if source.located_by else {}
+    located |= options if source.is_encoded else {"channels": more_channels(image_shape)}
+    return open_stream(kind, split, title=title, **located)
 
 
 def _open_tfds(
@@ -153,6 +166,19 @@ def _open_tfds(
         )
     dataset = open_stream("tfds", split, name=name, path=tfds_dir, title=title, **options)
     return drop_empty_classes(dataset) if re.split("[/:]", name)[0] in _IMAGENET_SUBSETS else dataset
+
+
+def _check_has_classes(split: Path) -> None:
+    """Raise a `UserError` for a folder without classes; one that cannot be opened has better errors elsewhere."""
+    if not os.path.isdir(split):
+        return
+    with reading_errors(f"folder '{split}'", f"give images:{split} or another folder"):
+        num = len(subfolders(split))
+    if num < 2:
+        raise UserError(
+            f"'{split}' must have at least 2 class folders; got {num}; for images without classes, such as anomalies, "
+            f"give images:{split}"
+        )
 
 
 def _split_of_folder(path: str, default_split: str) -> tuple[str, str]:

@@ -16,11 +16,13 @@ from PIL import Image, ImageOps
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.files import check_regular_file, reading_errors
+from anchor_jax.data.modes import AUTO
 
 # formats that Pillow decodes itself, whatever the file's suffix; for others, such as EPS, it runs external programs
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 _ROWS_PER_TASK = 64
+_HEADERS_AT_ONCE = 1024
 _BATCHES_AHEAD = 2
 
 
@@ -39,10 +41,15 @@ class EncodedDataset(NamedTuple):
     label_names: tuple[str, ...]
     num_examples: int
     example: Callable[[int], Example]  # row -> example
-    mode: Callable[[], str]  # Pillow's "L" or "RGB"; a function, because it may have to open every image
+    own_mode: Callable[[], str]  # "L" if all images are grayscale, otherwise "RGB"; may have to open every image
     image_size: int  # S, see `decode`; 0: as stored
     files: Sequence[Path]  # the images do not change unless one of these files does
     crop_fraction: float = 1.0  # see `decode`
+    given_mode: str = AUTO  # the mode to decode to; "auto": the own mode
+
+    def mode(self) -> str:
+        """Return Pillow's mode that the images are decoded to, "L" or "RGB"."""
+        return self.own_mode() if self.given_mode == AUTO else self.given_mode
 
     def image_shape(self) -> tuple[int, int, int]:
         """Decode the first image and return its H, W and C."""
@@ -163,13 +170,36 @@ def convert(image: Image.Image, mode: str, origin: str) -> Image.Image:
         raise UserError(f"image {origin} has pixels of mode {image.mode}; convert it to 8 bits per channel")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # Pillow warns about a direct conversion to RGB
+    if image.mode == "LAB" and mode == "L":  # Pillow has no direct conversion
+        image = image.convert("RGB")
     return image.convert(mode)
 
 
-def read_mode(example: Example) -> str:
-    """Return Pillow's mode of an image, such as "RGB"; only its header is read."""
-    with open_image(example) as image:
-        return image.mode
+def common_mode(example: Callable[[int], Example], num_examples: int) -> str:
+    """Return "L" if all images are grayscale, otherwise "RGB"; only headers are read, up to the first in color.
+
+    Images that cannot be read do not count: decoding them is an error, or replaces them.
+
+    Args:
+      example: row -> example.
+      num_examples: N.
+    """
+
+    def mode_at(row: int) -> str:
+        try:
+            with open_image(example(row)) as image:
+                return image.mode
+        except UserError:
+            return ""
+
+    found: set[str] = set()
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        starts = (0, 1, *range(_HEADERS_AT_ONCE, num_examples, _HEADERS_AT_ONCE))  # mostly, the first one decides
+        for start, end in itertools.pairwise((*starts, num_examples)):
+            found.update(pool.map(mode_at, range(start, end)))
+            if found - {"", "L"}:
+                return "RGB"
+    return "L" if "L" in found else "RGB"
 
 
 @contextlib.contextmanager

@@ -6,16 +6,14 @@ from collections.abc import Callable, Generator
 from functools import partial
 
 import numpy as np
-from PIL import Image
 
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.dataset import Dataset, validate_labels
 from anchor_jax.data.decoding import EncodedDataset, decode_batches
+from anchor_jax.data.modes import MODES, convert_batch
 
 Batch = tuple[np.ndarray, np.ndarray]  # images uint8 [b, H, W, C], labels int32 [b]
-
-MODES = {1: "L", 3: "RGB"}  # channels -> Pillow's mode
 
 _TAKE_BATCH_SIZE = 512
 
@@ -86,15 +84,17 @@ class EvalDataset:
         return dataclasses.replace(self, label_names=label_names, labels=lambda: rows[self.labels()], batches=batches)
 
 
-def eval_dataset(dataset: Dataset, name: str) -> EvalDataset:
+def eval_dataset(dataset: Dataset, name: str, *, channels: int = 0) -> EvalDataset:
     """Wrap a dataset in memory; its batches are views of the arrays.
 
     Args:
       dataset: N labeled images.
       name: how reports refer to it.
+      channels: C, required if it is above 4: such images are mostly `[N, C, H, W]`.
 
     Raises:
-      UserTypeError: `dataset` is not a `Dataset`, or `name` not a string.
+      UserTypeError: `dataset` is not a `Dataset`, its images are not uint8, or `name` is not a string.
+      UserError: the images are not `[N, H, W, C]`.
 
     Example:
       >>> import anchor_jax as aj
@@ -105,6 +105,7 @@ def eval_dataset(dataset: Dataset, name: str) -> EvalDataset:
     """
     checks.instance("dataset", dataset, Dataset, "data.load")
     checks.text("name", name)
+    checks.images("dataset.images", dataset.images, "uint8", channels)
     images, labels, label_names = dataset
     return eval_dataset_from_rows(images.__getitem__, labels, label_names, images.shape[1:], name)
 
@@ -172,11 +173,4 @@ def match_channels(dataset: EvalDataset, image_shape: tuple[int, ...]) -> EvalDa
             f"{list(image_shape)}; give images of the same height and width, grayscale or RGB (image files and tfds "
             "datasets are resized if the run's images are square)"
         )
-    return dataset.map_images(image_shape, partial(_convert, mode=MODES[channels]))
-
-
-def _convert(images: np.ndarray, mode: str) -> np.ndarray:
-    """Convert a batch to Pillow's `mode`; stacked vertically, it is a single image to Pillow."""
-    column = images.reshape(-1, *images.shape[2:])
-    converted = Image.fromarray(column if column.shape[-1] > 1 else column[..., 0]).convert(mode)
-    return np.asarray(converted).reshape(*images.shape[:-1], len(mode))
+    return dataset.map_images(image_shape, partial(convert_batch, mode=MODES[channels]))

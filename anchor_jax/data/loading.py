@@ -10,6 +10,7 @@ from anchor_jax.data.dataset import Dataset
 from anchor_jax.data.eval_dataset import EvalDataset
 from anchor_jax.data.files import preview
 from anchor_jax.data.label_noise import add_label_offsets, draw_label_offsets
+from anchor_jax.data.modes import mode_of
 from anchor_jax.data.sources import load, open_stream
 
 
@@ -36,7 +37,7 @@ def load_train(config: DataConfig, seed: int) -> tuple[Dataset, Dataset | None]:
       >>> len(train.images), len(held_out.images)
       (1293, 144)
     """
-    dataset = load(config.source, config.train_split, **_location(config))
+    dataset = load(config.source, config.train_split, **_location(config), mode=config.mode)
     if not config.validation_fraction:
         return _add_label_noise(dataset, config, seed), None
     from sklearn.model_selection import train_test_split  # takes a second to import
@@ -60,7 +61,7 @@ def load_test(config: DataConfig, label_names: tuple[str, ...], image_shape: tup
     Args:
       config: the section `data` of a config.
       label_names: of the training set.
-      image_shape: H, W and C of the training set.
+      image_shape: H, W and C of the training set; the test set is read as grayscale or RGB, according to C.
 
     Raises:
       UserError: `load` fails, or classes or images differ from those of the training set.
@@ -72,7 +73,7 @@ def load_test(config: DataConfig, label_names: tuple[str, ...], image_shape: tup
       >>> aj.data.load_test(base().data, train.label_names, train.images.shape[1:]).images.shape
       (360, 8, 8, 1)
     """
-    dataset = load(config.source, config.test_split, **_location(config))
+    dataset = load(config.source, config.test_split, **_location(config), mode=mode_of(image_shape))
     _check_matches_train(config.test_split, dataset.label_names, dataset.images.shape[1:], label_names, image_shape)
     return dataset
 
@@ -95,18 +96,20 @@ def open_test(config: DataConfig, label_names: tuple[str, ...], image_shape: tup
       >>> test.name, test.num_examples
       ('test', 360)
     """
-    dataset = open_stream(config.source, config.test_split, **_location(config), title="test")
+    options = {**_location(config), "mode": mode_of(image_shape), "title": "test"}
+    dataset = open_stream(config.source, config.test_split, **options)
     _check_matches_train(config.test_split, dataset.label_names, dataset.image_shape, label_names, image_shape)
     return dataset
 
 
 def _location(config: DataConfig) -> dict[str, Any]:
-    """Return the arguments of `load`, except source and split."""
+    """Return the arguments of `load`, except source, split and mode."""
     return {
         "name": config.name,
         "path": config.path,
         "image_size": config.image_size,
         "crop_fraction": config.crop_fraction,
+        "channels": config.channels,
     }
 
 

@@ -17,7 +17,7 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.data.class_mapping import check_same_classes, remap_labels
 from anchor_jax.data.corruptions import SEVERITIES
 from anchor_jax.data.dataset import Dataset, numbered_label_names, validate_dataset
-from anchor_jax.data.dataset_spec import CORRUPTED_TFDS, image_options
+from anchor_jax.data.dataset_spec import CORRUPTED_TFDS, image_options, more_channels
 from anchor_jax.data.eval_dataset import EvalDataset, eval_dataset_from_rows, match_channels
 from anchor_jax.data.files import absolute_path, check_regular_file, open_file, reading_errors
 from anchor_jax.data.sources import open_stream
@@ -78,6 +78,7 @@ def open_corrupted(
     image_shape: tuple[int, ...],
     label_names: tuple[str, ...],
     tfds_dir: str | os.PathLike[str] = "",
+    channels: int = 0,
 ) -> CorruptedSet:
     """Open a published corrupted set, and check that it is complete and matches the run.
 
@@ -95,6 +96,7 @@ def open_corrupted(
       image_shape: H, W and C of the run's images, see `open_dataset`.
       label_names: class names of the run; see `class_rows` for sets without names.
       tfds_dir: see `open_dataset`.
+      channels: see `open_dataset`.
 
     Returns:
       `CorruptedSet`.
@@ -119,7 +121,7 @@ def open_corrupted(
       'mine-C-fog-5'
     """
     checks.text("spec", spec)
-    checks.image_shape("image_shape", image_shape)
+    checks.image_shape("image_shape", image_shape, channels)
     checks.several("label_names", label_names)
     match = re.fullmatch(r"tfds:([^@:/]+)(?:@(.+))?|(npy|folder):(.+)", spec)
     if not match:
@@ -216,7 +218,8 @@ def _npy_severities(
     file: Path, labels: np.ndarray, label_names: tuple[str, ...], image_shape: tuple[int, ...]
 ) -> dict[int, _Subset]:
     """Return the five severities of one corruption."""
-    images, labels, _ = validate_dataset(Dataset(_map_file(file), labels, label_names), f"'{file}'")
+    dataset = Dataset(_map_file(file), labels, label_names)
+    images, labels, _ = validate_dataset(dataset, f"'{file}'", more_channels(image_shape))
     num = len(labels) // len(SEVERITIES)
 
     def subset(severity: int) -> _Subset:

@@ -6,7 +6,7 @@ from PIL import Image
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.dataset import Dataset
-from anchor_jax.data.eval_dataset import MODES
+from anchor_jax.data.modes import MODES
 
 _SCALES = (1 / 8, 1 / 4, 1 / 2)  # relative to the largest patch that fits into a photograph
 
@@ -33,7 +33,7 @@ def photographs(image_shape: tuple[int, ...], num: int = 360) -> Dataset:
       >>> images.shape, labels.tolist(), label_names
       ((6, 32, 32, 3), [0, 1, 0, 1, 0, 1], ('china', 'flower'))
     """
-    checks.image_shape("image_shape", image_shape)
+    checks.image_shape("image_shape", image_shape, channels=0)
     num = checks.count("num", num, least=2)
     from sklearn.datasets import load_sample_images  # takes a second to import
 

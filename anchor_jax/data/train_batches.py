@@ -63,7 +63,7 @@ class CorruptImage(NamedTuple):
 class ReadExample(NamedTuple):
     """An example, and the corrupt ones that it replaces."""
 
-    image: np.ndarray  # uint8 [S, S, 3]
+    image: np.ndarray  # uint8 [S, S, C]
     label: int
     row: int  # of this example
     corrupt: list[CorruptImage]
@@ -115,33 +115,40 @@ class ExampleReader(NamedTuple):
 
 
 class ImageTransform(NamedTuple):
-    """Turns an encoded image into pixels uint8 `[S, S, 3]`.
+    """Turns an encoded image into pixels uint8 `[S, S, C]`.
 
     Attributes:
       image_size: S.
       crop_fraction: of a central crop, see `decode`.
       area: of a random crop, see `random_resized_crop`; (): training uses central crops, too.
+      mode: "L" or "RGB".
     """
 
     image_size: int
     crop_fraction: float
     area: tuple[float, ...]
+    mode: str
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """S, S and C."""
+        return self.image_size, self.image_size, len(self.mode)
 
     def center_crop(self, example: Example) -> np.ndarray:
         """Return the central crop of evaluation."""
-        return decode(example, mode="RGB", image_size=self.image_size, crop_fraction=self.crop_fraction)
+        return decode(example, mode=self.mode, image_size=self.image_size, crop_fraction=self.crop_fraction)
 
     def random_crop(self, example: Example, seed: list[int]) -> np.ndarray:
         """Return the random crop of training."""
         if not self.area:
             return self.center_crop(example)
-        return random_resized_crop(example, image_size=self.image_size, area=self.area, seed=seed)
+        return random_resized_crop(example, self.image_size, self.area, seed, self.mode)
 
 
 class BatchPart(NamedTuple):
     """Consecutive examples of one batch, or all of them."""
 
-    images: np.ndarray  # uint8 [n, S, S, 3]
+    images: np.ndarray  # uint8 [n, S, S, C]
     labels: np.ndarray  # int64 [n], as stored
     rows: np.ndarray  # int64 [n]
     corrupt: list[CorruptImage]
@@ -173,8 +180,7 @@ class BatchParts(NamedTuple):
         """Read and crop the examples of one part, counted over all batches."""
         step, part = self.first_step + number // self.per_batch, number % self.per_batch
         begin, end = map(int, self.bounds[part : part + 2])
-        size = self.transform.image_size
-        images = np.empty((end - begin, size, size, 3), np.uint8)
+        images = np.empty((end - begin, *self.transform.image_shape), np.uint8)
         labels, rows = np.empty((2, end - begin), np.int64)
         corrupt = []
         for i, row in enumerate(self.order.rows(step)[begin:end].tolist()):

@@ -21,7 +21,7 @@ from anchor_jax.data.dataset import validate_labels
 from anchor_jax.data.decoding import EncodedDataset
 from anchor_jax.data.label_noise import add_label_offsets, draw_label_offsets
 from anchor_jax.data.prefetching import next_batch, prefetch
-from anchor_jax.data.sources import open_encoded
+from anchor_jax.data.sources import check_channels, open_encoded
 from anchor_jax.data.train_batches import BatchParts, CorruptImage, EpochOrder, ExampleReader, ImageTransform
 
 _EXAMPLES_PER_TASK = 32
@@ -31,7 +31,7 @@ class Batch(NamedTuple):
     """The part of a training batch that one process reads.
 
     Attributes:
-      images: uint8 `[b, S, S, 3]`.
+      images: uint8 `[b, S, S, C]`.
       labels: int32 `[b]`, in [0, classes).
     """
 
@@ -46,7 +46,7 @@ class TrainStream:
 
     Attributes:
       label_names: one name per class.
-      image_shape: S, S and 3.
+      image_shape: S, S and C, which is 1 or 3.
       num_examples: N, including corrupt examples.
     """
 
@@ -60,7 +60,7 @@ class TrainStream:
           label_offsets: label noise, int32 `[N]`, or None.
         """
         self.label_names = encoded.label_names
-        self.image_shape = (encoded.image_size, encoded.image_size, 3)
+        self.image_shape = parts.transform.image_shape
         self.num_examples = encoded.num_examples
         self._encoded = encoded
         self._parts = parts
@@ -92,7 +92,7 @@ class TrainStream:
         return self._training_labels(stored, np.arange(num))
 
     def take(self, rows: np.ndarray) -> np.ndarray:
-        """Return central crops of the examples at `rows`, uint8 `[n, S, S, 3]`; no other example is read."""
+        """Return central crops of the examples at `rows`, uint8 `[n, S, S, C]`; no other example is read."""
         reader, transform = self._parts.reader, self._parts.transform.center_crop
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             examples = list(pool.map(lambda row: reader.read(int(row), transform), rows))
@@ -145,7 +145,7 @@ class TrainStream:
 def open_train_stream(
     config: DataConfig, *, area: Sequence[float], seed: int, batch_size: int, shard: tuple[int, int] = (0, 1)
 ) -> TrainStream:
-    """Open the training images of a config as a stream; no image is read yet.
+    """Open the training images of a config as a stream; no image is read yet, except headers if the mode is "auto".
 
     Args:
       config: the section `data` of a config.
@@ -193,6 +193,7 @@ def open_train_stream(
         path=config.path,
         image_size=config.image_size,
         crop_fraction=config.crop_fraction,
+        mode=config.mode,
     )
     num_examples = encoded.num_examples
     index, num_processes = shard
@@ -201,12 +202,14 @@ def open_train_stream(
             f"config.training.batch_size={batch_size}; allowed: up to {num_examples}, the size of the training set, "
             f"and divisible by {num_processes}, the number of processes"
         )
+    transform = ImageTransform(config.image_size, config.crop_fraction, tuple(area), encoded.mode())
+    check_channels(transform.image_shape, config.channels, encoded.title)
     local_size = batch_size // num_processes
     num_parts = math.ceil(local_size / _EXAMPLES_PER_TASK)
     parts = BatchParts(
         ExampleReader(encoded.example, num_examples, encoded.title, config.max_corrupt_fraction),
         EpochOrder(seed, num_examples, batch_size, config.repeats),
-        ImageTransform(config.image_size, config.crop_fraction, tuple(area)),
+        transform,
         index * local_size + np.arange(num_parts + 1) * local_size // num_parts,
         first_step=0,
     )

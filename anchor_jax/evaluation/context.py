@@ -66,12 +66,13 @@ class EvalContext:
         stream = open_test(*data)
         if stream.num_examples * math.prod(stream.image_shape) > _CACHED_BYTES:
             return stream
-        return eval_dataset(load_test(*data), stream.name)
+        return eval_dataset(load_test(*data), stream.name, channels=stream.image_shape[-1])
 
     def open(self, spec: str, **options: Any) -> EvalDataset:
         """Open a dataset, its images converted like those of the run; see `data.open_dataset`."""
-        like = {"image_shape": self.run.image_shape, "crop_fraction": self.run.config.data.crop_fraction}
-        return open_dataset(spec, tfds_dir=self.tfds_dir, **like, **options)
+        data = self.run.config.data
+        like = {"crop_fraction": data.crop_fraction, "channels": data.channels}
+        return open_dataset(spec, image_shape=self.run.image_shape, tfds_dir=self.tfds_dir, **like, **options)
 
     def open_all(self, specs: tuple[str, ...], **options: Any) -> list[EvalDataset]:
         """Open several datasets.

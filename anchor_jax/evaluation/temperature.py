@@ -28,7 +28,7 @@ def require_held_out(train: tuple[TrainSource, Dataset | None]) -> EvalDataset:
             "temperature scaling needs training data that the run held out, and this run held out none; train with "
             "--config.data.validation_fraction=0.1, or omit --temperature_scaling"
         )
-    return eval_dataset(held_out, "held-out training data")
+    return eval_dataset(held_out, "held-out training data", channels=held_out.images.shape[-1])
 
 
 def fit_temperature(predictor: Predictor, held_out: EvalDataset, num_references: int) -> float:

@@ -15,6 +15,7 @@ from anchor_jax.core.errors import UserError
 Path = tuple[str, ...]  # of a variable: collection, modules, leaf
 
 _MAX_LISTED = 4  # mismatches in an error message
+_CHANNELS = {"L": (1, 2), "RGB": (3, 6)}  # mode -> input channels of standard and of anchored networks
 
 
 class AdaptedWeights(NamedTuple):
@@ -69,11 +70,27 @@ def adapt_weights(variables: Mapping[str, Any], shapes: Mapping[str, Any], grid:
         else:
             mismatches.append(f"{'/'.join(path[1:])} is {list(variable.shape)} instead of {list(shape or ())}")
     if mismatches:
-        raise UserError(
-            f"the weights do not match the model: {', '.join(mismatches[:_MAX_LISTED])}; set config.model.options, the "
-            "image size and config.anchoring.enabled to those of the weights"
-        )
+        remedy = "set config.model.options, the image size and config.anchoring.enabled to those of the weights"
+        modes = {_other_mode(pretrained[path].shape, expected[path].shape) for path in pretrained.keys() & expected}
+        for mode in modes - {None}:
+            remedy = f"read the images as the network of the weights does, --config.data.mode={mode}; {remedy}"
+        raise UserError(f"the weights do not match the model: {', '.join(mismatches[:_MAX_LISTED])}; {remedy}")
     return AdaptedWeights(adapted, tuple(changes))
+
+
+def _other_mode(weights: tuple[int, ...], model: tuple[int, ...]) -> str | None:
+    """Return the mode "L" or "RGB" of the images that pretrained weights take, if the model takes the other one.
+
+    Args:
+      weights: shape of a pretrained variable.
+      model: shape of the same variable in the model.
+    """
+    if not len(weights) == len(model) == 4:
+        return None
+    of_weights, of_model = (
+        next((mode for mode, numbers in _CHANNELS.items() if shape[2] in numbers), None) for shape in (weights, model)
+    )
+    return of_weights if of_model and of_weights != of_model else None
 
 
 def resize_position_embedding(positions: jax.Array, grid: tuple[int, int]) -> jax.Array:

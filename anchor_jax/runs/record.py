@@ -31,6 +31,7 @@ from anchor_jax import config as configuration
 from anchor_jax.config import RESUMABLE_CHANGES, Config, base, flatten
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
+from anchor_jax.data.modes import AUTO, mode_of
 from anchor_jax.models.pytorch.files import source_and_file
 from anchor_jax.runs import references as reference_file
 from anchor_jax.runtime import multihost
@@ -39,6 +40,7 @@ from anchor_jax.runtime.atomic_files import atomic_write, exclusive_lock
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 RECORD = "run.json"
 DATA = "data"  # the name of the training set among the keys that may change
+_CONSEQUENCES = ("data.mean", "data.std", DATA)  # of other keys, such as data.mode, which are to be named first
 _REFERENCES = "references.npz"
 _VISIBLE_WITHIN_SECONDS = 60
 
@@ -247,6 +249,7 @@ def load(workdir: Path) -> Run:
         config = _config_of(record["config"])
         configuration.validate(config)
         label_names, image_shape = _label_names(record["label_names"]), _image_shape(record["image_shape"])
+        config = with_reading(config, image_shape)
         data = str(record["data"])
         if not config.anchoring.enabled:
             return Run(workdir, config, label_names, image_shape, data, None, None, record=content)
@@ -255,6 +258,28 @@ def load(workdir: Path) -> Run:
         raise UserError(f"'{file}' is corrupt ({error}); restore it from a copy") from error
     references = reference_file.load(workdir / _REFERENCES, digest)
     return Run(workdir, config, label_names, image_shape, data, rows, references, record=content)
+
+
+def with_reading(config: Config, image_shape: tuple[int, ...]) -> Config:
+    """Return a config with the mode and the number of channels of a run's images, where it leaves them open.
+
+    Later, other images are read in the same way. Records of earlier versions have neither.
+
+    Args:
+      config: of the run.
+      image_shape: of its training set.
+    """
+    config = config.copy_and_resolve_references()
+    if config.data.mode == AUTO:
+        config.data.mode = mode_of(image_shape)
+    if not config.data.channels and image_shape[-1] > checks.MAX_CHANNELS:
+        config.data.channels = image_shape[-1]
+    return config
+
+
+def as_before(config: Config, workdir: Path) -> Config:
+    """Return a config that reads images as the run in a folder does, if there is one, where it leaves that open."""
+    return with_reading(config, load(workdir).image_shape) if (workdir / RECORD).exists() else config
 
 
 def package_versions() -> dict[str, str]:
@@ -291,7 +316,8 @@ def _config_of(recorded: dict[str, Any]) -> Config:
 def _changes(run: Run, config: Config, data: str) -> tuple[Change, ...]:
     recorded, given = flatten(run.config), flatten(_config_of(config.to_dict()))
     recorded[DATA], given[DATA] = run.data, data
-    pairs = ((key, recorded.get(key), given.get(key)) for key in sorted(recorded.keys() | given.keys()))
+    keys = sorted(recorded.keys() | given.keys(), key=lambda key: (key in _CONSEQUENCES, key))
+    pairs = ((key, recorded.get(key), given.get(key)) for key in keys)
     return tuple(Change(key, before, now) for key, before, now in pairs if before != now)
 
 

@@ -61,7 +61,10 @@ def create_evaluator(run: Run, held_out: Dataset | None, mesh: Mesh) -> Evaluato
 
 def _eval_dataset(run: Run, held_out: Dataset | None) -> EvalDataset:
     """Return images that are decoded once for all evaluations; those of a streaming run may not fit in memory."""
+    channels = run.image_shape[-1]
     if held_out is not None:
-        return eval_dataset(held_out, "validation")
+        return eval_dataset(held_out, "validation", channels=channels)
     test_set = run.config.data, run.label_names, run.image_shape
-    return open_test(*test_set) if run.config.data.streaming else eval_dataset(load_test(*test_set), "test")
+    if run.config.data.streaming:
+        return open_test(*test_set)
+    return eval_dataset(load_test(*test_set), "test", channels=channels)

@@ -8,6 +8,7 @@ from anchor_jax import config as config_lib
 from anchor_jax.config import Config
 from anchor_jax.core.errors import UserError
 from anchor_jax.data import Normalization
+from anchor_jax.data.modes import MODES
 from anchor_jax.runs import checkpoint
 from anchor_jax.runs import record as run_record
 from anchor_jax.runs.load import create_model, run_normalization
@@ -35,9 +36,10 @@ def prepare(config: Config, workdir: Path, accept_changes: tuple[str, ...] = ())
     """
     config_lib.validate(config)
     mesh = mesh_lib.mesh()
+    config = run_record.as_before(config, workdir)
     source, held_out = open_source(config)
     schedule = make_schedule(config, source.num_examples, mesh.size)
-    config = _with_normalization(config, source)
+    config = _with_normalization(run_record.with_reading(config, source.image_shape), source)
     bank = bank_rows(source, config) if config.anchoring.enabled else None
     run = run_record.open_or_create(workdir, config, source, bank, accept_changes)
     evaluator = create_evaluator(run, held_out, mesh)
@@ -73,9 +75,11 @@ def _with_normalization(config: Config, source: TrainSource) -> Config:
     for name in Normalization._fields:
         values = config.data[name]
         if values and len(values) != num_channels:
+            other = MODES.get(len(values)) if num_channels in MODES else None
             raise UserError(
                 f"config.data.{name} must have one number for each of the {num_channels} channels, or be () to be "
                 f"measured; got {values}"
+                + (f"; to read all images in {len(values)} channels, set --config.data.mode={other}" if other else "")
             )
     if not (config.data.mean and config.data.std):
         measured = source.normalization()

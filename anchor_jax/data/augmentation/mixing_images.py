@@ -3,12 +3,11 @@
 import os
 
 import numpy as np
-from PIL import Image
 
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.augmentation.fractals import fractals
-from anchor_jax.data.eval_dataset import MODES
+from anchor_jax.data.modes import MODES, convert_images
 from anchor_jax.data.sources.folder import open_images
 
 MAX_BYTES = 256 * 2**20  # of mixing images on a device
@@ -53,12 +52,7 @@ def load_mixing_images(folder: str | os.PathLike[str], size: int, channels: int)
     size += size // 8
     max_images = max(MAX_BYTES // (size * size * channels), 1)
     if not os.fspath(folder):
-        return _convert(fractals(_SEED, min(NUM_FRACTALS, max_images), size), MODES[channels])
+        return convert_images(fractals(_SEED, min(NUM_FRACTALS, max_images), size), MODES[channels], "fractals")
     images = open_images(folder, image_size=size, mode=MODES[channels], title="mixing images of pixmix")
     rows = np.linspace(0, images.num_examples - 1, min(images.num_examples, max_images)).astype(int)
     return images.take(rows)[0]
-
-
-def _convert(images: np.ndarray, mode: str) -> np.ndarray:
-    converted = [np.asarray(Image.fromarray(image).convert(mode)) for image in images]
-    return np.stack(converted).reshape(*images.shape[:3], -1)

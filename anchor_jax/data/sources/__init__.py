@@ -15,6 +15,7 @@ from anchor_jax.data.cache import load_cached
 from anchor_jax.data.dataset import Dataset, check_label_names, validate_dataset
 from anchor_jax.data.decoding import EncodedDataset, decode_all
 from anchor_jax.data.eval_dataset import EvalDataset, eval_dataset, eval_dataset_from_encoded
+from anchor_jax.data.modes import AUTO, check_mode, convert_images
 from anchor_jax.data.sources.digits import open_digits
 from anchor_jax.data.sources.folder import open_folder
 from anchor_jax.data.sources.npz import open_npz_split
@@ -38,6 +39,8 @@ def load(
     path: str | os.PathLike[str] = "",
     image_size: int = 0,
     crop_fraction: float = 1.0,
+    mode: str = AUTO,
+    channels: int = 0,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Dataset:
     """Load one split of a dataset into memory; nothing is ever downloaded.
@@ -54,6 +57,10 @@ def load(
       image_size: S, in pixels. The shorter side is resized to `round(S / crop_fraction)`, and the center is cropped to
         S x S ("tfds" and "folder" only). 0 keeps the stored size.
       crop_fraction: in (0, 1].
+      mode: convert the images to "L" (grayscale) or "RGB"; "auto": grayscale if all image files of the split are,
+        otherwise RGB, and arrays as they are.
+      channels: the number C of channels, or 0 for any up to 4. Arrays with a longer last axis are mostly
+        `[N, C, H, W]`, so that their number must be given, such as 13 of multispectral images.
       cache_dir: folder of the cache (default: $ANCHOR_JAX_CACHE, or else $XDG_CACHE_HOME/anchor_jax, or else
         ~/.cache/anchor_jax).
 
@@ -70,11 +77,11 @@ def load(
       >>> train.images.shape, train.images.dtype, train.labels.dtype
       ((1437, 8, 8, 1), dtype('uint8'), dtype('int32'))
     """
-    opened = _open(source, split, name, path, image_size, crop_fraction)
+    opened = _open(source, split, name, path, image_size, crop_fraction, mode, channels)
     dataset = opened.data
     if isinstance(dataset, EncodedDataset):
         dataset = load_cached(dataset, decode_all, os.fspath(cache_dir or ""))
-    return _check_size(validate_dataset(dataset, opened.title), source, image_size)
+    return _finished(opened._replace(data=dataset), source, image_size, channels)
 
 
 def open_stream(
@@ -85,7 +92,8 @@ def open_stream(
     path: str | os.PathLike[str] = "",
     image_size: int = 0,
     crop_fraction: float = 1.0,
-    mode: str = "",
+    mode: str = AUTO,
+    channels: int = 0,
     title: str = "",
 ) -> EvalDataset:
     """Open one split of a dataset in batches; the images equal those of `load`, without a cache.
@@ -97,7 +105,8 @@ def open_stream(
       path: see `load`.
       image_size: see `load`.
       crop_fraction: see `load`.
-      mode: convert the images of "tfds" and "folder" to "L" (grayscale) or "RGB"; "": as `load` does.
+      mode: see `load`.
+      channels: see `load`.
       title: name of the returned dataset; "": the source and split.
 
     Returns:
@@ -114,12 +123,14 @@ def open_stream(
       >>> test.name, test.num_examples
       ('digits', 360)
     """
-    opened = _open(source, split, name, path, image_size, crop_fraction)
+    opened = _open(source, split, name, path, image_size, crop_fraction, mode, channels)
     title, dataset = title or opened.title, opened.data
     if isinstance(dataset, Dataset):
-        return eval_dataset(_check_size(validate_dataset(dataset, opened.title), source, image_size), title)
+        return eval_dataset(_finished(opened, source, image_size, channels), title, channels=channels)
     check_label_names(dataset.label_names, dataset.title)
-    return eval_dataset_from_encoded(dataset._replace(mode=lambda: mode) if mode else dataset, title)
+    stream = eval_dataset_from_encoded(dataset, title)
+    check_channels(stream.image_shape, channels, opened.title)
+    return stream
 
 
 def open_encoded(
@@ -130,6 +141,7 @@ def open_encoded(
     path: str | os.PathLike[str] = "",
     image_size: int = 0,
     crop_fraction: float = 1.0,
+    mode: str = AUTO,
 ) -> EncodedDataset:
     """Open one split of "tfds" or "folder" for random access; no image is read. The arguments are those of `load`.
 
@@ -142,27 +154,37 @@ def open_encoded(
             f"source '{source}' cannot be streamed; allowed: {_ENCODED}; for a dataset that fits into memory set "
             "config.data.streaming=False"
         )
-    dataset = _open(source, split, name, path, image_size, crop_fraction).data
+    dataset = _open(source, split, name, path, image_size, crop_fraction, mode).data
     assert isinstance(dataset, EncodedDataset)
     check_label_names(dataset.label_names, dataset.title)
     return dataset
 
 
 class _OpenedSplit(NamedTuple):
-    """A split, not yet validated, and its name in error messages."""
+    """A split, not yet validated, its name in error messages, and the mode to read it in."""
 
     data: Dataset | EncodedDataset
     title: str
+    mode: str
 
 
 def _open(
-    source: str, split: str, name: str, path: str | os.PathLike[str], image_size: int, crop_fraction: float
+    source: str,
+    split: str,
+    name: str,
+    path: str | os.PathLike[str],
+    image_size: int,
+    crop_fraction: float,
+    mode: str,
+    channels: int = 0,
 ) -> _OpenedSplit:
     checks.text("split", split)
     checks.text("name", name)
     checks.path("path", path)
     checks.number("crop_fraction", crop_fraction, high=math.inf)
     checks.integer("image_size", image_size)
+    checks.count("channels", channels, least=0)
+    mode = check_mode(mode)
     checks.known("data source", source, SOURCES)
     if image_size < 0:
         raise UserError(f"data.image_size={image_size}; allowed: 0 (the stored size) or a number of pixels")
@@ -174,8 +196,26 @@ def _open(
         )
     dataset = SOURCES[source].open(SourceRequest(split, name, os.fspath(path)))
     if isinstance(dataset, EncodedDataset):
-        dataset = dataset._replace(image_size=int(image_size), crop_fraction=crop_fraction)
-    return _OpenedSplit(dataset, f"{source} split '{split}'")
+        dataset = dataset._replace(image_size=int(image_size), crop_fraction=crop_fraction, given_mode=mode)
+    return _OpenedSplit(dataset, f"{source} split '{split}'", mode)
+
+
+def _finished(opened: _OpenedSplit, source: str, image_size: int, channels: int) -> Dataset:
+    """Validate a split in memory, convert its images to the mode, and check their shape."""
+    assert isinstance(opened.data, Dataset)
+    images, labels, label_names = validate_dataset(opened.data, opened.title, channels)
+    images = convert_images(images, opened.mode, opened.title)
+    check_channels(images.shape, channels, opened.title)
+    return _check_size(Dataset(images, labels, label_names), source, image_size)
+
+
+def check_channels(shape: tuple[int, ...], channels: int, title: str) -> None:
+    """Raise a `UserError` unless images have the given number of channels, or none is given (0)."""
+    if channels and shape[-1] != channels:
+        raise UserError(
+            f"config.data.channels={channels}, but images of {title} are {list(shape[-3:])}; give images with that "
+            "number of channels; for 1 or 3, config.data.mode='L' or 'RGB' converts them"
+        )
 
 
 def _check_size(dataset: Dataset, source: str, image_size: int) -> Dataset:

@@ -2,14 +2,14 @@
 
 import os
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from anchor_jax.core.errors import UserError
-from anchor_jax.data.decoding import EncodedDataset, Example, read_mode
+from anchor_jax.data.decoding import EncodedDataset, Example, common_mode
 from anchor_jax.data.eval_dataset import EvalDataset, eval_dataset_from_encoded
 from anchor_jax.data.files import absolute_path, reading_errors
 from anchor_jax.data.sources.source import SourceRequest
@@ -40,7 +40,7 @@ def open_images(
     Args:
       path: the folder; hidden files and folders are ignored.
       image_size: see `load`.
-      mode: see `open_stream`.
+      mode: "L", "RGB" or "auto", see `load`.
       title: name of the dataset.
       crop_fraction: see `load`.
 
@@ -58,8 +58,8 @@ def open_images(
         raise UserError(f"no images in '{root}' or its subfolders; allowed: {', '.join(sorted(_IMAGE_SUFFIXES))}")
     names = [os.path.relpath(file, root) for file in files]
     encoded = _encoded_files(root.name, ("image",), FileList(root, names), np.zeros(len(files), np.int32))
-    encoded = encoded._replace(image_size=image_size, crop_fraction=crop_fraction)
-    return eval_dataset_from_encoded(encoded._replace(mode=lambda: mode) if mode else encoded, title)
+    encoded = encoded._replace(image_size=image_size, crop_fraction=crop_fraction, given_mode=mode)
+    return eval_dataset_from_encoded(encoded, title)
 
 
 def subfolders(folder: Path) -> list[str]:
@@ -106,11 +106,8 @@ def _encoded_files(
 ) -> EncodedDataset:
     example = _FileExamples(files, labels)
 
-    @cache
-    def mode() -> str:
-        return "L" if all(read_mode(example(row)) == "L" for row in range(len(files))) else "RGB"
-
-    return EncodedDataset(title, label_names, len(files), example, mode, 0, files)
+    own_mode = cache(partial(common_mode, example, len(files)))
+    return EncodedDataset(title, label_names, len(files), example, own_mode, 0, files)
 
 
 def _list_images(split: Path, label_names: list[str]) -> tuple[FileList, np.ndarray]:

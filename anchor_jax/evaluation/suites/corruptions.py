@@ -286,7 +286,13 @@ def _open(context: EvalContext, spec: str, seed: int) -> CorruptedSet:
     if spec == GENERATED_C_BAR:
         members = corruptions.C_BAR_CIFAR if corruptions.is_small(shape) else corruptions.C_BAR_IMAGENET
         return generated("C-bar, generated on the device", members, context.test, seed)
-    return open_corrupted(spec, image_shape=shape, label_names=context.run.label_names, tfds_dir=context.tfds_dir)
+    return open_corrupted(
+        spec,
+        image_shape=shape,
+        label_names=context.run.label_names,
+        tfds_dir=context.tfds_dir,
+        channels=context.run.config.data.channels,
+    )
 
 
 def _facts(prepared: PreparedCorruptions, num_examples: int) -> dict[str, Any]:

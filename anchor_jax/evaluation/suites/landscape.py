@@ -45,7 +45,9 @@ class Landscape(Suite[PreparedLandscape]):
         """Read examples that are spread evenly over the test set, and draw the directions."""
         num = context.test.num_examples
         images, labels = context.test.take(np.unique(np.linspace(0, num - 1, min(num, _NUM_EXAMPLES)).astype(int)))
-        examples = eval_dataset(Dataset(images, labels, context.run.label_names), "landscape")
+        examples = eval_dataset(
+            Dataset(images, labels, context.run.label_names), "landscape", channels=images.shape[-1]
+        )
         params = context.predictor.variables["params"]
         first, second = jax.random.split(jax.random.key(context.options.seed))
         directions = filter_normalized_direction(first, params), filter_normalized_direction(second, params)

@@ -65,7 +65,8 @@ class Protocols(Suite[PreparedProtocols]):
         if context.run.references is not None:
             _ = context.transduction
         images, labels = context.test.first(_NUM_TIMED)
-        timed = eval_dataset(Dataset(np.asarray(images), labels, context.run.label_names), "timed")
+        repeated = Dataset(np.asarray(images), labels, context.run.label_names)
+        timed = eval_dataset(repeated, "timed", channels=images.shape[-1])
         return PreparedProtocols(context, timed, context.options_of(ProtocolsOptions).draws)
 
     def measure(self, prepared: PreparedProtocols, num_references: int) -> SuiteResult:

@@ -195,7 +195,7 @@ def _check_seeds(members: Sequence[EvaluatedRun]) -> None:
 
 def effective_config(flat: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys of a flat config that define a method: without the seed and keys that have no effect."""
-    dropped = {"seed", "data.path"}
+    dropped = {"seed", "data.path", "data.mode", "data.channels"}  # the image shape, which must be equal, implies these
     if not flat["anchoring.enabled"]:
         dropped |= {key for key in flat if key.startswith("anchoring.") and key != "anchoring.enabled"}
     elif not flat["anchoring.mask_prob"]:
