@@ -29,7 +29,7 @@ class Result(NamedTuple):
         return statistics.median(self.samples)
 
 
-def report(title: str, facts: Mapping[str, Any], results: Sequence[Result], file: str | None) -> None:
+def report(title: str, facts: Mapping[str, Any], results: Sequence[Result], file: Path | None) -> None:
     """Print a table of the results; with a file name, also write them as JSON.
 
     Args:
@@ -47,7 +47,7 @@ def report(title: str, facts: Mapping[str, Any], results: Sequence[Result], file
     Console(width=None if sys.stdout.isatty() else 160).print(table)
     if file:
         rows = [{**result._asdict(), "samples": list(result.samples), "median": result.median} for result in results]
-        write_json(Path(file), {"environment": {**environment(), **facts}, "results": rows})
+        write_json(file, {"environment": {**environment(), **facts}, "results": rows})
 
 
 def write_json(file: Path, content: Mapping[str, Any]) -> None:

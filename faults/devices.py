@@ -22,7 +22,7 @@ from anchor_jax.core.errors import UserError
 from benchmarks.report import Result, report
 from faults import forked
 
-JSON = flags.DEFINE_string("json", None, "Result file.")
+JSON = app.define_path("json", None, "Result file.", what="a new file")
 EPOCHS = flags.DEFINE_float("epochs", 10.0, "Length of training.", lower_bound=1.0)
 DEVICES = flags.DEFINE_list("devices", ["2", "4", "8"], "Comma-separated numbers of devices to compare with one.")
 

@@ -19,7 +19,7 @@ from studies.results import collect_results
 from studies.running import run_all
 from studies.runs import ROOT, create_jobs, create_runs
 
-OUT = flags.DEFINE_string("out", "runs/studies", "Folder of all runs, tables and figures.")
+OUT = app.define_path("out", "runs/studies", "Folder of all runs, tables and figures.")
 IS_REDUCED = flags.DEFINE_bool("reduced", False, f"Use small runs: {REDUCED.description}.")
 AT_ONCE = flags.DEFINE_integer("at_once", 1, "Parallel runs; on CPU, one per core is fastest.", lower_bound=1)
 ONLY_REPORT = flags.DEFINE_bool("only_report", False, "Report existing results; train and evaluate nothing.")
@@ -32,7 +32,7 @@ def main(*names: str) -> None:
     if AT_ONCE.value > (os.cpu_count() or 1):
         raise UserError(f"--at_once must be at most {os.cpu_count()}, the number of cores; got {AT_ONCE.value}")
     size = REDUCED if IS_REDUCED.value else FULL
-    folder = (app.path("out", OUT.value) / size.name).absolute()
+    folder = (OUT.value / size.name).absolute()
     studies = {name: STUDIES[name] for name in names or STUDIES}
     if not ONLY_REPORT.value:
         for jobs in create_jobs(studies, size, folder):

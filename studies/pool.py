@@ -5,8 +5,6 @@
 See `anchor_jax.evaluation.ensembles`.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from anchor_jax.cli import app
@@ -14,7 +12,7 @@ from anchor_jax.evaluation import Options
 from anchor_jax.evaluation.ensembles import ENSEMBLE_SUITES, KINDS, evaluate_ensemble
 
 KIND = flags.DEFINE_enum("kind", None, KINDS, "What the members are.", required=True)
-OUT = flags.DEFINE_string("out", None, "Folder of the results.", required=True)
+OUT = app.define_path("out", None, "Folder of the results.", required=True)
 MEMBERS = flags.DEFINE_integer("members", 10, "Number of members, except for the kind ensemble.", lower_bound=1)
 SUITES = flags.DEFINE_list("suites", ["clean"], f"Comma-separated suites, of {', '.join(ENSEMBLE_SUITES)}.")
 OOD = flags.DEFINE_list("ood", [], "Comma-separated anomaly datasets, as in eval.py.")
@@ -24,8 +22,8 @@ def main(*workdirs: str) -> None:
     """Evaluate the runs in these folders."""
     evaluate_ensemble(
         KIND.value,
-        [Path(workdir) for workdir in workdirs],
-        app.path("out", OUT.value),
+        workdirs,
+        OUT.value,
         tuple(SUITES.value),
         num_members=MEMBERS.value,
         options=Options(ood=tuple(OOD.value)),

@@ -72,6 +72,9 @@ INVALID_VALUES = {
     "--config.model.dtype=float8": "unknown dtype 'float8'; allowed: bfloat16, float32",
     "--config.model.weights=timm": "model.weights must be SOURCE:FILE, where SOURCE is one of torchvision, timm",
     "--config.model.weights=timm:": "model.weights must be SOURCE:FILE, where SOURCE is one of torchvision, timm",
+    "--config.model.weights=timm:gs://b/w.pth": "config.model.weights is 'gs://b/w.pth', an address; only folders of",
+    "--config=s3://bucket/c.py": "--config is 's3://bucket/c.py', an address; only folders of this machine",
+    "--workdir=hdfs://name/run": "--workdir is 'hdfs://name/run', an address; only folders of this machine",
     "--config.model.weights=keras:x.h5": "model.weights must be SOURCE:FILE, where SOURCE is one of torchvision, timm",
 }
 

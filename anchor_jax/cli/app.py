@@ -19,11 +19,13 @@ from anchor_jax.cli import config_flag, processes
 from anchor_jax.cli.config_flag import define_config as define_config
 from anchor_jax.cli.config_flag import load_config as load_config
 from anchor_jax.cli.console import FAILURE_STATUS, USAGE_STATUS, exit_with_error, print_message
+from anchor_jax.cli.path_flag import define_path as define_path
 from anchor_jax.cli.usage import HELP_FLAGS, format_help
 from anchor_jax.cli.usage import Usage as Usage
 from anchor_jax.core.errors import CorruptDataWarning, Preempted, UserError
 from anchor_jax.runtime import backends, multihost
 from anchor_jax.runtime.compilation_cache import discard_corrupt_entries, enable_compilation_cache
+from anchor_jax.runtime.paths import local_path
 
 # the disk is full, read-only or failing
 _STORAGE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
@@ -104,20 +106,13 @@ def step(flag: str, value: str) -> int | str:
         exit_with_error(USAGE_STATUS, f"--{flag} must be a step, 'latest' or 'best'; got '{value}'")
 
 
-def path(flag: str, value: str, what: str = "a folder") -> Path:
-    """Return the value of a flag as a path, or exit with an error if it is empty."""
-    if not value:
-        exit_with_error(USAGE_STATUS, f"--{flag} must be the path of {what}; got ''")
-    return Path(value)
-
-
 def only_path(arguments: tuple[str, ...], what: str) -> Path:
     """Return the only positional argument, a path, or exit with an error."""
     if len(arguments) != 1 or not arguments[0]:
         exit_with_error(
             USAGE_STATUS, f"expected one argument besides the flags, the path of {what}; got {list(arguments)}"
         )
-    return Path(arguments[0])
+    return local_path(what, arguments[0])
 
 
 def _parse(usage: Usage | None, process_flags: tuple[flags.FlagHolder[Any], ...], argv: Sequence[str]) -> Sequence[str]:

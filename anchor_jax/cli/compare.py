@@ -1,13 +1,11 @@
 """Compare evaluated runs side by side."""
 
-from pathlib import Path
-
 from absl import flags
 
 from anchor_jax.cli import app
 from anchor_jax.reporting.comparison import compare
 
-OUT = flags.DEFINE_string("out", None, "Folder of the report.", required=True)
+OUT = app.define_path("out", None, "Folder of the report.", required=True)
 SUITES = flags.DEFINE_list("suites", [], "Suites to compare, comma-separated; by default all that the runs share.")
 NUM_REFERENCES = flags.DEFINE_integer(
     "num_references",
@@ -27,7 +25,7 @@ USAGE = app.Usage(
 
 def main(*runs: str) -> None:
     """Call `compare` with the positional arguments and the values of the flags."""
-    compare(tuple(map(Path, runs)), app.path("out", OUT.value), tuple(SUITES.value), NUM_REFERENCES.value)
+    compare(runs, OUT.value, tuple(SUITES.value), NUM_REFERENCES.value)
 
 
 def run() -> None:

@@ -17,6 +17,7 @@ from anchor_jax import config
 from anchor_jax.cli.console import FAILURE_STATUS, USAGE_STATUS, exit_with_error
 from anchor_jax.config import Config
 from anchor_jax.core import errors
+from anchor_jax.runtime.paths import expanded
 
 
 def folder() -> Path:
@@ -37,12 +38,13 @@ def resolve(name_or_path: str) -> str:
     Raises:
       UserError: neither a config nor a file has this name.
     """
+    if "://" in name_or_path:
+        name_or_path = str(expanded("--config", name_or_path))
     name, colon, argument = name_or_path.partition(":")
-    if name in names():
-        return f"{folder() / name}.py{colon}{argument}"
-    if not os.path.lexists(name):
+    path = f"{folder() / name}.py" if name in names() else str(expanded("--config", name))
+    if not name or not os.path.lexists(path):
         raise errors.unknown("config", name, [*names(), "the path of a file"])
-    return name_or_path
+    return f"{path}{colon}{argument}"
 
 
 def define_config() -> flags.FlagHolder[Config]:

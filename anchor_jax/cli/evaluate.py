@@ -9,7 +9,7 @@ from anchor_jax.cli import app
 from anchor_jax.evaluation import SUITES, Options, evaluate
 from anchor_jax.reporting import Reporter
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
+WORKDIR = app.define_path("workdir", None, "Folder of the run.", required=True)
 CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "Checkpoint to evaluate: a step, 'latest' or 'best'.")
 PROFILE = flags.DEFINE_bool("profile", False, "Trace some batches into WORKDIR/profile, for TensorBoard or Perfetto.")
 
@@ -69,7 +69,7 @@ def main() -> None:
     values: dict[str, Any] = {name: flag.value for name, flag in OPTIONS.items()}
     values |= {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
     evaluate(
-        app.path("workdir", WORKDIR.value),
+        WORKDIR.value,
         tuple(SUITE_NAMES.value),
         num_references,
         step,

@@ -5,7 +5,7 @@ from absl import flags
 from anchor_jax.cli import app
 from anchor_jax.export import write
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
+WORKDIR = app.define_path("workdir", None, "Folder of the run.", required=True)
 CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "Checkpoint to export: a step, 'latest' or 'best'.")
 NUM_REFERENCES = flags.DEFINE_integer(
     "num_references", 10, "Number of references in the file; ignored for a standard network.", lower_bound=1
@@ -34,7 +34,7 @@ def main(*arguments: str) -> None:
     """Call `export` with the values of the flags and print what was written."""
     out = app.only_path(arguments, "a new file")
     metadata = write.export(
-        app.path("workdir", WORKDIR.value),
+        WORKDIR.value,
         out,
         step=app.step("checkpoint", CHECKPOINT.value),
         num_references=NUM_REFERENCES.value,

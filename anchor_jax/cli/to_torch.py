@@ -9,9 +9,9 @@ from anchor_jax.models.pytorch.files import write_state_dict
 from anchor_jax.runs import record as run_record
 from anchor_jax.runs.load import load_checkpoint
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
+WORKDIR = app.define_path("workdir", None, "Folder of the run.", required=True)
 CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "Checkpoint to convert: a step, 'latest' or 'best'.")
-OUT = flags.DEFINE_string("out", None, "New file: .safetensors, or .pth for torch.load.", required=True)
+OUT = app.define_path("out", None, "New file: .safetensors, or .pth for torch.load.", what="a new file", required=True)
 SOURCE = flags.DEFINE_enum("source", "torchvision", SOURCES, "Library whose network will load the weights.")
 
 USAGE = app.Usage(
@@ -24,13 +24,12 @@ USAGE = app.Usage(
 
 def main() -> None:
     """Convert the checkpoint, write the file and print what was written."""
-    out = app.path("out", OUT.value, "a new file")
-    this_run = run_record.load(app.path("workdir", WORKDIR.value))
+    this_run = run_record.load(WORKDIR.value)
     step, predictor = load_checkpoint(this_run, app.step("checkpoint", CHECKPOINT.value))
     config = this_run.config.model
     tensors = to_arrays(config.name, predictor.variables, SOURCE.value, **config.options)
-    write_state_dict(out, tensors)
-    print(f"wrote {len(tensors):,} tensors of step {step} to {out}")
+    write_state_dict(OUT.value, tensors)
+    print(f"wrote {len(tensors):,} tensors of step {step} to {OUT.value}")
 
 
 def run() -> None:

@@ -6,7 +6,7 @@ from anchor_jax.cli import app, config_flag
 from anchor_jax.training.loop import train
 
 CONFIG = app.define_config()
-WORKDIR = flags.DEFINE_string(
+WORKDIR = app.define_path(
     "workdir", None, "Folder of the run. If it holds a run, the run resumes from its latest checkpoint.", required=True
 )
 ACCEPT_CHANGES = flags.DEFINE_list(
@@ -37,7 +37,7 @@ def main() -> None:
     """Call `train` with the values of the flags."""
     train(
         app.load_config(CONFIG),
-        app.path("workdir", WORKDIR.value),
+        WORKDIR.value,
         profile=PROFILE.value,
         accept_changes=tuple(ACCEPT_CHANGES.value),
     )

@@ -11,9 +11,10 @@ import numpy as np
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.dataset import Dataset, validate_dataset
 from anchor_jax.data.decoding import EncodedDataset
-from anchor_jax.data.files import absolute_path, open_npz, reading_errors
+from anchor_jax.data.files import open_npz, reading_errors
 from anchor_jax.data.modes import AUTO, mode_of
 from anchor_jax.runtime.atomic_files import atomic_write, cache_folder
+from anchor_jax.runtime.paths import absolute_path
 
 _FORMAT = 1  # increment when the same files decode to different pixels, which invalidates existing caches
 
@@ -46,7 +47,7 @@ def _cache_files(encoded: EncodedDataset, cache_dir: str) -> tuple[Path, Path]:
 
     They depend on the decoding options, and on size and modification time of every file.
     """
-    folder = absolute_path(cache_dir) if cache_dir else cache_folder()
+    folder = absolute_path("cache_dir", cache_dir) if cache_dir else cache_folder()
     title, image_size = encoded.title, encoded.image_size
     digest = hashlib.sha256(repr((_FORMAT, title, image_size, encoded.crop_fraction)).encode())
     for file in encoded.files:

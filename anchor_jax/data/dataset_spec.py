@@ -2,18 +2,18 @@
 
 import os
 import re
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.class_mapping import drop_empty_classes, remap_labels
 from anchor_jax.data.eval_dataset import EvalDataset, eval_dataset, match_channels
-from anchor_jax.data.files import absolute_path, reading_errors
+from anchor_jax.data.files import reading_errors
 from anchor_jax.data.modes import mode_of
 from anchor_jax.data.sample_photographs import photographs
 from anchor_jax.data.sources import SOURCES, open_stream
 from anchor_jax.data.sources.folder import open_images, subfolders
+from anchor_jax.runtime.paths import absolute_path
 
 # what locates a dataset of a source -> form and pattern of location and split; the split of a path contains no "/", so
 # that the path itself may contain "@"
@@ -116,8 +116,8 @@ class _Spec(NamedTuple):
         elif not self.location:
             name = self.kind
         else:
-            path = Path(os.path.abspath(self.location))
-            name = path.stem if os.path.isfile(absolute_path(self.location)) else path.name
+            path = absolute_path(f"{self.kind}:PATH", self.location)
+            name = path.stem if os.path.isfile(path) else path.name
         return f"{name}-{self.split}" if self.split else name
 
 
@@ -183,7 +183,7 @@ def _check_has_classes(split: Path) -> None:
 
 def _split_of_folder(path: str, default_split: str) -> tuple[str, str]:
     """Return a folder of splits, and the split; a folder without the default split is itself a split."""
-    folder = absolute_path(path)
+    folder = absolute_path("folder:PATH", path)
     if os.path.isdir(folder / default_split):
         return str(folder), default_split
     return str(folder.parent), folder.name

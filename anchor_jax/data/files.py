@@ -1,7 +1,6 @@
 """Read files that may be missing, corrupt or malicious."""
 
 import contextlib
-import os
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -47,18 +46,6 @@ def open_npz(path: Path, hint: str) -> Iterator[Any]:
     # np.load leaks the file handle on a corrupt file unless it is given an open file
     with reading_errors(f"'{path}'", hint), open_file(path) as file, np.load(file, allow_pickle=False) as arrays:
         yield arrays
-
-
-def absolute_path(path: str | os.PathLike[str]) -> Path:
-    """Return a user's path as an absolute one: "~" and ".." are resolved, symbolic links are not.
-
-    Raises:
-      UserError: the path begins with "~user" for an unknown user.
-    """
-    try:
-        return Path(os.path.abspath(Path(path).expanduser()))
-    except RuntimeError as error:
-        raise UserError(f"no home directory for '{path}'; give an absolute path") from error
 
 
 def preview(names: Sequence[str]) -> str:

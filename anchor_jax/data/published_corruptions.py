@@ -19,10 +19,11 @@ from anchor_jax.data.corruptions import SEVERITIES
 from anchor_jax.data.dataset import Dataset, numbered_label_names, validate_dataset
 from anchor_jax.data.dataset_spec import CORRUPTED_TFDS, image_options, more_channels
 from anchor_jax.data.eval_dataset import EvalDataset, eval_dataset_from_rows, match_channels
-from anchor_jax.data.files import absolute_path, check_regular_file, open_file, reading_errors
+from anchor_jax.data.files import check_regular_file, open_file, reading_errors
 from anchor_jax.data.sources import open_stream
 from anchor_jax.data.sources.folder import is_image, subfolders
 from anchor_jax.data.sources.tfds import tfds_data_dir
+from anchor_jax.runtime.paths import absolute_path
 
 # name in TFDS -> published name, where they differ
 _PUBLISHED_NAMES = {"frosted_glass_blur": "glass_blur", "elastic": "elastic_transform"}
@@ -132,7 +133,7 @@ def open_corrupted(
         name = tfds_name
         subsets = _tfds_subsets(name, split, tfds_data_dir(os.fspath(tfds_dir)), image_shape)
     else:
-        root = absolute_path(path)
+        root = absolute_path(f"{kind}:PATH", path)
         name = root.name
         subsets = _npy_subsets(root, image_shape) if kind == "npy" else _folder_subsets(root, image_shape)
     _check_subsets(subsets, label_names, name)

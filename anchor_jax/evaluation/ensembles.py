@@ -6,9 +6,9 @@ augmentation  one network; the images are cropped and flipped differently for ea
 """
 
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
 import jax
@@ -30,13 +30,20 @@ from anchor_jax.runs.network import CompiledNetwork
 from anchor_jax.runs.predictor import Predictor
 from anchor_jax.runs.record import Run
 from anchor_jax.runtime import mesh as mesh_lib
+from anchor_jax.runtime.paths import local_path
 
 KINDS = ("ensemble", "dropout", "augmentation")
 ENSEMBLE_SUITES = ("clean", "corruptions", "shift", "ood", "protocols")  # these use predictions only
 
 
 def evaluate_ensemble(
-    kind: str, workdirs: Sequence[Path], out: Path, suites: Sequence[str], *, num_members: int, options: Options
+    kind: str,
+    workdirs: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    suites: Sequence[str],
+    *,
+    num_members: int,
+    options: Options,
 ) -> dict[str, SuiteResult]:
     """Evaluate several predictions per image by standard networks, and store the results.
 
@@ -55,6 +62,7 @@ def evaluate_ensemble(
       UserError: a run is missing or anchored, the runs differ in their classes or image shape, or the kind takes
         another number of runs.
     """
+    out = local_path("out", out)
     for suite in suites:
         checks.known("suite", suite, ENSEMBLE_SUITES)
     runs = [run_record.load(workdir) for workdir in workdirs]

@@ -91,8 +91,6 @@ def evaluate(
       UserTypeError: an argument has the wrong type.
       UserError: no such run, checkpoint, suite or number of references, or the data do not match the run.
     """
-    checks.path("workdir", workdir)
-    workdir = Path(workdir)
     checks.several("suites", suites)
     checks.several("num_references", num_references)
     if not suites or not num_references:
@@ -101,6 +99,7 @@ def evaluate(
     checks.instance("options", options, Options, "evaluation.Options()")
     _check_names(suites, options)
     run = run_record.load(workdir)
+    workdir = run.workdir
     found_step, predictor, settings = _load(run, step, num_bins, chunk_size)
     num_references = _valid_num_references(predictor, num_references, options)
 

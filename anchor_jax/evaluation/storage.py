@@ -23,6 +23,7 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.evaluation import legacy
 from anchor_jax.evaluation.results import BLT_SUFFIX, FIELDS, Score, SuiteResult, flat_name, to_frame
 from anchor_jax.runtime.atomic_files import atomic_write, is_incomplete
+from anchor_jax.runtime.paths import local_path
 
 METRICS = "metrics.json"
 REPORT = "report.json"  # next to the files of the suites
@@ -76,7 +77,9 @@ def load_results(workdir: str | os.PathLike[str]) -> pd.DataFrame:
     >>> load_results("runs/none")[["suite", "num_references", "metric", "value"]].shape
     (0, 4)
     """
-    folders = [folder for by_bins in checkpoint_folders(Path(workdir)).values() for folder in by_bins.values()]
+    folders = [
+        folder for by_bins in checkpoint_folders(local_path("workdir", workdir)).values() for folder in by_bins.values()
+    ]
     return to_frame(result for folder in folders for of in read(folder).values() for result in of.values())
 
 

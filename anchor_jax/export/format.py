@@ -9,7 +9,6 @@ import json
 import os
 import zipfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -22,6 +21,7 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.core.inference import Classification
 from anchor_jax.runtime import backends
 from anchor_jax.runtime.atomic_files import write_new_file
+from anchor_jax.runtime.paths import local_path
 
 FORMAT = "anchor_jax.export/1"
 METADATA, PROGRAM = "metadata.json", "program.stablehlo"
@@ -100,7 +100,7 @@ class ExportedClassifier:
         return Classification(**{_OPTIONAL_OUTPUT: None} | jax.device_get(self.program(images)))
 
 
-def write_archive(file: Path, program: Exported, metadata: Metadata) -> None:
+def write_archive(file: str | os.PathLike[str], program: Exported, metadata: Metadata) -> None:
     """Write a classifier to a new file; equal inputs give equal bytes.
 
     Args:
@@ -111,6 +111,7 @@ def write_archive(file: Path, program: Exported, metadata: Metadata) -> None:
     Raises:
       UserError: the file exists or cannot be written.
     """
+    file = local_path("file", file)
     content = {"format": FORMAT} | dataclasses.asdict(metadata)
     with write_new_file(file) as new_file, zipfile.ZipFile(new_file, "w") as archive:
         archive.writestr(_member(METADATA), json.dumps(content, indent=2) + "\n")
@@ -170,7 +171,7 @@ def load_exported(file: str | os.PathLike[str]) -> ExportedClassifier:
       >>> classifier(np.zeros((3, 8, 8, 1), np.uint8)).probs.shape
       (3, 2)
     """
-    checks.path("file", file)
+    file = local_path("file", file)
     if not os.path.exists(file):
         raise UserError(f"no file '{file}'; pass one written by python -m anchor_jax.export")
     try:

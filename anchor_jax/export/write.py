@@ -1,8 +1,8 @@
 """Export a run to a single file that runs with JAX alone."""
 
 import contextlib
+import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -18,14 +18,15 @@ from anchor_jax.runs.predictor import Predictor
 from anchor_jax.runs.record import Run
 from anchor_jax.runtime import mesh as mesh_lib
 from anchor_jax.runtime.atomic_files import check_does_not_exist
+from anchor_jax.runtime.paths import local_path
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 DEFAULT_PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def export(
-    workdir: Path,
-    out: Path,
+    workdir: str | os.PathLike[str],
+    out: str | os.PathLike[str],
     *,
     step: int | str = "latest",
     num_references: int = 10,
@@ -51,6 +52,7 @@ def export(
       UserError: the file exists or cannot be written, the run or the checkpoint does not exist or is corrupt,
         `num_references` or `chunk_size` is out of range, or a platform is unknown.
     """
+    out = local_path("out", out)
     check_does_not_exist(out)
     platforms = tuple(dict.fromkeys(platforms))
     for platform in platforms:

@@ -14,7 +14,6 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table as TerminalTable
 
-from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
 from anchor_jax.evaluation import storage, suites
 from anchor_jax.evaluation.presentation import Highlight, format_num_references
@@ -78,8 +77,7 @@ def write_report(workdir: str | os.PathLike[str], step: int | None = None, num_b
       UserTypeError: an argument has the wrong type.
       UserError: there is no run, the checkpoint is not evaluated, or results are corrupt.
     """
-    checks.path("workdir", workdir)
-    run = run_record.load(Path(workdir))
+    run = run_record.load(workdir)
     folders = storage.checkpoint_folders(run.workdir)
     by_bins = folders.get(max(folders, default=0) if step is None else step, {})
     default = run.config.evaluation.num_bins

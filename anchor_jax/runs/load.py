@@ -4,13 +4,11 @@
 # pyright: reportUnknownMemberType=false
 
 import os
-from pathlib import Path
 
 import jax
 from jax.sharding import Mesh
 
 from anchor_jax import models
-from anchor_jax.core import checks
 from anchor_jax.data import Normalization
 from anchor_jax.models.layers import Classifier
 from anchor_jax.runs import checkpoint, state
@@ -49,8 +47,7 @@ def load_predictor(workdir: str | os.PathLike[str], step: int | str | None = Non
       UserTypeError: `workdir` is not a path, or `step` is neither an integer nor a string.
       UserError: there is no run or no such checkpoint, or it is corrupt.
     """
-    checks.path("workdir", workdir)
-    _, predictor = load_checkpoint(run_record.load(Path(workdir)), step)
+    _, predictor = load_checkpoint(run_record.load(workdir), step)
     return predictor
 
 

@@ -17,6 +17,7 @@ import glob
 import hashlib
 import importlib.metadata
 import json
+import os
 import reprlib
 import time
 from collections.abc import Generator, Iterable
@@ -36,6 +37,7 @@ from anchor_jax.models.pytorch.files import source_and_file
 from anchor_jax.runs import references as reference_file
 from anchor_jax.runtime import multihost
 from anchor_jax.runtime.atomic_files import atomic_write, exclusive_lock
+from anchor_jax.runtime.paths import local_path
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 RECORD = "run.json"
@@ -234,12 +236,14 @@ def _write_record(workdir: Path, record: dict[str, Any]) -> None:
         file.write_text(json.dumps(record, indent=2) + "\n")
 
 
-def load(workdir: Path) -> Run:
+def load(workdir: str | os.PathLike[str]) -> Run:
     """Load the record and the references of a run.
 
     Raises:
+      UserTypeError: `workdir` is not a path.
       UserError: there is no run in the folder, or its files are missing or corrupt.
     """
+    workdir = local_path("workdir", workdir)
     file = workdir / RECORD
     if not file.exists():
         raise UserError(f"no run in '{workdir}': it has no run.json; give the --workdir of train.py")

@@ -10,6 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from anchor_jax.core.errors import UserError
+from anchor_jax.runtime.paths import local_path
 
 _INCOMPLETE = "incomplete-"
 
@@ -104,8 +105,10 @@ def exclusive_lock(folder: Path) -> Iterator[None]:
 
 def cache_folder() -> Path:
     """Return the cache folder: $ANCHOR_JAX_CACHE, then $XDG_CACHE_HOME/anchor_jax, then ~/.cache/anchor_jax."""
-    default = os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "anchor_jax")
-    return Path(os.environ.get("ANCHOR_JAX_CACHE") or default).expanduser()
+    if folder := os.environ.get("ANCHOR_JAX_CACHE"):
+        return local_path("ANCHOR_JAX_CACHE", folder)
+    default = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return local_path("the cache folder (ANCHOR_JAX_CACHE)", default) / "anchor_jax"
 
 
 def prune_cache(folder: Path, max_bytes: int) -> None:

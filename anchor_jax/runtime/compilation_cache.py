@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax
 
+from anchor_jax.core.errors import UserError
 from anchor_jax.runtime.atomic_files import cache_folder, prune_cache
 
 # Earlier versions log every cached CPU program as an error on machines with AVX-512, although they load it
@@ -29,7 +30,7 @@ def enable_compilation_cache() -> None:
         return
     try:
         folder = _writable_folder()
-    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home directory
+    except (OSError, UserError) as error:
         warnings.warn(f"cannot cache compiled programs: {error}", stacklevel=2)
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))

@@ -1,6 +1,6 @@
 """Preparation of a run: check the config, open the data, create or resume the run, compile."""
 
-from pathlib import Path
+import os
 
 import jax
 
@@ -14,6 +14,7 @@ from anchor_jax.runs import record as run_record
 from anchor_jax.runs.load import create_model, run_normalization
 from anchor_jax.runs.state import variables
 from anchor_jax.runtime import mesh as mesh_lib
+from anchor_jax.runtime.paths import local_path
 from anchor_jax.training import optimizer as optimizer_lib
 from anchor_jax.training import sharding, warm_start
 from anchor_jax.training.evaluator import create_evaluator
@@ -23,7 +24,7 @@ from anchor_jax.training.step import make_train_step
 from anchor_jax.training.trainer import Trainer, init_state
 
 
-def prepare(config: Config, workdir: Path, accept_changes: tuple[str, ...] = ()) -> Trainer:
+def prepare(config: Config, workdir: str | os.PathLike[str], accept_changes: tuple[str, ...] = ()) -> Trainer:
     """Prepare everything a run needs before its first step. Nothing is written to disk yet.
 
     Args:
@@ -34,6 +35,7 @@ def prepare(config: Config, workdir: Path, accept_changes: tuple[str, ...] = ())
     Raises:
       UserError: the config is invalid, or does not fit the data, the devices or the run in `workdir`.
     """
+    workdir = local_path("workdir", workdir)
     config_lib.validate(config)
     mesh = mesh_lib.mesh()
     config = run_record.as_before(config, workdir)

@@ -9,7 +9,6 @@ differ, and "furthest", the largest difference in levels. Both sides are rounded
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -29,8 +28,8 @@ DETERMINISTIC = (
 )
 SEVERITIES = (1, 2, 3, 4, 5)
 
-JSON = flags.DEFINE_string("json", None, "Result file.")
-OFFICIAL = flags.DEFINE_string("official", "", "A clone of hendrycks/robustness; tensorflow-datasets by default.")
+JSON = app.define_path("json", None, "Result file.", what="a new file")
+OFFICIAL = app.define_path("official", None, "A clone of hendrycks/robustness; tensorflow-datasets by default.")
 NAMES = flags.DEFINE_list("corruptions", list(CORRUPTIONS_19), "Comma-separated names.")
 SMALL_IMAGES = flags.DEFINE_integer("small_images", 200, "Images of 32 x 32; needs --official.", lower_bound=0)
 LARGE_IMAGES = flags.DEFINE_integer("large_images", 20, "Photographs of 224 x 224.", lower_bound=0)
@@ -43,7 +42,7 @@ def main() -> None:
         print(json.dumps(row), flush=True)
         rows.append(row)
     if JSON.value:
-        write_rows(Path(JSON.value), environment() | published.versions(), rows)
+        write_rows(JSON.value, environment() | published.versions(), rows)
 
 
 def compare() -> Iterator[dict[str, Any]]:

@@ -32,8 +32,8 @@ from benchmarks.report import write_rows
 
 PACKAGES = ("scipy", "scikit-image", "scikit-learn")
 
-JSON = flags.DEFINE_string("json", None, "Result file.")
-OFFICIAL = flags.DEFINE_string("official", None, "A clone of facebookresearch/augmentation-corruption.", required=True)
+JSON = app.define_path("json", None, "Result file.", what="a new file")
+OFFICIAL = app.define_path("official", None, "A clone of facebookresearch/augmentation-corruption.", required=True)
 SMALL_IMAGES = flags.DEFINE_integer("small_images", 154, "Photographs of 32 x 32, at most 154.", lower_bound=0)
 LARGE_IMAGES = flags.DEFINE_integer("large_images", 12, "Photographs of 224 x 224, at most 12.", lower_bound=0)
 CORRUPTIONS = flags.DEFINE_list("corruptions", list(c_bar.CORRUPTIONS), "Comma-separated names.")
@@ -41,7 +41,7 @@ CORRUPTIONS = flags.DEFINE_list("corruptions", list(c_bar.CORRUPTIONS), "Comma-s
 
 def main() -> None:
     """Compare every corruption and severity."""
-    generator = load_generator(Path(OFFICIAL.value))
+    generator = load_generator(OFFICIAL.value)
     rows = []
     for size, num in ((32, SMALL_IMAGES.value), (224, LARGE_IMAGES.value)):
         images = photographs(size)[:num]
@@ -51,12 +51,12 @@ def main() -> None:
                 rows[-1] |= compare(generator[name], name, level, images)
                 print(json.dumps(rows[-1]), flush=True)
     if JSON.value:
-        write_rows(Path(JSON.value), facts(), rows)
+        write_rows(JSON.value, facts(), rows)
 
 
 def facts() -> dict[str, Any]:
     """Return the environment, package versions and the hash of the generator's source."""
-    source = Path(OFFICIAL.value) / "imagenet_c_bar/corrupt.py"
+    source = OFFICIAL.value / "imagenet_c_bar/corrupt.py"
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     return environment() | versions | {"sha256 of corrupt.py": hashlib.sha256(source.read_bytes()).hexdigest()}
 

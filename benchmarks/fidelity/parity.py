@@ -23,7 +23,7 @@ from anchor_jax.runtime import backends
 from benchmarks import pytorch
 from benchmarks.report import Result, report
 
-JSON = flags.DEFINE_string("json", None, "Result file.")
+JSON = app.define_path("json", None, "Result file.", what="a new file")
 MODELS = flags.DEFINE_list("models", None, "Comma-separated names; all by default.")
 IMAGES = flags.DEFINE_integer("images", 2, "Number of random images.", lower_bound=1)
 

@@ -32,16 +32,16 @@ FILES = {32: "ImageNet-C/create_c/make_cifar_c.py", 224: "ImageNet-C/imagenet_c/
 Corrupt = Callable[[np.ndarray, int], Any]  # (uint8 [H, W, 3], severity) -> [H, W, 3] in 0..255
 
 
-def published_functions(official: str, size: int) -> tuple[Mapping[str, Corrupt], str]:
+def published_functions(official: Path | None, size: int) -> tuple[Mapping[str, Corrupt], str]:
     """Return the published functions for images of a size, 32 or 224, by corruption, and the generator's name.
 
     Args:
-      official: a clone of hendrycks/robustness; "" for tensorflow-datasets.
+      official: a clone of hendrycks/robustness; None for tensorflow-datasets.
       size: height and width of the images.
     """
     skipped = set() if CONVERT else {"motion_blur", "snow"}
     if official:
-        functions, name = _load_functions(Path(official) / FILES[size]), "hendrycks/robustness"
+        functions, name = _load_functions(official / FILES[size]), "hendrycks/robustness"
     else:
         tfds_corruptions._imagemagick_bin = lambda: CONVERT
         functions, name = vars(tfds_corruptions), "tensorflow-datasets"

@@ -28,7 +28,7 @@ from anchor_jax.contrib.regression import Settings
 from benchmarks.regression import functions
 from benchmarks.report import Result, report
 
-JSON = flags.DEFINE_string("json", None, "Result file.")
+JSON = app.define_path("json", None, "Result file.", what="a new file")
 SEEDS = flags.DEFINE_integer("seeds", 20, "Seeds per function.", lower_bound=1)
 STEPS = flags.DEFINE_integer("steps", 20, "Points to choose after the initial ones.", lower_bound=2)
 CANDIDATES = flags.DEFINE_integer("candidates", 1_000, "Random candidates per step.", lower_bound=2)

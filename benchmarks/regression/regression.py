@@ -24,7 +24,7 @@ from anchor_jax.contrib.regression import Regression, Settings
 from anchor_jax.core import checks
 from benchmarks.report import Result, report
 
-JSON = flags.DEFINE_string("json", None, "Result file.")
+JSON = app.define_path("json", None, "Result file.", what="a new file")
 SEEDS = flags.DEFINE_integer("seeds", 10, "Seeds per case.", lower_bound=1)
 STEPS = flags.DEFINE_integer("steps", 1_000, "Training steps of a network, or of all members.", lower_bound=5)
 METHODS = flags.DEFINE_list("methods", None, "Comma-separated names; all by default.")

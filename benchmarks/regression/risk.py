@@ -23,7 +23,7 @@ from anchor_jax.contrib.regression import Settings
 from benchmarks.regression import functions
 from benchmarks.report import Result, report
 
-JSON = flags.DEFINE_string("json", None, "Result file.")
+JSON = app.define_path("json", None, "Result file.", what="a new file")
 SEEDS = flags.DEFINE_integer("seeds", 10, "Seeds per function.", lower_bound=1)
 STEPS = flags.DEFINE_integer("steps", 1_500, "Training steps.", lower_bound=1)
 

@@ -33,7 +33,7 @@ CASES = {
     "pixmix": {"policy": "pixmix"},
 }
 
-JSON = flags.DEFINE_string("json", None, "Result file.")
+JSON = app.define_path("json", None, "Result file.", what="a new file")
 SAMPLES = flags.DEFINE_integer("samples", 5, "Samples per number.", lower_bound=1)
 NAMES = flags.DEFINE_list("cases", list(CASES), f"Comma-separated, of {', '.join(CASES)}.")
 SIZES = flags.DEFINE_list("sizes", ["32", "224"], "Comma-separated image sizes: pixels per side.")

@@ -23,8 +23,8 @@ from benchmarks.timing import time_interleaved
 OURS = "anchor_jax"
 SEVERITIES = (1, 2, 3, 4, 5)
 
-JSON = flags.DEFINE_string("json", None, "Result file.")
-OFFICIAL = flags.DEFINE_string("official", "", "A clone of hendrycks/robustness; tensorflow-datasets by default.")
+JSON = app.define_path("json", None, "Result file.", what="a new file")
+OFFICIAL = app.define_path("official", None, "A clone of hendrycks/robustness; tensorflow-datasets by default.")
 NAMES = flags.DEFINE_list("corruptions", list(CORRUPTIONS_19), "Comma-separated names.")
 NUM_IMAGES = flags.DEFINE_integer("num_images", 10_000, "Images for ours.", lower_bound=1)
 HOST_IMAGES = flags.DEFINE_integer("host_images", 100, "Images for the published generator.", lower_bound=1)

@@ -35,7 +35,7 @@ EXPERIMENTS = sorted(
 TRAINING = 3  # a training step is taken as three forward passes
 MOVES = 4  # each activation and its gradient are written and read once
 
-JSON = flags.DEFINE_string("json", None, "Result file.")
+JSON = app.define_path("json", None, "Result file.", what="a new file")
 CONFIGS = flags.DEFINE_list("configs", EXPERIMENTS, f"Comma-separated, of {', '.join(EXPERIMENTS)}.")
 CHIPS = flags.DEFINE_integer("chips", 8, "Number of chips that share a batch.", lower_bound=1)
 # the H200's data sheet: four fifths of its bfloat16 FLOP/s, and its memory bandwidth

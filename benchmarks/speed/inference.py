@@ -39,8 +39,8 @@ from benchmarks.timing import peak_host_memory, time_interleaved
 
 OURS, RELEASED = "anchor_jax", ("released-nchw", "released-channels-last")
 
-JSON = flags.DEFINE_string("json", None, "Result file.")
-OFFICIAL = flags.DEFINE_string("official", "", "A clone of LLNL/anchoring, the released code, to time as well.")
+JSON = app.define_path("json", None, "Result file.", what="a new file")
+OFFICIAL = app.define_path("official", None, "A clone of LLNL/anchoring, the released code, to time as well.")
 WIDTH = flags.DEFINE_integer("width", 64, "Channels of the first stage of the ResNet-18.", lower_bound=1)
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Inputs per batch.", lower_bound=1)
 NUM_REFERENCES = flags.DEFINE_list("num_references", ["1", "5", "10", "100"], "Comma-separated values of K.")
@@ -60,7 +60,7 @@ class Work(NamedTuple):
     width: int
     batch_size: int
     num_references: int
-    official: str
+    official: Path | None
 
 
 def main() -> None:
@@ -146,9 +146,9 @@ def prediction(name: str, work: Work) -> Steps:
     return released.prediction(load_official(work.official, work.width), name, config, images, references)
 
 
-def load_official(folder: str, width: int) -> Any:
+def load_official(folder: Path | None, width: int) -> Any:
     """Import the released code from its clone."""
-    return importlib.import_module("benchmarks.pytorch.released").Released.load(Path(folder), width)
+    return importlib.import_module("benchmarks.pytorch.released").Released.load(folder, width)
 
 
 def predict_ours(config: Config, width: int, images: np.ndarray, references: np.ndarray) -> Steps:

@@ -42,7 +42,7 @@ NORMALIZATION = Normalization((0.5,) * 3, (0.25,) * 3)
 AREA = (0.08, 1.0)  # of a random crop, as a fraction of the image
 PREFETCHED = 6  # batches that the workers may have prepared
 
-JSON = flags.DEFINE_string("json", None, "Result file.")
+JSON = app.define_path("json", None, "Result file.", what="a new file")
 SAMPLES = flags.DEFINE_integer("samples", 5, "Passes over the images per number.", lower_bound=1)
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Images per batch.", lower_bound=1)
 PNG_SIZE = flags.DEFINE_integer("png_size", 32, "Pixels per side of the PNG images.", lower_bound=1)

@@ -48,7 +48,7 @@ PASSES = {"forward": 1, "training": 3}  # pass -> forward passes that its floati
 IMAGE_SIZES = {"resnet18": 32, "wrn40_2": 32, "wrn28_10": 32, "swin_v2_t": 256, "swin_v2_s": 256, "swin_v2_b": 256}
 OPTIONS = {"resnet34": {"stem": "imagenet"}, "resnet50": {"stem": "imagenet"}}
 
-JSON = flags.DEFINE_string("json", None, "Result file.")
+JSON = app.define_path("json", None, "Result file.", what="a new file")
 MODELS = flags.DEFINE_list("models", NAMES, f"Comma-separated, of {', '.join(NAMES)}.")
 CASE_NAMES = flags.DEFINE_list("cases", list(CASES), f"Comma-separated, of {', '.join(CASES)}.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Images per pass; 64 by default, 8 on CPU.", lower_bound=1)

@@ -37,7 +37,7 @@ from benchmarks.timing import prepare, time_interleaved
 ROOT = Path(__file__).parents[2]
 NUM_IMAGES = 10_000
 
-JSON = flags.DEFINE_string("json", None, "Result file.")
+JSON = app.define_path("json", None, "Result file.", what="a new file")
 SEEDS = flags.DEFINE_integer("seeds", 2, "Number of seeds.", lower_bound=2)
 WIDTH = flags.DEFINE_integer("width", 16, "Channels of the first stage of resnet18.", lower_bound=1)
 STAGES = flags.DEFINE_integer("stages", 3, "3: one block each, as in the reduced studies; 4: two blocks each.", 3, 4)

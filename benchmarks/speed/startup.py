@@ -42,7 +42,7 @@ print("done")
 """
 
 CONFIG = config_flags.DEFINE_config_file("config", str(ROOT / "configs/digits.py"), "Config of the training run.")
-JSON = flags.DEFINE_string("json", None, "Result file.")
+JSON = app.define_path("json", None, "Result file.", what="a new file")
 CASES = flags.DEFINE_multi_enum("cases", ["imports", "step", "answer"], ["imports", "step", "answer"], "What to time.")
 SAMPLES = flags.DEFINE_integer("samples", 5, "Processes per number.", lower_bound=1)
 

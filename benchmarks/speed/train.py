@@ -10,7 +10,6 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -38,8 +37,8 @@ NUM_IMAGES = 50_000  # as in CIFAR-10
 # case -> changes to config.anchoring
 CASES = {"standard": {"enabled": False}, "anchored": {"mask_prob": 0.0}, "masked": {"mask_prob": 0.25}}
 
-JSON = flags.DEFINE_string("json", None, "Result file.")
-OFFICIAL = flags.DEFINE_string("official", "", "A clone of LLNL/anchoring, the released code, to time as well.")
+JSON = app.define_path("json", None, "Result file.", what="a new file")
+OFFICIAL = app.define_path("official", None, "A clone of LLNL/anchoring, the released code, to time as well.")
 MODEL = flags.DEFINE_string("model", "resnet18", "A model of anchor_jax.models; PyTorch is timed for resnet18 only.")
 WIDTH = flags.DEFINE_integer("width", 64, "Channels of the first stage of resnet18.", lower_bound=1)
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Images per step.", lower_bound=1, upper_bound=NUM_IMAGES)
@@ -135,7 +134,7 @@ def load_official() -> Any:
     """Import the released code from --official."""
     from benchmarks.pytorch.released import Released
 
-    return Released.load(Path(OFFICIAL.value), WIDTH.value)
+    return Released.load(OFFICIAL.value, WIDTH.value)
 
 
 def pytorch_builders(official: Any, config: Config, images: np.ndarray, labels: np.ndarray) -> Builders:

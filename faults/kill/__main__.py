@@ -30,7 +30,7 @@ from faults.kill.compare_runs import differences
 from faults.kill.kill_points import Attempt, KillPoint, kill_points, phase, run_and_kill
 from faults.kill.target_run import TargetRun, write_digits
 
-JSON = flags.DEFINE_string("json", None, "Result file.")
+JSON = app.define_path("json", None, "Result file.", what="a new file")
 KILLS = flags.DEFINE_integer("kills", 25, "Number of kills; about a quarter of them are in eval.py.", lower_bound=1)
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the order and the times of the kills.")
 MODEL = flags.DEFINE_enum("model", "resnet18", ["resnet18", "mlp"], "Model to train.")
@@ -145,7 +145,7 @@ def _report(kills: list[dict[str, Any]], verdicts: dict[str, list[str]]) -> None
             "verdicts": {name: found or "the same" for name, found in verdicts.items()},
             "kills": kills,
         }
-        write_json(Path(JSON.value), content)
+        write_json(JSON.value, content)
     failed = [name for name, found in verdicts.items() if found]
     if failed:
         raise UserError(f"after {len(kills)} kills the runs differ in: {', '.join(failed)}")

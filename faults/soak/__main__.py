@@ -22,7 +22,7 @@ from benchmarks.report import Result, report
 from faults.soak.resources import UNITS, Sample, growing_resources, memory_growth, sample_resources
 
 CONFIG = config_flags.DEFINE_config_file("config", "faults/small_run.py:mlp", "Config of the run.")
-JSON = flags.DEFINE_string("json", None, "Result file.")
+JSON = app.define_path("json", None, "Result file.", what="a new file")
 STEPS = flags.DEFINE_integer("steps", 20_000, "Training steps.", lower_bound=1)
 LOOKS = flags.DEFINE_integer("looks", 50, "Number of checkpoints, evaluations and samples.", lower_bound=20)
 MOST_GROWTH = flags.DEFINE_float("most_growth", 0.5, "Allowed growth of memory, in MiB per 1,000 steps.", lower_bound=0)

@@ -11,8 +11,9 @@ import numpy as np
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.decoding import EncodedDataset, Example, common_mode
 from anchor_jax.data.eval_dataset import EvalDataset, eval_dataset_from_encoded
-from anchor_jax.data.files import absolute_path, reading_errors
+from anchor_jax.data.files import reading_errors
 from anchor_jax.data.sources.source import SourceRequest
+from anchor_jax.runtime.paths import absolute_path
 
 _LAYOUT = "expected layout: <data.path>/<split>/<class name>/<image>.png"
 _IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -48,7 +49,7 @@ def open_images(
       UserError: there is no such folder, or no image in it. An image that is corrupt or differs in size raises when its
         batch is read.
     """
-    root = absolute_path(path)
+    root = absolute_path("the folder of images", path)
     with reading_errors(f"folder '{root}'", "give a folder of images"):
         os.listdir(root)  # rglob finds nothing, and raises nothing, if there is no folder
         files = sorted(

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.dataset import Dataset
 from anchor_jax.data.decoding import EncodedDataset
-from anchor_jax.data.files import absolute_path
+from anchor_jax.runtime.paths import absolute_path
 
 
 class SourceRequest(NamedTuple):
@@ -25,7 +25,7 @@ class SourceRequest(NamedTuple):
         """
         if not self.path:
             raise UserError(f"data.path is empty; {expected}")
-        return absolute_path(self.path)
+        return absolute_path("data.path", self.path)
 
 
 class Source(NamedTuple):

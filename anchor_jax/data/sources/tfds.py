@@ -11,8 +11,9 @@ import numpy as np
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.decoding import EncodedDataset, Example
-from anchor_jax.data.files import absolute_path, reading_errors
+from anchor_jax.data.files import reading_errors
 from anchor_jax.data.sources.source import SourceRequest
+from anchor_jax.runtime.paths import absolute_path
 
 
 def open_tfds(request: SourceRequest) -> EncodedDataset:
@@ -49,8 +50,9 @@ class _RecordExamples(NamedTuple):
 
 def tfds_data_dir(path: str) -> Path:
     """Return the folder of prepared datasets: `path`, or else $TFDS_DATA_DIR, or else ~/tensorflow_datasets."""
-    default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return absolute_path(path or default)
+    if path:
+        return absolute_path("data.path", path)
+    return absolute_path("TFDS_DATA_DIR", os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
 
 def _open_builder(name: str, data_dir: Path) -> Any:

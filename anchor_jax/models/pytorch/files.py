@@ -1,6 +1,7 @@
 """State dicts in files: .safetensors, and files saved by PyTorch (.pth, .pt, .bin)."""
 
 import argparse
+import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ import safetensors.numpy
 from anchor_jax.core.errors import UserError
 from anchor_jax.models.pytorch.names import SOURCES
 from anchor_jax.runtime.atomic_files import write_new_file
+from anchor_jax.runtime.paths import local_path
 
 # keys under which training checkpoints store the state dict; averaged weights are preferred
 NESTED_KEYS = ("model_ema", "state_dict", "model", "net")
@@ -29,10 +31,10 @@ def source_and_file(weights: str) -> tuple[str, Path]:
         raise UserError(
             f"config.model.weights must be SOURCE:FILE, where SOURCE is one of {', '.join(SOURCES)}; got '{weights}'"
         )
-    return source, Path(file)
+    return source, local_path("config.model.weights", file)
 
 
-def read_state_dict(file: Path) -> dict[str, Any]:
+def read_state_dict(file: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a state dict from a file, without running any code in it.
 
     In a training checkpoint, such as the released code's, the averaged weights ("model_ema") are used if present, and
@@ -47,6 +49,7 @@ def read_state_dict(file: Path) -> dict[str, Any]:
     Raises:
       UserError: the file does not exist, is corrupt or contains more than weights, or PyTorch is not installed.
     """
+    file = local_path("file", file)
     if not file.is_file():
         raise UserError(f"no file '{file}'; pass a .safetensors file or one saved by PyTorch")
     content = _load_safetensors(file) if file.suffix == ".safetensors" else _load_torch(file)
@@ -57,12 +60,13 @@ def read_state_dict(file: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def write_state_dict(file: Path, tensors: Mapping[str, np.ndarray]) -> None:
+def write_state_dict(file: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -> None:
     """Write a state dict to a new file: .safetensors, or the format of `torch.save` for any other suffix.
 
     Raises:
       UserError: the file exists or cannot be written, or PyTorch is needed and not installed.
     """
+    file = local_path("file", file)
     arrays = {name: np.ascontiguousarray(tensor).reshape(tensor.shape) for name, tensor in tensors.items()}
     with write_new_file(file) as new_file:
         if file.suffix == ".safetensors":

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import reprlib
 import shlex
 from collections.abc import Mapping, Sequence
@@ -86,7 +87,7 @@ class Method:
         return self.runs[0].anchored
 
 
-def load(workdirs: Sequence[Path]) -> list[EvaluatedRun]:
+def load(workdirs: Sequence[str | os.PathLike[str]]) -> list[EvaluatedRun]:
     """Load runs at their latest evaluated checkpoints, all with the same number of calibration bins.
 
     Args:

@@ -1,0 +1,73 @@
+"""Paths that users give: "~" is the home folder, and addresses of other machines and stores are refused."""
+
+import os
+import re
+import warnings
+from pathlib import Path
+from urllib.parse import unquote
+
+from anchor_jax.core import checks
+from anchor_jax.core.errors import UserError
+
+# A scheme has two letters at least; C: is a drive. `Path` makes one slash of two, and some stores are written with one.
+_STORES = "abfss?|adl|az|cos|dbfs|ftp|gcs|gs|hdfs|hf|https?|memory|oci|oss|r2|s3[an]?|sftp|ssh|swift|viewfs|wasbs?"
+_ADDRESS = re.compile(rf"[a-z][a-z0-9+.-]+://|({_STORES}):/|[^/@:]+@[^/@:]+:/", re.IGNORECASE)
+_FILE = re.compile("file:(?://(?:localhost)?)?(?=/(?!/))", re.IGNORECASE)  # of a file address of this machine
+_VARIABLE = re.compile(r"(?<![^/])\$([A-Z_]\w*|\{\w+\})")
+
+
+def local_path(name: str, path: str | os.PathLike[str]) -> Path:
+    """Return a user's path on this machine: "~" and "~user" become home folders, `file:///x%20y` becomes `/x y`.
+
+    `./~` and `./gs:` are the folders of these names. Variables such as `$HOME` are left to the shell; a warning says so
+    if nothing exists there.
+
+    Args:
+      name: of the argument, for messages.
+      path: relative or absolute. A name that contains a colon, such as `runs/12:30`, is a name like any other.
+
+    Raises:
+      UserTypeError: `path` is not a path.
+      UserError: it is an address such as `gs://bucket/run`, or begins with "~user" for an unknown user.
+
+    >>> local_path("workdir", "file:///data/my%20run"), local_path("workdir", "runs/12:30")
+    (PosixPath('/data/my run'), PosixPath('runs/12:30'))
+    """
+    checks.path(name, path)
+    local = expanded(name, path)
+    if (variable := _VARIABLE.search(str(local))) and not os.path.lexists(local):
+        warnings.warn(
+            f"{name}: '{local}' does not exist, and {variable[0]} in it is no more than a name here; only a shell "
+            "replaces variables, and not within single quotes",
+            stacklevel=2,
+        )
+    return local
+
+
+def absolute_path(name: str, path: str | os.PathLike[str]) -> Path:
+    """Same as `local_path`, made absolute: ".." is resolved, symbolic links are not."""
+    return Path(os.path.abspath(local_path(name, path)))
+
+
+def expanded(name: str, path: str | os.PathLike[str]) -> Path:
+    """Same as `local_path`, without the warning."""
+    text = os.fspath(path)
+    rest = text.removeprefix("./")
+    if rest != text and (rest.startswith("~") or _ADDRESS.match(rest)):
+        return Path.cwd() / rest  # `Path` drops the "./" that marks a name as such
+    if address := _FILE.match(text):
+        return Path(unquote(text[address.end() :]))
+    if re.match("file:/", text, re.IGNORECASE):
+        raise UserError(f"{name} is '{text}', but a file address of this machine is file:///PATH; give the path alone")
+    if _ADDRESS.match(text):
+        raise UserError(
+            f"{name} is '{text}', an address; only folders of this machine and mounted ones can be used; mount it "
+            "(gcsfuse, mount-s3, rclone mount) or copy it (gcloud storage cp, aws s3 cp, hdfs dfs -get), and give the "
+            "local path"
+        )
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(
+            f"{name} is '{text}', but no home folder of {text.partition('/')[0]} is known here; give an absolute path"
+        ) from error
