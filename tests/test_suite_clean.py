@@ -53,6 +53,9 @@ def test_clean_stores_predictions_and_certain_images(digits_run, digits_context)
     np.testing.assert_allclose(kept.arrays["entropy"][least], np.sort(answer.entropy)[::-1][: len(least)], rtol=1e-4)
     np.testing.assert_array_equal(kept.arrays["least_certain_images"], test.images[least])
     np.testing.assert_array_equal(kept.arrays["most_certain_images"], test.images[kept.arrays["most_certain_rows"]])
+    [diagrams] = [each for each in evaluation.SUITES["clean"].figures({2: kept}, {}) if each.name == "reliability"]
+    [bins] = diagrams.plot.panels.values()
+    assert metrics.calibration_error(bins).item() == pytest.approx(kept.metrics["ece"])
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])

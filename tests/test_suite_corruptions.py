@@ -1,14 +1,16 @@
 """The suite corruptions: generated and published sets, and the averages over them."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 from digits import context_of, measured
 from sklearn.metrics import accuracy_score
 
-from anchor_jax import UserError, data, evaluation
+from anchor_jax import UserError, data, evaluation, metrics
 from anchor_jax.data import corruptions
-from anchor_jax.evaluation import Options, Score, SuiteResult
+from anchor_jax.evaluation import SUITES, Options, Score, SuiteResult
 from anchor_jax.evaluation.suites.corruptions import ALEXNET_ERRORS, generated, mean_corruption_error, mean_scores
 
 
@@ -106,3 +108,31 @@ def test_corruptions_compile_once_for_all_sets(digits_context):
     before = digits_context.predictor.network.classify_program(None, None)._cache_size()
     digits_context.predict(made.stream("brightness", 1), 2)
     assert digits_context.predictor.network.classify_program(None, None)._cache_size() == before
+
+
+def test_corruption_diagrams_say_that_they_pool():
+    """One corruption is as overconfident as the other is underconfident: together they are calibrated."""
+    confidence = np.full((2, 5, 40), 0.7, np.float32)
+    correct = np.stack([np.tile(np.arange(40) < num, (5, 1)) for num in (16, 40)])
+    eces = {
+        name: metrics.calibration_error(metrics.reliability_bins(confidence[place, 0], correct[place, 0])).item()
+        for place, name in enumerate(("fog", "snow"))
+    }
+    scores = [
+        Score("ece", value, corruption=name, severity=severity)
+        for name, value in eces.items()
+        for severity in range(1, 6)
+    ]
+    scores += [dataclasses.replace(score, metric="accuracy") for score in scores]
+    facts = {"members": ["fog", "snow"], "num_bins": 15}
+    arrays = {"confidence": confidence, "correct": correct}
+    result = SuiteResult("corruptions", 2, (*scores, *mean_scores(scores)), arrays, facts)
+    [diagrams] = [each for each in SUITES["corruptions"].figures({2: result}, {}) if each.name == "reliability"]
+    pooled = metrics.calibration_error(diagrams.plot.panels["severity 1, corruptions pooled"]).item()
+    assert pooled == pytest.approx(0, abs=1e-6)
+    assert result.value("ece", severity=1) == pytest.approx(0.3)
+    assert "the ECE of the pool, above each diagram, is at most the mean over the corruptions" in diagrams.caption
+    captions = [table.caption for table in SUITES["corruptions"].tables({2: result})]
+    assert "ECE at each severity, mean over corruptions" in captions
+    [accuracy, ece] = SUITES["corruptions"].highlights(result)
+    assert accuracy.remark == ece.remark == "mean over corruptions and severities, 2 references"

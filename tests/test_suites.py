@@ -10,7 +10,7 @@ import pytest
 from digits import context_of, measured, write_npz
 
 from anchor_jax import UserError, data, evaluation
-from anchor_jax.evaluation import Options, storage
+from anchor_jax.evaluation import SUITES, Options, progress, storage
 from anchor_jax.reporting import Reporter
 from anchor_jax.runs import record as run_record
 from anchor_jax.runs.load import load_checkpoint
@@ -157,3 +157,55 @@ def test_load_results_returns_all_checkpoints_in_long_form(digits_run):
     values = dict(zip(rows["suite"], rows["value"], strict=True))
     assert values == {suite: found[suite]["2"]["accuracy"] for suite in ("clean", "landscape")}
     assert evaluation.load_results(digits_run / "nothing").empty
+
+
+class Bars:
+    """Stands in for the progress bars of rich: the total and the advance of each bar that was shown."""
+
+    def __init__(self):
+        self.shown = []
+
+    def __call__(self, **_):
+        return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def add_task(self, _, total):
+        self.shown.append([total, 0])
+        return len(self.shown) - 1
+
+    def update(self, task, description):
+        pass
+
+    def advance(self, task, num):
+        self.shown[task][1] += num
+
+
+@pytest.fixture
+def bars(monkeypatch):
+    monkeypatch.setattr(progress, "Progress", bars := Bars())
+    return bars
+
+
+@pytest.mark.parametrize("suite", ["corruptions", "shift", "ood", "protocols", "probe"])
+def test_one_bar_covers_all_of_a_suite(digits_run, tmp_path, bars, suite):
+    test = data.load("digits", "test")
+    np.save(tmp_path / "grain.npy", np.tile(255 - test.images[:50], (5, 1, 1, 1)))
+    np.save(tmp_path / "labels.npy", np.tile(test.labels[:50], 5))
+    sets = {"corruptions": (f"npy:{tmp_path}",), "shift": ("digits",), "probe": ("digits",), "draws": 2}
+    context = context_of(digits_run, **sets, blt_references=20)
+    prepared = SUITES[suite].prepare(context)
+    bars.shown.clear()
+    with progress.progress_bar(suite, SUITES[suite].num_predictions(prepared, 2)):
+        SUITES[suite].measure(prepared, 2)
+    [(total, done)] = bars.shown
+    assert total == done > 0
+
+
+def test_one_bar_covers_all_numbers_of_references(digits_run, bars):
+    evaluation.evaluate(digits_run, ("clean",), (1, 3))
+    assert bars.shown == [[4 * 360, 4 * 360]]

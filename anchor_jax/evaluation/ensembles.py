@@ -20,9 +20,10 @@ from anchor_jax.core.inference import VotedClassification, classify_ensemble
 from anchor_jax.data import Normalization, augment, normalize
 from anchor_jax.evaluation import storage
 from anchor_jax.evaluation.context import EvalContext, EvalSettings
+from anchor_jax.evaluation.progress import progress_bar
 from anchor_jax.evaluation.results import SuiteResult
 from anchor_jax.evaluation.runner import measure, prepare
-from anchor_jax.evaluation.suites import Options
+from anchor_jax.evaluation.suites import SUITES, Options
 from anchor_jax.models.layers import Classifier
 from anchor_jax.runs import record as run_record
 from anchor_jax.runs.load import create_model, load_checkpoint, run_normalization
@@ -75,7 +76,8 @@ def evaluate_ensemble(
     num = len(runs) if kind == "ensemble" else num_members
     store, results = storage.ResultStore(out), {}
     for suite in prepared:
-        results[suite] = measure(context, suite, prepared[suite], num)
+        with progress_bar(suite, SUITES[suite].num_predictions(prepared[suite], num)):
+            results[suite] = measure(context, suite, prepared[suite], num)
         if moved := store.add(results[suite]):
             print(f"{suite}: earlier results, measured with other options, were moved to {moved}")
     return results

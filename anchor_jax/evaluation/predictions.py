@@ -1,27 +1,23 @@
 """Predictions on a dataset as a table with one row per example."""
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
-from rich.progress import Progress
 
 from anchor_jax import metrics
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.inference import VotedClassification
 from anchor_jax.core.uncertainty import energy
 from anchor_jax.data import EvalDataset
+from anchor_jax.evaluation.progress import with_progress
 from anchor_jax.evaluation.results import Prediction, Score, make_scores
 from anchor_jax.runs.predictor import Predictor, tree_concatenate
-from anchor_jax.runtime import multihost
 
 Column = jax.Array | np.ndarray
-Advance = Callable[[int], object]  # moves a progress bar by a number of examples
 
 # metrics of many datasets, and of predictions other than the mean of the softmaxes, for which there are more
 METRICS = ("accuracy", "nll", "brier", "ece", "rms_ece", "smooth_ece")
@@ -50,7 +46,6 @@ def predict_dataset(
     *,
     classes: tuple[int, ...] | None = None,
     temperature: float | None = None,
-    advance: Advance | None = None,
 ) -> PredictionTable:
     """Predict every example of a dataset once.
 
@@ -60,12 +55,11 @@ def predict_dataset(
       num_references: K.
       classes: rows of the logits that the labels of the dataset refer to; None for all.
       temperature: of temperature scaling; None for none.
-      advance: moves a shared progress bar; by default the dataset has its own.
 
     Raises:
       UserError: a prediction is NaN or infinite.
     """
-    batches = with_progress(stream, predictor, f"{stream.name}, {num_references} references", advance)
+    batches = with_progress(stream, predictor, f"{stream.name}, {num_references} references", num_references)
     rows = predictor.stream(batches, num_references, then=_rows_at(temperature), classes=classes)
     return _finite(tree_concatenate(rows), stream)
 
@@ -76,33 +70,11 @@ def predict_pairs(
     *,
     classes: tuple[int, ...] | None = None,
     temperature: float | None = None,
-    advance: Advance | None = None,
 ) -> PredictionTable:
     """Predict a dataset whose batches are `(images, references, labels)`; see `predict_dataset`."""
-    batches = with_progress(stream, predictor, f"{stream.name}, one reference per image", advance)
+    batches = with_progress(stream, predictor, f"{stream.name}, one reference per image", 1)
     rows = predictor.stream_pairs(batches, then=_rows_at(temperature), classes=classes)
     return _finite(tree_concatenate(rows), stream)
-
-
-@contextlib.contextmanager
-def progress_bar(title: str, num_examples: int) -> Iterator[Advance]:
-    """Show a progress bar on a terminal; yield the function that moves it."""
-    console = Console()
-    disable = not (console.is_terminal and multihost.is_primary())
-    with Progress(console=console, transient=True, disable=disable) as progress:
-        task = progress.add_task(title, total=num_examples)
-        yield partial(progress.advance, task)
-
-
-def with_progress(
-    stream: EvalDataset, predictor: Predictor, title: str, advance: Advance | None = None
-) -> Iterator[tuple[Any, ...]]:
-    """Yield the batches of a dataset, of the predictor's size, and move a progress bar."""
-    with contextlib.ExitStack() as stack:
-        move = advance or stack.enter_context(progress_bar(title, stream.num_examples))
-        for batch in stream.batches(predictor.size_for(stream.num_examples)):
-            yield batch
-            move(len(batch[0]))
 
 
 def main_scores(table: PredictionTable, num_bins: int, **fields: Any) -> list[Score]:

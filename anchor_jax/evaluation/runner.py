@@ -17,6 +17,7 @@ from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
 from anchor_jax.evaluation import storage
 from anchor_jax.evaluation.context import EvalContext, EvalSettings
+from anchor_jax.evaluation.progress import progress_bar
 from anchor_jax.evaluation.results import Results, SuiteResult, storage_name
 from anchor_jax.evaluation.suites import SUITES, Options
 from anchor_jax.evaluation.temperature import require_held_out
@@ -110,13 +111,17 @@ def evaluate(
     prepared = prepare(context, suites)
     measured: dict[str, dict[int, SuiteResult]] = {}
     with _storing(context, folder, report) as store:
+        for num in num_references:
+            context.temperature(num)  # with a bar of its own
         for suite in prepared:
             name = storage_name(suite, options.protocol)
-            for num in num_references:
-                result = measure(context, suite, prepared[suite], num)
-                measured.setdefault(name, {})[num] = result
-                if store and (moved := store.add(result)):
-                    print(f"{name}: earlier results, measured with other options, were moved to {moved}")
+            total = sum(SUITES[suite].num_predictions(prepared[suite], num) for num in num_references)
+            with progress_bar(name, total):
+                for num in num_references:
+                    result = measure(context, suite, prepared[suite], num)
+                    measured.setdefault(name, {})[num] = result
+                    if store and (moved := store.add(result)):
+                        print(f"{name}: earlier results, measured with other options, were moved to {moved}")
             if report and store:
                 report.suite_finished(measured[name])
     if profile:

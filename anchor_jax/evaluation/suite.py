@@ -40,6 +40,14 @@ class Suite(Protocol[Prepared]):
         """
         ...
 
+    def num_predictions(self, prepared: Prepared, num_references: int) -> int:
+        """Return how many images `measure` predicts, each counted once per reference, for the progress bar.
+
+        Return 0 if it is unknown; then each dataset has a bar of its own.
+        """
+        del prepared, num_references
+        return 0
+
     def measure(self, prepared: Prepared, num_references: int) -> SuiteResult:
         """Evaluate with one number of references.
 

@@ -8,7 +8,7 @@ from scipy.optimize import minimize_scalar
 from anchor_jax import metrics
 from anchor_jax.core.errors import UserError
 from anchor_jax.data import Dataset, EvalDataset, eval_dataset
-from anchor_jax.evaluation.predictions import with_progress
+from anchor_jax.evaluation.progress import with_progress
 from anchor_jax.runs.predictor import Predictor, tree_concatenate
 from anchor_jax.training.source import TrainSource
 
@@ -33,7 +33,7 @@ def require_held_out(train: tuple[TrainSource, Dataset | None]) -> EvalDataset:
 
 def fit_temperature(predictor: Predictor, held_out: EvalDataset, num_references: int) -> float:
     """Return the temperature T for which `softmax(mean logits / T)` fits the held-out data best."""
-    batches = with_progress(held_out, predictor, f"{held_out.name}, {num_references} references")
+    batches = with_progress(held_out, predictor, f"{held_out.name}, {num_references} references", num_references)
 
     def logits_and_labels(voted, labels):
         return voted.classification.logits, labels

@@ -54,6 +54,10 @@ class Clean(Suite[EvalContext]):
         _ = context.test
         return context
 
+    def num_predictions(self, prepared: EvalContext, num_references: int) -> int:
+        """Return the number of test images, once per reference."""
+        return max(num_references, 1) * prepared.test.num_examples
+
     def measure(self, prepared: EvalContext, num_references: int) -> SuiteResult:
         """Score all predictions, and keep the images of the most and the least certain ones."""
         temperature = prepared.temperature(num_references)

@@ -90,26 +90,29 @@ def mean_notes(result: SuiteResult) -> list[str]:
     return notes if means["all"] else notes[1:]
 
 
-def highlights(title: str, result: SuiteResult, names: Sequence[str] = ("accuracy", "ece")) -> list[Highlight]:
-    """Return some metrics of a suite for the top of the report."""
+def highlights(
+    title: str, result: SuiteResult, names: Sequence[str] = ("accuracy", "ece"), mean: str = ""
+) -> list[Highlight]:
+    """Return some metrics of a suite for the top of the report; `mean` says what they are means over."""
     found = [(specs.get(name), result.value(name)) for name in names]
-    remark = format_num_references(result.num_references)
+    remark = ", ".join(filter(None, [mean, format_num_references(result.num_references)]))
     return [Highlight(f"{title}: {spec.title}", spec, value, remark) for spec, value in found if value is not None]
 
 
-def reliability_figure(panels: Mapping[str, tuple[np.ndarray, np.ndarray]], num_bins: int) -> Figure:
+def reliability_figure(panels: Mapping[str, tuple[np.ndarray, np.ndarray]], num_bins: int, note: str = "") -> Figure:
     """Return reliability diagrams.
 
     Args:
       panels: title -> confidence `[N]` and whether the prediction is right `[N]`.
       num_bins: of equal width, as those of the calibration errors.
+      note: sentences that end the caption.
     """
     bins = {title: metrics.reliability_bins(*judged, num_bins) for title, judged in panels.items()}
     return Figure(
         "reliability",
         "Reliability",
         "Bars on the dashed line: calibrated; below it: overconfident. The lower panels show the fraction of "
-        "predictions in each bin.",
+        f"predictions in each bin.{note and ' '}{note}",
         ReliabilityDiagrams(bins),
     )
 

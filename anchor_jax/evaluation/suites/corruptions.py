@@ -16,7 +16,7 @@ from anchor_jax.data import CorruptedSet, EvalDataset, check_differs, corruption
 from anchor_jax.data.corruptions import SEVERITIES
 from anchor_jax.evaluation.context import EvalContext
 from anchor_jax.evaluation.options import SeedOption, TemperatureOption, option
-from anchor_jax.evaluation.predictions import METRICS, main_scores, progress_bar
+from anchor_jax.evaluation.predictions import METRICS, main_scores
 from anchor_jax.evaluation.presentation import (
     GROUP_TITLES,
     Figure,
@@ -41,6 +41,10 @@ GENERATED, GENERATED_C_BAR = "generated", "generated-c-bar"
 _SAMPLE_SEVERITY = 3
 _RESERVED = r"severity\d|mean15|mean19|cbar"
 _NUM_IMAGENET_CLASSES = 1_000
+_POOLED = (
+    "All corruptions of a severity are pooled, so that overconfidence on one and underconfidence on another cancel: "
+    "the ECE of the pool, above each diagram, is at most the mean over the corruptions in the tables."
+)
 _SHOWN = {"accuracy": "accuracy", "ece": "expected calibration error"}
 
 # top-1 errors of AlexNet, mean over severities, by which mCE divides (hendrycks/robustness)
@@ -127,6 +131,10 @@ class Corruptions(Suite[PreparedCorruptions]):
                 check_differs(context.test, *(corrupted.stream(name, SEVERITIES[-1]) for name in corrupted.members))
         return PreparedCorruptions(context, options, sets)
 
+    def num_predictions(self, prepared: PreparedCorruptions, num_references: int) -> int:
+        """Return the number of images under all corruptions at all severities, once per reference."""
+        return max(num_references, 1) * len(SEVERITIES) * len(prepared.members) * prepared.sets[0].num_examples
+
     def measure(self, prepared: PreparedCorruptions, num_references: int) -> SuiteResult:
         """Score each corruption and severity, and average over them."""
         context, members = prepared.context, prepared.members
@@ -134,16 +142,14 @@ class Corruptions(Suite[PreparedCorruptions]):
         scores: list[Score] = []
         columns = {"correct": [], "confidence": [], "entropy": []}
         num_examples = prepared.sets[0].num_examples
-        title, total = f"corruptions, {num_references} references", num_examples * len(members) * len(SEVERITIES)
-        with progress_bar(title, total) as advance:
-            for name, corrupted in members.items():
-                for severity in SEVERITIES:
-                    stream = corrupted.stream(name, severity)
-                    table = context.predict(stream, num_references, temperature=temperature, advance=advance)
-                    scores += main_scores(table, context.num_bins, corruption=name, severity=severity)
-                    columns["correct"].append(table.mean_probs.correct)
-                    columns["confidence"].append(table.mean_probs.confidence)
-                    columns["entropy"].append(table.entropy)
+        for name, corrupted in members.items():
+            for severity in SEVERITIES:
+                stream = corrupted.stream(name, severity)
+                table = context.predict(stream, num_references, temperature=temperature)
+                scores += main_scores(table, context.num_bins, corruption=name, severity=severity)
+                columns["correct"].append(table.mean_probs.correct)
+                columns["confidence"].append(table.mean_probs.confidence)
+                columns["entropy"].append(table.entropy)
         means = mean_scores(scores)
         is_imagenet = len(context.run.label_names) == _NUM_IMAGENET_CLASSES
         if (
@@ -165,12 +171,12 @@ class Corruptions(Suite[PreparedCorruptions]):
         tables = common.by_references("Mean over corruptions and severities", results, columns, notes=notes)
         for metric, title in (("accuracy", "Accuracy"), ("ece", "ECE")):
             columns = [common.Quantity(f"severity {s}", metric, {"severity": s}) for s in SEVERITIES]
-            tables += common.by_references(f"{title} at each severity", results, columns)
+            tables += common.by_references(f"{title} at each severity, mean over corruptions", results, columns)
         return tables
 
     def highlights(self, result: SuiteResult) -> list[Highlight]:
         """Return accuracy and calibration error."""
-        return common.highlights(self.title, result)
+        return common.highlights(self.title, result, mean="mean over corruptions and severities")
 
     def figures(self, results: Results, clean: Results) -> list[Figure]:
         """Return curves against severity, a heat map, reliability diagrams and example images."""
@@ -180,8 +186,11 @@ class Corruptions(Suite[PreparedCorruptions]):
         if common.judged(result) and by_severity["accuracy"]:
             severities = common.select_few(list(enumerate(SEVERITIES)))
             confidence, correct = result.arrays["confidence"], result.arrays["correct"]
-            panels = {f"severity {s}": (confidence[:, i].ravel(), correct[:, i].ravel()) for i, s in severities}
-            figures.append(common.reliability_figure(panels, result.facts["num_bins"]))
+            panels = {
+                f"severity {s}, corruptions pooled": (confidence[:, i].ravel(), correct[:, i].ravel())
+                for i, s in severities
+            }
+            figures.append(common.reliability_figure(panels, result.facts["num_bins"], _POOLED))
         if (images := result.column("sample_images")) is not None:
             captions = [textwrap.fill(common.plain(name), 14) for name in common.members(result)]
             strips = {f"severity {_SAMPLE_SEVERITY}": ImageStrip(images, captions)}

@@ -12,8 +12,8 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.data import Dataset, EvalDataset, eval_dataset
 from anchor_jax.evaluation.context import EvalContext
 from anchor_jax.evaluation.options import SeedOption
-from anchor_jax.evaluation.predictions import progress_bar, with_progress
 from anchor_jax.evaluation.presentation import ContourPanel, Contours, Figure, Table
+from anchor_jax.evaluation.progress import with_progress
 from anchor_jax.evaluation.results import Results, Score, SuiteResult
 from anchor_jax.evaluation.suite import Suite
 from anchor_jax.evaluation.suites import common
@@ -53,6 +53,10 @@ class Landscape(Suite[PreparedLandscape]):
         directions = filter_normalized_direction(first, params), filter_normalized_direction(second, params)
         return PreparedLandscape(context, examples, directions)
 
+    def num_predictions(self, prepared: PreparedLandscape, num_references: int) -> int:
+        """Return the number of images at all points, once per reference."""
+        return max(num_references, 1) * _NUM_POINTS**2 * prepared.examples.num_examples
+
     def measure(self, prepared: PreparedLandscape, num_references: int) -> SuiteResult:
         """Measure accuracy and mean negative log-likelihood at each point of the plane.
 
@@ -62,15 +66,14 @@ class Landscape(Suite[PreparedLandscape]):
         predictor = context.predictor
         steps = np.linspace(-_REACH, _REACH, _NUM_POINTS, dtype=np.float32)
         accuracy, loss = np.empty((2, _NUM_POINTS, _NUM_POINTS), np.float32)
-        title, total = f"landscape, {num_references} references", _NUM_POINTS**2 * examples.num_examples
-        with progress_bar(title, total) as advance:
-            for i, alpha in enumerate(steps):
-                for j, beta in enumerate(steps):
-                    moved = _moved(predictor.variables["params"], *directions, alpha, beta)
-                    there = dataclasses.replace(predictor, variables=predictor.variables | {"params": moved})
-                    batches = with_progress(examples, there, title, advance)
-                    correct, nll = tree_concatenate(there.stream(batches, num_references, then=_correct_and_nll))
-                    accuracy[i, j], loss[i, j] = np.mean(correct), np.mean(nll)
+        title = f"{num_references} references"
+        for i, alpha in enumerate(steps):
+            for j, beta in enumerate(steps):
+                moved = _moved(predictor.variables["params"], *directions, alpha, beta)
+                there = dataclasses.replace(predictor, variables=predictor.variables | {"params": moved})
+                batches = with_progress(examples, there, title, num_references)
+                correct, nll = tree_concatenate(there.stream(batches, num_references, then=_correct_and_nll))
+                accuracy[i, j], loss[i, j] = np.mean(correct), np.mean(nll)
         center = _NUM_POINTS // 2
         if not np.isfinite(loss[center, center]):
             raise UserError("predictions are NaN or infinite: the checkpoint has diverged; evaluate an earlier one")
@@ -85,7 +88,9 @@ class Landscape(Suite[PreparedLandscape]):
 
     def tables(self, results: Results) -> list[Table]:
         """Return the accuracy of the trained parameters."""
-        return common.by_references("At the center", results, common.quantities(("accuracy",)))
+        num = common.newest(results).facts["num_examples"]
+        caption = f"At the center, for {num:,} images of the test set"
+        return common.by_references(caption, results, common.quantities(("accuracy",)))
 
     def figures(self, results: Results, clean: Results) -> list[Figure]:
         """Return contours of accuracy and loss."""

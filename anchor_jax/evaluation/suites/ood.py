@@ -48,7 +48,7 @@ _SINGLE_PASS = ("max_softmax", "max_logit", "energy", "entropy")  # the others n
 _GROUPS = ("near", "far")
 _TEST_SET = "in"  # how the arrays of the test set are named
 _STORED, _SHOWN = 12, 60  # images of each set that are stored, images of all sets that are shown
-_MEAN_TITLES = {"near": "mean of the near sets", "far": "mean of the far sets", None: "mean of all sets"}
+MEAN_TITLES = {"near": "mean of the near sets", "far": "mean of the far sets", None: "mean of all sets"}
 
 Scores = Mapping[str, np.ndarray]  # anomaly score -> float32 [N]
 
@@ -106,6 +106,11 @@ class Ood(Suite[PreparedOod]):
             )
         groups, names = zip(*map(_split_group, given), strict=True)
         return PreparedOod(context, list(map(AnomalySet, groups, context.open_all(names))))
+
+    def num_predictions(self, prepared: PreparedOod, num_references: int) -> int:
+        """Return the number of images in the test set and all datasets, once per reference."""
+        streams = (prepared.context.test, *(of.stream for of in prepared.sets))
+        return max(num_references, 1) * sum(stream.num_examples for stream in streams)
 
     def measure(self, prepared: PreparedOod, num_references: int) -> SuiteResult:
         """Measure how well each score separates each dataset from the test set; average over groups and over all."""
@@ -285,7 +290,7 @@ def _roc_curves(result: SuiteResult, inside: Scores, outside: Mapping[str, Score
 def _areas(result: SuiteResult) -> list[Figure]:
     names = _names(result)
     rows = {name: {"dataset": name} for name in _sorted_members(result)}
-    rows |= {title: {"group": group} for group, title in _MEAN_TITLES.items()}
+    rows |= {title: {"group": group} for group, title in MEAN_TITLES.items()}
     values = {title: [result.value("auroc", score=name, **fields) for name in names] for title, fields in rows.items()}
     values = {title: row for title, row in values.items() if any(value is not None for value in row)}
     heat_map = HeatMap("area under the ROC curve", np.array(list(values.values()), np.float64))

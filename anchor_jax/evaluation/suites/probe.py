@@ -14,8 +14,9 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.data import EvalDataset
 from anchor_jax.evaluation.context import EvalContext
 from anchor_jax.evaluation.options import SuiteOptions, option
-from anchor_jax.evaluation.predictions import METRICS, with_progress
+from anchor_jax.evaluation.predictions import METRICS
 from anchor_jax.evaluation.presentation import Figure, Table
+from anchor_jax.evaluation.progress import with_progress
 from anchor_jax.evaluation.results import Results, Score, SuiteResult, make_scores
 from anchor_jax.evaluation.suite import Suite
 from anchor_jax.evaluation.suites import common
@@ -71,6 +72,11 @@ class Probe(Suite[PreparedProbe]):
             )
         return PreparedProbe(context, fitted, tested)
 
+    def num_predictions(self, prepared: PreparedProbe, num_references: int) -> int:
+        """Return the number of images in the fitted and the tested datasets, once per reference."""
+        streams = (prepared.fitted, *prepared.tested)
+        return max(num_references, 1) * sum(stream.num_examples for stream in streams)
+
     def measure(self, prepared: PreparedProbe, num_references: int) -> SuiteResult:
         """Fit multinomial logistic regression to the split "train" of the first dataset, and score all test sets.
 
@@ -124,7 +130,8 @@ class Probe(Suite[PreparedProbe]):
 
 
 def _features(context: EvalContext, stream: EvalDataset, num_references: int) -> tuple[np.ndarray, np.ndarray]:
-    batches = with_progress(stream, context.predictor, f"features of {stream.name}, {num_references} references")
+    title = f"features of {stream.name}, {num_references} references"
+    batches = with_progress(stream, context.predictor, title, num_references)
     features, labels = tree_concatenate(context.predictor.stream_features(batches, num_references))
     if not np.isfinite(features).all():
         raise UserError(f"features of '{stream.name}' are NaN or infinite: the checkpoint has diverged")

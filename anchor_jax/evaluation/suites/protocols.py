@@ -69,9 +69,17 @@ class Protocols(Suite[PreparedProtocols]):
         timed = eval_dataset(repeated, "timed", channels=images.shape[-1])
         return PreparedProtocols(context, timed, context.options_of(ProtocolsOptions).draws)
 
+    def num_predictions(self, prepared: PreparedProtocols, num_references: int) -> int:
+        """Return the number of images in all draws and timings, once per reference."""
+        num_test, timed = prepared.context.test.num_examples, (1 + _REPEATS) * prepared.timed.num_examples
+        draws = _num_draws(prepared, num_references)
+        if not draws:
+            return num_test + timed
+        return num_test * (1 + sum(num * count for num, count in draws.items())) + timed * (2 + num_references)
+
     def measure(self, prepared: PreparedProtocols, num_references: int) -> SuiteResult:
         """Score and time each protocol, and score every draw and number of references."""
-        context, timed, max_draws = prepared
+        context, timed, _ = prepared
         facts = {"num_examples": context.test.num_examples, "timed_examples": timed.num_examples}
         references = context.run.references
         if references is None:
@@ -80,11 +88,10 @@ class Protocols(Suite[PreparedProtocols]):
 
         scores: list[Score] = []
         means: dict[int, dict[str, float]] = {}
-        num_draws = {}
-        for num in sorted({num for num in _CURVE if num < num_references} | {1, num_references}):
-            num_draws[num] = min(max_draws, len(references) // num)
+        num_draws = _num_draws(prepared, num_references)
+        for num, count in num_draws.items():
             of_draws = []
-            for draw in range(num_draws[num]):
+            for draw in range(count):
                 table = _with_draw(context, references, draw, num)(context.test)
                 of_draws.append(main_scores(table, context.num_bins, draw=draw, draw_size=num))
                 scores += of_draws[-1]
@@ -106,12 +113,27 @@ class Protocols(Suite[PreparedProtocols]):
     def tables(self, results: Results) -> list[Table]:
         """Return the paper's table: one row per protocol."""
         rows = {title: (row.result, {"protocol": row.protocol}) for title, row in protocol_rows(results).items()}
-        return common.score_table("", rows, common.quantities((*METRICS, "seconds_per_1000")))
+        columns, draws = (
+            common.quantities((*METRICS, "seconds_per_1000")),
+            common.newest(results).facts.get("draws", {}),
+        )
+        counts = ", ".join(f"{count} of {num}" for num, count in draws.items())
+        note = f"Random references: mean of the scores of several draws ({counts}); the suite clean has one draw."
+        return common.score_table("", rows, columns, notes=[note] if draws else [])
 
     def figures(self, results: Results, clean: Results) -> list[Figure]:
         """Return accuracy and time of each protocol, and accuracy against the number of references."""
         rows = protocol_rows(results)
         return [*_protocol_dots(rows), *_accuracy_against_references(results)] if rows else []
+
+
+def _num_draws(prepared: PreparedProtocols, num_references: int) -> dict[int, int]:
+    """Return size -> number of draws, of references that no other draw of this size has; empty without references."""
+    references = prepared.context.run.references
+    if references is None:
+        return {}
+    sizes = sorted({num for num in _CURVE if num < num_references} | {1, num_references})
+    return {num: min(prepared.num_draws, len(references) // num) for num in sizes}
 
 
 def protocol_rows(results: Results) -> dict[str, Row]:

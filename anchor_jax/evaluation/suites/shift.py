@@ -67,6 +67,10 @@ class Shift(Suite[PreparedShift]):
             sets.append(ShiftedSet(stream, None if rows is None else tuple(rows.tolist())))
         return PreparedShift(context, sets)
 
+    def num_predictions(self, prepared: PreparedShift, num_references: int) -> int:
+        """Return the number of images in all datasets, once per reference."""
+        return max(num_references, 1) * sum(of.stream.num_examples for of in prepared.sets)
+
     def measure(self, prepared: PreparedShift, num_references: int) -> SuiteResult:
         """Score each dataset as in the suite clean, and average over the datasets.
 
@@ -98,7 +102,7 @@ class Shift(Suite[PreparedShift]):
 
     def highlights(self, result: SuiteResult) -> list[Highlight]:
         """Return the mean accuracy."""
-        return common.highlights(self.title, result, ("accuracy",))
+        return common.highlights(self.title, result, ("accuracy",), "mean over sets")
 
     def figures(self, results: Results, clean: Results) -> list[Figure]:
         """Return the accuracy on each dataset, and reliability diagrams."""
