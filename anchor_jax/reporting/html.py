@@ -1,13 +1,13 @@
 """Parts of HTML pages: the templates, tables, and figures embedded as data."""
 
 import base64
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
 import pandas as pd
+from markupsafe import Markup, escape
 from PIL import Image
 
 from anchor_jax.evaluation.presentation import Column, Figure, Table
@@ -28,17 +28,16 @@ class EmbeddedFigure(NamedTuple):
     height: int
 
 
-def render(template: str, *folders: str, **values: Any) -> str:
+def render(template: str, **values: Any) -> str:
     """Return a page.
 
     Args:
       template: name of the file.
-      *folders: of the package, where templates are searched before `reporting/`.
       **values: of the variables in the template; text is escaped.
     """
-    loaders = [jinja2.PackageLoader("anchor_jax", folder) for folder in (*folders, "reporting")]
     options = {"autoescape": True, "undefined": jinja2.StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
-    return jinja2.Environment(loader=jinja2.ChoiceLoader(loaders), **options).get_template(template).render(values)
+    loader = jinja2.PackageLoader("anchor_jax", "reporting")
+    return jinja2.Environment(loader=loader, **options).get_template(template).render(values)
 
 
 def draw_figures(figures: Iterable[Figure], folder: Path, prefix: str = "") -> list[EmbeddedFigure]:
@@ -58,43 +57,35 @@ def _embed(file: Path, figure: Figure) -> EmbeddedFigure:
     return EmbeddedFigure(figure.title, figure.caption, source, width, height)
 
 
-def table_html(table: Table) -> str:
+def table_html(table: Table) -> Markup:
     """Return a table of scores, with the best value of each column in bold."""
-    headings = [column.spec.headed(column.title) for column in table.columns]
-    frame = pd.DataFrame(
-        {heading: column.values for heading, column in zip(headings, table.columns, strict=True)},
-        index=list(table.rows),
-        dtype="float64",
+    cells = {column.spec.headed(column.title): _cells(column, table.mark_best) for column in table.columns}
+    return rows_html(
+        {title: {heading: of[place] for heading, of in cells.items()} for place, title in enumerate(table.rows)}
     )
-    formats = [partial(_cell, column, _best(column) if table.mark_best else None) for column in table.columns]
-    return frame_html(frame, dict(zip(headings, formats, strict=True)), missing=_DASH)
 
 
-def frame_html(
-    frame: pd.DataFrame, formats: dict[str, Callable[[Any], str]] | Callable[[Any], str], missing: str = ""
-) -> str:
-    """Return a data frame as an HTML table; rows and columns must have unique names.
+def _cells(column: Column, mark_best: bool) -> list[str]:
+    """Return the values as text, the best one in bold unless all are equal or neither direction is better."""
+    present, better = {value for value in column.values if value is not None}, column.spec.higher_is_better
+    best = None
+    if mark_best and better is not None and len(present) > 1:
+        best = max(present) if better else min(present)
+    texts = [_DASH if value is None else column.spec.text(value) for value in column.values]
+    marked = [value is not None and value == best for value in column.values]
+    return [Markup("<b>{}</b>").format(text) if mark else text for text, mark in zip(texts, marked, strict=True)]
+
+
+def rows_html(rows: Mapping[Any, Mapping[str, str | int]]) -> Markup:
+    """Return an HTML table without its empty columns.
 
     Args:
-      frame: its names are escaped.
-      formats: value -> HTML, for all columns or for each.
-      missing: text for missing values.
+      rows: name of a row, or names of its group and of itself -> column -> text, which is escaped.
     """
-    styler = frame.style
-    styler.format(formats, na_rep=missing)
-    for axis in (0, 1):
-        styler.format_index(escape="html", axis=axis)
-    return styler.to_html(exclude_styles=True)
-
-
-def _best(column: Column) -> float | None:
-    """Return the best value; None if all are equal, or if neither direction is better."""
-    present = [value for value in column.values if value is not None]
-    if column.spec.higher_is_better is None or len(present) < 2 or min(present) == max(present):
-        return None
-    return max(present) if column.spec.higher_is_better else min(present)
-
-
-def _cell(column: Column, best: float | None, value: float) -> str:
-    text = column.spec.text(value)
-    return f"<b>{text}</b>" if value == best else text
+    names = dict.fromkeys(name for row in rows.values() for name, text in row.items() if text != "")
+    cells = [[row.get(name, "") for name in names] for row in rows.values()]
+    frame = pd.DataFrame(cells, index=pd.Index(list(rows)), columns=list(names), dtype=object)
+    styler = frame.style.format(escape).format_index(escape="html", axis=0).format_index(escape="html", axis=1)
+    head, body = styler.to_html(exclude_styles=True).split("<tbody>")
+    head = head.replace("<th >&nbsp;</th>", "<td></td>").replace("<th ", '<th scope="col" ')
+    return Markup(head + "<tbody>" + body.replace("<th ", '<th scope="row" '))

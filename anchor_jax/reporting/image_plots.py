@@ -100,12 +100,6 @@ def _draw_image(axes: Axes, strip: presentation.ImageStrip, index: int, left: fl
         axes.text(middle, bottom + 0.03, caption, ha="center", va="top", fontsize=7.5, color=color, linespacing=1.15)
 
 
-def contour_size(plot: presentation.Contours) -> tuple[float, float]:
-    """Return the size of a figure in inches."""
-    del plot
-    return style.FULL, 4.2
-
-
 def draw_contours(figure: Figure, plot: presentation.Contours) -> None:
     """Draw contour plots next to each other."""
     for axes, panel in zip(figure.subplots(1, len(plot.panels), squeeze=False)[0], plot.panels, strict=True):

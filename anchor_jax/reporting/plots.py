@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,22 +38,16 @@ def save(plot: presentation.Plot, path: Path) -> None:
 
 def _line_size(plot: presentation.LinePlots) -> tuple[float, float]:
     columns, rows = style.grid_shape(len(plot.panels))
-    labels = max(len(_labels(panel)) for panel in plot.panels)
+    labels = max(sum(bool(line.label) for line in panel.lines) for panel in plot.panels)
     below = 0 if plot.shared_legend else 0.17 * -(-labels // 2)
     return max(style.HALF, min(style.FULL, style.HALF * columns)), rows * (3.4 + below)
 
 
-def _labels(panel: presentation.LinePanel) -> list[str]:
-    return [line.label for line in panel.lines if line.label]
-
-
 def _draw_lines(figure: Figure, plot: presentation.LinePlots) -> None:
-    columns, rows = style.grid_shape(len(plot.panels))
-    for axes, panel in zip(figure.subplots(rows, columns, squeeze=False).flat, plot.panels, strict=False):
+    for axes, panel in zip(style.panels(figure, len(plot.panels)), plot.panels, strict=True):
         _draw_panel(axes, panel)
         if not plot.shared_legend:
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, fontsize=8, columnspacing=1.2)
-    style.trim(figure, len(plot.panels))
     if plot.shared_legend:
         handles = {
             label: handle
@@ -97,9 +92,11 @@ def _draw_panel(axes: Axes, panel: presentation.LinePanel) -> None:
 # reliability diagrams
 
 
-def _reliability_size(plot: presentation.ReliabilityDiagrams) -> tuple[float, float]:
+def _grid_size(
+    plot: presentation.ReliabilityDiagrams | presentation.Histograms, *, height: float, margin: float
+) -> tuple[float, float]:
     columns, rows = style.grid_shape(len(plot.panels))
-    return max(style.HALF, 3.2 * columns), 0.3 + 3.9 * rows
+    return max(style.HALF, 3.2 * columns), margin + height * rows
 
 
 def _draw_reliability(figure: Figure, plot: presentation.ReliabilityDiagrams) -> None:
@@ -137,18 +134,10 @@ def _draw_diagram(above: Axes, below: Axes, bins: ReliabilityBins, title: str) -
 # histograms
 
 
-def _histogram_size(plot: presentation.Histograms) -> tuple[float, float]:
-    columns, rows = style.grid_shape(len(plot.panels))
-    return max(style.HALF, 3.2 * columns), 0.6 + 2.5 * rows
-
-
 def _draw_histograms(figure: Figure, plot: presentation.Histograms) -> None:
-    columns, rows = style.grid_shape(len(plot.panels))
-    for axes, panel in zip(figure.subplots(rows, columns, squeeze=False).flat, plot.panels, strict=False):
+    for axes, panel in zip(style.panels(figure, len(plot.panels)), plot.panels, strict=True):
         _draw_histogram_panel(axes, panel)
-    handles = figure.axes[0].get_legend_handles_labels()
-    style.trim(figure, len(plot.panels))
-    figure.legend(*handles, loc="outside lower center", ncols=4)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     figure.supylabel("fraction (square-root scale)", fontsize=9.5)
 
 
@@ -200,13 +189,11 @@ def _dot_size(plot: presentation.DotPlots) -> tuple[float, float]:
 
 
 def _draw_dots(figure: Figure, plot: presentation.DotPlots) -> None:
-    columns, rows = style.grid_shape(len(plot.panels))
-    grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
-    for axes, panel in zip(grid.flat, plot.panels, strict=False):
+    grid = style.panels(figure, len(plot.panels), sharey=True)
+    for axes, panel in zip(grid, plot.panels, strict=True):
         _draw_dot_panel(axes, panel, plot)
-    grid[0, 0].set_yticks(range(len(plot.rows)), [style.wrapped(row, _ROW_NAME) for row in plot.rows])
-    grid[0, 0].set_ylim(len(plot.rows) - 0.5, -0.5)
-    style.trim(figure, len(plot.panels))
+    grid[0].set_yticks(range(len(plot.rows)), [style.wrapped(row, _ROW_NAME) for row in plot.rows])
+    grid[0].set_ylim(len(plot.rows) - 0.5, -0.5)
     if plot.legend:
         markers = zip("oD", plot.legend, strict=False)
         handles = [figure.axes[0].plot([], [], marker, color=style.INK, label=label)[0] for marker, label in markers]
@@ -279,11 +266,11 @@ def _draw_bars(figure: Figure, plot: presentation.Bars) -> None:
 
 _DRAWINGS: dict[type, tuple[Any, Any]] = {
     presentation.LinePlots: (_line_size, _draw_lines),
-    presentation.ReliabilityDiagrams: (_reliability_size, _draw_reliability),
-    presentation.Histograms: (_histogram_size, _draw_histograms),
+    presentation.ReliabilityDiagrams: (partial(_grid_size, height=3.9, margin=0.3), _draw_reliability),
+    presentation.Histograms: (partial(_grid_size, height=2.5, margin=0.6), _draw_histograms),
     presentation.HeatMaps: (image_plots.heat_map_size, image_plots.draw_heat_maps),
     presentation.DotPlots: (_dot_size, _draw_dots),
     presentation.Bars: (_bar_size, _draw_bars),
     presentation.ImageGrid: (image_plots.image_size, image_plots.draw_images),
-    presentation.Contours: (image_plots.contour_size, image_plots.draw_contours),
+    presentation.Contours: (lambda _: (style.FULL, 4.2), image_plots.draw_contours),
 }

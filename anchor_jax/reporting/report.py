@@ -9,18 +9,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table as TerminalTable
+from markupsafe import Markup
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.evaluation import storage, suites
-from anchor_jax.evaluation.presentation import Highlight, format_num_references
+from anchor_jax.evaluation.presentation import format_num_references
 from anchor_jax.evaluation.results import Results
 from anchor_jax.evaluation.runner import facts_of_run
 from anchor_jax.evaluation.suite import DATA_FACTS
-from anchor_jax.reporting.html import draw_figures, frame_html, render, table_html
+from anchor_jax.reporting.html import draw_figures, render, rows_html, table_html
+from anchor_jax.reporting.terminal import print_lines, print_table
 from anchor_jax.runs import record as run_record
 from anchor_jax.runtime.atomic_files import atomic_write
 
@@ -43,23 +41,21 @@ class Reporter:
         heading = [f"{result.name}: {table.caption}" if table.caption else result.name]
         heading += [f"{result.facts['num_examples']:,} examples"] if "num_examples" in result.facts else []
         heading += [", ".join(members) if len(members) <= _MAX_NAMES else f"{len(members)} sets"] if members else []
-        _print(", ".join([*heading, f"step {result.facts['step']:,}"]))
-        printed = TerminalTable(box=SIMPLE_HEAD)
-        for title in ("", *table.rows):
-            printed.add_column(title, justify="right")
+        print_lines(", ".join([*heading, f"step {result.facts['step']:,}"]))
+        rows = []
         for column in table.columns:  # one row per metric, so that any terminal is wide enough
             values = ["–" if value is None else column.spec.text(value) for value in column.values]
-            printed.add_row(column.spec.headed(column.title), *values)
-        Console().print(printed)
+            rows.append([column.spec.headed(column.title), *values])
+        print_table(["", *table.rows], rows)
 
     def evaluation_finished(self, folder: Path, results: Mapping[str, Results], run_facts: Mapping[str, Any]) -> None:
         """Write the report and print where everything is."""
         page = write_page(folder, results, run_facts)
-        _print(f"numbers: {folder.parent / storage.METRICS}", f"report:  {page}")
+        print_lines(f"numbers: {folder.parent / storage.METRICS}", f"report:  {page}")
 
     def profile_written(self, folder: Path) -> None:
         """Print where the profile is."""
-        _print(f"profile: {folder}")
+        print_lines(f"profile: {folder}")
 
 
 def write_report(workdir: str | os.PathLike[str], step: int | None = None, num_bins: int | None = None) -> Path:
@@ -119,18 +115,15 @@ def write_page(folder: Path, results: Mapping[str, Results], run_facts: Mapping[
             "page.html.j2",
             title=run_facts.get("title", folder.resolve().parents[1].name),
             subtitle=_subtitle(results),
-            highlights=[highlight for name, of in results.items() for highlight in _highlights(name, of)],
+            highlights=[each for name, of in results.items() for each in suites.find(name).highlights(of[max(of)])],
+            table_html=table_html,
             sections=sections,
+            after={"the-run": "The run"},
             run=_run_tables(run_facts),
         )
         with atomic_write(folder / "report.html") as file:
             file.write_text(page, encoding="utf-8")
     return folder / "report.html"
-
-
-def _print(*lines: str) -> None:
-    for line in lines:
-        Console().print(line, soft_wrap=True, highlight=False)
 
 
 def _subtitle(results: Mapping[str, Results]) -> str:
@@ -140,26 +133,15 @@ def _subtitle(results: Mapping[str, Results]) -> str:
     return " · ".join([step, ", ".join(map(format_num_references, nums)), f"{facts['num_bins']} calibration bins"])
 
 
-def _highlights(name: str, results: Results) -> list[dict[str, str]]:
-    highlights: list[Highlight] = suites.find(name).highlights(results[max(results)])
-    return [
-        {"title": each.title, "value": f"{each.spec.text(each.value)}{each.spec.unit}", "remark": each.remark}
-        for each in highlights
-    ]
-
-
 def _section(name: str, results: Results, clean: Results, run_facts: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     suite = suites.find(name)
-    tables = [
-        {"caption": table.caption, "html": table_html(table), "notes": table.notes} for table in suite.tables(results)
-    ]
     return {
         "id": name,
+        "heading": suites.title(name),
         "title": suites.title(name),
-        "question": suite.question,
-        "reading": suite.reading,
+        "suite": suite,
         "differing": _differing_facts(results),
-        "tables": tables,
+        "tables": suite.tables(results),
         "figures": draw_figures(suite.figures(results, clean), folder / "pictures", f"{name}-"),
         "num_scores": len({score for result in results.values() for score in result.metrics}),
         "scores": _scores_html(results),
@@ -167,10 +149,12 @@ def _section(name: str, results: Results, clean: Results, run_facts: Mapping[str
     }
 
 
-def _scores_html(results: Results) -> str:
-    frame = pd.DataFrame({format_num_references(num): result.metrics for num, result in results.items()})
-    names = dict.fromkeys(name for result in results.values() for name in result.metrics)
-    return frame_html(frame.loc[list(names)], "{:.6g}".format)
+def _scores_html(results: Results) -> Markup:
+    rows: dict[str, dict[str, str]] = {}
+    for num, result in results.items():
+        for name, value in result.metrics.items():
+            rows.setdefault(name, {})[format_num_references(num)] = f"{value:.6g}"
+    return rows_html(rows)
 
 
 def _differing_facts(results: Results) -> list[str]:

@@ -9,10 +9,11 @@ import textwrap
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -77,10 +78,13 @@ def grid_shape(num: int) -> tuple[int, int]:
     return columns, -(-num // columns)
 
 
-def trim(figure: Figure, used: int) -> None:
-    """Remove the panels after those that are used."""
-    for axes in figure.axes[used:]:
-        axes.remove()
+def panels(figure: Figure, num: int, **options: Any) -> list[Axes]:
+    """Add that many panels to a figure, see `grid_shape`; `options` are those of `Figure.subplots`."""
+    columns, rows = grid_shape(num)
+    added = list(figure.subplots(rows, columns, squeeze=False, **options).flat)
+    for unused in added[num:]:
+        unused.remove()
+    return added[:num]
 
 
 def wrapped(text: str, letters: int) -> str:

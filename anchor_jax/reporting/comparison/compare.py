@@ -3,11 +3,10 @@
 import os
 from collections.abc import Sequence
 
-from rich.console import Console
-
 from anchor_jax.reporting.comparison import report
 from anchor_jax.reporting.comparison.comparison import Comparison, compare_methods
 from anchor_jax.reporting.comparison.methods import group_by_method, load
+from anchor_jax.reporting.terminal import print_lines
 from anchor_jax.runtime.paths import local_path
 
 
@@ -36,6 +35,6 @@ def compare(
     report.check_folder(out)
     comparison = compare_methods(group_by_method(load(workdirs)), suites, num_references)
     page = report.write(comparison, out)
-    report.print_tables(comparison, Console())
-    Console().print(f"report: {page}", soft_wrap=True, highlight=False, markup=False)
+    report.print_tables(comparison)
+    print_lines(f"report: {page}")
     return comparison

@@ -5,17 +5,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.evaluation import suites
 from anchor_jax.evaluation.predictions import METRICS
+from anchor_jax.evaluation.presentation import GROUP_TITLES, format_num_references
 from anchor_jax.evaluation.results import BLT_SUFFIX, Score, SuiteResult, flat_name
 from anchor_jax.evaluation.suite import DATA_FACTS
+from anchor_jax.evaluation.suites.common import plain
+from anchor_jax.metrics import specs
 from anchor_jax.reporting.comparison import paper
 from anchor_jax.reporting.comparison.methods import EvaluatedRun, Method, evaluation_command
 from anchor_jax.reporting.comparison.statistics import Difference, Summary, difference_over_seeds, paired, summary
 
-PROTOCOLS = ("random1", "randomK", "blt")
+PROTOCOLS = {"random1": "1 random reference", "randomK": "K random references", "blt": "BLT"}
 ANY = object()  # in `select`: every value but None
 
 # results that differ in one of these facts are about other data
@@ -50,6 +54,28 @@ _HEADLINES: dict[str, list[dict[str, Any]]] = {
 }
 
 
+_PREDICTION_TITLES = {"mean_logits": "mean logits", "scaled": "after temperature scaling"}
+
+
+def score_title(score: Score) -> str:
+    """Return a score in words, with its unit and an arrow towards better values.
+
+    >>> score_title(Score("accuracy", 0, severity=5)).replace("\N{NO-BREAK SPACE}", " ")
+    'accuracy, severity 5 % ↑'
+    """
+    spec = specs.get(score.metric)
+    parts = [
+        PROTOCOLS.get(score.protocol or "", score.protocol),
+        GROUP_TITLES.get(score.group or "", score.group),
+        score.dataset,
+        plain(score.corruption or ""),
+        score.severity and f"severity {score.severity}",
+        plain(score.score or ""),
+        _PREDICTION_TITLES.get(score.prediction),
+    ]
+    return spec.headed(", ".join([spec.title, *filter(None, parts)]))
+
+
 class Entry(NamedTuple):
     """One score of one method."""
 
@@ -82,6 +108,12 @@ class SuiteTable:
     def base_suite(self) -> str:
         """The suite, whichever protocol chose the references."""
         return self.suite.removesuffix(BLT_SUFFIX)
+
+    @property
+    def title(self) -> str:
+        """The title of the suite, with the number of references if there are any."""
+        references = [format_num_references(self.num_references)] if self.num_references else []
+        return ", ".join([suites.title(self.suite), *references])
 
     @property
     def headlines(self) -> list[str]:
@@ -213,43 +245,35 @@ def _common_references(runs: Sequence[EvaluatedRun], suite: str, requested: int 
     return num if known else 0
 
 
-class _MethodScores(NamedTuple):
-    """Scores of a suite of one method."""
-
-    values: dict[str, dict[int, float]]  # name -> seed -> value
-    examples: dict[str, np.ndarray]  # name -> floating [N], of each test example, mean over the seeds
-
-
 def _suite_table(methods: Sequence[Method], runs: Sequence[EvaluatedRun], suite: str, num: int) -> SuiteTable:
     _check_same_data(runs, suite, num)
-    scores = {flat_name(score): score for run in runs for score in _scores(run, suite, num)}
-    by_method = {method.name: _method_scores(method, suite, num) for method in methods}
-    baseline = by_method[methods[0].name]
-    names = dict.fromkeys(name for each in by_method.values() for name in each.values)
-    entries = {
-        name: {
-            method: _entry(name, each, None if each is baseline else baseline)
-            for method, each in by_method.items()
-            if name in each.values
-        }
-        for name in names
-    }
-    known = {name: scores[name] for name in names}
-    return SuiteTable(suite, num, runs[0].facts(suite, num), runs[0].num_bins, known, entries)
+    known = {flat_name(score): score for run in runs for score in _scores(run, suite, num)}
+    baseline_scores, baseline_examples = _by_seed(methods[0], suite, num), _mean_examples(methods[0], suite, num)
+    entries: dict[str, dict[str, Entry]] = {}
+    for method in methods:
+        examples = _mean_examples(method, suite, num)
+        for name, values in _by_seed(method, suite, num).items():
+            over_seeds = over_examples = None
+            if method is not methods[0] and name in baseline_scores:
+                over_seeds = difference_over_seeds(values, baseline_scores[name])
+                if name in examples and name in baseline_examples:
+                    over_examples = paired(examples[name], baseline_examples[name])
+            entries.setdefault(name, {})[method.name] = Entry(summary(values), over_seeds, over_examples)
+    facts = runs[0].result(suite, num).facts
+    return SuiteTable(suite, num, facts, runs[0].num_bins, {name: known[name] for name in entries}, entries)
 
 
-def _method_scores(method: Method, suite: str, num: int) -> _MethodScores:
-    by_seed = {run.seed: {flat_name(score): score.value for score in _scores(run, suite, num)} for run in method.runs}
-    shared = [name for name in next(iter(by_seed.values())) if all(name in each for each in by_seed.values())]
-    examples = [example_values(run.result(suite, num)) for run in method.runs]
-    return _MethodScores(
-        {name: {seed: each[name] for seed, each in by_seed.items()} for name in shared},
-        {
-            name: np.mean([each[name] for each in examples], axis=0)
-            for name in examples[0]
-            if all(name in each for each in examples)
-        },
-    )
+def _by_seed(method: Method, suite: str, num: int) -> dict[str, dict[int, float]]:
+    """Return name -> seed -> value, of the scores that all runs of a method have."""
+    frame = pd.DataFrame({r.seed: {flat_name(s): s.value for s in _scores(r, suite, num)} for r in method.runs})
+    return frame.dropna().to_dict("index")
+
+
+def _mean_examples(method: Method, suite: str, num: int) -> dict[str, np.ndarray]:
+    """Return name -> floating `[N]`, of each test example, mean over the seeds."""
+    first, *others = [example_values(run.result(suite, num)) for run in method.runs]
+    shared = [name for name in first if all(name in other for other in others)]
+    return {name: np.mean([first[name], *(other[name] for other in others)], axis=0) for name in shared}
 
 
 def _scores(run: EvaluatedRun, suite: str, num: int) -> list[Score]:
@@ -259,21 +283,12 @@ def _scores(run: EvaluatedRun, suite: str, num: int) -> list[Score]:
     return scores
 
 
-def _entry(name: str, each: _MethodScores, baseline: _MethodScores | None) -> Entry:
-    over_seeds = over_examples = None
-    if baseline and name in baseline.values:
-        over_seeds = difference_over_seeds(each.values[name], baseline.values[name])
-        if name in each.examples and name in baseline.examples:
-            over_examples = paired(each.examples[name], baseline.examples[name])
-    return Entry(summary(each.values[name]), over_seeds, over_examples)
-
-
 def _check_same_data(runs: Sequence[EvaluatedRun], suite: str, num: int) -> None:
     """Raise a UserError if results of a suite are about different data."""
     first, *others = runs
     for other in others:
         for fact in _SAME_FACTS:
-            expected, given = (_unordered(run.facts(suite, num).get(fact)) for run in (first, other))
+            expected, given = (_unordered(run.result(suite, num).facts.get(fact)) for run in (first, other))
             if given != expected:
                 raise UserError(
                     f"{suite} of '{first.name}' and of '{other.name}' are about different data: {fact} is "
@@ -322,38 +337,37 @@ class PaperRow(NamedTuple):
 def _next_to_paper(methods: Sequence[Method], tables: Sequence[SuiteTable]) -> tuple[list[PaperRow], dict[str, str]]:
     mismatches = {method.name: reason for method in methods if (reason := paper.protocol_mismatch(method))}
     table = next((table for table in tables if table.suite == "corruptions"), None)
-    if table is None:
-        return [], mismatches
-    rows = [
-        _paper_row(method, methods[0], quantity, published, table, mismatches)
-        for method in methods
-        if method.name not in mismatches
-        for quantity, published in paper.published_results(method).items()
-    ]
+    baseline = None if methods[0].anchored or methods[0].name in mismatches else methods[0]
+    rows = []
+    for method in methods if table else ():
+        results = {} if method.name in mismatches else paper.published_results(method)
+        for quantity, published in results.items():
+            row = PaperRow(method.name, quantity.title, published, None, "", "")
+            try:
+                ours, sources = _ours(method, baseline, quantity, table.num_references)
+                rows.append(row._replace(ours=summary(ours), source=", ".join(sources)))
+            except UserError as error:
+                rows.append(row._replace(missing=str(error)))
     return rows, mismatches
 
 
-def _paper_row(
-    method: Method,
-    baseline: Method,
-    quantity: paper.Quantity,
-    published: paper.PublishedResult,
-    table: SuiteTable,
-    mismatches: Mapping[str, str],
-) -> PaperRow:
-    num = quantity.references or table.num_references
-    try:
-        if quantity.gain and (baseline.anchored or baseline.name in mismatches):
-            raise UserError("needs a standard network trained with the paper's protocol among the runs")
-        ours, sources = _accuracy_by_seed(method, quantity, num)
-        if quantity.gain:
-            of_baseline, _ = _accuracy_by_seed(baseline, quantity, num)
-            ours = {seed: ours[seed] - of_baseline[seed] for seed in ours.keys() & of_baseline.keys()}
-            if not ours:
-                raise UserError("needs a seed that the standard network has too")
-    except UserError as error:
-        return PaperRow(method.name, quantity.title, published, None, "", str(error))
-    return PaperRow(method.name, quantity.title, published, summary(ours), ", ".join(sources), "")
+def _ours(
+    method: Method, baseline: Method | None, quantity: paper.Quantity, num: int
+) -> tuple[dict[int, float], list[str]]:
+    """Return seed -> our result, and the corrupted sets.
+
+    Raises:
+      UserError: a run was not evaluated as in the paper.
+    """
+    if quantity.gain and baseline is None:
+        raise UserError("needs a standard network trained with the paper's protocol among the runs")
+    ours, sources = _accuracy_by_seed(method, quantity, quantity.references or num)
+    if not quantity.gain or baseline is None:
+        return ours, sources
+    of_baseline, _ = _accuracy_by_seed(baseline, quantity, quantity.references or num)
+    if not ours.keys() & of_baseline.keys():
+        raise UserError("needs a seed that the standard network has too")
+    return {seed: ours[seed] - of_baseline[seed] for seed in ours.keys() & of_baseline.keys()}, sources
 
 
 def _accuracy_by_seed(method: Method, quantity: paper.Quantity, num: int) -> tuple[dict[int, float], list[str]]:

@@ -1,15 +1,15 @@
 """The figures of a comparison."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from anchor_jax import metrics
 from anchor_jax.evaluation import presentation
+from anchor_jax.evaluation.suites import common
+from anchor_jax.evaluation.suites.ood import MEAN_TITLES
 from anchor_jax.metrics import specs
-from anchor_jax.reporting.comparison.comparison import Comparison, SuiteTable
-from anchor_jax.reporting.comparison.labels import score_title
-from anchor_jax.reporting.comparison.statistics import Difference, Summary
+from anchor_jax.reporting.comparison.comparison import ANY, Comparison, Entry, SuiteTable, score_title
+from anchor_jax.reporting.comparison.statistics import Summary
 
 # suite -> the metrics that get a panel each
 _METRICS = {
@@ -19,7 +19,6 @@ _METRICS = {
     "protocols": ("accuracy", "ece", "seconds_per_1000"),
 }
 _MAX_PANELS = 9
-_GROUPS = {None: "mean of all sets", "near": "mean of the near sets", "far": "mean of the far sets"}
 
 
 def suite_figures(comparison: Comparison, table: SuiteTable) -> Iterator[presentation.Figure]:
@@ -50,14 +49,19 @@ def _dot_plots(comparison: Comparison, table: SuiteTable) -> Iterator[presentati
     methods, names = [method.name for method in comparison.methods], _panel_names(table)
     if not names:
         return
-    values = [
-        presentation.DotPanel(
-            score_title(table.scores[name]),
-            {method: [seed_dots(entry.summary)] for method, entry in table.entries[name].items()},
-            specs.get(table.scores[name].metric),
-        )
-        for name in names
-    ]
+
+    def panels(dots: Callable[[Entry], list[presentation.Dots | None]], *, signed: bool) -> list[presentation.DotPanel]:
+        """Return the panels that have any dots."""
+        found = {name: {method: dots(entry) for method, entry in table.entries[name].items()} for name in names}
+        return [
+            presentation.DotPanel(
+                score_title(table.scores[name]), rows, specs.get(table.scores[name].metric), signed=signed
+            )
+            for name, rows in found.items()
+            if any(dot for of_method in rows.values() for dot in of_method)
+        ]
+
+    values = panels(lambda entry: [seed_dots(entry.summary)], signed=False)
     yield presentation.Figure(
         "values",
         "Every method over its seeds",
@@ -65,19 +69,13 @@ def _dot_plots(comparison: Comparison, table: SuiteTable) -> Iterator[presentati
         "values.",
         presentation.DotPlots(methods, values, color_rows=True),
     )
-    differences = [
-        presentation.DotPanel(
-            score_title(table.scores[name]),
-            {
-                method: [_difference_dots(entry.over_seeds), _difference_dots(entry.over_examples)]
-                for method, entry in table.entries[name].items()
-            },
-            specs.get(table.scores[name].metric),
-            signed=True,
-        )
-        for name in names
-        if any(entry.over_seeds or entry.over_examples for entry in table.entries[name].values())
-    ]
+    differences = panels(
+        lambda entry: [
+            each and presentation.Dots(each.mean, interval=each.interval)
+            for each in (entry.over_seeds, entry.over_examples)
+        ],
+        signed=True,
+    )
     if differences:
         yield presentation.Figure(
             "differences",
@@ -93,19 +91,10 @@ def _dot_plots(comparison: Comparison, table: SuiteTable) -> Iterator[presentati
 
 def seed_dots(summary: Summary) -> presentation.Dots:
     """Return the mean, a tick per seed, and one standard deviation to both sides."""
-    if summary.std is None:
-        return presentation.Dots(summary.mean)
-    return presentation.Dots(
-        summary.mean, list(summary.values.values()), (summary.mean - summary.std, summary.mean + summary.std)
-    )
-
-
-def _difference_dots(difference: Difference | None) -> presentation.Dots | None:
-    if difference is None:
-        return None
-    if difference.low is None or difference.high is None:
-        return presentation.Dots(difference.mean)
-    return presentation.Dots(difference.mean, interval=(difference.low, difference.high))
+    mean, std = summary.mean, summary.std
+    if std is None:
+        return presentation.Dots(mean)
+    return presentation.Dots(mean, list(summary.values.values()), (mean - std, mean + std))
 
 
 def _severity_curves(comparison: Comparison, table: SuiteTable) -> Iterator[presentation.Figure]:
@@ -152,13 +141,12 @@ def _curve(table: SuiteTable, clean: SuiteTable | None, metric: str, method: str
 
 def _auroc_bars(comparison: Comparison, table: SuiteTable) -> Iterator[presentation.Figure]:
     names = [method.name for method in comparison.methods]
-    for group, title in _GROUPS.items():
+    for group, title in MEAN_TITLES.items():
         summaries = {
-            score.score.replace("_", " "): {
+            common.plain(table.scores[name].score or ""): {
                 method: table.entries[name][method].summary for method in names if method in table.entries[name]
             }
-            for name, score in table.scores.items()
-            if score.metric == "auroc" and score.score and score.group == group and score.dataset is None
+            for name in table.select(metric="auroc", score=ANY, group=group)
         }
         if summaries:
             values = {label: {method: of.mean for method, of in row.items()} for label, row in summaries.items()}
@@ -175,16 +163,12 @@ def _auroc_bars(comparison: Comparison, table: SuiteTable) -> Iterator[presentat
 def _reliability(comparison: Comparison, table: SuiteTable) -> Iterator[presentation.Figure]:
     panels = {}
     for method in comparison.methods:
-        results = [run.result(table.suite, table.num_references) for run in method.runs]
-        columns = [(result.column("confidence"), result.column("correct")) for result in results]
-        if all(confidence is not None and correct is not None for confidence, correct in columns):
-            confidence, correct = (np.concatenate(column) for column in zip(*columns, strict=True))
-            panels[method.name] = metrics.reliability_bins(confidence, correct, table.num_bins)
+        judged = [common.judged(run.result(table.suite, table.num_references)) for run in method.runs]
+        if all(judged):
+            confidence, correct = map(np.concatenate, zip(*filter(None, judged), strict=True))
+            panels[method.name] = confidence, correct
     if panels:
-        yield presentation.Figure(
-            "reliability",
-            "Reliability",
-            "Bars on the dashed line: calibrated; below it: overconfident. All seeds of a method are pooled, so the "
-            "ECE above each diagram is that of the pool, not the mean over seeds.",
-            presentation.ReliabilityDiagrams(panels),
+        note = (
+            "All seeds of a method are pooled: the ECE above each diagram is that of the pool, not the mean over seeds."
         )
+        yield common.reliability_figure(panels, table.num_bins, note)

@@ -61,10 +61,6 @@ class EvaluatedRun:
         """Return the result of a suite with that many references, or without any for a standard network."""
         return self.suites[suite][self.key(num_references)]
 
-    def facts(self, suite: str, num_references: int) -> Mapping[str, Any]:
-        """Return how, where and on which data it was measured."""
-        return self.result(suite, num_references).facts
-
 
 @dataclasses.dataclass(frozen=True)
 class Method:
@@ -129,13 +125,14 @@ def group_by_method(runs: Sequence[EvaluatedRun]) -> list[Method]:
     groups: list[tuple[dict[str, Any], list[EvaluatedRun]]] = []
     for run in runs:
         config = effective_config(flatten(run.run.config))
-        of_config = next((members for known, members in groups if _same_method(known, config)), None)
-        if of_config is None:
-            groups.append((config, [run]))
-        else:
-            of_config.append(run)
-    for _, members in groups:
-        _check_seeds(members)
+        members = next((members for known, members in groups if _same_method(known, config)), None)
+        if members is None:
+            groups.append((config, members := []))
+        if same := [other.name for other in members if other.seed == run.seed]:
+            raise UserError(
+                f"'{same[0]}' and '{run.name}' are the same run: config and seed {run.seed} are equal; give only one"
+            )
+        members.append(run)
     groups.sort(key=lambda group: group[0]["anchoring.enabled"])  # stable: standard networks come first
     return [
         Method(name, config, tuple(sorted(members, key=lambda run: run.seed)))
@@ -182,16 +179,6 @@ def _data_facts(record: Run) -> dict[str, Any]:
     config = flatten(record.config)
     of_config = {f"config.{key}": config[key] for key in _DATA}
     return of_config | {"the image shape": record.image_shape, "the list of classes": record.label_names}
-
-
-def _check_seeds(members: Sequence[EvaluatedRun]) -> None:
-    by_seed: dict[int, EvaluatedRun] = {}
-    for run in members:
-        if other := by_seed.get(run.seed):
-            raise UserError(
-                f"'{other.name}' and '{run.name}' are the same run: config and seed {run.seed} are equal; give only one"
-            )
-        by_seed[run.seed] = run
 
 
 def effective_config(flat: Mapping[str, Any]) -> dict[str, Any]:

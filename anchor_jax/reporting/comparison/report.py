@@ -1,31 +1,27 @@
 """The report of a comparison: an HTML page, the same numbers as JSON and CSV, and tables on the terminal."""
 
+import itertools
 import json
 import string
 import tempfile
 from collections.abc import Iterator
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from markupsafe import Markup
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.evaluation import suites
-from anchor_jax.evaluation.results import Score
 from anchor_jax.evaluation.storage import writing
 from anchor_jax.metrics import specs
 from anchor_jax.metrics.specs import MetricSpec
 from anchor_jax.reporting.comparison import paper
-from anchor_jax.reporting.comparison.comparison import Comparison, Entry, PaperRow, SuiteTable
+from anchor_jax.reporting.comparison.comparison import Comparison, Entry, PaperRow, SuiteTable, score_title
 from anchor_jax.reporting.comparison.figures import suite_figures
-from anchor_jax.reporting.comparison.labels import score_title, suite_title
 from anchor_jax.reporting.comparison.statistics import Difference, Summary
-from anchor_jax.reporting.html import draw_figures, frame_html, render
+from anchor_jax.reporting.html import draw_figures, render, rows_html
+from anchor_jax.reporting.terminal import print_lines, print_table
 from anchor_jax.runtime.atomic_files import atomic_write, is_incomplete
 
 KIND = "anchor_jax comparison"  # by which the JSON of a comparison is recognized
@@ -90,44 +86,30 @@ def write(comparison: Comparison, folder: Path) -> Path:
 # terminal
 
 
-def print_tables(comparison: Comparison, console: Console) -> None:
+def print_tables(comparison: Comparison) -> None:
     """Print the methods, one table per suite with one line per method and score, and the notes."""
-    letters = {method.name: letter for method, letter in zip(comparison.methods, _letters(), strict=False)}
-    for name, letter in letters.items():
-        console.print(f"{letter}  {name}", soft_wrap=True, highlight=False, markup=False)
+    letters = [*string.ascii_uppercase, *map("".join, itertools.product(string.ascii_uppercase, repeat=2))]
+    letter_of = dict(zip((method.name for method in comparison.methods), letters, strict=False))
+    print_lines(*(f"{letter}  {name}" for name, letter in letter_of.items()))
     for table in comparison.suites:
-        printed = Table(
-            title=suite_title(table, comparison.methods), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
-        )
-        printed.add_column("metric", no_wrap=True, overflow="ellipsis", max_width=30)
-        for name in ("", "mean ± std", "Δ seeds", "Δ examples"):
-            printed.add_column(name, no_wrap=True, justify="right" if name else "left")
+        rows = []
         for name in table.headlines:
             score, spec = table.scores[name], specs.get(table.scores[name].metric)
             if (score.severity or 5) != 5 or score.prediction != "mean_probs":
                 continue  # in the report
             for index, (method, entry) in enumerate(table.entries[name].items()):
                 cells = [_mean(spec, entry.summary), *(_half_width(spec, of) for of in entry[1:])]
-                printed.add_row(score_title(score) if index == 0 else "", letters[method], *map(Text, cells))
-        console.print(printed)
-    console.print("Δ: difference to A ± half of its 95% interval", highlight=False)
-    for note in comparison.notes:
-        console.print(note, soft_wrap=True, highlight=False, markup=False)
-
-
-def _letters() -> Iterator[str]:
-    yield from string.ascii_uppercase
-    for first in string.ascii_uppercase:
-        yield from (first + second for second in string.ascii_uppercase)
+                rows.append([score_title(score) if index == 0 else "", letter_of[method], *cells])
+        headings = ["metric", "", "mean ± std", "Δ seeds", "Δ examples"]
+        print_table(headings, rows, title=table.title, names=2)
+    print_lines("Δ: difference to A ± half of its 95% interval", *comparison.notes)
 
 
 def _half_width(spec: MetricSpec, difference: Difference | None) -> str:
     if difference is None:
         return ""
-    text = spec.text(difference.mean, signed=True)
-    if difference.low is None or difference.high is None:
-        return text
-    return f"{text} ± {spec.text((difference.high - difference.low) / 2)}"
+    text, interval = spec.text(difference.mean, signed=True), difference.interval
+    return f"{text} ± {spec.text((interval[1] - interval[0]) / 2)}" if interval else text
 
 
 # JSON and CSV
@@ -176,14 +158,9 @@ def _entry_record(entry: Entry) -> dict[str, Any]:
 
 def _paper_record(row: PaperRow) -> dict[str, Any]:
     ours = row.ours and {"mean": row.ours.mean, "std": row.ours.std, "num_seeds": len(row.ours.values)}
-    return {
-        "method": row.method,
-        "quantity": row.quantity,
-        "paper": row.paper._asdict(),
-        "ours": ours,
-        "source": row.source,
-        "lacking": row.missing,
-    }
+    content = row._asdict() | {"paper": row.paper._asdict(), "ours": ours, "lacking": row.missing}
+    del content["missing"]
+    return content
 
 
 def _rows(comparison: Comparison) -> Iterator[tuple[Any, ...]]:
@@ -210,10 +187,12 @@ def _rows(comparison: Comparison) -> Iterator[tuple[Any, ...]]:
 
 
 def _page(comparison: Comparison) -> str:
+    seeds = {method.name: len(method.runs) for method in comparison.methods}
     return render(
         "compare.html.j2",
-        "reporting/comparison",
-        num_runs=sum(len(method.runs) for method in comparison.methods),
+        title=f"Comparison of {sum(seeds.values())} runs",
+        subtitle=" · ".join(f"{name} ({num} seed{'s' if num > 1 else ''})" for name, num in seeds.items()),
+        after={"paper": "The paper", "reading": "How to read it", "runs": "The runs"},
         comparison=comparison,
         highlights=_highlights(comparison),
         sections=[_section(comparison, table) for table in comparison.suites],
@@ -225,15 +204,13 @@ def _page(comparison: Comparison) -> str:
 
 
 def _section(comparison: Comparison, table: SuiteTable) -> dict[str, Any]:
-    suite = suites.find(table.suite)
     with tempfile.TemporaryDirectory() as scratch:
         figures = draw_figures(suite_figures(comparison, table), Path(scratch))
     return {
         "id": table.suite,
         "heading": suites.title(table.suite),
-        "title": suite_title(table, comparison.methods),
-        "question": suite.question,
-        "reading": suite.reading,
+        "title": table.title,
+        "suite": suites.find(table.suite),
         "members": [member.replace("_", " ") for member in table.facts.get("members", [])],
         "sources": table.facts.get("source", []),
         "table": _score_table(table),
@@ -241,24 +218,23 @@ def _section(comparison: Comparison, table: SuiteTable) -> dict[str, Any]:
     }
 
 
-def _score_table(table: SuiteTable) -> str:
-    rows = {
-        (score_title(table.scores[name]), method): _cells(table.scores[name], entry)
-        for name in table.headlines
-        for method, entry in table.entries[name].items()
+def _score_table(table: SuiteTable) -> Markup:
+    return rows_html(
+        {
+            (score_title(table.scores[name]), method): _cells(specs.get(table.scores[name].metric), entry)
+            for name in table.headlines
+            for method, entry in table.entries[name].items()
+        }
+    )
+
+
+def _cells(spec: MetricSpec, entry: Entry) -> dict[str, str | int]:
+    return {
+        "mean ± std": _mean(spec, entry.summary),
+        "seeds": len(entry.summary.values),
+        "difference over seeds": _difference_html(spec, entry.over_seeds),
+        "over test examples": _difference_html(spec, entry.over_examples),
     }
-    frame = pd.DataFrame.from_dict(rows, orient="index", columns=_HEADINGS)
-    frame.index = pd.MultiIndex.from_tuples(list(rows))
-    return frame_html(frame.loc[:, (frame != "").any()], str)
-
-
-_HEADINGS = ["mean ± std", "seeds", "difference over seeds", "over test examples"]
-
-
-def _cells(score: Score, entry: Entry) -> list[str]:
-    spec = specs.get(score.metric)
-    differences = [_difference_html(spec, difference) for difference in (entry.over_seeds, entry.over_examples)]
-    return [_mean(spec, entry.summary), str(len(entry.summary.values)), *differences]
 
 
 def _mean(spec: MetricSpec, summary: Summary) -> str:
@@ -270,57 +246,47 @@ def _difference_html(spec: MetricSpec, difference: Difference | None) -> str:
     if difference is None:
         return ""
     text = spec.text(difference.mean, signed=True)
-    if difference.low is None or difference.high is None:
+    if not difference.interval:
         return text
-    if (difference.low > 0 or difference.high < 0) and spec.higher_is_better is not None:
+    low, high = difference.interval
+    if (low > 0 or high < 0) and spec.higher_is_better is not None:
         verdict = "better" if (difference.mean > 0) == spec.higher_is_better else "worse"
-        text = f'<span class="{verdict}">{text}</span>'
-    low, high = spec.text(difference.low, signed=True), spec.text(difference.high, signed=True)
-    return f'{text} <span class="soft">[{low}, {high}]</span>'
+        text = Markup('<span class="{}">{}</span>').format(verdict, text)
+    bounds = ", ".join(spec.text(bound, signed=True) for bound in difference.interval)
+    return Markup('{} <span class="soft">[{}]</span>').format(text, bounds)
 
 
-def _highlights(comparison: Comparison) -> str:
+def _highlights(comparison: Comparison) -> Markup:
     tables = {table.suite: table for table in comparison.suites}
-    columns = {}
+    rows: dict[str, dict[str, str]] = {method.name: {} for method in comparison.methods}
     for suite, fields in _HIGHLIGHTS:
-        if suite not in tables:
-            continue
-        table = tables[suite]
-        for name in table.select(**fields):
-            spec, entries = specs.get(table.scores[name].metric), table.entries[name]
-            columns[f"{suites.title(suite)}: {score_title(table.scores[name])}"] = {
-                method.name: _mean(spec, entries[method.name].summary) if method.name in entries else _DASH
-                for method in comparison.methods
-            }
-    return frame_html(pd.DataFrame(columns, index=[method.name for method in comparison.methods]), str)
+        for name in tables[suite].select(**fields) if suite in tables else ():
+            score, entries = tables[suite].scores[name], tables[suite].entries[name]
+            for method, cells in rows.items():
+                text = _mean(specs.get(score.metric), entries[method].summary) if method in entries else _DASH
+                cells[f"{suites.title(suite)}: {score_title(score)}"] = text
+    return rows_html(rows)
 
 
-def _paper_table(comparison: Comparison) -> str:
-    accuracy = specs.get("accuracy")
-    rows = []
-    for row in comparison.paper:
+def _paper_table(comparison: Comparison) -> Markup | None:
+    accuracy, rows = specs.get("accuracy"), {}
+    for place, row in enumerate(comparison.paper, 1):
         std = f" ± {100 * row.paper.std:.2f}" if row.paper.std is not None else ""
-        rows.append(
-            {
-                "quantity": escape(row.quantity),
-                "paper": f"{100 * row.paper.value:.{2 if row.paper.std else 1}f}{std}",
-                "ours": _mean(accuracy, row.ours) if row.ours else _DASH,
-                "seeds": str(len(row.ours.values)) if row.ours else "",
-                "our corruptions": escape(row.missing or row.source),
-            }
-        )
-    if not rows:
-        return ""
-    index = pd.MultiIndex.from_tuples([(row.method, str(place)) for place, row in enumerate(comparison.paper, 1)])
-    return frame_html(pd.DataFrame(rows, index=index), str)
+        rows[row.method, str(place)] = {
+            "quantity": row.quantity,
+            "paper": f"{100 * row.paper.value:.{2 if row.paper.std else 1}f}{std}",
+            "ours": _mean(accuracy, row.ours) if row.ours else _DASH,
+            "seeds": len(row.ours.values) if row.ours else "",
+            "our corruptions": row.missing or row.source,
+        }
+    return rows_html(rows) if rows else None
 
 
-def _run_table(comparison: Comparison) -> str:
-    rows = {
-        (method.name, run.name): {"seed": run.seed, "step": f"{run.step:,}", "calibration bins": run.num_bins}
-        for method in comparison.methods
-        for run in method.runs
-    }
-    frame = pd.DataFrame.from_dict(rows, orient="index")
-    frame.index = pd.MultiIndex.from_tuples(list(rows))
-    return frame_html(frame, str)
+def _run_table(comparison: Comparison) -> Markup:
+    return rows_html(
+        {
+            (method.name, run.name): {"seed": run.seed, "step": f"{run.step:,}", "calibration bins": run.num_bins}
+            for method in comparison.methods
+            for run in method.runs
+        }
+    )

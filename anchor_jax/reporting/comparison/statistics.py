@@ -25,6 +25,11 @@ class Difference(NamedTuple):
     high: float | None
     num: int  # pairs: seeds, or test examples
 
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Low and high, if there is an interval."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
 
 def summary(values: Mapping[int, float]) -> Summary:
     """Return mean and standard deviation over seeds.

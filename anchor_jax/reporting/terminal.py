@@ -1,0 +1,52 @@
+"""Lines and tables on the terminal."""
+
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+_LETTERS, _FEWEST_LETTERS = 34, 18  # of the first column: at most, and where the terminal is narrow
+
+
+def print_lines(*lines: str) -> None:
+    """Print lines as they are; a terminal may wrap them."""
+    for line in lines:
+        Console().print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "", names: int = 1) -> None:
+    """Print a table whose rows are one line each; columns that do not fit are printed as another table below.
+
+    Args:
+      headings: of the columns.
+      rows: their cells.
+      title: above it.
+      names: number of columns that name the rows, and are repeated in each table; the first may be cut off.
+    """
+    console, others = Console(), list(range(names, len(headings)))
+    unlimited = console.options.update(max_width=10_000)
+
+    def table(columns: Sequence[int], letters: int) -> Table:
+        of_columns = Table(
+            title=Text(title) if title else None, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
+        )
+        for column in (*range(names), *columns):
+            width = letters if column == 0 else None
+            justify = "left" if column < names else "right"
+            of_columns.add_column(Text(headings[column]), no_wrap=True, max_width=width, justify=justify)
+        for row in rows:
+            of_columns.add_row(*(Text(row[column]) for column in (*range(names), *columns)))
+        return of_columns
+
+    def excess(columns: Sequence[int], letters: int) -> int:
+        return console.measure(table(columns, letters), options=unlimited).maximum - console.width
+
+    widest = min(_LETTERS, console.width // 2)
+    shortened = widest - max(0, excess(others, widest))
+    letters = shortened if shortened >= _FEWEST_LETTERS else widest  # or several tables
+    while others:
+        fitting = next(num for num in range(len(others), 0, -1) if num == 1 or excess(others[:num], letters) <= 0)
+        console.print(table(others[:fitting], letters))
+        others = others[fitting:]
