@@ -59,7 +59,7 @@ def predict_dataset(
     Raises:
       UserError: a prediction is NaN or infinite.
     """
-    batches = with_progress(stream, predictor, f"{stream.name}, {num_references} references", num_references)
+    batches = with_progress(stream, predictor, stream.name, num_references)
     rows = predictor.stream(batches, num_references, then=_rows_at(temperature), classes=classes)
     return _finite(tree_concatenate(rows), stream)
 
@@ -72,7 +72,7 @@ def predict_pairs(
     temperature: float | None = None,
 ) -> PredictionTable:
     """Predict a dataset whose batches are `(images, references, labels)`; see `predict_dataset`."""
-    batches = with_progress(stream, predictor, f"{stream.name}, one reference per image", 1)
+    batches = with_progress(stream, predictor, f"{stream.name}, transduction", 1)
     rows = predictor.stream_pairs(batches, then=_rows_at(temperature), classes=classes)
     return _finite(tree_concatenate(rows), stream)
 

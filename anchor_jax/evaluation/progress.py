@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 
 from anchor_jax.data import EvalDataset
+from anchor_jax.evaluation.presentation import format_num_references
 from anchor_jax.runs.predictor import Predictor
 from anchor_jax.runtime import multihost
 
@@ -50,10 +51,10 @@ def with_progress(
     Args:
       stream: the dataset.
       predictor: that the batches are for.
-      title: what the bar says.
+      title: of the dataset.
       num_references: K, to which the time of a batch is about proportional; 0 for a standard network.
     """
-    weight = max(num_references, 1)
+    weight, title = max(num_references, 1), f"{title}, {format_num_references(num_references)}"
     with contextlib.ExitStack() as stack:
         shared = _shared.get()
         bar = shared or stack.enter_context(_bar(title, weight * stream.num_examples))

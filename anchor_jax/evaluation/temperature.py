@@ -33,7 +33,7 @@ def require_held_out(train: tuple[TrainSource, Dataset | None]) -> EvalDataset:
 
 def fit_temperature(predictor: Predictor, held_out: EvalDataset, num_references: int) -> float:
     """Return the temperature T for which `softmax(mean logits / T)` fits the held-out data best."""
-    batches = with_progress(held_out, predictor, f"{held_out.name}, {num_references} references", num_references)
+    batches = with_progress(held_out, predictor, held_out.name, num_references)
 
     def logits_and_labels(voted, labels):
         return voted.classification.logits, labels

@@ -66,12 +66,11 @@ class Landscape(Suite[PreparedLandscape]):
         predictor = context.predictor
         steps = np.linspace(-_REACH, _REACH, _NUM_POINTS, dtype=np.float32)
         accuracy, loss = np.empty((2, _NUM_POINTS, _NUM_POINTS), np.float32)
-        title = f"{num_references} references"
         for i, alpha in enumerate(steps):
             for j, beta in enumerate(steps):
                 moved = _moved(predictor.variables["params"], *directions, alpha, beta)
                 there = dataclasses.replace(predictor, variables=predictor.variables | {"params": moved})
-                batches = with_progress(examples, there, title, num_references)
+                batches = with_progress(examples, there, examples.name, num_references)
                 correct, nll = tree_concatenate(there.stream(batches, num_references, then=_correct_and_nll))
                 accuracy[i, j], loss[i, j] = np.mean(correct), np.mean(nll)
         center = _NUM_POINTS // 2

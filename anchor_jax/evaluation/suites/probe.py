@@ -130,8 +130,7 @@ class Probe(Suite[PreparedProbe]):
 
 
 def _features(context: EvalContext, stream: EvalDataset, num_references: int) -> tuple[np.ndarray, np.ndarray]:
-    title = f"features of {stream.name}, {num_references} references"
-    batches = with_progress(stream, context.predictor, title, num_references)
+    batches = with_progress(stream, context.predictor, f"features of {stream.name}", num_references)
     features, labels = tree_concatenate(context.predictor.stream_features(batches, num_references))
     if not np.isfinite(features).all():
         raise UserError(f"features of '{stream.name}' are NaN or infinite: the checkpoint has diverged")
