@@ -135,4 +135,4 @@ def test_corruption_diagrams_say_that_they_pool():
     captions = [table.caption for table in SUITES["corruptions"].tables({2: result})]
     assert "ECE at each severity, mean over corruptions" in captions
     [accuracy, ece] = SUITES["corruptions"].highlights(result)
-    assert accuracy.remark == ece.remark == "mean over corruptions and severities, 2 references"
+    assert accuracy.remark == ece.remark == "mean over corruptions, 2 references"

@@ -176,7 +176,7 @@ class Corruptions(Suite[PreparedCorruptions]):
 
     def highlights(self, result: SuiteResult) -> list[Highlight]:
         """Return accuracy and calibration error."""
-        return common.highlights(self.title, result, mean="mean over corruptions and severities")
+        return common.highlights(self.title, result, mean="mean over corruptions")
 
     def figures(self, results: Results, clean: Results) -> list[Figure]:
         """Return curves against severity, a heat map, reliability diagrams and example images."""
