@@ -68,9 +68,8 @@ def table_html(table: Table) -> Markup:
 def _cells(column: Column, mark_best: bool) -> list[str]:
     """Return the values as text, the best one in bold unless all are equal or neither direction is better."""
     present, better = {value for value in column.values if value is not None}, column.spec.higher_is_better
-    best = None
-    if mark_best and better is not None and len(present) > 1:
-        best = max(present) if better else min(present)
+    is_marked = mark_best and better is not None and len(present) > 1
+    best = (max if better else min)(present) if is_marked else None
     texts = [_DASH if value is None else column.spec.text(value) for value in column.values]
     marked = [value is not None and value == best for value in column.values]
     return [Markup("<b>{}</b>").format(text) if mark else text for text, mark in zip(texts, marked, strict=True)]
@@ -85,7 +84,8 @@ def rows_html(rows: Mapping[Any, Mapping[str, str | int]]) -> Markup:
     names = dict.fromkeys(name for row in rows.values() for name, text in row.items() if text != "")
     cells = [[row.get(name, "") for name in names] for row in rows.values()]
     frame = pd.DataFrame(cells, index=pd.Index(list(rows)), columns=list(names), dtype=object)
-    styler = frame.style.format(escape).format_index(escape="html", axis=0).format_index(escape="html", axis=1)
+    styler = frame.style
+    styler.format(escape).format_index(escape="html", axis=0).format_index(escape="html", axis=1)
     head, body = styler.to_html(exclude_styles=True).split("<tbody>")
     head = head.replace("<th >&nbsp;</th>", "<td></td>").replace("<th ", '<th scope="col" ')
     return Markup(head + "<tbody>" + body.replace("<th ", '<th scope="row" '))

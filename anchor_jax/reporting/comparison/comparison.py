@@ -1,6 +1,7 @@
 """The numbers of a comparison: for every suite and score, each method over its seeds and next to the baseline."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -336,10 +337,9 @@ class PaperRow(NamedTuple):
 
 def _next_to_paper(methods: Sequence[Method], tables: Sequence[SuiteTable]) -> tuple[list[PaperRow], dict[str, str]]:
     mismatches = {method.name: reason for method in methods if (reason := paper.protocol_mismatch(method))}
-    table = next((table for table in tables if table.suite == "corruptions"), None)
     baseline = None if methods[0].anchored or methods[0].name in mismatches else methods[0]
     rows = []
-    for method in methods if table else ():
+    for table, method in itertools.product([of for of in tables if of.suite == "corruptions"], methods):
         results = {} if method.name in mismatches else paper.published_results(method)
         for quantity, published in results.items():
             row = PaperRow(method.name, quantity.title, published, None, "", "")
