@@ -2,6 +2,7 @@
 
 import os
 import re
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from anchor_jax.core import checks
@@ -148,7 +149,7 @@ def _open(
         return _open_tfds(location, split, tfds_dir, title, options)
     if kind == "folder":
         location, split = (location, split) if spec.split else _split_of_folder(location, split)
-        _check_has_classes(absolute_path(location) / split)
+        _check_has_classes(absolute_path("folder:PATH", location) / split)
     source = SOURCES[kind]
     located: dict[str, Any] = {source.located_by: location} if source.located_by else {}
     located |= options if source.is_encoded else {"channels": more_channels(image_shape)}
