@@ -42,10 +42,10 @@ class Reporter:
         heading += [f"{result.facts['num_examples']:,} examples"] if "num_examples" in result.facts else []
         heading += [", ".join(members) if len(members) <= _MAX_NAMES else f"{len(members)} sets"] if members else []
         print_lines(", ".join([*heading, f"step {result.facts['step']:,}"]))
-        rows = []
-        for column in table.columns:  # one row per metric, so that any terminal is wide enough
-            values = ["–" if value is None else column.spec.text(value) for value in column.values]
-            rows.append([column.spec.headed(column.title), *values])
+        rows = [
+            [of.spec.headed(of.title), *("–" if value is None else of.spec.text(value) for value in of.values)]
+            for of in table.columns
+        ]
         print_table(["", *table.rows], rows)
 
     def evaluation_finished(self, folder: Path, results: Mapping[str, Results], run_facts: Mapping[str, Any]) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from anchor_jax.reporting.comparison import report
 from anchor_jax.reporting.comparison.comparison import Comparison, compare_methods
 from anchor_jax.reporting.comparison.methods import group_by_method, load
-from anchor_jax.reporting.terminal import print_lines
 from anchor_jax.runtime.paths import local_path
 
 
@@ -35,6 +34,5 @@ def compare(
     report.check_folder(out)
     comparison = compare_methods(group_by_method(load(workdirs)), suites, num_references)
     page = report.write(comparison, out)
-    report.print_tables(comparison)
-    print_lines(f"report: {page}")
+    report.print_tables(comparison, f"report: {page}")
     return comparison

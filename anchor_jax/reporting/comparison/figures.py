@@ -61,13 +61,12 @@ def _dot_plots(comparison: Comparison, table: SuiteTable) -> Iterator[presentati
             if any(dot for of_method in rows.values() for dot in of_method)
         ]
 
-    values = panels(lambda entry: [seed_dots(entry.summary)], signed=False)
     yield presentation.Figure(
         "values",
         "Every method over its seeds",
         "The dot is the mean, each tick a seed, the line one standard deviation to both sides. Arrows point to better "
         "values.",
-        presentation.DotPlots(methods, values, color_rows=True),
+        presentation.DotPlots(methods, panels(lambda entry: [seed_dots(entry.summary)], signed=False), color_rows=True),
     )
     differences = panels(
         lambda entry: [

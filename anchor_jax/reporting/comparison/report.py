@@ -86,8 +86,8 @@ def write(comparison: Comparison, folder: Path) -> Path:
 # terminal
 
 
-def print_tables(comparison: Comparison) -> None:
-    """Print the methods, one table per suite with one line per method and score, and the notes."""
+def print_tables(comparison: Comparison, *lines: str) -> None:
+    """Print the methods, one table per suite with one line per method and score, the notes and other lines."""
     letters = [*string.ascii_uppercase, *map("".join, itertools.product(string.ascii_uppercase, repeat=2))]
     letter_of = dict(zip((method.name for method in comparison.methods), letters, strict=False))
     print_lines(*(f"{letter}  {name}" for name, letter in letter_of.items()))
@@ -102,7 +102,7 @@ def print_tables(comparison: Comparison) -> None:
                 rows.append([score_title(score) if index == 0 else "", letter_of[method], *cells])
         headings = ["metric", "", "mean ± std", "Δ seeds", "Δ examples"]
         print_table(headings, rows, title=table.title, names=2)
-    print_lines("Δ: difference to A ± half of its 95% interval", *comparison.notes)
+    print_lines("Δ: difference to A ± half of its 95% interval", *comparison.notes, *lines)
 
 
 def _half_width(spec: MetricSpec, difference: Difference | None) -> str:
