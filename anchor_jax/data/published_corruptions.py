@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -13,15 +14,23 @@ import numpy as np
 from numpy.lib.format import open_memmap, read_array
 
 from anchor_jax.core import checks
-from anchor_jax.core.errors import UserError
+from anchor_jax.core.errors import SkippedFilesWarning, UserError
 from anchor_jax.data.class_mapping import check_same_classes, remap_labels
 from anchor_jax.data.corruptions import SEVERITIES
 from anchor_jax.data.dataset import Dataset, numbered_label_names, validate_dataset
 from anchor_jax.data.dataset_spec import CORRUPTED_TFDS, image_options, more_channels
 from anchor_jax.data.eval_dataset import EvalDataset, eval_dataset_from_rows, match_channels
 from anchor_jax.data.files import absolute_path, check_regular_file, open_file, reading_errors
+from anchor_jax.data.image_files import (
+    Skipped,
+    files_beside,
+    find_images,
+    is_hidden,
+    skipped_file,
+    subfolders,
+    warn_skipped,
+)
 from anchor_jax.data.sources import open_stream
-from anchor_jax.data.sources.folder import is_image, subfolders
 from anchor_jax.data.sources.tfds import tfds_data_dir
 
 # name in TFDS -> published name, where they differ
@@ -196,12 +205,15 @@ def _tfds_subset(name: str, split: str, data_dir: Path, image_shape: tuple[int, 
 
 def _npy_subsets(root: Path, image_shape: tuple[int, ...]) -> _Subsets:
     with reading_errors(f"folder '{root}'", _NPY_LAYOUT):
-        files = [root / name for name in sorted(os.listdir(root)) if name.endswith(".npy") and name != "labels.npy"]
+        names = [name for name in sorted(os.listdir(root)) if not is_hidden(name)]
+    files = [root / name for name in names if name.endswith(".npy") and name != "labels.npy"]
     if not files:
         raise UserError(f"no corruptions in '{root}'; {_NPY_LAYOUT}")
     labels = _read_npy_labels(root / "labels.npy")
     label_names = numbered_label_names(int(labels.max()), str(root / "labels.npy"))
-    return {file.stem: _npy_severities(file, labels, label_names, image_shape) for file in files}
+    subsets = {file.stem: _npy_severities(file, labels, label_names, image_shape) for file in files}
+    warn_skipped(root, [skipped_file(name) for name in names if not name.endswith(".npy")], read=".npy")
+    return subsets
 
 
 def _read_npy_labels(file: Path) -> np.ndarray:
@@ -245,27 +257,32 @@ def _map_file(file: Path) -> np.ndarray:
 
 
 def _folder_subsets(root: Path, image_shape: tuple[int, ...]) -> _Subsets:
-    subsets = {}
+    subsets, skipped = {}, []
     with reading_errors(f"folder '{root}'", _FOLDER_LAYOUT):
-        for corruption in _corruption_folders(root):
+        for corruption in _corruption_folders(root, skipped):
             if corruption.name in subsets:
                 raise UserError(f"'{corruption.name}' occurs twice in '{root}'; {_FOLDER_LAYOUT}")
             subsets[corruption.name] = {
-                severity: _folder_subset(corruption, name, image_shape)
+                severity: _folder_subset(corruption, name, image_shape, skipped)
                 for severity, name in _severity_folders(corruption).items()
             }
     if not subsets:
         raise UserError(f"no corruptions in '{root}'; {_FOLDER_LAYOUT}")
+    warn_skipped(root, skipped)
     return subsets
 
 
-def _corruption_folders(root: Path) -> Iterator[Path]:
-    """Yield the folders that contain severities: subfolders of `root`, or of groups in `root`."""
-    for name in subfolders(root):
+def _corruption_folders(root: Path, skipped: list[Skipped]) -> Iterator[Path]:
+    """Yield the folders that contain severities: subfolders of `root`, or of groups in `root`; extend `skipped`."""
+    names = subfolders(root)
+    skipped += files_beside(root, names, "folders of corruptions")
+    for name in names:
         if _contains_severities(root / name):
             yield root / name
             continue
-        group = [root / name / inner for inner in subfolders(root / name)]
+        inner_names = subfolders(root / name)
+        skipped += files_beside(root / name, inner_names, "folders of corruptions")
+        group = [root / name / inner for inner in inner_names]
         others = [folder for folder in group if not _contains_severities(folder)]
         if others or not group:
             raise UserError(f"no severities in '{(others or [root / name])[0]}'; {_FOLDER_LAYOUT}")
@@ -287,11 +304,19 @@ def _severity_folders(corruption: Path) -> dict[int, str]:
     return dict(zip(SEVERITIES, names, strict=True))
 
 
-def _folder_subset(corruption: Path, severity: str, image_shape: tuple[int, ...]) -> _Subset:
-    classes = subfolders(corruption / severity)
-    num = sum(sum(map(is_image, os.listdir(corruption / severity / name))) for name in classes)
-    reopen = partial(open_stream, "folder", severity, path=corruption, **image_options(image_shape))
-    return _Subset(tuple(classes), num, reopen)
+def _folder_subset(corruption: Path, severity: str, image_shape: tuple[int, ...], skipped: list[Skipped]) -> _Subset:
+    folder = corruption / severity
+    classes = subfolders(folder)
+    found = [find_images(folder, name) for name in classes]
+    skipped += files_beside(folder, classes, "class folders")
+    skipped += [file for part in found for file in part.skipped]
+
+    def reopen() -> EvalDataset:
+        with warnings.catch_warnings():  # all that is skipped is reported once for the complete set
+            warnings.simplefilter("ignore", SkippedFilesWarning)
+            return open_stream("folder", severity, path=corruption, **image_options(image_shape))
+
+    return _Subset(tuple(classes), sum(len(part.images) for part in found), reopen)
 
 
 # comparison with the clean set
