@@ -15,9 +15,9 @@ from numpy.lib.format import open_memmap, read_array
 
 from anchor_jax.core import checks
 from anchor_jax.core.errors import SkippedFilesWarning, UserError
-from anchor_jax.data.class_mapping import check_same_classes, remap_labels
+from anchor_jax.data.class_mapping import complete_class_rows, with_class_rows
 from anchor_jax.data.corruptions import SEVERITIES
-from anchor_jax.data.dataset import Dataset, numbered_label_names, validate_dataset
+from anchor_jax.data.dataset import Dataset, validate_dataset
 from anchor_jax.data.dataset_spec import CORRUPTED_TFDS, image_options, more_channels
 from anchor_jax.data.eval_dataset import EvalDataset, eval_dataset_from_rows, match_channels
 from anchor_jax.data.files import absolute_path, check_regular_file, open_file, reading_errors
@@ -30,13 +30,16 @@ from anchor_jax.data.image_files import (
     subfolders,
     warn_skipped,
 )
+from anchor_jax.data.labels import classes_of, read_labels
 from anchor_jax.data.sources import open_stream
 from anchor_jax.data.sources.tfds import tfds_data_dir
 
 # name in TFDS -> published name, where they differ
 _PUBLISHED_NAMES = {"frosted_glass_blur": "glass_blur", "elastic": "elastic_transform"}
 
-_NPY_LAYOUT = "expected: <corruption>.npy (uint8 [5N, H, W, C], severity by severity) and labels.npy (integers [5N])"
+_NPY_LAYOUT = (
+    "expected: <corruption>.npy (uint8 [5N, H, W, C], severity by severity) and labels.npy (integers or strings [5N])"
+)
 _FOLDER_LAYOUT = (
     "expected layout: <path>/<corruption>/<severity>/<class name>/<image>.png, where corruptions may be in groups"
 )
@@ -95,7 +98,7 @@ def open_corrupted(
       tfds:NAME[@SPLIT]: "cifar10_corrupted" or "imagenet2012_corrupted". Its members are all prepared configurations
         `NAME/corruption_severity`.
       npy:PATH: a folder of `corruption.npy`, uint8 `[5N, H, W, C]`, severity by severity, and `labels.npy`, integers
-        `[5N]`: the layout of CIFAR-10-C, CIFAR-100-C and CIFAR-10-C-bar.
+        or strings `[5N]`: the layout of CIFAR-10-C, CIFAR-100-C and CIFAR-10-C-bar.
       folder:PATH: `PATH/corruption/severity/class_name/image.JPEG`, where corruptions may be in groups, as in the
         archives of ImageNet-C. The severity is 1..5, or the strength of the corruption, five in ascending order, as the
         code of ImageNet-C-bar writes them.
@@ -122,7 +125,7 @@ def open_corrupted(
       >>> folder = pathlib.Path(tempfile.mkdtemp()) / "mine-C"
       >>> folder.mkdir()
       >>> np.save(folder / "fog.npy", np.zeros((10, 4, 4, 3), np.uint8))  # 2 images at 5 severities
-      >>> np.save(folder / "labels.npy", np.tile([0, 1], 5))
+      >>> np.save(folder / "labels.npy", np.tile(["cat", "dog"], 5))
       >>> corrupted = aj.data.open_corrupted(f"npy:{folder}", image_shape=(4, 4, 3), label_names=("cat", "dog"))
       >>> corrupted.name, corrupted.members, corrupted.num_examples
       ('mine-C', ('fog',), 2)
@@ -144,17 +147,22 @@ def open_corrupted(
         root = absolute_path(path)
         name = root.name
         subsets = _npy_subsets(root, image_shape) if kind == "npy" else _folder_subsets(root, image_shape)
-    _check_subsets(subsets, label_names, name)
+    class_rows = _check_subsets(subsets, label_names, name)
 
     def stream(member: str, severity: int) -> EvalDataset:
         dataset = dataclasses.replace(subsets[member][severity].open(), name=f"{name}-{member}-{severity}")
-        return remap_labels(match_channels(dataset, image_shape), label_names)
+        dataset = match_channels(dataset, image_shape)
+        return with_class_rows(dataset, label_names, class_rows[dataset.label_names])
 
     members = tuple(sorted(subsets))
     return CorruptedSet(name, members, stream(members[0], 1).num_examples, stream)
 
 
-def _check_subsets(subsets: _Subsets, label_names: tuple[str, ...], name: str) -> None:
+def _check_subsets(
+    subsets: _Subsets, label_names: tuple[str, ...], name: str
+) -> dict[tuple[str, ...], np.ndarray | None]:
+    """Check that all subsets are complete; return the rows of their classes, by their names, among those of the run."""
+    class_rows: dict[tuple[str, ...], np.ndarray | None] = {}
     first_member = min(subsets)
     for member, by_severity in sorted(subsets.items()):
         missing = [str(severity) for severity in SEVERITIES if severity not in by_severity]
@@ -167,7 +175,10 @@ def _check_subsets(subsets: _Subsets, label_names: tuple[str, ...], name: str) -
                     f"'{member}' at severity {severity} of {name} has {subset.num_examples} examples, but "
                     f"'{first_member}' at severity 1 has {expected}; the numbers must be equal"
                 )
-            check_same_classes(subset.label_names, label_names, f"'{member}' at severity {severity} of {name}")
+            if subset.label_names not in class_rows:
+                origin = f"'{member}' at severity {severity} of {name}"
+                class_rows[subset.label_names] = complete_class_rows(subset.label_names, label_names, origin)
+    return class_rows
 
 
 # TensorFlow Datasets
@@ -210,8 +221,9 @@ def _npy_subsets(root: Path, image_shape: tuple[int, ...]) -> _Subsets:
     if not files:
         raise UserError(f"no corruptions in '{root}'; {_NPY_LAYOUT}")
     labels = _read_npy_labels(root / "labels.npy")
-    label_names = numbered_label_names(int(labels.max()), str(root / "labels.npy"))
-    subsets = {file.stem: _npy_severities(file, labels, label_names, image_shape) for file in files}
+    classes = classes_of({"labels.npy": labels}, f"'{root / 'labels.npy'}'")
+    rows = classes.rows(labels)
+    subsets = {file.stem: _npy_severities(file, rows, classes.label_names, image_shape) for file in files}
     warn_skipped(root, [skipped_file(name) for name in names if not name.endswith(".npy")], read=".npy")
     return subsets
 
@@ -219,8 +231,9 @@ def _npy_subsets(root: Path, image_shape: tuple[int, ...]) -> _Subsets:
 def _read_npy_labels(file: Path) -> np.ndarray:
     with reading_errors(f"'{file}'", _NPY_LAYOUT), open_file(file) as opened:
         labels = read_array(opened, allow_pickle=False)
-    if labels.dtype.kind not in "iu" or labels.ndim != 1 or not len(labels) or len(labels) % len(SEVERITIES):
-        raise UserError(f"'{file}' must be integers [5N]; got {labels.dtype} {list(labels.shape)}")
+        if labels.ndim != 1 or not len(labels) or len(labels) % len(SEVERITIES):
+            raise UserError(f"'{file}' must be integers or strings [5N]; got {labels.dtype} {list(labels.shape)}")
+        labels = read_labels(labels, f"'{file}'")
     if (labels.reshape(len(SEVERITIES), -1) != labels[: len(labels) // len(SEVERITIES)]).any():
         raise UserError(f"'{file}' must repeat the same N labels five times, once per severity")
     return labels

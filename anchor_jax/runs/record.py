@@ -149,6 +149,11 @@ def open_or_create(
     return run
 
 
+def recorded_label_names(workdir: Path) -> tuple[str, ...]:
+    """Return the class names of the run in a folder, or () if it holds none."""
+    return load(workdir).label_names if (workdir / RECORD).exists() else ()
+
+
 @contextlib.contextmanager
 def lock_workdir(run: Run) -> Generator[None]:
     """Lock the folder of a run for training, and write its record if there is none.

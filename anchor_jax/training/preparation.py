@@ -7,7 +7,8 @@ import jax
 from anchor_jax import config as config_lib
 from anchor_jax.config import Config
 from anchor_jax.core.errors import UserError
-from anchor_jax.data import Normalization
+from anchor_jax.data import Dataset, Normalization
+from anchor_jax.data.class_mapping import UnknownClassesError
 from anchor_jax.data.modes import MODES
 from anchor_jax.runs import checkpoint
 from anchor_jax.runs import record as run_record
@@ -37,7 +38,7 @@ def prepare(config: Config, workdir: Path, accept_changes: tuple[str, ...] = ())
     config_lib.validate(config)
     mesh = mesh_lib.mesh()
     config = run_record.as_before(config, workdir)
-    source, held_out = open_source(config)
+    source, held_out = _open_source(config, workdir)
     schedule = make_schedule(config, source.num_examples, mesh.size)
     config = _with_normalization(run_record.with_reading(config, source.image_shape), source)
     bank = bank_rows(source, config) if config.anchoring.enabled else None
@@ -67,6 +68,14 @@ def prepare(config: Config, workdir: Path, accept_changes: tuple[str, ...] = ())
         evaluator=evaluator,
         weights=warm_start.read_weights(run, model, variables(shapes)) if starts_from_weights else None,
     )
+
+
+def _open_source(config: Config, workdir: Path) -> tuple[TrainSource, Dataset | None]:
+    """Open the training set, with the classes of the run in `workdir` if there is one."""
+    try:
+        return open_source(config, run_record.recorded_label_names(workdir))
+    except UnknownClassesError as error:
+        raise UserError(f"'{workdir}' holds another run: {error}; choose another --workdir") from error
 
 
 def _with_normalization(config: Config, source: TrainSource) -> Config:

@@ -185,10 +185,15 @@ class StreamSource:
         self._stream.close()
 
 
-def open_source(config: Config) -> tuple[TrainSource, Dataset | None]:
-    """Open the training set of a config; return it and the held-out validation set, if there is one."""
+def open_source(config: Config, label_names: tuple[str, ...] = ()) -> tuple[TrainSource, Dataset | None]:
+    """Open the training set of a config; return it and the held-out validation set, if there is one.
+
+    Args:
+      config: of the run.
+      label_names: of a run that exists, see `load_train`.
+    """
     if not config.data.streaming:
-        dataset, held_out = load_train(config.data, config.seed)
+        dataset, held_out = load_train(config.data, config.seed, label_names)
         return InMemorySource(dataset), held_out
     stream = open_train_stream(
         config.data,
@@ -196,6 +201,7 @@ def open_source(config: Config) -> tuple[TrainSource, Dataset | None]:
         seed=config.seed,
         batch_size=config.training.batch_size,
         shard=(jax.process_index(), jax.process_count()),
+        label_names=label_names,
     )
     return StreamSource(stream), None
 

@@ -45,7 +45,10 @@ def _model(trainer: Trainer, state: TrainState) -> str:
 
 
 def _weights(trainer: Trainer) -> str:
-    changes = trainer.weights.changes if trainer.weights else ()
+    if not trainer.weights:
+        return trainer.run.config.model.weights
+    kept = f"head kept, its {len(trainer.run.label_names)} outputs taken as the classes in order"
+    changes = (*trainer.weights.changes, *([kept] if trainer.weights.has_head else []))
     return ", ".join((trainer.run.config.model.weights, *changes))
 
 

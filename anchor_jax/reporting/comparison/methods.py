@@ -10,6 +10,7 @@ from typing import Any
 
 from anchor_jax.config import RESUMABLE_CHANGES, flatten
 from anchor_jax.core.errors import UserError
+from anchor_jax.data.labels import composed_name
 from anchor_jax.evaluation import storage
 from anchor_jax.evaluation.results import Results, SuiteResult
 from anchor_jax.runs import record as run_record
@@ -180,7 +181,8 @@ def _check_same_data(records: Sequence[Run]) -> None:
 def _data_facts(record: Run) -> dict[str, Any]:
     config = flatten(record.config)
     of_config = {f"config.{key}": config[key] for key in _DATA}
-    return of_config | {"the image shape": record.image_shape, "the list of classes": record.label_names}
+    label_names = tuple(map(composed_name, record.label_names))
+    return of_config | {"the image shape": record.image_shape, "the list of classes": label_names}
 
 
 def _check_seeds(members: Sequence[EvaluatedRun]) -> None:
