@@ -30,7 +30,8 @@ def main() -> None:
     config = this_run.config.model
     tensors = to_arrays(config.name, predictor.variables, SOURCE.value, **config.options)
     write_state_dict(out, tensors)
-    print(f"wrote {len(tensors):,} tensors of step {step} to {out}")
+    average = ", the moving average," if this_run.config.training.ema_decay else ""
+    print(f"wrote {len(tensors):,} tensors of step {step}{average} to {out}")
 
 
 def run() -> None:

@@ -101,7 +101,9 @@ class ModelConfig(Section):
     options: ModelOptions
     remat: bool = key(False, "Recompute the activations of each block in the backward pass, to save memory.")
     weights: str = key(
-        "", 'PyTorch weights to start from, as "SOURCE:FILE" (see `models.from_torch`); "": random initialization.'
+        "",
+        'PyTorch weights to start from, as "SOURCE:FILE" or "SOURCE:FILE#ENTRY" (see docs/models.md); "": random '
+        "initialization.",
     )
 
 

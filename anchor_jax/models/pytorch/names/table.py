@@ -55,6 +55,12 @@ class NameTable(NamedTuple):
         """The name of the head, a linear layer."""
         return str(self.outside["head"])
 
+    @property
+    def first_layer(self) -> str:
+        """The name of the kernel of the first layer."""
+        (layer,) = (self.outside[layer] for layer in ("stem_conv", "patch_embedding") if layer in self.outside)
+        return f"{self.features}{layer}.weight"
+
     def landmarks(self) -> set[str]:
         """Return names of modules and tensors that tell this network from others: those outside and in block 1."""
         outside = {
