@@ -69,14 +69,22 @@ def test_warm_start_resumes_bit_for_bit_without_the_weights_file(warm, tmp_path)
 
 def test_warm_start_with_other_classes_initializes_the_head(warm, tmp_path, capsys):
     config, _, _ = warm
-    file, _, variables = write_weights(tmp_path, "resnet18", 5, 1, TINY_RESNET)
+    weights, _, variables = write_weights(tmp_path, "resnet18", 5, 1, TINY_RESNET)
+    average = {f"module.{name}": torch.tensor(tensor) for name, tensor in read_state_dict(weights).items()}
+    file = tmp_path / "checkpoint.pth"
+    torch.save(
+        {"model": {name: tensor + 1 for name, tensor in average.items()}, "model_ema": average, "epoch": 3}, file
+    )
     config.model.weights = f"torchvision:{file}"
     with pytest.raises(UserError, match=r"total_epochs=0 needs weights for the 3 classes of the data, but '.*' has"):
         train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     config.training.total_epochs, config.optimizer.learning_rate = 0.2, 0.0
     state = train(config, tmp_path / "run")
-    assert "head initialized for 3 classes, because the weights have 5" in capsys.readouterr().out
+    assert (
+        f"weights   torchvision:{file}; 32 tensors in 'model_ema'; not from model, which FILE#ENTRY would choose; "
+        "beside the weights: epoch; head initialized for 3 classes, because the weights have 5; first layer widened"
+    ) in capsys.readouterr().out
     block, expected = (tree["stage1_block1"]["conv1"]["kernel"] for tree in (state.params, variables["params"]))
     np.testing.assert_array_equal(block, expected)
     assert state.params["head"]["kernel"].shape == (8, 3)
@@ -86,12 +94,20 @@ def test_warm_start_resizes_the_position_embedding(warm, tmp_path, capsys):
     config, _, _ = warm
     config.model.name, config.model.options = "vit_b16", ConfigDict(TINY_VIT)
     file, _, _ = write_weights(tmp_path, "vit_b16", 3, 1, TINY_VIT, side=8)
-    config.model.weights = f"torchvision:{file}"
+    tensors = read_state_dict(file)
+    for number in (1, 2):
+        shard = tmp_path / f"model-0000{number}-of-00002.safetensors"
+        write_state_dict(
+            shard, {name: tensor for i, (name, tensor) in enumerate(tensors.items()) if i % 2 == number - 1}
+        )
+    config.model.weights = f"torchvision:{shard}"
     state = train(config, tmp_path / "run")
     assert state.params["position_embedding"].shape == (1, 1 + 3 * 3, 8)
     out = capsys.readouterr().out
     assert "position embedding resized to 3x3" in out
     assert "first layer widened to 2 channels, which leaves the function unchanged" in out
+    digests = json.loads((tmp_path / "run" / "run.json").read_text())["weights"]["sha256"]
+    assert list(digests) == [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
 
 
 @pytest.mark.parametrize(
@@ -167,6 +183,13 @@ def test_adapt_weights_keeps_matching_weights():
     assert adapted.has_head
     assert adapted.changes == ()
     np.testing.assert_array_equal(adapted.merge_into(shapes)["params"]["head"]["bias"], np.ones(3))
+
+
+def test_adapt_weights_tells_that_there_is_no_head():
+    shapes = {"params": {"norm": {"bias": jnp.zeros(2)}, "head": {"bias": jnp.zeros(3)}}}
+    adapted = adapt_weights({"params": {"norm": {"bias": jnp.ones(2)}}}, shapes, (1, 1))
+    assert not adapted.has_head
+    assert adapted.changes == ("head initialized for 3 classes, because the weights have none",)
 
 
 def test_adapt_weights_widens_only_the_first_layer():

@@ -99,8 +99,9 @@ def from_torch(
       True
     """
     converted = convert(name, state_dict, num_classes, source, **options)
-    if converted.notes:
-        _log.warning("weights of '%s': %s", name, "; ".join(converted.notes))
+    notes = converted.notes if "head" in converted.variables["params"] else (*converted.notes, "no head")
+    if notes:
+        _log.warning("weights of '%s': %s", name, "; ".join(notes))
     return converted.variables
 
 
