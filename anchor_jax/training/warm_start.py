@@ -45,8 +45,7 @@ def read_weights(run: Run, model: nn.Module, shapes: Any) -> AdaptedWeights:
 
 def _taken(found: StateDict, converted: Converted) -> list[str]:
     """Describe which weights of a file were taken, and what was left out."""
-    where = "at its top level" if found.entry == TOP_LEVEL else f"in '{found.entry}'"
-    descriptions = [f"{converted.num_tensors:,} tensors {where}", *converted.notes]
+    descriptions = [f"{converted.num_tensors:,} tensors {_where(found)}", *converted.notes]
     if found.others:
         descriptions.append(f"not from {listed(found.others)}, which FILE#ENTRY would choose")
     if found.left_out:
@@ -57,4 +56,8 @@ def _taken(found: StateDict, converted: Converted) -> list[str]:
 def _place(file: Path, found: StateDict) -> str:
     """Say where tensors were read, and where else there are some."""
     others = f"; other entries: {listed(found.others)}; choose one with FILE#ENTRY" if found.others else ""
-    return f"read from '{found.entry}' of '{file}'{others}"
+    return f"read {_where(found)} of '{file}'{others}"
+
+
+def _where(found: StateDict) -> str:
+    return "at the top level" if found.entry == TOP_LEVEL else f"in '{found.entry}'"

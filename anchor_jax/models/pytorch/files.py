@@ -1,6 +1,7 @@
 """State dicts in files: .safetensors, files saved by PyTorch (.pth, .pt, .bin, .ckpt), .npz, and shards of these."""
 
 import json
+import os
 import re
 import zipfile
 from collections.abc import Callable, Mapping
@@ -57,7 +58,7 @@ def source_and_file(weights: str) -> Address:
             f"config.model.weights must be SOURCE:FILE, where SOURCE is one of {', '.join(SOURCES)}; got '{weights}'"
         )
     name, _, entry = file.rpartition("#")
-    if not name or not entry or Path(file).exists():
+    if not name or not entry or os.path.exists(file):
         return Address(source, Path(file))
     return Address(source, Path(name), entry)
 
@@ -105,9 +106,9 @@ def weight_files(file: Path) -> list[Path]:
     Raises:
       UserError: there is no such file, or a shard is missing.
     """
-    if file.is_dir():
+    if os.path.isdir(file):
         return weight_files(_in_folder(file))
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise UserError(f"no file '{file}'; pass a .safetensors file or one saved by PyTorch{_hub_hint(file)}")
     if index := _index_of(file):
         shards = sorted(set(index.values()))
@@ -138,7 +139,7 @@ def write_state_dict(file: Path, tensors: Mapping[str, np.ndarray]) -> None:
 
 def _index_of(file: Path) -> dict[str, str]:
     """Return the names of tensors and of their shards in an index; {} for any other file."""
-    if file.suffix.lower() != ".json" or not file.is_file():
+    if file.suffix.lower() != ".json" or not os.path.isfile(file):
         return {}
     try:
         index = json.loads(file.read_bytes())["weight_map"]

@@ -103,7 +103,7 @@ def _reason(torch: ModuleType, file: Path, error: Exception) -> str:
     """Return why a file cannot be read, and what to do."""
     with _safe_globals(torch, file):
         unsafe = sorted(_unsafe_globals(torch, file)) or re.findall(r"Unsupported global: GLOBAL (\S+)", str(error))
-    layers = [name for name in unsafe if name.startswith("torch.nn.modules.")]
+    layers = [name for name in unsafe if name.startswith(("torch.nn.modules.", "torch.nn.parallel."))]
     if layers:
         networks = [name for name in unsafe if not name.startswith(("torch.", "collections.", "builtins."))]
         return (
