@@ -230,7 +230,7 @@ REJECTED = [
     (
         "folder",
         folder_of("b.pth", "a.ckpt"),
-        "is a folder without model.safetensors .* file in it, such as a.ckpt, b.p",
+        "no file 'model.safetensors' or .* in the folder .*, such as a.ckpt, b.p",
     ),
     ("run", folder_of("run.json"), "is a run; write its weights with anchor-jax to-torch"),
     ("orbax", folder_of("_METADATA"), "is a checkpoint of orbax, weights of JAX"),

@@ -166,7 +166,7 @@ def _in_folder(folder: Path) -> Path:
         raise UserError(f"'{folder}' is a checkpoint of orbax, {_FLAX}")
     files = [name for name in names if name.lower().endswith(_WEIGHTS_SUFFIXES)]
     raise UserError(
-        f"'{folder}' is a folder without {' or '.join(_IN_FOLDER[::2])}; pass a file in it"
+        f"no file '{_IN_FOLDER[0]}' or '{_IN_FOLDER[2]}' in the folder '{folder}'; pass the file of the weights"
         + (f", such as {listed(files, 4)}" if files else "")
     )
 
