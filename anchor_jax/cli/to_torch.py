@@ -15,7 +15,7 @@ OUT = flags.DEFINE_string("out", None, "New file: .safetensors, or .pth for torc
 SOURCE = flags.DEFINE_enum("source", "torchvision", SOURCES, "Library whose network will load the weights.")
 
 USAGE = app.Usage(
-    description=__doc__,
+    description=app.COMMANDS["to-torch"],
     synopsis="--workdir=WORKDIR --out=OUT [flags]",
     groups={"Run": (WORKDIR, CHECKPOINT), "File": (OUT, SOURCE)},
     examples={"for torchvision": "--workdir runs/c10 --out c10.safetensors"},

@@ -1,5 +1,6 @@
 """The persistent compilation cache of the command lines."""
 
+import contextlib
 import os
 import re
 import tempfile
@@ -29,7 +30,7 @@ def enable_compilation_cache() -> None:
         return
     try:
         folder = _writable_folder()
-    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home directory
+    except OSError as error:
         warnings.warn(f"cannot cache compiled programs: {error}", stacklevel=2)
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
@@ -40,9 +41,12 @@ def enable_compilation_cache() -> None:
 def discard_corrupt_entries(warning: str) -> None:
     """Remove the cached program that a warning of JAX reports as unreadable; otherwise JAX warns in every process."""
     unreadable = re.match(r"Error reading persistent compilation cache entry for '(\w+)'", warning)
-    if unreadable and jax.config.values["jax_compilation_cache_dir"] == str(_folder()):
-        for file in _folder().glob(f"{unreadable[1]}-*-cache"):
-            file.unlink(missing_ok=True)
+    if not unreadable:
+        return
+    with contextlib.suppress(OSError):  # there is no home directory, or another process removes the entry, too
+        if jax.config.values["jax_compilation_cache_dir"] == str(_folder()):
+            for file in _folder().glob(f"{unreadable[1]}-*-cache"):
+                file.unlink(missing_ok=True)
 
 
 def _folder() -> Path:
