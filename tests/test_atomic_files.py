@@ -1,5 +1,6 @@
 """Atomic writes: a file exists completely or not at all, whenever its writer is killed. Locks on folders."""
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -115,7 +116,6 @@ def test_exclusive_lock_without_file_locks_warns(tmp_path, monkeypatch, number):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with pytest.warns(UserWarning, match=r"has no locks \(.*\); make sure that no other process"):
-        for _ in range(2):
-            with exclusive_lock(tmp_path):
-                pass
+    message = r"has no locks \(.*\); make sure that no other process"
+    with contextlib.ExitStack() as stack, pytest.warns(UserWarning, match=message):
+        stack.enter_context(exclusive_lock(tmp_path))

@@ -108,8 +108,8 @@ class _OneAtATime:
 def run_n_steps(step: Callable[..., Tree], mesh: Mesh, carry_specs: Any = REPLICATED) -> Callable[..., Tree]:
     """Map `step(carry, *args) -> carry` over the mesh and return `run(carry, num_steps, *args) -> carry`.
 
-    The steps are compiled once, whatever `num_steps` is. On accelerators they run in one device-side loop, and the
-    host does not wait for them; on CPU the host dispatches them one by one, which is faster there, and waits for each if
+    The steps are compiled once, whatever `num_steps` is. On accelerators they run in one device-side loop, for which
+    the host does not wait; on CPU the host dispatches them one by one, which is faster there, and waits for each if
     there are several devices (see `one_at_a_time`).
 
     >>> import anchor_jax as aj
