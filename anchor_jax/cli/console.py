@@ -69,6 +69,10 @@ def _end_if_unwritable(write: Callable[[], object]) -> None:
         write()
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes the rest when it exits
-        if isinstance(error, BrokenPipeError):
-            sys.exit(_CLOSED_STATUS)
-        exit_with_error(FAILURE_STATUS, f"cannot write to standard output ({error.strerror})")
+        is_closed = isinstance(error, BrokenPipeError)
+        if not is_closed:
+            print_message("error", f"cannot write to standard output ({error.strerror})")
+        status = _CLOSED_STATUS if is_closed else FAILURE_STATUS
+        if multihost.is_multiprocess():
+            multihost.exit_now(status)
+        sys.exit(status)

@@ -60,7 +60,7 @@ def initialize(
     """
     if num_processes == 1:
         return
-    launch = None if coordinator else launchers.detect()
+    launch = None if coordinator or _has_tpu() else launchers.detect()
     if not (coordinator or launch or _has_tpu()):
         return
     if launch:
