@@ -1,5 +1,6 @@
 """Networks for regression on vectors: settings, parameters and standardization."""
 
+import copy
 import dataclasses
 import math
 from collections.abc import Hashable
@@ -67,8 +68,11 @@ class Settings:
 
     def untraced(self) -> "Settings":
         """Return the settings, with NaN for a rate that is traced, such as one of several under `vmap`."""
-        traced = [name for name in ("learning_rate", "weight_decay") if isinstance(getattr(self, name), Tracer)]
-        return dataclasses.replace(self, **dict.fromkeys(traced, math.nan)) if traced else self
+        settings = copy.copy(self)
+        for name in ("learning_rate", "weight_decay"):
+            if isinstance(getattr(self, name), Tracer):
+                object.__setattr__(settings, name, math.nan)
+        return settings
 
 
 class Scale(float64.Float64Fields):

@@ -251,12 +251,19 @@ def several(name: str, value: Any) -> tuple[Any, ...]:
 
     Tuples, lists, arrays of one axis, generators and other iterables are accepted.
     """
-    if isinstance(value, str | bytes | Mapping | Set) or not _is_iterable(value):
+    if not is_several(value):
         hint = f"; pass ({value!r},)" if isinstance(value, int | str) else ""
         raise UserTypeError(f"{name} must be a tuple; got {described(value)}{hint}")
     if _is_array(value):
         return tuple(np.asarray(jax.device_get(value)).tolist())
     return tuple(item.item() if isinstance(item, np.generic) else item for item in value)
+
+
+def is_several(value: Any) -> TypeGuard[Iterable[Any]]:
+    """Return whether a value is an ordered collection that `several` accepts."""
+    if _is_array(value):  # one that is traced has no elements yet
+        return np.ndim(value) == 1 and not isinstance(value, Tracer)
+    return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping | Set)
 
 
 def choice(name: str, value: Any, allowed: tuple[str | None, ...]) -> None:
@@ -297,12 +304,13 @@ def image_shape(name: str, value: Any, channels: int | None = None) -> tuple[int
     if len(sides) != 3 or not all(_is_integer(side) and side > 0 for side in sides):
         raise UserError(f"{name} must be (H, W, C), integers above 0; got {sides}")
     height, width, last = sides = tuple(map(int, sides))
-    if channels is not None and count("channels", channels, least=0) != last:
-        if last > MAX_CHANNELS and height < min(width, last):
-            raise UserError(
-                f"{name} must be (H, W, C); got {sides}; if this is (C, H, W), pass ({width}, {last}, {height}); "
-                f"if the images have {last} channels, pass channels={last}"
-            )
+    if channels is None or count("channels", channels, least=0) == last:
+        return sides
+    if last > MAX_CHANNELS and height < min(width, last):
+        raise UserError(
+            f"{name} must be (H, W, C); got {sides}; if this is (C, H, W), pass ({width}, {last}, {height}); "
+            f"if the images have {last} channels, pass channels={last}"
+        )
     return sides
 
 
@@ -328,12 +336,6 @@ def _is_concrete_scalar(value: Any) -> Any:
     if isinstance(value, Tracer):
         return False
     return isinstance(value, bool | int | float) or (_is_array(value) and np.shape(value) == ())
-
-
-def _is_iterable(value: Any) -> TypeGuard[Iterable[Any]]:
-    if _is_array(value):  # one that is traced has no elements yet
-        return np.ndim(value) == 1 and not isinstance(value, Tracer)
-    return isinstance(value, Iterable)
 
 
 def _is_array(value: Any) -> bool:

@@ -46,8 +46,8 @@ def class_rows(
       >>> aj.data.class_rows(("ant", "bee"), ("ant", "bee")) is None
       True
     """
-    checks.several("label_names", label_names)
-    checks.several("run_label_names", run_label_names)
+    label_names = checks.several("label_names", label_names)
+    run_label_names = checks.several("run_label_names", run_label_names)
     if label_names == run_label_names:
         return None
     row_of = {composed_name(name): row for row, name in enumerate(run_label_names)}

@@ -52,6 +52,7 @@ def validate_dataset(dataset: Dataset, origin: str, channels: int = 0) -> Datase
         raise UserError(f"labels of {origin} must be integers; got {labels.dtype}")
     if labels.shape != (len(images),):
         raise UserError(f"labels of {origin} must be [{len(images)}], one per image; got {list(labels.shape)}")
+    names = checks.several(f"class names of {origin}", names)
     check_label_names(names, origin)
     return Dataset(images, validate_labels(labels, len(names), origin), names)
 

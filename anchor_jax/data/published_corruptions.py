@@ -133,8 +133,8 @@ def open_corrupted(
       'mine-C-fog-5'
     """
     checks.text("spec", spec)
-    checks.image_shape("image_shape", image_shape, channels)
-    checks.several("label_names", label_names)
+    image_shape = checks.image_shape("image_shape", image_shape, channels)
+    label_names = checks.several("label_names", label_names)
     match = re.fullmatch(r"tfds:([^@:/]+)(?:@(.+))?|(npy|folder):(.+)", spec)
     if not match:
         allowed = f"tfds:NAME[@SPLIT] ({', '.join(CORRUPTED_TFDS)}), npy:PATH, folder:PATH"

@@ -93,8 +93,7 @@ def evaluate(
     """
     checks.path("workdir", workdir)
     workdir = Path(workdir)
-    checks.several("suites", suites)
-    checks.several("num_references", num_references)
+    suites, num_references = checks.several("suites", suites), checks.several("num_references", num_references)
     if not suites or not num_references:
         raise UserError("suites and num_references must each name at least one; got none")
     options = options or Options()

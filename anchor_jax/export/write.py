@@ -51,8 +51,11 @@ def export(
       UserError: the file exists or cannot be written, the run or the checkpoint does not exist or is corrupt,
         `num_references` or `chunk_size` is out of range, or a platform is unknown.
     """
+    checks.path("workdir", workdir)
+    checks.path("out", out)
+    workdir, out = Path(workdir), Path(out)
     check_does_not_exist(out)
-    platforms = tuple(dict.fromkeys(platforms))
+    platforms = tuple(dict.fromkeys(checks.several("platforms", platforms)))
     for platform in platforms:
         checks.known("platform", platform, PLATFORMS)
     if not platforms:

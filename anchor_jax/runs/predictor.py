@@ -69,6 +69,10 @@ class Predictor:
     num_devices: int
     batch_size: int
 
+    def __post_init__(self):
+        object.__setattr__(self, "label_names", checks.several("label_names", self.label_names))
+        object.__setattr__(self, "image_shape", checks.image_shape("image_shape", self.image_shape))
+
     def __call__(
         self, images: npt.NDArray[np.uint8], num_references: int = 10, *, temper: Temper = None
     ) -> Classification:
@@ -119,6 +123,7 @@ class Predictor:
           UserError: same as for a call.
         """
         checks.choice("temper", temper, TEMPERS)
+        classes = None if classes is None else checks.several("classes", classes)
         references = self._encode_references(num_references)
 
         def classify(images: jax.Array, *rest: jax.Array) -> Any:
@@ -152,7 +157,7 @@ class Predictor:
 
     def first_references(self, num_references: int) -> npt.NDArray[np.uint8] | None:
         """Return the first K references of the run, uint8 `[K, H, W, C]`; None for a standard network."""
-        checks.integer("num_references", num_references)
+        num_references = checks.integer("num_references", num_references)
         if self.references is None:
             return None
         if not 1 <= num_references <= len(self.references):

@@ -305,9 +305,7 @@ def _label_names(recorded: Any) -> tuple[str, ...]:
 
 
 def _image_shape(recorded: Iterable[int]) -> tuple[int, ...]:
-    shape = tuple(recorded)
-    checks.image_shape("image_shape", shape)
-    return shape
+    return checks.image_shape("image_shape", recorded)
 
 
 def _config_of(recorded: dict[str, Any]) -> Config:

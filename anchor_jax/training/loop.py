@@ -1,8 +1,8 @@
 """The training loop: run steps, log, evaluate and save checkpoints, until the last step or a stop signal."""
 
 import contextlib
+import os
 import signal
-from pathlib import Path
 from typing import NoReturn
 
 import orbax.checkpoint as ocp
@@ -23,7 +23,13 @@ from anchor_jax.training.trainer import Trainer
 __all__ = ["prepare", "train"]
 
 
-def train(config: Config, workdir: Path, *, profile: bool = False, accept_changes: tuple[str, ...] = ()) -> TrainState:
+def train(
+    config: Config,
+    workdir: str | os.PathLike[str],
+    *,
+    profile: bool = False,
+    accept_changes: tuple[str, ...] = (),
+) -> TrainState:
     """Train a network, from the start or from the latest checkpoint in `workdir`; return the final state.
 
     On SIGTERM or SIGINT, the current step is finished and saved. A second signal, at least a second later, ends the
@@ -40,6 +46,7 @@ def train(config: Config, workdir: Path, *, profile: bool = False, accept_change
       Preempted: a stop signal arrived.
     """
     trainer = prepare(config, workdir, accept_changes)
+    workdir = trainer.run.workdir
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.closing(trainer.source))
         stack.enter_context(run_record.lock_workdir(trainer.run))

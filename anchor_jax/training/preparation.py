@@ -1,11 +1,13 @@
 """Preparation of a run: check the config, open the data, create or resume the run, compile."""
 
+import os
 from pathlib import Path
 
 import jax
 
 from anchor_jax import config as config_lib
 from anchor_jax.config import Config
+from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
 from anchor_jax.data import Dataset, Normalization
 from anchor_jax.data.class_mapping import UnknownClassesError
@@ -24,7 +26,7 @@ from anchor_jax.training.step import make_train_step
 from anchor_jax.training.trainer import Trainer, init_state
 
 
-def prepare(config: Config, workdir: Path, accept_changes: tuple[str, ...] = ()) -> Trainer:
+def prepare(config: Config, workdir: str | os.PathLike[str], accept_changes: tuple[str, ...] = ()) -> Trainer:
     """Prepare everything a run needs before its first step. Nothing is written to disk yet.
 
     Args:
@@ -33,9 +35,13 @@ def prepare(config: Config, workdir: Path, accept_changes: tuple[str, ...] = ())
       accept_changes: as for `train`.
 
     Raises:
+      UserTypeError: `workdir` is not a path, or `accept_changes` is not a tuple.
       UserError: the config is invalid, or does not fit the data, the devices or the run in `workdir`.
     """
+    checks.path("workdir", workdir)
+    workdir, accept_changes = Path(workdir), checks.several("accept_changes", accept_changes)
     config_lib.validate(config)
+    config = config_lib.with_plain_values(config)
     mesh = mesh_lib.mesh()
     config = run_record.as_before(config, workdir)
     source, held_out = _open_source(config, workdir)

@@ -145,7 +145,7 @@ def corrupt(key: jax.Array, images: jax.Array | np.ndarray, name: str, severity:
       ((4, 32, 32, 3), dtype('uint8'))
     """
     checks.key("key", key)
-    _check(images, name, severity)
+    severity = _check(images, name, severity)
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(len(images)))
     return _corrupt_batch(keys, images, name, severity)
 
@@ -155,7 +155,7 @@ def corrupt_each(keys: jax.Array, images: jax.Array | np.ndarray, name: str, sev
 
     A stream uses this to derive the key of an image from its row in the dataset, not in the batch.
     """
-    _check(images, name, severity)
+    severity = _check(images, name, severity)
     checks.keys("keys", keys, len(images))
     return _corrupt_batch(keys, images, name, severity)
 
@@ -165,15 +165,17 @@ def is_small(shape: tuple[int, ...]) -> bool:
     return min(shape[:2]) <= _MAX_SMALL_SIDE
 
 
-def _check(images: jax.Array | np.ndarray, name: str, severity: int) -> None:
+def _check(images: jax.Array | np.ndarray, name: str, severity: int) -> int:
+    """Return the severity as an `int`, after all checks."""
     checks.known("corruption", name, CORRUPTIONS)
-    checks.count("severity", severity, SEVERITIES[0], SEVERITIES[-1])
+    severity = checks.count("severity", severity, SEVERITIES[0], SEVERITIES[-1])
     checks.images("images", images, "uint8", channels=None)
     if images.shape[3] not in (1, 3):
         hint = f"; if these are [B, C, H, W], pass images{checks.TO_CHANNELS_LAST}" if images.shape[1] in (1, 3) else ""
         raise UserError(f"images must have 1 or 3 channels, [B, H, W, C]; got shape {images.shape}{hint}")
     if min(images.shape[1:3]) < _MIN_SIDE:
         raise UserError(f"images must have at least {_MIN_SIDE} x {_MIN_SIDE} pixels; got {list(images.shape[1:3])}")
+    return severity
 
 
 def _corrupt_batch(keys: jax.Array, images: jax.Array | np.ndarray, name: str, severity: int) -> jax.Array:

@@ -1,17 +1,22 @@
 """The comparison of evaluated runs: from their folders to a report."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
+from anchor_jax.core import checks
 from anchor_jax.reporting.comparison import report
 from anchor_jax.reporting.comparison.comparison import Comparison, compare_methods
 from anchor_jax.reporting.comparison.methods import group_by_method, load
 
 
 def compare(
-    workdirs: Sequence[Path], out: Path, suites: Sequence[str] = (), num_references: int | None = None
+    workdirs: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    suites: Sequence[str] = (),
+    num_references: int | None = None,
 ) -> Comparison:
     """Compare evaluated runs; print tables and write `compare.html`, `compare.json` and `compare.csv`.
 
@@ -28,6 +33,10 @@ def compare(
       UserError: a folder has no run; a run is not evaluated, or not on a requested suite; runs have different data; a
         run is given twice; or `out` holds something other than a comparison.
     """
+    workdirs, suites = checks.several("workdirs", workdirs), checks.several("suites", suites)
+    for folder in (*workdirs, out):
+        checks.path("workdirs and out", folder)
+    workdirs, out = tuple(map(Path, workdirs)), Path(out)
     report.check_folder(out)
     comparison = compare_methods(group_by_method(load(workdirs)), suites, num_references)
     page = report.write(comparison, out)
