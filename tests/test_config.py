@@ -267,3 +267,12 @@ def test_renamed_key_on_the_command_line_raises(tmp_path):
     done = quick_command(*line, "--config.training.max_skipped=1")
     message = "config key 'training.max_skipped' was renamed to 'training.max_consecutive_nonfinite'"
     assert (done.returncode, done.stderr) == (2, f"error: {message}\n")
+
+
+@pytest.mark.parametrize("hidden", [[16, 8], np.array([16, 8]), (np.int64(16), 8)], ids=["list", "array", "integers"])
+def test_options_become_plain_tuples(hidden):
+    given = config.base()
+    given.model.options = ConfigDict({"hidden": hidden, "width": np.int64(3)})
+    config.validate(given)
+    assert config.with_plain_values(given).model.options.to_dict() == {"hidden": (16, 8), "width": 3}
+    assert type(config.with_plain_values(given).model.options.width) is int

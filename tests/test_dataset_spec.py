@@ -270,3 +270,13 @@ def test_open_dataset_maps_numbered_classes_to_the_run(npz):
 def test_open_dataset_rejects_other_classes(folder, label_names, message):
     with pytest.raises(UserError, match=message):
         open_dataset(f"folder:{folder}", image_shape=(4, 4, 3), label_names=label_names)
+
+
+@pytest.mark.parametrize("as_type", [list, np.array, iter], ids=lambda kind: kind.__name__)
+def test_shapes_and_names_may_be_any_sequence(as_type):
+    names = [str(digit) for digit in range(10)]
+    test = open_dataset("digits@test", image_shape=as_type([8, 8, 1]), label_names=as_type(names))
+    assert (test.image_shape, test.label_names) == ((8, 8, 1), tuple(names))
+    wrapped = data.eval_dataset(data.Dataset(*test.first(2), as_type(names)), "two")
+    assert wrapped.label_names == tuple(names)
+    assert data.class_rows(as_type(["b", "a"]), as_type(["a", "b", "c"])).tolist() == [1, 0]

@@ -142,10 +142,9 @@ def predict(key: jax.Array, network: RegressionNetwork, x: ArrayLike, num: int =
       ((3,), (3,), (3,))
     """
     checks.key("key", key)
-    checks.instance("network", network, RegressionNetwork, "anchor_jax.regression.fit")
+    x = _inputs(network, x)
     num = checks.count("num", num)
-    rows = _standardized_inputs(network, x)
-    return _predict(key, network, rows, num)
+    return _predict(key, network, standardize(x, network.inputs), num)
 
 
 def nonconformity(
@@ -177,10 +176,9 @@ def nonconformity(
       >>> aj.regression.nonconformity(network, x[:3]).shape
       (3,)
     """
-    checks.instance("network", network, RegressionNetwork, "anchor_jax.regression.fit")
+    x = _inputs(network, x)
     if not network.settings.references:
         raise UserError("network must be anchored, Settings(references=True); got a network without references")
-    rows = _standardized_inputs(network, x)
     score = pager.refined_nonconformity if refined else pager.nonconformity
     num_targets = network.labels.shape[-1]
     model = create_model(network.settings, num_targets)
@@ -189,6 +187,7 @@ def nonconformity(
         outputs: Any = model.apply(params, inputs, train=False)
         return outputs[:, :num_targets]
 
+    rows = standardize(x, network.inputs)
     return jax.jit(partial(score, means, chunk_size=chunk_size))(network.params, rows, network.bank, network.labels)
 
 
@@ -323,9 +322,11 @@ def _predict(key: jax.Array, network: RegressionNetwork, rows: jax.Array, num: i
     )
 
 
-def _standardized_inputs(network: RegressionNetwork, x: ArrayLike) -> jax.Array:
+def _inputs(network: RegressionNetwork, x: ArrayLike) -> Any:
+    """Return inputs as an array, checked, with the columns of training."""
+    checks.instance("network", network, RegressionNetwork, "anchor_jax.regression.fit")
     values, columns = tables.numbers("x", x, "[B, C]")
     values = tables.order_columns("x", values, columns, network.columns)
     if values.shape[1] != network.bank.shape[-1]:
         raise UserError(f"x must have shape [B, {network.bank.shape[-1]}], as in training; got {values.shape}")
-    return standardize(values, network.inputs)
+    return values
