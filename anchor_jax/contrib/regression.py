@@ -26,7 +26,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import ArrayLike
 
 from anchor_jax.contrib import float64, pager, tables
 from anchor_jax.contrib.regression_network import (
@@ -63,7 +62,7 @@ __all__ = [
 ]
 
 
-def fit(key: jax.Array, x: ArrayLike, y: ArrayLike, settings: Settings) -> RegressionNetwork:
+def fit(key: jax.Array, x: tables.Numbers, y: tables.Numbers, settings: Settings) -> RegressionNetwork:
     """Train a network on vectors.
 
     Args:
@@ -109,7 +108,7 @@ def fit(key: jax.Array, x: ArrayLike, y: ArrayLike, settings: Settings) -> Regre
     return RegressionNetwork(params, *scales, bank, labels, settings.untraced(), y.shape[1:], columns)
 
 
-def predict(key: jax.Array, network: RegressionNetwork, x: ArrayLike, num: int = 10) -> Regression:
+def predict(key: jax.Array, network: RegressionNetwork, x: tables.Numbers, num: int = 10) -> Regression:
     """Predict means and uncertainties with a trained network.
 
     An anchored network is evaluated with `num` distinct references from its training inputs. A network with dropout is
@@ -148,7 +147,7 @@ def predict(key: jax.Array, network: RegressionNetwork, x: ArrayLike, num: int =
 
 
 def nonconformity(
-    network: RegressionNetwork, x: ArrayLike, *, refined: bool = False, chunk_size: int | None = None
+    network: RegressionNetwork, x: tables.Numbers, *, refined: bool = False, chunk_size: int | None = None
 ) -> jax.Array:
     """Return the nonconformity of inputs to an anchored network: `anchor_jax.pager` with all its training examples.
 
@@ -191,7 +190,7 @@ def nonconformity(
     return jax.jit(partial(score, means, chunk_size=chunk_size))(network.params, rows, network.bank, network.labels)
 
 
-def fourier_features(frequencies: jax.Array, x: ArrayLike) -> jax.Array:
+def fourier_features(frequencies: jax.Array, x: tables.Numbers) -> jax.Array:
     """Return sines and cosines of inputs, to fit functions that vary too fast for a plain network.
 
     A network anchored on these features takes references and residuals of the features instead of the inputs, as in the
@@ -322,7 +321,7 @@ def _predict(key: jax.Array, network: RegressionNetwork, rows: jax.Array, num: i
     )
 
 
-def _inputs(network: RegressionNetwork, x: ArrayLike) -> Any:
+def _inputs(network: RegressionNetwork, x: tables.Numbers) -> Any:
     """Return inputs as an array, checked, with the columns of training."""
     checks.instance("network", network, RegressionNetwork, "anchor_jax.regression.fit")
     values, columns = tables.numbers("x", x, "[B, C]")

@@ -9,6 +9,9 @@ import numpy as np
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError, UserTypeError
 
+Numbers: TypeAlias = Any
+"""An array of JAX or NumPy, nested lists, a DataFrame or a Series, or what NumPy converts; see `numbers`."""
+
 Names: TypeAlias = tuple[Hashable, ...]
 _TIMES = "convert times to numbers, such as seconds since the first"
 _HINTS = {

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, cast
 
 import jax
 import jax.numpy as jnp
@@ -255,8 +255,9 @@ def several(name: str, value: Any) -> tuple[Any, ...]:
         hint = f"; pass ({value!r},)" if isinstance(value, int | str) else ""
         raise UserTypeError(f"{name} must be a tuple; got {described(value)}{hint}")
     if _is_array(value):
-        return tuple(np.asarray(jax.device_get(value)).tolist())
-    return tuple(item.item() if isinstance(item, np.generic) else item for item in value)
+        return tuple(cast(list[Any], np.asarray(jax.device_get(value)).tolist()))
+    items = cast(Iterable[Any], value)
+    return tuple(cast(Any, item.item()) if isinstance(item, np.generic) else item for item in items)
 
 
 def is_several(value: Any) -> TypeGuard[Iterable[Any]]:

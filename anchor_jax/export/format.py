@@ -105,7 +105,7 @@ class ExportedClassifier:
           UserError: the images do not have the shape `[B, H, W, C]` of the run.
         """
         checks.stored_images("images", images, self.image_shape)
-        outputs = self.program(images)
+        outputs: dict[str, Any] = self.program(images)
         if not isinstance(images, Tracer):
             outputs = jax.device_get(outputs)
         return Classification(**{_OPTIONAL_OUTPUT: None} | outputs)
@@ -209,11 +209,11 @@ def _callable(program: Exported) -> Callable[[Any], dict[str, jax.Array]]:
     compiled = jax.jit(program.call, compiler_options=backends.compiler_options(jax.default_backend()))
 
     @jax.custom_batching.custom_vmap
-    def traced(images: jax.Array) -> dict[str, jax.Array]:
+    def traced(images: Any) -> Any:
         return program.call(images)
 
     @traced.def_vmap
-    def _traced_vmap(axis_size: int, in_batched: Any, images: jax.Array) -> tuple[dict[str, jax.Array], Any]:
+    def _traced_vmap(axis_size: int, in_batched: Any, images: jax.Array) -> tuple[Any, Any]:
         del in_batched
         outputs = traced(images.reshape(-1, *images.shape[2:]))  # images do not affect each other
         outputs = {name: output.reshape(axis_size, -1, *output.shape[1:]) for name, output in outputs.items()}

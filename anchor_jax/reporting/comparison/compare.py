@@ -33,12 +33,12 @@ def compare(
       UserError: a folder has no run; a run is not evaluated, or not on a requested suite; runs have different data; a
         run is given twice; or `out` holds something other than a comparison.
     """
-    workdirs, suites = checks.several("workdirs", workdirs), checks.several("suites", suites)
-    for folder in (*workdirs, out):
+    runs, suites = checks.several("workdirs", workdirs), checks.several("suites", suites)
+    for folder in (*runs, out):
         checks.path("workdirs and out", folder)
-    workdirs, out = tuple(map(Path, workdirs)), Path(out)
+    out = Path(out)
     report.check_folder(out)
-    comparison = compare_methods(group_by_method(load(workdirs)), suites, num_references)
+    comparison = compare_methods(group_by_method(load(tuple(map(Path, runs)))), suites, num_references)
     page = report.write(comparison, out)
     report.print_tables(comparison, Console())
     Console().print(f"report: {page}", soft_wrap=True, highlight=False, markup=False)
