@@ -256,8 +256,7 @@ def several(name: str, value: Any) -> tuple[Any, ...]:
         raise UserTypeError(f"{name} must be a tuple; got {described(value)}{hint}")
     if _is_array(value):
         return tuple(cast(list[Any], np.asarray(jax.device_get(value)).tolist()))
-    items = cast(Iterable[Any], value)
-    return tuple(cast(Any, item.item()) if isinstance(item, np.generic) else item for item in items)
+    return tuple(cast(Any, item.item()) if isinstance(item, np.generic) else item for item in value)
 
 
 def is_several(value: Any) -> TypeGuard[Iterable[Any]]:

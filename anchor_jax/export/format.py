@@ -105,10 +105,9 @@ class ExportedClassifier:
           UserError: the images do not have the shape `[B, H, W, C]` of the run.
         """
         checks.stored_images("images", images, self.image_shape)
-        outputs: dict[str, Any] = self.program(images)
-        if not isinstance(images, Tracer):
-            outputs = jax.device_get(outputs)
-        return Classification(**{_OPTIONAL_OUTPUT: None} | outputs)
+        outputs = self.program(images)
+        fields: dict[str, Any] = {_OPTIONAL_OUTPUT: None, **outputs}
+        return Classification(**fields if isinstance(images, Tracer) else jax.device_get(fields))
 
 
 def write_archive(file: Path, program: Exported, metadata: Metadata) -> None:
