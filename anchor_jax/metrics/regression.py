@@ -99,8 +99,8 @@ def interval_coverage(
       >>> metrics.interval_coverage(jnp.zeros(4), jnp.ones(4), targets, jnp.array([0.5, 0.9])).tolist()
       [0.25, 0.75]
     """
-    errors, stds = validation.check_gaussian_regression(means, stds, targets)
     levels = validation.check_levels(levels)
+    errors, stds = validation.check_gaussian_regression(means, stds, targets)
     required = 2 * norm.cdf(jnp.abs(errors) / stds) - 1  # lowest level whose interval contains the target
     return jnp.mean(required.reshape(-1, 1) <= levels[None], axis=0, dtype=jnp.float32)
 
