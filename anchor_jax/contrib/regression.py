@@ -41,7 +41,7 @@ from anchor_jax.contrib.regression_network import (
     standardize,
 )
 from anchor_jax.contrib.regression_result import Regression, combine_members
-from anchor_jax.core import checks, precision
+from anchor_jax.core import checks, explicit, modes, precision
 from anchor_jax.core.anchoring import anchored, sample_mask, sample_references
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.inference import Prediction, predict_ensemble
@@ -62,6 +62,7 @@ __all__ = [
 ]
 
 
+@explicit.automatic()
 def fit(key: jax.Array, x: tables.Numbers, y: tables.Numbers, settings: Settings) -> RegressionNetwork:
     """Train a network on vectors.
 
@@ -108,6 +109,7 @@ def fit(key: jax.Array, x: tables.Numbers, y: tables.Numbers, settings: Settings
     return RegressionNetwork(params, *scales, bank, labels, settings.untraced(), y.shape[1:], columns)
 
 
+@explicit.automatic("x")
 def predict(key: jax.Array, network: RegressionNetwork, x: tables.Numbers, num: int = 10) -> Regression:
     """Predict means and uncertainties with a trained network.
 
@@ -146,6 +148,7 @@ def predict(key: jax.Array, network: RegressionNetwork, x: tables.Numbers, num: 
     return _predict(key, network, standardize(x, network.inputs), num)
 
 
+@explicit.automatic("x")
 def nonconformity(
     network: RegressionNetwork, x: tables.Numbers, *, refined: bool = False, chunk_size: int | None = None
 ) -> jax.Array:
@@ -190,6 +193,8 @@ def nonconformity(
     return jax.jit(partial(score, means, chunk_size=chunk_size))(network.params, rows, network.bank, network.labels)
 
 
+@explicit.automatic("x")
+@modes.any_promotion
 def fourier_features(frequencies: jax.Array, x: tables.Numbers) -> jax.Array:
     """Return sines and cosines of inputs, to fit functions that vary too fast for a plain network.
 
@@ -236,6 +241,7 @@ mixture = combine_members
 
 
 @partial(jax.jit, static_argnames="settings")
+@modes.in_32_bits
 def _fit(
     key: jax.Array,
     bank: jax.Array,
@@ -285,6 +291,7 @@ def _fit(
 
 
 @partial(jax.jit, static_argnames="num")
+@modes.in_32_bits
 def _predict(key: jax.Array, network: RegressionNetwork, rows: jax.Array, num: int) -> Regression:
     """Return the predictions for standardized inputs."""
     settings, targets = network.settings, network.targets

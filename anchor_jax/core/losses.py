@@ -15,11 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Float32, Integer, Real, Shaped
 
-from anchor_jax.core import checks, precision
+from anchor_jax.core import checks, explicit, modes, precision
 from anchor_jax.core.errors import UserError, UserTypeError
 from anchor_jax.core.types import AnyArray
 
 
+@explicit.automatic("logits", "labels", "mask")
+@modes.in_32_bits
 def anchored_cross_entropy(
     logits: Float[AnyArray, "batch classes"],
     labels: Integer[AnyArray, "batch"] | Float[AnyArray, "batch classes"],
@@ -67,6 +69,8 @@ def anchored_cross_entropy(
     return -jnp.sum(targets * log_probs, axis=-1)
 
 
+@explicit.automatic("outputs", "targets", "mask")
+@modes.any_promotion
 def anchored_squared_error(
     outputs: Float[AnyArray, "batch *targets"],
     targets: Shaped[AnyArray, "batch *targets"],
@@ -109,6 +113,8 @@ def anchored_squared_error(
     return _mean_over_outputs(errors**2)
 
 
+@explicit.automatic("means", "variances", "targets", "mask")
+@modes.any_promotion
 def anchored_gaussian_nll(
     means: Float[AnyArray, "batch *targets"],
     variances: Float[AnyArray, "batch *targets"],

@@ -12,10 +12,12 @@ import numpy as np
 from jax.scipy.stats import norm
 from jaxtyping import Array, ArrayLike, Float, Float32, Shaped
 
-from anchor_jax.core import checks
+from anchor_jax.core import checks, explicit, modes
 from anchor_jax.metrics import validation
 
 
+@explicit.automatic()
+@modes.any_promotion
 def rmse(
     means: Float[ArrayLike, "examples *targets"], targets: Shaped[ArrayLike, "examples *targets"]
 ) -> Float32[Array, ""]:
@@ -41,6 +43,8 @@ def rmse(
     return jnp.sqrt(jnp.mean(validation.check_regression(means, targets) ** 2))
 
 
+@explicit.automatic()
+@modes.any_promotion
 def gaussian_nll(
     means: Float[ArrayLike, "examples *targets"],
     stds: Float[ArrayLike, "examples *targets"],
@@ -70,6 +74,8 @@ def gaussian_nll(
     return -jnp.mean(norm.logpdf(errors, 0.0, stds))
 
 
+@explicit.automatic()
+@modes.any_promotion
 def interval_coverage(
     means: Float[ArrayLike, "examples *targets"],
     stds: Float[ArrayLike, "examples *targets"],
@@ -105,6 +111,8 @@ def interval_coverage(
     return jnp.mean(required.reshape(-1, 1) <= levels[None], axis=0, dtype=jnp.float32)
 
 
+@explicit.automatic()
+@modes.any_promotion
 def coverage_error(
     means: Float[ArrayLike, "examples *targets"],
     stds: Float[ArrayLike, "examples *targets"],

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from anchor_jax.core import modes
 from anchor_jax.runtime.backends import grouped_convolution
 from anchor_jax.runtime.mesh import local_shard
 
@@ -128,9 +129,14 @@ def _dropout(
 ) -> jax.Array:
     """Apply inverted dropout; `mask_shape` is the shape of the mask of one example, broadcast against it."""
     num_devices = jax.lax.axis_size(axis_name) if axis_name else 1
-    keep = jax.random.bernoulli(key, 1 - rate, (len(x) * num_devices, *mask_shape))
+    keep = _draw_kept(key, rate, (len(x) * num_devices, *mask_shape))
     keep = local_shard(keep, axis_name) if axis_name else keep
     return x * (keep / (1 - rate)).astype(x.dtype)
+
+
+@modes.in_32_bits
+def _draw_kept(key: jax.Array, rate: float, shape: tuple[int, ...]) -> jax.Array:
+    return jax.random.bernoulli(key, 1 - rate, shape)
 
 
 class FeedForward(nn.Module):

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from anchor_jax.core import modes
 from anchor_jax.core.errors import UserError
 from anchor_jax.models.layers import (
     Classifier,
@@ -51,6 +52,7 @@ class WindowAttention(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
+    @modes.any_promotion
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, H, W, D]` -> `[B, H, W, D]`; internally zero-padded to a multiple of the window."""
         height, width, features = x.shape[1:]

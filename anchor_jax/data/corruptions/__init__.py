@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from anchor_jax.core import checks
+from anchor_jax.core import checks, explicit, modes
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.corruptions import blur, c_bar, digital, noise, spatter, weather
 from anchor_jax.data.corruptions.corruption import Corruption
@@ -116,6 +116,8 @@ _MAX_SMALL_SIDE = 64  # pixels of the shorter side
 _MIN_SIDE = 8
 
 
+@explicit.automatic("images")
+@modes.in_32_bits
 def corrupt(key: jax.Array, images: jax.Array | np.ndarray, name: str, severity: int) -> jax.Array:
     """Corrupt a batch of images; compiled once per corruption and shape.
 
@@ -150,6 +152,8 @@ def corrupt(key: jax.Array, images: jax.Array | np.ndarray, name: str, severity:
     return _corrupt_batch(keys, images, name, severity)
 
 
+@explicit.automatic("images", "keys")
+@modes.in_32_bits
 def corrupt_each(keys: jax.Array, images: jax.Array | np.ndarray, name: str, severity: int) -> jax.Array:
     """Corrupt images like `corrupt`, with PRNG keys `[B]`, one per image.
 
