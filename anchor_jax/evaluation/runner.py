@@ -25,6 +25,7 @@ from anchor_jax.runs.load import load_checkpoint
 from anchor_jax.runs.predictor import Predictor
 from anchor_jax.runtime import multihost
 from anchor_jax.runtime.atomic_files import exclusive_lock
+from anchor_jax.runtime.settings import with_own_settings
 
 _TRACED_BATCHES = 4
 
@@ -51,6 +52,7 @@ class Reporter(Protocol):
         ...
 
 
+@with_own_settings
 def evaluate(
     workdir: str | os.PathLike[str],
     suites: tuple[str, ...] = ("clean",),

@@ -23,6 +23,7 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.core.inference import Classification
 from anchor_jax.runtime import backends
 from anchor_jax.runtime.atomic_files import write_new_file
+from anchor_jax.runtime.settings import gather_from_devices, with_own_settings
 
 FORMAT = "anchor_jax.export/1"
 METADATA, PROGRAM = "metadata.json", "program.stablehlo"
@@ -90,6 +91,7 @@ class ExportedClassifier:
         """K, or None for a standard model."""
         return self.metadata.num_references
 
+    @with_own_settings
     def __call__(self, images: np.ndarray) -> Classification:
         """Classify images, each independently of the others in the batch.
 
@@ -105,9 +107,10 @@ class ExportedClassifier:
           UserError: the images do not have the shape `[B, H, W, C]` of the run.
         """
         checks.stored_images("images", images, self.image_shape)
-        outputs = self.program(images)
-        fields: dict[str, Any] = {_OPTIONAL_OUTPUT: None, **outputs}
-        return Classification(**fields if isinstance(images, Tracer) else jax.device_get(fields))
+        if isinstance(images, Tracer):
+            return Classification(**{_OPTIONAL_OUTPUT: None, **self.program(images)})
+        outputs: dict[str, Any] = jax.device_get(self.program(gather_from_devices(images)))
+        return Classification(**{_OPTIONAL_OUTPUT: None, **outputs})
 
 
 def write_archive(file: Path, program: Exported, metadata: Metadata) -> None:

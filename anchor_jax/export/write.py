@@ -18,11 +18,13 @@ from anchor_jax.runs.predictor import Predictor
 from anchor_jax.runs.record import Run
 from anchor_jax.runtime import mesh as mesh_lib
 from anchor_jax.runtime.atomic_files import check_does_not_exist
+from anchor_jax.runtime.settings import with_own_settings
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 DEFAULT_PLATFORMS = ("cpu", "cuda", "tpu")
 
 
+@with_own_settings
 def export(
     workdir: Path,
     out: Path,

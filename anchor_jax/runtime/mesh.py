@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
 from anchor_jax.runtime import backends
+from anchor_jax.runtime.settings import outside_mesh
 
 AXIS = "data"  # the axis name for `jax.lax.pmean` and other collectives
 SHARDED = PartitionSpec(AXIS)  # the first axis of an array is sharded over the devices
@@ -76,7 +77,7 @@ def pmapped(
     mapped = jax.shard_map(step, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
     compiler_options = backends.compiler_options(platform_of(mesh))
     compiled = jax.jit(mapped, donate_argnums=donate_argnums, compiler_options=compiler_options)
-    return one_at_a_time(compiled, mesh)
+    return one_at_a_time(wraps(step)(outside_mesh(compiled)), mesh)
 
 
 def one_at_a_time(program: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:

@@ -17,6 +17,7 @@ from anchor_jax.runs import record as run_record
 from anchor_jax.runs.load import create_model, run_normalization
 from anchor_jax.runs.state import variables
 from anchor_jax.runtime import mesh as mesh_lib
+from anchor_jax.runtime.settings import with_own_settings
 from anchor_jax.training import optimizer as optimizer_lib
 from anchor_jax.training import sharding, warm_start
 from anchor_jax.training.evaluator import create_evaluator
@@ -26,6 +27,7 @@ from anchor_jax.training.step import make_train_step
 from anchor_jax.training.trainer import Trainer, init_state
 
 
+@with_own_settings
 def prepare(config: Config, workdir: str | os.PathLike[str], accept_changes: tuple[str, ...] = ()) -> Trainer:
     """Prepare everything a run needs before its first step. Nothing is written to disk yet.
 
