@@ -6,7 +6,7 @@ others unambiguous. All of them do nothing for any other arrays. See "Explicit s
 """
 
 # JAX leaves some parameters unannotated.
-# pyright: reportUnknownMemberType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 from __future__ import annotations
 
 import contextlib
@@ -39,8 +39,7 @@ def automatic(*rows: str) -> Callable[[Function], Function]:
 
         @wraps(function)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
-            flattened: tuple[list[Any], Any] = jax.tree.flatten((args, kwargs))
-            leaves, structure = flattened
+            leaves, structure = jax.tree.flatten((args, kwargs))
             is_array = [isinstance(leaf, jax.Array) for leaf in leaves]
             arrays = [leaf for leaf, known in zip(leaves, is_array, strict=True) if known]
             if (mesh := _explicit_mesh(arrays)) is None:
