@@ -13,6 +13,7 @@ from conftest import assert_same_bits
 from conftest import records as records_of
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from public_calls import AUGMENTATION, CALLS, CONTRIB, CORE, METRICS, WITHOUT_ARRAYS, Bank, Rows
+from tiny_models import TINY
 
 import anchor_jax as aj
 from anchor_jax.data import augmentation, corruptions
@@ -179,3 +180,23 @@ def test_transformed_function_of_explicit_sharding(name, transform):
     layout = Layout((4, 2), (EXPLICIT, EXPLICIT), "model")
     with jax.set_mesh(layout.mesh):
         assert_as_expected(transform(CALLS[name], layout), name)
+
+
+@pytest.mark.parametrize("case", TINY)
+def test_model_trains_under_strict_promotion_and_explicit_sharding(case):
+    name, options, side = TINY[case]
+    model = aj.models.create(name, 7, **options)
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(EXPLICIT,))
+    shape, rows = (4, side, side, 6), NamedSharding(mesh, PartitionSpec("data"))
+    rngs = {"stochastic_depth": jax.random.key(1)}
+
+    def loss(params, variables, inputs):
+        logits, _ = model.apply({**variables, "params": params}, inputs, train=True, mutable=["batch_stats"], rngs=rngs)
+        return logits.sum()
+
+    with jax.set_mesh(mesh), jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        inputs = jax.ShapeDtypeStruct(shape, np.float32, sharding=rows)
+        variables = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, np.float32))
+        assert jax.eval_shape(model.apply, variables, inputs).sharding.spec == PartitionSpec("data", None)
+        gradient = jax.eval_shape(jax.grad(loss), variables["params"], variables, inputs)
+    assert jax.tree.map(lambda leaf: leaf.shape, gradient) == jax.tree.map(lambda leaf: leaf.shape, variables["params"])

@@ -92,6 +92,13 @@ def aligned(*arrays: Any) -> tuple[Any, ...]:
     return tuple(jax.sharding.reshard(array, PartitionSpec(*sharding.spec[: jnp.ndim(array)])) for array in arrays)
 
 
+def reshape_rows(array: Any, shape: tuple[int, ...]) -> Any:
+    """Reshape an array `[B, ...]` to `[B, ...]`; only its first axis remains sharded."""
+    if _sharding(array) is None:
+        return array.reshape(shape)
+    return jnp.reshape(array, shape, out_sharding=PartitionSpec(*_first_axis([array])))
+
+
 def gather_members(members: Any) -> Any:
     """Return an array `[K, ...]` whose first axis is complete on every device."""
     sharding = _sharding(members)

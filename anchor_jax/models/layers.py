@@ -124,6 +124,7 @@ class ChannelDropout(nn.Module):
         return _dropout(self.make_rng("dropout"), x, mask_shape, self.rate, self.axis_name)
 
 
+@modes.any_promotion
 def _dropout(
     key: jax.Array, x: jax.Array, mask_shape: tuple[int, ...], rate: float, axis_name: str | None
 ) -> jax.Array:
