@@ -43,7 +43,7 @@ def test_model_has_published_number_of_parameters(name, num_classes, options, si
 @pytest.mark.parametrize(
     ("name", "num_classes", "options", "message"),
     [
-        ("resnet19", 10, {}, "unknown model 'resnet19'; allowed: deit_s16, mlp, .*Did you mean 'resnet18'?"),
+        ("resnet19", 10, {}, "unknown model 'resnet19'; allowed: deit_s16, fastnet, mlp, .*Did you mean 'resnet18'?"),
         ("resnet18", 1, {}, "num_classes must be at least 2.* got 1"),
         ("resnet18", 10, {"dtype": "float16"}, "unknown dtype 'float16'; allowed: bfloat16, float32"),
         (

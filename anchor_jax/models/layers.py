@@ -1,7 +1,7 @@
 """Base class and layers shared by the model families."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import partial, reduce
 from typing import TypeVar
 
 import jax
@@ -218,6 +218,17 @@ def residual_shortcut(x: jax.Array, features: int, stride: int, conv: ConvLayer,
 def patch_embedding(features: int, patch_size: int, *, dtype: jnp.dtype) -> nn.Conv:
     """Return the patch embedding of a vision transformer: one linear map of non-overlapping patches."""
     return nn.Conv(features, (patch_size, patch_size), (patch_size, patch_size), padding="VALID", dtype=dtype)
+
+
+def max_pool(x: jax.Array, size: int) -> jax.Array:
+    """Return the maximum of each `size` x `size` window: `[B, H, W, C]` -> `[B, ⌊H/size⌋, ⌊W/size⌋, C]`.
+
+    Equals `nn.max_pool` with stride `size`, except that maxima that occur several times in a window share the
+    gradient. On CPU, the gradient of `nn.max_pool` takes longer than the convolution before it.
+    """
+    height, width = (side // size * size for side in x.shape[1:3])
+    corners = [x[:, row:height:size, column:width:size] for row in range(size) for column in range(size)]
+    return reduce(jnp.maximum, corners)
 
 
 def global_average_pool(x: jax.Array) -> jax.Array:

@@ -11,6 +11,7 @@ import numpy as np
 
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError, UserTypeError, unknown
+from anchor_jax.models.fastnet import FastNet
 from anchor_jax.models.layers import Classifier
 from anchor_jax.models.mlp import MLP
 from anchor_jax.models.regnet import RegNetY
@@ -30,6 +31,7 @@ class Architecture(NamedTuple):
 # rates of stochastic depth: those that DeiT and torchvision train with
 MODELS: dict[str, Architecture] = {
     "mlp": Architecture(MLP, {}),
+    "fastnet": Architecture(FastNet, {}),
     "resnet18": Architecture(ResNet, {}),
     "resnet34": Architecture(ResNet, {"stage_sizes": (3, 4, 6, 3)}),
     "resnet50": Architecture(ResNet, {"stage_sizes": (3, 4, 6, 3), "block": "bottleneck"}),

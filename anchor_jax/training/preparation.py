@@ -20,6 +20,7 @@ from anchor_jax.runtime import mesh as mesh_lib
 from anchor_jax.runtime.settings import with_own_settings
 from anchor_jax.training import optimizer as optimizer_lib
 from anchor_jax.training import sharding, warm_start
+from anchor_jax.training.draws import uses_references
 from anchor_jax.training.evaluator import create_evaluator
 from anchor_jax.training.schedule import make_schedule
 from anchor_jax.training.source import TrainSource, bank_rows, open_source, uses_bank
@@ -49,8 +50,9 @@ def prepare(config: Config, workdir: str | os.PathLike[str], accept_changes: tup
     source, held_out = _open_source(config, workdir)
     schedule = make_schedule(config, source.num_examples, mesh.size)
     config = _with_normalization(run_record.with_reading(config, source.image_shape), source)
-    bank = bank_rows(source, config) if config.anchoring.enabled else None
-    run = run_record.open_or_create(workdir, config, source, bank, accept_changes)
+    bank = bank_rows(source, config) if uses_references(config.anchoring) else None
+    predicts_with = bank if config.anchoring.enabled else None
+    run = run_record.open_or_create(workdir, config, source, predicts_with, accept_changes)
     evaluator = create_evaluator(run, held_out, mesh)
 
     model = create_model(run, axis_name=mesh_lib.AXIS)

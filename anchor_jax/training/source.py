@@ -24,6 +24,7 @@ from anchor_jax.data import (
 )
 from anchor_jax.runtime import mesh as mesh_lib
 from anchor_jax.training.device_loop import RunSteps, compile_in_memory_loop, compile_stream_loop
+from anchor_jax.training.draws import uses_references
 from anchor_jax.training.model_batch import TrainData
 from anchor_jax.training.step import TrainStep
 
@@ -208,7 +209,7 @@ def open_source(config: Config, label_names: tuple[str, ...] = ()) -> tuple[Trai
 
 def uses_bank(config: Config) -> bool:
     """Return whether a run draws its training references from a bank."""
-    return config.anchoring.enabled and config.anchoring.references == "bank"
+    return uses_references(config.anchoring) and config.anchoring.references == "bank"
 
 
 def bank_rows(source: TrainSource, config: Config) -> np.ndarray:
