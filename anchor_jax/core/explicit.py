@@ -39,6 +39,8 @@ def automatic(*rows: str) -> Callable[[Function], Function]:
 
         @wraps(function)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
+            leaves: list[Any]
+            structure: Any
             leaves, structure = jax.tree.flatten((args, kwargs))
             is_array = [isinstance(leaf, jax.Array) for leaf in leaves]
             arrays = [leaf for leaf, known in zip(leaves, is_array, strict=True) if known]
