@@ -31,15 +31,18 @@ def main(*names: str) -> None:
         checks.known("study", name, STUDIES)
     if AT_ONCE.value > (os.cpu_count() or 1):
         raise UserError(f"--at_once must be at most {os.cpu_count()}, the number of cores; got {AT_ONCE.value}")
-    size = REDUCED if IS_REDUCED.value else FULL
-    folder = (OUT.value / size.name).absolute()
     studies = {name: STUDIES[name] for name in names or STUDIES}
+    requested, out = REDUCED if IS_REDUCED.value else FULL, OUT.value.absolute()
+    sizes = {name: study.size or requested for name, study in studies.items()}
     if not ONLY_REPORT.value:
-        for jobs in create_jobs(studies, size, folder):
-            run_all(jobs, AT_ONCE.value, ROOT)
+        for size in {size.name: size for size in sizes.values()}.values():
+            of_size = {name: study for name, study in studies.items() if sizes[name] == size}
+            for jobs in create_jobs(of_size, size, out / size.name):
+                run_all(jobs, AT_ONCE.value, ROOT)
     for name, study in studies.items():
-        results = collect_results(study, create_runs(study, size, folder))
-        for file in report.write(name, study, size, results, folder):
+        folder = out / sizes[name].name
+        results = collect_results(study, create_runs(study, sizes[name], folder))
+        for file in report.write(name, study, sizes[name], results, folder):
             print(file)
 
 

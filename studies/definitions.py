@@ -7,10 +7,10 @@ read off its plots, to about 0.2 points.
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
-from anchor_jax.evaluation.results import storage_name
+from studies.fast import FAST, FAST_LENGTHS
+from studies.study import Column, Ensemble, Evaluation, FigureSpec, Row, Size, Study
 
 STANDARD: dict[str, Any] = {"anchoring.enabled": False}
 ANCHORED: dict[str, Any] = {"anchoring.mask_prob": 0.0}
@@ -19,84 +19,6 @@ LABEL = {"anchoring.masked_target": "label"}
 PER_EXAMPLE = {"anchoring.mask_per": "example"}
 ALL_STATISTICS = {"anchoring.update_bn_when_masked": True}  # as in the released code
 METHODS = {"standard": STANDARD, "anchored": ANCHORED, "anchored + masking": MASKED}
-
-
-class Ensemble(NamedTuple):
-    """Several predictions per image, without references; see `anchor_jax.evaluation.ensembles`."""
-
-    kind: str
-    members: int  # for the kind "ensemble" these are networks with the seeds 0, 1, ...
-
-
-class Row(NamedTuple):
-    """One method on one dataset."""
-
-    name: str
-    config: str  # stem of a file in configs/
-    changes: Mapping[str, Any]  # config key -> value
-    paper: str = ""  # the paper's value of the first column
-    seeds: int = 3
-    reduced_seeds: int = 1  # at the reduced size
-    epochs: float = 1.0  # as a fraction of the size's epochs
-    num_references: int = 0  # if positive, replaces those of the columns
-    is_scaled: bool = False  # report calibration after temperature scaling
-    ensemble: Ensemble | None = None
-    is_baseline: bool = False  # for the rows below it
-
-
-class Evaluation(NamedTuple):
-    """One call of eval.py."""
-
-    suites: tuple[str, ...]
-    num_references: tuple[int, ...]
-    protocol: str = "random"
-    temperature_scaling: bool = False  # for rows with `is_scaled`
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Return the names under which the suites' results are stored."""
-        return tuple(storage_name(suite, self.protocol) for suite in self.suites)
-
-
-class Column(NamedTuple):
-    """One number of each row."""
-
-    title: str
-    suite: str
-    num_references: int
-    metric: str
-    fields: Mapping[str, Any] = MappingProxyType({})  # other fields of `anchor_jax.evaluation.results.Score`
-    unit: str = "%"
-    protocol: str = "random"
-
-    @property
-    def result_name(self) -> str:
-        """Return the name under which the suite's results are stored."""
-        return storage_name(self.suite, self.protocol)
-
-
-class FigureSpec(NamedTuple):
-    """A figure with one panel per column; without columns, accuracy against severity."""
-
-    title: str
-    columns: Sequence[str] = ()  # titles
-
-
-class Study(NamedTuple):
-    """The runs that answer a question, and the presentation of their results."""
-
-    rows: Sequence[Row]
-    evaluations: Sequence[Evaluation]
-    columns: Sequence[Column]
-    figure: FigureSpec
-
-
-class Size(NamedTuple):
-    """The size of all runs."""
-
-    name: str
-    changes: Mapping[str, Any]
-    description: str
 
 
 FULL = Size("full", {}, "as in the paper: ResNet-18 of width 64, 200 epochs of all 50,000 images")
@@ -371,4 +293,6 @@ STUDIES: Mapping[str, Study] = {
     "augmentation": _augmentation(),
     "label_noise": _label_noise(),
     "alternatives": _alternatives(),
+    "fast": FAST,
+    "fast_lengths": FAST_LENGTHS,
 }

@@ -12,8 +12,9 @@ from anchor_jax.reporting import plots
 from anchor_jax.reporting.comparison.figures import seed_dots, severity_panel
 from anchor_jax.reporting.comparison.statistics import Difference, Summary
 from anchor_jax.runtime.atomic_files import atomic_write
-from studies.definitions import FULL, Size, Study
+from studies.definitions import FULL
 from studies.results import Entry, StudyResults
+from studies.study import Size, Study
 
 
 def write(name: str, study: Study, size: Size, results: StudyResults, folder: Path) -> list[Path]:
@@ -48,7 +49,7 @@ def content(name: str, study: Study, size: Size, results: StudyResults) -> dict[
         "runs": size.description,
         "changes": dict(size.changes),
         "environment": {
-            "command": f"python -m studies {name}" + ("" if size == FULL else f" --{size.name}"),
+            "command": f"python -m studies {name}" + ("" if size == FULL or study.size else f" --{size.name}"),
             "measured_on": list(results.environments),
             "training_seconds": round(results.training_seconds),
             "evaluation_seconds": round(results.evaluation_seconds),

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from anchor_jax.evaluation.results import Results
 from anchor_jax.reporting.comparison.statistics import Difference, Summary, difference_over_seeds, summary
-from studies.definitions import Column, Row, Study
 from studies.runs import EnsembleRun, StudyRun
+from studies.study import Column, Row, Study
 
 _ENVIRONMENT = ("devices", "host", "python", "versions")  # facts of a measurement that are reported
 

@@ -17,8 +17,9 @@ from anchor_jax.reporting.comparison.methods import effective_config
 from anchor_jax.runs import record as run_record
 from anchor_jax.training.schedule import TrainingSchedule
 from anchor_jax.training.source import open_source
-from studies.definitions import FULL, NEAR_OOD, Evaluation, Row, Size, Study
+from studies.definitions import FULL, NEAR_OOD
 from studies.running import Job
+from studies.study import Evaluation, Row, Size, Study
 
 ROOT = Path(__file__).parents[1]
 
@@ -60,6 +61,7 @@ class StudyRun:
         if self.row.epochs != 1:
             config = self._config_with(changes)
             changes["training.total_epochs"] = config.training.total_epochs * self.row.epochs
+            changes["optimizer.warmup_epochs"] = config.optimizer.warmup_epochs * self.row.epochs
             milestones = config.optimizer.milestones_epochs
             changes["optimizer.milestones_epochs"] = tuple(epoch * self.row.epochs for epoch in milestones)
         return changes
@@ -217,7 +219,8 @@ class EnsembleRun:
 
 def create_runs(study: Study, size: Size, folder: Path) -> list[StudyRun | EnsembleRun]:
     """Return all runs of a study, the first seed of every row before the second."""
-    seeds = {row.name: row.seeds if size == FULL else row.reduced_seeds for row in study.rows}
+    is_full = size in (FULL, study.size)
+    seeds = {row.name: row.seeds if is_full else row.reduced_seeds for row in study.rows}
     return [
         _create_run(row, seed, size, folder)
         for seed in range(max(seeds.values()))

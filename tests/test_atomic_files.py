@@ -1,5 +1,8 @@
-"""Atomic writes: a file exists completely or not at all, whenever its writer is killed."""
+"""Atomic writes: a file exists completely or not at all, whenever its writer is killed. Locks on folders."""
 
+import contextlib
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -10,7 +13,7 @@ import pytest
 
 from anchor_jax.evaluation import storage
 from anchor_jax.reporting.comparison.report import check_folder
-from anchor_jax.runtime.atomic_files import atomic_write, is_incomplete
+from anchor_jax.runtime.atomic_files import atomic_write, exclusive_lock, is_incomplete
 
 WRITER = """
 import sys
@@ -105,3 +108,14 @@ def test_written_file_has_the_usual_permissions(tmp_path):
         np.savez(file, numbers=np.arange(3))
     (tmp_path / "new").write_text("")
     assert (tmp_path / "arrays.npz").stat().st_mode == (tmp_path / "new").stat().st_mode
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_exclusive_lock_without_file_locks_warns(tmp_path, monkeypatch, number):
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    message = r"has no locks \(.*\); make sure that no other process"
+    with contextlib.ExitStack() as stack, pytest.warns(UserWarning, match=message):
+        stack.enter_context(exclusive_lock(tmp_path))

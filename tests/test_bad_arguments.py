@@ -52,7 +52,7 @@ MODELS = [
     kind(lambda: models.create("mlp", 10, dtype=jnp.float32), "dtype must be one of bfloat16, float32; got"),
     kind(lambda: models.create("mlp", 10, remat="yes"), "remat must be True or False; got 'yes'"),
     value(
-        lambda: models.create("mlp", 10, hidden=np.array([3, 4])),
+        lambda: models.create("mlp", 10, hidden=np.array([[3, 4]])),
         "option 'hidden' of model 'mlp' must be a sequence",
     ),
     value(lambda: models.create("resnet18", 10, stem=X), "option 'stem' of model 'resnet18' must be one of cifar, im"),

@@ -1,8 +1,21 @@
 """Invalid arguments of `anchor_jax.contrib`: one line that names the argument, raised before anything is compiled."""
 
 import numpy as np
+import pandas as pd
 import pytest
-from invalid_arguments import BANK, KEY, LABELS, NAN, X, assert_raises_before_compilation, each_of, kind, network, value
+from invalid_arguments import (
+    BANK,
+    KEY,
+    LABELS,
+    NAN,
+    RAGGED,
+    X,
+    assert_raises_before_compilation,
+    each_of,
+    kind,
+    network,
+    value,
+)
 
 import anchor_jax as aj
 from anchor_jax.contrib import pager, regression
@@ -12,6 +25,8 @@ pytestmark = pytest.mark.invalid_arguments
 PLAIN = regression.Settings(references=False, hidden=(2,), steps=1)
 SCALES = regression.Scale(X[0], X[0]), regression.Scale(X[0, :1], X[0, :1])
 NETWORK = regression.RegressionNetwork(None, *SCALES, BANK, BANK[:, :1], PLAIN, ())
+NAMED = NETWORK.replace(columns=("size", "age"))
+TABLE = pd.DataFrame({"size": X[:, 0], "weight": X[:, 0], "town": list("abba"), "when": pd.to_datetime(range(4))})
 PREDICTIONS = regression.Regression(X[:1], None, None)
 
 CONTRIB = [
@@ -40,6 +55,11 @@ CONTRIB = [
     ),
     kind(lambda: aj.expected_improvement(X, X, "1"), r"best must be a number in \[-inf, inf\]; got '1'"),
     kind(lambda: regression.Settings(hidden=64), r"hidden must be a tuple; got 64; pass \(64,\)"),
+    kind(lambda: regression.Settings(hidden="64"), r"hidden must be a tuple; got '64'; pass \('64',\)"),
+    kind(lambda: regression.Settings(hidden={64, 32}), "hidden must be a tuple; got set"),
+    kind(lambda: regression.Settings(hidden=np.array(64)), r"hidden must be a tuple; got int64 of shape \(\)"),
+    kind(lambda: regression.Settings(hidden=[8.0]), "hidden must be an integer, static under jit; got 8.0"),
+    kind(lambda: regression.Settings(noise="no"), "noise must be True or False; got 'no'"),
     value(lambda: regression.Settings(steps=0), "steps must be at least 1; got 0"),
     value(lambda: regression.Settings(dropout=1), "dropout must be below 1; got 1, which drops every unit"),
     value(lambda: regression.Settings(mask_prob=1.5), r"mask_prob must be in \[0, 1\]; got 1.5"),
@@ -50,9 +70,24 @@ CONTRIB = [
     value(lambda: regression.Settings(masked_target="mean"), "masked_target must be 'marginal' or 'label'; got 'mean'"),
     kind(lambda: regression.fit(0, X, X[:, 0], PLAIN), "key must be a PRNG key, .*; got 0"),
     kind(lambda: regression.fit(KEY, X, X[:, 0], {}), "settings must have type Settings, .* got dict"),
+    kind(lambda: regression.fit(KEY, RAGGED, X[:2, 0], PLAIN), "x must be an array of numbers; got list"),
+    kind(lambda: regression.fit(KEY, X.astype("M8[s]"), X[:, 0], PLAIN), "x must have a real dtype; got datetime64"),
+    kind(lambda: regression.fit(KEY, TABLE, X[:, 0], PLAIN), "column 'town' of x must have a real dtype; got .*; conv"),
     kind(
-        lambda: regression.fit(KEY, X.tolist(), X[:, 0], PLAIN),
-        r"x must be a JAX or NumPy array \[N, C\]; got list",
+        lambda: regression.fit(KEY, TABLE[["when"]], X[:, 0], PLAIN),
+        "column 'when' of x must have a real dtype; got datetime64.*; convert times to numbers, such as seconds since",
+    ),
+    value(
+        lambda: regression.fit(KEY, TABLE[["size", "size"]], X[:, 0], PLAIN),
+        "x must have columns of different names; got 'size' more than once",
+    ),
+    value(
+        lambda: regression.predict(KEY, NAMED, TABLE[["size", "weight"]]),
+        "x must have the columns of training, size, age; got columns without age and with weight; select them by name",
+    ),
+    value(
+        lambda: regression.fit(KEY, 1e-40 * np.arange(8).reshape(4, 2), X[:, 0], PLAIN),
+        "x must vary by more than 1e-38, .* got a standard deviation of 2.24e-40; give it in a smaller unit",
     ),
     value(lambda: regression.fit(KEY, X[:, 0], X[:, 0], PLAIN), r"x must have shape \[N, C\]; got \(4,\)"),
     value(

@@ -53,8 +53,14 @@ NPZ = {
     "images of floats": (lambda at: npz(**_good(x_train=X / 255)), "must be uint8; got float64"),
     "images of nan": (lambda at: npz(**_good(x_train=X * np.nan)), "must be uint8; got float64"),
     "images of rank 2": (lambda at: npz(**_good(x_train=X[0])), "must be [N, H, W, C] and not empty; got [3, 2]"),
-    "labels of floats": (lambda at: npz(**_good(y_train=Y / 1)), "must be integers; got float64"),
-    "labels below 0": (lambda at: npz(**_good(y_train=Y - 1)), "'train' must be in 0..1; got values from -1"),
+    "labels of floats": (
+        lambda at: npz(**_good(y_train=Y / 2)),
+        "must be integers or strings; got float64, such as 0.5",
+    ),
+    "one-hot labels": (
+        lambda at: npz(**_good(y_train=np.eye(2)[Y])),
+        "if they are one-hot, save labels.argmax(axis=1)",
+    ),
     "one class": (lambda at: npz(**_good(y_train=Y * 0, y_test=Y * 0)), "must have at least 2 classes; got 1"),
     "two classes of one name": (lambda at: npz(**_good(label_names=["a", "a"])), "two classes of npz split 'train' ar"),
     "a name that a terminal obeys": (lambda at: npz(**{"\x1b[31m": X}), "it contains: ?[31m"),
@@ -117,7 +123,10 @@ FOLDERS = {
     "one class": (lambda at: image_folder(at / "images", ("ant",)), "images-train must have at least 2 classes; got 1"),
     "no class": (lambda at: image_folder(at / "images", ()), "no class folders in"),
     "an empty class": (_empty_class, "no images in class folder"),
-    "other classes to test": (_other_test_classes, "the training set has 2: ant, bee; give a split with the same"),
+    "other classes to test": (
+        _other_test_classes,
+        "1 of the 2 classes of split 'test' are not among the run's 2: cat; the",
+    ),
     "links in a circle": (_loop, "no split 'train' in"),
     "text": (_replaced(b"no image"), "UnidentifiedImageError"),
     "nothing": (_replaced(b""), "UnidentifiedImageError"),

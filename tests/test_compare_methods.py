@@ -49,6 +49,19 @@ def test_methods_have_the_papers_names_and_order(three_methods):
     assert names_of(three_methods) == ["standard", "anchored", MASKED]
 
 
+def test_overlays_are_methods_of_their_own(tmp_path):
+    overlay = {"anchoring__mask_prob": 0.25, "anchoring__overlay_weight": -1.0}
+    runs = [
+        evaluated(tmp_path / "a", "standard", anchoring__mask_prob=0.5),
+        evaluated(tmp_path / "b", "standard", 1, anchoring__mask_draw="periodic"),
+        evaluated(tmp_path / "c", "standard", **overlay),
+        evaluated(tmp_path / "d", "standard", 1, **overlay, anchoring__masked_target="label"),
+    ]
+    methods = group_by_method(load(runs))
+    assert [len(method.runs) for method in methods] == [2, 2]
+    assert [method.name for method in methods] == ["standard", "standard + overlay (0.25)"]
+
+
 def test_method_names_list_the_differing_settings(tmp_path):
     runs = [
         evaluated(tmp_path / "a", "standard", training__batch_size=64),

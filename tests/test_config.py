@@ -26,7 +26,8 @@ from anchor_jax.training.loop import prepare
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = sorted(file.stem for file in (ROOT / "configs").glob("[a-z]*.py"))  # files with "_" hold shared code
 STREAMING = [name for name in EXPERIMENTS if name.startswith(("imagenet_", "finetune"))]
-POLICIES = [name for name in EXPERIMENTS if name.startswith("cifar100_")]
+FAST = ["cifar100_fast", "cifar10_fast"]
+POLICIES = [name for name in EXPERIMENTS if name.startswith("cifar100_") and name not in FAST]
 
 
 def config_of(experiment):
@@ -66,7 +67,7 @@ def test_experiment_builds_model_optimizer_and_schedule(experiment):
     assert max(rates) <= given.optimizer.learning_rate * (1 + 1e-6)
 
 
-@pytest.mark.parametrize("experiment", sorted(set(EXPERIMENTS) - set(STREAMING) - set(POLICIES)))
+@pytest.mark.parametrize("experiment", sorted(set(EXPERIMENTS) - set(STREAMING) - set(POLICIES) - set(FAST)))
 def test_experiment_takes_a_training_step(experiment, tiny, tmp_path):
     given = config_of(experiment)
     given.data = tiny.data
@@ -84,6 +85,16 @@ def test_experiment_takes_a_training_step(experiment, tiny, tmp_path):
 def test_cifar100_experiment_differs_from_cifar10_by_dataset(experiment):
     assert flat_differences(experiment, experiment.replace("100", "10")) == {"data.name"}
     assert flat_differences(experiment, "cifar100") == {"augmentation.policy"}
+
+
+def test_fast_experiments_train_the_fast_network_alike():
+    assert flat_differences(*FAST) == {"data.name"}
+    given = config_of("cifar10_fast")
+    assert (given.model.name, given.anchoring.mask_draw, given.training.label_smoothing) == ("fastnet", "periodic", 0.0)
+    schedule = optimizer.create_schedule(given.optimizer, 97, round(97 * given.training.total_epochs))
+    rates = [float(schedule(step)) for step in range(97 * 12 + 1)]
+    assert rates[0] == rates[-1] == 0
+    assert rates.index(max(rates)) == round(2.5 * 97)
 
 
 def test_swin_experiments_follow_the_released_recipe():
@@ -161,7 +172,7 @@ def test_cifar_experiments_follow_the_protocol_of_the_paper():
         ("anchoring.mask_per", "epoch", r"mask_per must be one of batch, example; got 'epoch'"),
         ("anchoring.masked_target", "none", r"masked_target must be one of uniform, label; got 'none'"),
         ("optimizer.name", "adam", r"optimizer.name must be one of sgd, adamw; got 'adam'"),
-        ("optimizer.schedule", "linear", r"schedule must be one of step, cosine; got 'linear'"),
+        ("optimizer.schedule", "exponential", r"schedule must be one of step, cosine, linear; got 'exponential'"),
         ("optimizer.learning_rate", float("nan"), r"learning_rate must be at least 0; got nan"),
         ("training.batch_size", 0, r"batch_size must be at least 1; got 0"),
         ("training.total_epochs", 0.0, r"total_epochs must be above 0, or 0 with config.model.weights; got 0.0"),
@@ -267,3 +278,12 @@ def test_renamed_key_on_the_command_line_raises(tmp_path):
     done = quick_command(*line, "--config.training.max_skipped=1")
     message = "config key 'training.max_skipped' was renamed to 'training.max_consecutive_nonfinite'"
     assert (done.returncode, done.stderr) == (2, f"error: {message}\n")
+
+
+@pytest.mark.parametrize("hidden", [[16, 8], np.array([16, 8]), (np.int64(16), 8)], ids=["list", "array", "integers"])
+def test_options_become_plain_tuples(hidden):
+    given = config.base()
+    given.model.options = ConfigDict({"hidden": hidden, "width": np.int64(3)})
+    config.validate(given)
+    assert config.with_plain_values(given).model.options.to_dict() == {"hidden": (16, 8), "width": 3}
+    assert type(config.with_plain_values(given).model.options.width) is int

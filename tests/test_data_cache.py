@@ -1,6 +1,7 @@
 """The cache of decoded images: reuse, invalidation, and corrupt or unwritable files."""
 
 import os
+import pwd
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,20 @@ def test_cache_default_folder(folder, tmp_path, monkeypatch, variable, expected)
     monkeypatch.setenv(variable, str(tmp_path / "home"))
     load("folder", "train", path=str(folder))
     assert len(list((tmp_path / "home" / expected).iterdir())) == 1
+
+
+@pytest.mark.parametrize("folder_of_cache", [None, "~/cache"])
+def test_cache_without_home_warns(folder, cache, monkeypatch, folder_of_cache):
+    def nobody(_):
+        raise KeyError
+
+    for variable in ("ANCHOR_JAX_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    if folder_of_cache:
+        monkeypatch.setenv("ANCHOR_JAX_CACHE", folder_of_cache)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    with pytest.warns(UserWarning, match="cannot cache decoded images: there is no home directory; set ANCHOR_JAX"):
+        assert len(load("folder", "train", path=str(folder)).images)
 
 
 def test_cache_is_invalidated_by_a_changed_file(folder):

@@ -182,7 +182,7 @@ def script_flags(file):
     text = file.read_text()
     names = set(re.findall(r"""DEFINE_\w+\(\s*["'](\w+)["']""", text)) | {"help"}
     if "distributed=True" in text:
-        names |= {"coordinator", "num_processes", "process_id"}
+        names |= {"coordinator", "num_processes", "process_id", "connect_timeout"}
     return names
 
 

@@ -9,8 +9,8 @@ from conftest import assert_same_bits
 from anchor_jax.training.draws import draw_step, epoch_order, seed_keys, step_keys
 
 
-def draw(config, seed=0, batch_size=16, bank_size=5):
-    return draw_step(step_keys(jax.random.key(seed)), batch_size, bank_size, config.anchoring)
+def draw(config, seed=0, batch_size=16, bank_size=5, step=0):
+    return draw_step(step_keys(jax.random.key(seed)), step, batch_size, bank_size, config.anchoring)
 
 
 def reference_rows(config, **sizes):
@@ -27,7 +27,9 @@ def without_keys(draws):
 
 def test_draws_depend_on_seed_and_step_alone(tiny):
     step_key = seed_keys(3).step
-    draw_at = jax.jit(lambda step: draw_step(step_keys(jax.random.fold_in(step_key, step)), 16, 5, tiny.anchoring))
+    draw_at = jax.jit(
+        lambda step: draw_step(step_keys(jax.random.fold_in(step_key, step)), step, 16, 5, tiny.anchoring)
+    )
     one, again, other = draw_at(4), draw_at(4), draw_at(5)
     assert_same_bits(without_keys(one), without_keys(again))
     assert (one.per_example.reference_rows != other.per_example.reference_rows).any()
@@ -36,7 +38,7 @@ def test_draws_depend_on_seed_and_step_alone(tiny):
 
 def test_step_keys_are_used_only_once(tiny):
     keys = step_keys(jax.random.key(3))
-    draws = draw_step(keys, 16, 5, tiny.anchoring)
+    draws = draw_step(keys, 0, 16, 5, tiny.anchoring)
     used = [
         draws.per_example.augment_keys,
         draws.per_example.erase_keys,
@@ -61,6 +63,28 @@ def test_batch_mask_is_one_draw_for_all_examples(tiny):
     assert {bool(each.batch_is_masked) for each in draws} == {False, True}
     assert draws[0].batch_is_masked.shape == ()
     assert draws[0].per_example.mask.shape == (16,)
+
+
+@pytest.mark.parametrize(("prob", "masked"), [(0.25, [3, 7, 11]), (0.5, [1, 3, 5, 7, 9, 11]), (0.4, [2, 4, 7, 9])])
+def test_periodic_masks_are_evenly_spaced(tiny, prob, masked):
+    tiny.anchoring.mask_prob, tiny.anchoring.mask_draw = prob, "periodic"
+    draws = [draw(tiny, step, step=step) for step in range(12)]
+    assert [step for step, each in enumerate(draws) if each.batch_is_masked] == masked
+    assert all((each.per_example.mask == each.batch_is_masked).all() for each in draws)
+
+
+@pytest.mark.parametrize("prob", [0.1, 0.25, 1 / 3, 0.7])
+def test_periodic_masks_are_as_many_as_their_fraction(tiny, prob):
+    tiny.anchoring.mask_prob, tiny.anchoring.mask_draw = prob, "periodic"
+    steps = np.arange(10_000, dtype=np.int32)
+    is_masked = jax.vmap(lambda step: draw(tiny, step=step).batch_is_masked)(steps)
+    assert abs(int(is_masked.sum()) - prob * 10_000) <= 1
+
+
+def test_overlay_draws_masks_and_references_like_anchoring(tiny):
+    anchored = draw(tiny, 3)
+    tiny.anchoring.enabled, tiny.anchoring.overlay_weight = False, 0.5
+    assert_same_bits(without_keys(draw(tiny, 3)), without_keys(anchored))
 
 
 def test_example_masks_have_no_batch_mask(tiny):

@@ -281,3 +281,18 @@ def test_load_exported_rejects_programs_for_other_devices(standard, tmp_path):
     write_archive(tmp_path / "newer.zip", dataclasses.replace(program, nr_devices=0), metadata)
     with pytest.raises(UserError, match=r"program.stablehlo is for 0 devices instead of 1\); .* or older$"):
         aj.load_exported(tmp_path / "newer.zip")
+
+
+def test_exports_work_inside_jit_and_vmap(file):
+    first, second = aj.load_exported(file), aj.load_exported(file)
+    images = np.random.default_rng(6).integers(0, 256, (4, *first.image_shape), np.uint8)
+    expected = first(images).probs
+
+    @jax.jit
+    def ensemble(traced):
+        return first(traced).probs, second.program(traced)["probs"], second(images).probs  # the last is constant
+
+    for probs in ensemble(images):
+        np.testing.assert_allclose(probs, expected, atol=1e-6)
+    mapped = jax.jit(jax.vmap(lambda image: first(image[None]).probs[0]))(images)
+    np.testing.assert_allclose(mapped, expected, atol=1e-6)

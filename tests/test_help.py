@@ -39,7 +39,9 @@ def test_help_lists_every_flag_of_the_command_once(helped):
     defined, docstring = quick_command("-c", PROGRAM.format(module=MODULES[name])).stdout.splitlines()
     listed = re.findall(r"^  --(?:\[no\])?(\w+)", text, flags=re.MULTILINE)
     assert len(set(listed)) == len(listed) - ("config" in listed)  # --config and --config.KEY
-    several = {"coordinator", "num_processes", "process_id"} if name in ("train", "evaluate") else set()
+    several = (
+        {"coordinator", "num_processes", "process_id", "connect_timeout"} if name in ("train", "evaluate") else set()
+    )
     assert set(listed) == {*defined.split(","), *several, "flagfile", "help"}
     assert docstring == main.COMMANDS[name]
     assert docstring in text

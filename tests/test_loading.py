@@ -6,7 +6,7 @@ import scipy.stats
 from PIL import Image
 
 from anchor_jax import UserError
-from anchor_jax.data import load_test, load_train, select_rows
+from anchor_jax.data import load_test, load_train, open_test, select_rows
 from anchor_jax.data.label_noise import draw_label_offsets
 
 LABEL_NAMES, IMAGE_SHAPE = ("0", "1", "2"), (6, 6, 1)
@@ -61,7 +61,7 @@ def test_load_train_rejects_too_small_fraction(tiny):
 
 def test_load_test_requires_matching_classes_and_images(tiny):
     assert len(load_test(tiny.data, LABEL_NAMES, IMAGE_SHAPE).images) == 40
-    with pytest.raises(UserError, match=r"split 'test' has 3 classes: 0, 1, 2, but the training set has 2: 0, 1;"):
+    with pytest.raises(UserError, match=r"1 of the 3 classes of split 'test' are not among the run's 2: 2; the run"):
         load_test(tiny.data, ("0", "1"), IMAGE_SHAPE)
     with pytest.raises(UserError, match=r"images of split 'test' are \[6, 6, 3\], but .* \[8, 8, 3\]"):
         load_test(tiny.data, LABEL_NAMES, (8, 8, 3))
@@ -93,7 +93,7 @@ def test_load_test_accepts_matching_folder(tiny, folders):
 @pytest.mark.parametrize(
     ("file", "options", "message"),
     [
-        ("test/cat/1.png", {}, "split 'test' has 2 classes: ant, cat, but the training set has 2: ant, bee; give"),
+        ("test/cat/1.png", {}, "1 of the 2 classes of split 'test' are not among the run's 2: cat; the run has: ant"),
         ("test/bee/1.png", {"size": (6, 7)}, r"images of split 'test' are \[7, 6, 3\], but .* \[5, 4, 3\]; give"),
     ],
     ids=["classes", "size"],
@@ -104,6 +104,52 @@ def test_load_test_rejects_differing_folder(tiny, folders, file, options, messag
     train, _ = load_train(tiny.data, seed=0)
     with pytest.raises(UserError, match=message):
         load_test(tiny.data, train.label_names, train.images.shape[1:])
+
+
+@pytest.fixture
+def numbered(tiny, tmp_path):
+    """Configure `tiny` for an .npz file; return a function that writes it with these labels."""
+    tiny.data.source, tiny.data.path = "npz", str(tmp_path / "data.npz")
+
+    def write(train, test, **arrays):
+        np.savez(
+            tiny.data.path,
+            x_train=np.zeros((len(train), 2, 2), np.uint8),
+            y_train=train,
+            x_test=np.zeros((len(test), 2, 2), np.uint8),
+            y_test=test,
+            **arrays,
+        )
+
+    return write
+
+
+def test_load_train_reports_empty_classes(tiny, numbered):
+    numbered([0, 1, 2], [3, 0])
+    with pytest.warns(UserWarning, match="^the training set has no example of 1 of the 4 classes: 3$"):
+        load_train(tiny.data, seed=0)
+    with pytest.warns(UserWarning, match="^split 'test' has no example of 2 of the 4 classes: 1, 2$"):
+        load_test(tiny.data, ("0", "1", "2", "3"), (2, 2, 1))
+
+
+@pytest.mark.filterwarnings("ignore:labels of")
+def test_load_maps_labels_to_the_classes_of_an_old_run(tiny, numbered):
+    numbered([1, 2, 3], [3, 1])
+    old = ("0", "1", "2", "3")  # 0 has never had an example
+    with pytest.warns(UserWarning, match="no example of 1 of the 4 classes: 0"):
+        assert load_train(tiny.data, 0, old)[0].labels.tolist() == [1, 2, 3]
+    with pytest.warns(UserWarning, match="no example of 2 of the 4 classes: 0, 2"):
+        assert load_test(tiny.data, old, (2, 2, 1)).labels.tolist() == [3, 1]
+    with pytest.warns(UserWarning, match="no example of 1 of the 4 classes: 0"):
+        assert open_test(tiny.data, old, (2, 2, 1)).labels().tolist() == [3, 1]
+
+
+def test_load_maps_names_in_another_order(tiny, numbered):
+    numbered([0, 1, 2], [2, 0, 1], label_names=["ant", "bee", "cat"])
+    run = ("cat", "ant", "bee")
+    assert load_train(tiny.data, 0, run)[0].labels.tolist() == [1, 2, 0]
+    for test in (load_test(tiny.data, run, (2, 2, 1)).labels, open_test(tiny.data, run, (2, 2, 1)).labels()):
+        assert test.tolist() == [0, 1, 2]
 
 
 # the rows of a bank

@@ -70,6 +70,30 @@ def test_placed_arrays_are_fetched_complete(num_devices):
     np.testing.assert_array_equal(mesh_lib.device_get_global(sharded), tree["b"])
 
 
+@pytest.mark.parametrize("num_devices", [1, 2, 8])
+def test_one_at_a_time_waits_on_several_cpu_devices(num_devices):
+    mesh, waited = mesh_lib.mesh(num_devices), []
+
+    class Result:
+        def block_until_ready(self):
+            waited.append(self)
+
+    mesh_lib.one_at_a_time(Result, mesh)()
+    assert len(waited) == (num_devices > 1)
+
+
+def test_replicate_gathers_all_arrays_in_one_program(caplog):
+    mesh = mesh_lib.mesh(4)
+    tree = {"a": np.arange(28), "b": np.arange(36.0, dtype=np.float32).reshape(4, 9), "c": np.arange(3)}
+    specs = {"a": mesh_lib.SHARDED, "b": mesh_lib.SHARDED, "c": mesh_lib.REPLICATED}
+    sharded = mesh_lib.place_state(tree, specs, mesh)
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        replicated = mesh_lib.replicate(sharded, mesh)
+    assert sum("Compiling" in record.getMessage() for record in caplog.records) == 1
+    assert all(array.is_fully_replicated for array in replicated.values())
+    assert_same_bits(replicated, tree)
+
+
 def test_state_shapes_are_those_of_the_placed_state():
     mesh = mesh_lib.mesh(4)
     tree = {"kernel": np.ones((8, 3)), "bias": np.ones(3, np.float32)}

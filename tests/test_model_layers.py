@@ -7,10 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import assert_same_bits
+from flax import linen as nn
 from tiny_models import BATCH, NUM_CLASSES, assert_close, normal, on_host, tiny_model
 
 from anchor_jax import models
-from anchor_jax.models.layers import ChannelDropout, StochasticDepth, stochastic_depth_rates
+from anchor_jax.models.fastnet import identity_kernel_init
+from anchor_jax.models.layers import (
+    ChannelDropout,
+    StochasticDepth,
+    max_pool,
+    stochastic_depth_rates,
+    torch_kernel_init,
+)
 from anchor_jax.models.swin_v2 import l2_normalize
 
 
@@ -106,3 +114,22 @@ def test_l2_normalize_has_a_finite_gradient_at_zero():
     np.testing.assert_allclose(lengths, [0, 1, 1, 1, 1], rtol=1e-6)
     gradient = jax.grad(lambda x: jnp.sum(l2_normalize(x) * normal(7, 5, 3)))(x)
     assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("side", [6, 7])
+def test_max_pool_equals_flax_with_its_gradient(side):
+    x, weights = normal(8, 2, side, side, 3), normal(9, 2, side // 2, side // 2, 3)
+    value, gradient = jax.value_and_grad(lambda x: jnp.sum(weights * max_pool(x, 2)))(x)
+    expected = jax.value_and_grad(lambda x: jnp.sum(weights * nn.max_pool(x, (2, 2), (2, 2))))(x)
+    assert_close((value, gradient), expected)
+
+
+@pytest.mark.parametrize("outputs", [2, 8])
+def test_identity_kernel_copies_inputs_to_the_first_outputs(outputs):
+    x, key = normal(10, 2, 5, 5, 3), jax.random.key(0)
+    kernels = identity_kernel_init(key, (3, 3, 3, outputs)), torch_kernel_init(key, (3, 3, 3, outputs))
+    convolve = partial(jax.lax.conv_general_dilated, window_strides=(1, 1), padding="SAME")
+    ours, drawn = (np.asarray(convolve(x, kernel, dimension_numbers=("NHWC", "HWIO", "NHWC"))) for kernel in kernels)
+    num_copied = min(3, outputs)
+    assert_close(ours[..., :num_copied], x[..., :num_copied])
+    assert_close(ours[..., num_copied:], drawn[..., num_copied:])

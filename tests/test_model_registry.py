@@ -43,7 +43,7 @@ def test_model_has_published_number_of_parameters(name, num_classes, options, si
 @pytest.mark.parametrize(
     ("name", "num_classes", "options", "message"),
     [
-        ("resnet19", 10, {}, "unknown model 'resnet19'; allowed: deit_s16, mlp, .*Did you mean 'resnet18'?"),
+        ("resnet19", 10, {}, "unknown model 'resnet19'; allowed: deit_s16, fastnet, mlp, .*Did you mean 'resnet18'?"),
         ("resnet18", 1, {}, "num_classes must be at least 2.* got 1"),
         ("resnet18", 10, {"dtype": "float16"}, "unknown dtype 'float16'; allowed: bfloat16, float32"),
         (
@@ -100,3 +100,10 @@ def test_model_rejects_inconsistent_options(name, options, message):
     with pytest.raises(UserError, match=message) as error:
         jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 36, 36, 3)))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("as_type", [list, np.array, iter, tuple], ids=lambda kind: kind.__name__)
+def test_create_accepts_any_sequence_and_numbers_of_numpy(as_type):
+    model = models.create("resnet18", np.int64(3), stage_sizes=as_type([1, 1]), width=np.int32(4))
+    assert model == models.create("resnet18", 3, stage_sizes=(1, 1), width=4)
+    assert hash(model) == hash(models.create("resnet18", 3, stage_sizes=(1, 1), width=4))

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import socket
@@ -260,8 +261,8 @@ def initialize(monkeypatch):
         raise ValueError("coordinator_address should be defined.")
 
     monkeypatch.setattr(jax.distributed, "initialize", not_found)
-    for variable in ("SLURM_NTASKS", "SLURM_STEP_NODELIST", "OMPI_COMM_WORLD_SIZE", "TPU_ML_PLATFORM"):
-        monkeypatch.delenv(variable, raising=False)
+    for variable in [name for name in os.environ if re.match("SLURM_|OMPI_|PMI_|MV2_|WORLD_SIZE|TPU_", name)]:
+        monkeypatch.delenv(variable)
     return calls
 
 
@@ -271,7 +272,11 @@ def initialize(monkeypatch):
         {},
         {"SLURM_NTASKS": "8"},  # the script of a batch job, outside of `srun`
         {"SLURM_NTASKS": "1", "SLURM_STEP_NODELIST": "node1"},
+        {"SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_NODELIST": "node1"},  # the shell of `salloc`
         {"OMPI_COMM_WORLD_SIZE": "1"},
+        {"PMI_SIZE": "1", "PMI_RANK": "0"},
+        {"WORLD_SIZE": "1", "RANK": "0"},
+        {"WORLD_SIZE": "8"},
         {"KUBERNETES_SERVICE_HOST": "10.0.0.1"},
     ],
 )
@@ -284,7 +289,12 @@ def test_single_process_does_not_initialize_jax_distributed(initialize, monkeypa
 
 
 @pytest.mark.parametrize(
-    "environment", [{"SLURM_NTASKS": "2", "SLURM_STEP_NODELIST": "node[1-2]"}, {"OMPI_COMM_WORLD_SIZE": "2"}]
+    "environment",
+    [
+        {"SLURM_NTASKS": "2", "SLURM_STEP_NODELIST": "node[1-2]"},
+        {"SLURM_STEP_NUM_TASKS": "2", "SLURM_NTASKS": "4", "SLURM_STEP_NODELIST": "node[1-2]"},
+        {"OMPI_COMM_WORLD_SIZE": "2"},
+    ],
 )
 def test_cluster_that_jax_cannot_connect_raises(initialize, monkeypatch, environment):
     for variable, value in environment.items():
@@ -293,7 +303,35 @@ def test_cluster_that_jax_cannot_connect_raises(initialize, monkeypatch, environ
         UserError, match=r"cannot connect them .*; give --coordinator, --num_processes and --process_id"
     ):
         multihost.initialize()
-    assert len(initialize) == 1
+    ((arguments, _),) = initialize
+    assert arguments == (None, 2, None)
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"PMI_SIZE": "4", "PMI_RANK": "1"}, r"4 processes were started by MPI \(PMI_SIZE=4\), .*; give --coordinator"),
+        ({"WORLD_SIZE": "2", "RANK": "1"}, r"2 processes were started by torchrun .* --num_processes=1 to run this"),
+        ({"SLURM_NTASKS": "x", "SLURM_STEP_NODELIST": "a"}, "SLURM_NTASKS must be an integer; got 'x'"),
+    ],
+)
+def test_other_launchers_raise_unless_told_to_run_alone(initialize, monkeypatch, environment, message):
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    with pytest.raises(UserError, match=message):
+        multihost.initialize()
+    multihost.initialize(num_processes=1)
+    assert initialize == []
+
+
+def test_process_0_reports_processes_that_never_come(tmp_path):
+    port = free_port()
+    flags = (f"--coordinator=127.0.0.1:{port}", "--num_processes=2", "--process_id=0", "--connect_timeout=1")
+    done = quick_command("eval.py", "--workdir", tmp_path, *flags)
+    assert done.returncode == 1
+    waiting, error = done.stderr.splitlines()
+    assert waiting == f"waiting for all 2 processes at 127.0.0.1:{port}, at most 1 s"
+    assert error.startswith(f"error: waited 1 s for all 2 processes at 127.0.0.1:{port}; start all of them")
 
 
 def test_single_tpu_host_needs_no_coordinator(initialize, monkeypatch):
@@ -302,8 +340,7 @@ def test_single_tpu_host_needs_no_coordinator(initialize, monkeypatch):
     assert len(initialize) == 1
 
 
-def test_unreachable_process_0_raises(initialize, monkeypatch):
-    monkeypatch.setattr(multihost, "_JOIN_SECONDS", 0)
-    with pytest.raises(UserError, match=r"cannot reach process 0 at 127.0.0.1:\d+ .*; start it, and check"):
-        multihost.initialize(f"127.0.0.1:{free_port()}", 2, 1)
+def test_unreachable_process_0_raises(initialize):
+    with pytest.raises(UserError, match=r"cannot reach process 0 at 127.0.0.1:\d+ in 0 s .*; start it, and check"):
+        multihost.initialize(f"127.0.0.1:{free_port()}", 2, 1, timeout=0)
     assert initialize == []

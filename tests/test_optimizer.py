@@ -22,7 +22,7 @@ from anchor_jax.runtime import mesh as mesh_lib
 from anchor_jax.training import optimizer
 
 # one of each family, and one of each kind of ResNet block
-ONE_OF_EACH_KIND = ["mlp", "resnet18", "resnet50", "wrn40_2", "regnet_y_800mf", "deit_s16", "swin_v2_t"]
+ONE_OF_EACH_KIND = ["mlp", "fastnet", "resnet18", "resnet50", "wrn40_2", "regnet_y_800mf", "deit_s16", "swin_v2_t"]
 DECAYS = {"weight_decay": 0.3, "norm_weight_decay": 0.1, "bias_weight_decay": 0.02, "position_weight_decay": 0.0}
 LAYER_DECAY = 0.7
 
@@ -159,6 +159,22 @@ def test_sgd_matches_pytorch_with_milestones():
         if step % 3 == 2:
             decay.step()
         np.testing.assert_allclose(params, theirs.detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_nesterov_matches_pytorch_with_triangular_rate():
+    config = settings(learning_rate=0.5, nesterov=True, weight_decay=0.01, schedule="linear", warmup_epochs=1.0)
+    weights = np.random.default_rng(0).normal(size=5).astype(np.float32)
+    schedule = optimizer.create_schedule(config, 3, 9)
+    theirs = torch.nn.Parameter(torch.tensor(weights))
+    sgd = torch.optim.SGD([theirs], lr=1, momentum=0.9, weight_decay=0.01, nesterov=True)
+    grads = [np.sin(np.arange(5) + step).astype(np.float32) for step in range(9)]
+    for step, grad in enumerate(grads):
+        sgd.param_groups[0]["lr"] = 0.5 * (step / 3 if step < 3 else (9 - step) / 6)
+        theirs.grad = torch.tensor(grad)
+        sgd.step()
+    ours = after_steps(optimizer.create(config, schedule), jnp.array(weights), [jnp.array(grad) for grad in grads])
+    np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=1e-5, atol=1e-6)
+    assert float(schedule(9)) == 0
 
 
 @pytest.mark.parametrize(("warmup", "start", "last"), [(4, 0.1, 1e-2), (3, 0.033, 0.0), (0, 0.5, 1e-3)])

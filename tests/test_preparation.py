@@ -8,8 +8,10 @@ import pytest
 from conftest import begun
 
 from anchor_jax import UserError
+from anchor_jax.data import Dataset
 from anchor_jax.runs import record as run_record
 from anchor_jax.training.loop import prepare, train
+from anchor_jax.training.source import InMemorySource
 
 # invalid configs
 
@@ -48,6 +50,36 @@ def test_prepare_refuses_a_path_that_orbax_cannot_save_to(tiny, tmp_path):
 def test_accept_changes_refuses_an_unknown_key(tiny, tmp_path):
     with pytest.raises(UserError, match=r"accept_changes .* 'learning_rate'; did you mean 'optimizer.learning_rate'"):
         prepare(tiny, tmp_path / "run", ("learning_rate",))
+
+
+# classes
+
+
+@pytest.mark.filterwarnings("ignore:labels of")
+def test_prepare_keeps_the_classes_of_an_old_run(tiny, tmp_path):
+    arrays = dict(np.load(tiny.data.path))
+    np.savez(tiny.data.path, **arrays | {name: arrays[name] + 1 for name in ("y_train", "y_test")})
+    with run_record.lock_workdir(prepare(tiny, tmp_path / "run").run):
+        record = json.loads((tmp_path / "run/run.json").read_text())
+    assert record["label_names"] == ["1", "2", "3"]
+    old = InMemorySource(Dataset(arrays["x_train"], np.int32(arrays["y_train"] + 1), ()))
+    record |= {"label_names": ["0", "1", "2", "3"], "data": old.identity()}
+    (tmp_path / "run/run.json").write_text(json.dumps(record))
+    with pytest.warns(UserWarning, match="has no example of 1 of the 4 classes: 0"):
+        trainer = prepare(tiny, tmp_path / "run")
+    assert (trainer.run.label_names, trainer.run.changes) == (("0", "1", "2", "3"), ())
+    assert set(trainer.source.labels()) == set(trainer.evaluator.dataset.labels()) == {1, 2, 3}
+
+
+def test_prepare_refuses_classes_that_the_run_lacks(tiny, tmp_path):
+    with run_record.lock_workdir(prepare(tiny, tmp_path / "run").run):
+        arrays = dict(np.load(tiny.data.path))
+    np.savez(tiny.data.path, **arrays, label_names=["0", "1", "cat"])
+    message = (
+        r"run' holds another run: 1 of the 3 classes of the training set are not among the run's 3: cat; .*workdir$"
+    )
+    with pytest.raises(UserError, match=message):
+        prepare(tiny, tmp_path / "run")
 
 
 # folders of other runs

@@ -217,6 +217,26 @@ def test_from_torch_accepts_names_of_older_versions(case, renamings):
     assert_same_bits(from_torch(case, older), variables_of(case))
 
 
+@pytest.mark.parametrize(
+    ("case", "features", "renamings"),
+    [
+        ("Hugging Face's ViT", "vit", []),
+        ("Hugging Face's DeiT", "deit", HUGGING_FACE_4),
+        ("Hugging Face's ResNet, basic", "resnet", []),
+        ("Hugging Face's RegNet", "regnet", []),
+        ("Hugging Face's Swin", "swinv2", []),
+    ],
+)
+def test_from_torch_reads_features_of_hugging_face(case, features, renamings):
+    tensors = rename(state_dict(case), renamings)
+    base = {n.removeprefix(f"{features}."): tensor for n, tensor in tensors.items() if not n.startswith("classifier")}
+    pooler = {"pooler.dense.weight": torch.ones(16, 16), "embeddings.mask_token": torch.ones(1, 1, 16)}
+    variables = from_torch(case, base | pooler, num_classes=None)
+    expected = {**variables_of(case), "params": {**variables_of(case)["params"]}}
+    del expected["params"]["head"]
+    assert_same_bits(variables, expected)
+
+
 def test_from_torch_ignores_buffers_of_the_swin_authors():
     case = "timm's Swin"
     buffers = {"attn_mask": torch.zeros(4, 16, 16), "attn.relative_coords_table": torch.zeros(1, 7, 7, 2)}

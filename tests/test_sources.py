@@ -6,8 +6,10 @@ from image_files import assert_same_dataset, write_image, write_small_folder
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from anchor_jax.core.errors import UserError
-from anchor_jax.data import decoding, load
+from anchor_jax.core.errors import SkippedFilesWarning, UserError
+from anchor_jax.data import decoding, load, open_dataset
+from anchor_jax.data.image_files import FORMATS, IMAGE_SUFFIXES
+from anchor_jax.data.sources import open_encoded
 
 pytestmark = pytest.mark.min_versions
 
@@ -83,17 +85,72 @@ def folder(tmp_path):
 
 
 def test_folder_order_pixels_and_labels(folder):
-    (folder / "train" / "cat" / "notes.txt").write_text("not an image")
-    (folder / "train" / "cat" / ".hidden.png").write_text("not an image either")
     (folder / "train" / ".checkpoints").mkdir()
-    (folder / "train" / "cat" / "deeper").mkdir()
-    write_image(folder / "train" / "cat" / "deeper" / "c.png")
     dataset = load("folder", "train", path=str(folder))
     assert dataset.label_names == ("ant", "cat", "dog")
     assert dataset.labels.tolist() == [0, 1, 1, 2]
     files = ["ant/z.bmp", "cat/a.PNG", "cat/b.png", "dog/y.webp"]
     for image, file in zip(dataset.images, files, strict=True):
         np.testing.assert_array_equal(image, np.asarray(Image.open(folder / "train" / file)))
+
+
+def test_folder_reads_every_format_at_any_depth(tmp_path):
+    suffixes = sorted(IMAGE_SUFFIXES)
+    pictures = {f"{row % 3 * 'deeper/'}{row:02}{suffix.upper()}": suffix for row, suffix in enumerate(suffixes)}
+    for name, suffix in pictures.items():
+        format_of = next(format for format, of_format in FORMATS.items() if suffix in of_format)
+        write_image(tmp_path / "train" / "a" / name, value=200, format=format_of)
+        write_image(tmp_path / "train" / "b" / name, value=100, format=format_of)
+    dataset = load("folder", "train", path=str(tmp_path))
+    assert np.bincount(dataset.labels).tolist() == [len(suffixes)] * 2
+    assert np.abs(dataset.images.mean(axis=(1, 2, 3)) - np.array([200, 100])[dataset.labels]).max() < 3
+    in_order = sorted(pictures, key=lambda name: (name.count("/"), name))  # as in torchvision's ImageFolder
+    assert [str(file) for file in open_encoded("folder", "train", path=tmp_path).files] == [
+        str(tmp_path / "train" / label / name) for label in "ab" for name in in_order
+    ]
+    assert open_dataset(f"images:{tmp_path}/train", image_shape=(6, 6, 3)).num_examples == 2 * len(suffixes)
+
+
+def test_folder_reads_the_first_of_several_frames(tmp_path):
+    frames = [Image.new("RGB", (4, 4), (value, 0, 0)) for value in (250, 0)]
+    for label in "ab":
+        (tmp_path / "train" / label).mkdir(parents=True)
+        for suffix in ("gif", "tiff", "apng", "webp"):
+            frames[0].save(tmp_path / "train" / label / f"1.{suffix}", save_all=True, append_images=frames[1:])
+    images = load("folder", "train", path=str(tmp_path)).images
+    assert images.shape == (8, 4, 4, 3)
+    assert images[..., 0].min() > 240
+
+
+def test_folder_counts_what_it_skips(folder):
+    for file in ("a.txt", "a.TXT", "cat/notes.txt", "cat/deeper/b.heic", "dog/.c.png", ".copies/d.png", "beside.png"):
+        (folder / "train" / file).parent.mkdir(exist_ok=True)
+        (folder / "train" / file).write_text("not an image")
+    (folder / "train" / "cat" / "loop").symlink_to(folder)
+    message = (
+        r"^8 files are not read in '.*train' \(.txt: 3, hidden: 2, .heic: 1, images beside the class folders: 1, links "
+        r"to a folder above: 1\), such as '.copies/d.png'; read are: .apng, .bmp, .dib, .gif, "
+    )
+    with pytest.warns(SkippedFilesWarning, match=message) as warned:
+        assert load("folder", "train", path=str(folder)).labels.tolist() == [0, 1, 1, 2]
+    assert len(warned) == 1
+
+
+def test_folder_ignores_leftovers_of_macos(folder):
+    for place in (folder, folder / "train", folder / "train" / "cat"):
+        for name in (".DS_Store", "._a.png", "__MACOSX/._b.png", "__MACOSX/cat/c.png"):
+            (place / name).parent.mkdir(exist_ok=True, parents=True)
+            (place / name).write_bytes(b"Mac OS X")
+    assert load("folder", "train", path=str(folder)).labels.tolist() == [0, 1, 1, 2]
+    assert open_dataset(f"images:{folder}", image_shape=(6, 6, 3)).num_examples == 4
+
+
+def test_folder_follows_links_to_folders_once(folder):
+    elsewhere = write_small_folder(folder.parent / "elsewhere") / "train"
+    (folder / "train" / "cat" / "more").symlink_to(elsewhere / "cat")
+    (elsewhere / "cat" / "back").symlink_to(folder / "train" / "cat")  # a circle of two links
+    with pytest.warns(SkippedFilesWarning, match=r"links to a folder above: 1\), such as 'cat/more/back"):
+        assert load("folder", "train", path=str(folder)).labels.tolist() == [0, 1, 1, 1, 1, 2]
 
 
 def test_folder_keeps_order_across_tasks(tmp_path):
@@ -213,7 +270,7 @@ def test_folder_rejects_missing_classes_or_images(folder):
         load("folder", "val", path=str(folder))
     (folder / "train" / "eel").mkdir()
     (folder / "train" / "eel" / "readme.txt").touch()
-    with pytest.raises(UserError, match=r"no images in class folder '.*train/eel'; expected layout"):
+    with pytest.raises(UserError, match=r"no images in class folder '.*train/eel', but .txt: 1; expected layout"):
         load("folder", "train", path=str(folder))
 
 

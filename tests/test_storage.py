@@ -183,6 +183,14 @@ def test_fingerprint_is_independent_of_devices(num_devices):
     assert fingerprint.fingerprints(mesh_lib.replicate(numbers, mesh)) == expected
 
 
+def test_fingerprints_of_a_tree_are_one_program(caplog):
+    arrays = [np.arange(length, dtype=np.float32) for length in (5, 6, 7)]
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        fingerprint.fingerprints(arrays)
+        assert fingerprint.all_finite(arrays)
+    assert sum("Compiling" in record.getMessage() for record in caplog.records) == 2
+
+
 def test_lost_log_lines_are_reported_and_logging_continues(copied, finished):
     shutil.rmtree(copied / "checkpoints/12")
     os.truncate(copied / "metrics.jsonl", 0)

@@ -18,23 +18,12 @@ from anchor_jax.metrics import specs
 from anchor_jax.reporting.comparison.statistics import Difference, Summary
 from anchor_jax.runs import record as run_record
 from anchor_jax.runs.load import load_checkpoint
+from anchor_jax.training import optimizer
 from studies import report, results, running
-from studies.definitions import (
-    ALL_STATISTICS,
-    ANCHORED,
-    MASKED,
-    SIZES,
-    STANDARD,
-    STUDIES,
-    Column,
-    Ensemble,
-    Evaluation,
-    FigureSpec,
-    Row,
-    Size,
-    Study,
-)
+from studies.definitions import ALL_STATISTICS, ANCHORED, MASKED, SIZES, STANDARD, STUDIES
+from studies.fast import ARMS
 from studies.runs import StudyRun, create_jobs, create_runs
+from studies.study import Column, Ensemble, Evaluation, FigureSpec, Row, Size, Study
 
 TINY = Size(
     "tiny",
@@ -67,10 +56,12 @@ STUDY = Study(
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 @pytest.mark.parametrize("study", STUDIES.values(), ids=STUDIES)
 def test_studies_have_valid_configs_and_columns(study, size, tmp_path):
+    size = study.size or size
+    epochs = {"full": 200, "reduced": 8, "fast": 12}[size.name]
     runs = create_runs(study, size, tmp_path)
     for network in (network for run in runs for network in run.networks):
         config.validate(network.config)
-        assert network.config.training.total_epochs == (200 if size.name == "full" else 8) * network.row.epochs
+        assert network.config.training.total_epochs == epochs * network.row.epochs
         assert network.config.seed == network.seed
     evaluated = {(name, num) for each in study.evaluations for name in each.names for num in each.num_references}
     assert {(column.result_name, column.num_references) for column in study.columns} <= evaluated
@@ -85,13 +76,13 @@ def test_studies_have_valid_configs_and_columns(study, size, tmp_path):
     has_standard = any(row.changes == STANDARD for row in study.rows)
     assert has_standard == (results.find_baselines(study.rows)[study.rows[0].name] == study.rows[0].name)
     seeds = collections.Counter(run.row.name for run in runs)
-    assert all(seeds[row.name] == (row.seeds if size.name == "full" else row.reduced_seeds) for row in study.rows)
+    assert all(seeds[row.name] == (row.reduced_seeds if size.name == "reduced" else row.seeds) for row in study.rows)
 
 
 def test_run_names_are_unique_across_studies(tmp_path):
     for size in SIZES.values():
         configs = {}
-        runs = [run for study in STUDIES.values() for run in create_runs(study, size, tmp_path)]
+        runs = [run for study in STUDIES.values() for run in create_runs(study, study.size or size, tmp_path)]
         for network in (network for run in runs for network in run.networks):
             flat = config.flatten(network.config)
             assert configs.setdefault(network.name, flat) == flat
@@ -104,6 +95,38 @@ def test_methods_match_the_paper(tmp_path):
         assert anchoring.enabled == enabled
         masking = anchoring.mask_prob, anchoring.mask_per, anchoring.masked_target
         assert not enabled or masking == (prob, "batch", "uniform")
+
+
+def test_fast_arms_differ_in_what_masked_batches_show(tmp_path):
+    configs = {
+        arm: StudyRun(Row("", "cifar10_fast", changes), 0, STUDIES["fast"].size, tmp_path).config.anchoring
+        for arm, changes in ARMS.items()
+    }
+    what = {arm: (c.enabled, c.mask_prob, c.masked_target, c.overlay_weight) for arm, c in configs.items()}
+    assert what == {
+        "standard": (False, 0.25, "uniform", 0.0),
+        "anchored": (True, 0.0, "uniform", 0.0),
+        "uniform": (True, 0.25, "uniform", 0.0),
+        "label": (True, 0.25, "label", 0.0),
+        "control": (False, 0.25, "uniform", -1.0),
+        "overlay": (False, 0.25, "uniform", 0.5),
+    }
+    assert all(config.mask_draw == "periodic" for config in configs.values())
+
+
+@pytest.mark.parametrize("epochs", [0.5, 4 / 3])
+def test_row_epochs_stretch_the_whole_schedule(tmp_path, epochs):
+    plain, stretched = (
+        StudyRun(Row("", "cifar10_fast", STANDARD, epochs=times), 0, STUDIES["fast"].size, tmp_path)
+        for times in (1.0, epochs)
+    )
+    rates = [
+        optimizer.create_schedule(run.config.optimizer, 120, round(120 * run.config.training.total_epochs))
+        for run in (plain, stretched)
+    ]
+    assert [float(rates[1](epochs * step)) for step in (0, 120, 300, 900)] == pytest.approx(
+        [float(rates[0](step)) for step in (0, 120, 300, 900)], abs=1e-4
+    )
 
 
 def test_ood_datasets_are_the_other_cifar_and_photographs(tmp_path):

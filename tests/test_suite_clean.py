@@ -108,7 +108,8 @@ def test_shift_restricts_logits_to_the_classes_of_a_set(digits_run, tmp_path):
     images, labels = test.images[some], np.select([test.labels[some] == c for c in (7, 2, 5)], (0, 1, 2))
     spec = write_npz(tmp_path / "some.npz", images, labels, ["7", "2", "5"])
     context = context_of(digits_run, shift=(spec,))
-    result = measured(context, "shift", 3)
+    with pytest.warns(UserWarning, match="^'some' has 3 of the run's 10 classes; the logits are restricted to them$"):
+        result = measured(context, "shift", 3)
     logits = logits_by_hand(context, images, context.run.references[:3])[..., [7, 2, 5]]
     probs = scipy.special.softmax(logits, axis=-1).mean(axis=0)
     expected = metrics.summary(np.float32(probs), labels)

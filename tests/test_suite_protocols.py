@@ -72,6 +72,7 @@ def test_evaluate_with_transduction_renames_the_suites(digits_run):
         evaluation.evaluate(digits_run, options=Options(protocol="blt", temperature_scaling=True))
 
 
+@pytest.mark.filterwarnings("ignore:'some' has 2 of the run's 10 classes")
 def test_transduction_restricts_logits_to_classes(digits_run, tmp_path):
     test = data.load("digits", "test")
     some = np.isin(test.labels, (7, 2))

@@ -13,14 +13,15 @@ import pytest
 from conftest import StopAfterSave, assert_same_bits, stop_after_saves
 
 from anchor_jax import UserError, load_predictor, models
-from anchor_jax.data import Normalization
+from anchor_jax.data import Batch, Normalization, normalize
 from anchor_jax.runs import state
 from anchor_jax.runs.state import Totals
 from anchor_jax.runtime import backends
 from anchor_jax.runtime import mesh as mesh_lib
 from anchor_jax.training import optimizer, sharding
+from anchor_jax.training.draws import draw_step, step_keys
 from anchor_jax.training.loop import prepare, train
-from anchor_jax.training.model_batch import TrainData
+from anchor_jax.training.model_batch import TrainData, make_model_batch
 from anchor_jax.training.step import make_in_memory_step, make_train_step
 
 CLASSES = 3
@@ -293,6 +294,36 @@ def test_example_masks_do_not_affect_statistics(small):
     default, _, _ = run_steps(small, 3)
     small.anchoring.update_bn_when_masked = True
     assert_same_bits(run_steps(small, 3)[0], default)
+
+
+# overlays on the images of a standard network
+
+
+@pytest.mark.parametrize("weight", [-1.0, 0.5])
+def test_overlay_adds_the_reference_to_masked_examples(small, weight):
+    anchoring = small.anchoring
+    anchoring.mask_per = "example"
+    images = np.random.default_rng(0).integers(0, 256, (16, 6, 6, 1), np.uint8)
+    batch = Batch(images, np.arange(16, dtype=np.int32) % CLASSES)
+
+    @partial(mesh_lib.pmapped, mesh=mesh_lib.mesh(1), in_specs=(), out_specs=mesh_lib.REPLICATED)
+    def model_batches():
+        draws = draw_step(step_keys(jax.random.key(0)), 0, 16, 16, anchoring)
+        make = partial(make_model_batch, draws, TrainData(bank_images=jnp.asarray(images)), batch)
+        anchored = make(small, NORMALIZATION, CLASSES)
+        control = small.copy_and_resolve_references()
+        control.anchoring.enabled, control.anchoring.overlay_weight = False, weight
+        rows = draws.per_example.reference_rows
+        return anchored, make(control, NORMALIZATION, CLASSES), normalize(jnp.asarray(images)[rows], NORMALIZATION)
+
+    anchored, control, references = model_batches()
+    assert control.mask is None
+    np.testing.assert_array_equal(control.targets, batch.labels)
+    x, mask = normalize(images, NORMALIZATION), anchored.mask[:, None, None, None]
+    assert 0 < mask.sum() < 16
+    np.testing.assert_allclose(control.inputs, np.where(mask, x + weight * references, x), rtol=1e-5, atol=1e-6)
+    if weight == -1:  # what the anchored network sees besides the masked reference
+        np.testing.assert_allclose(control.inputs[mask.ravel()], anchored.inputs[mask.ravel()][..., 1:], rtol=1e-5)
 
 
 # dropout

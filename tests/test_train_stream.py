@@ -16,8 +16,8 @@ from anchor_jax import UserError
 from anchor_jax.data import open_train_stream, train_batches, train_stream
 from anchor_jax.data.cropping import random_resized_crop
 from anchor_jax.data.decoding import decode
+from anchor_jax.data.image_files import FileList
 from anchor_jax.data.sources import open_encoded
-from anchor_jax.data.sources.folder import FileList
 from anchor_jax.data.train_batches import EpochOrder
 
 
@@ -175,6 +175,18 @@ def test_train_stream_rejects_labels_out_of_range(data, monkeypatch):
         pytest.raises(UserError, match=r"labels of .*-train must be in 0..3; got values from 4 to 4"),
     ):
         next(stream.batches())
+
+
+def test_train_stream_maps_labels_to_the_run(data):
+    run = (*reversed(likeness.LABEL_NAMES), "other")
+    options = {"area": AREA, "seed": 0, "batch_size": BATCH_SIZE}
+    with open_train_stream(data, **options) as stream:
+        labels, identity = stream.labels(), stream.identity()
+    with pytest.warns(UserWarning, match="^the training set has no example of 1 of the 5 classes: other$"):
+        again = open_train_stream(data, **options, label_names=run)
+    with again:
+        assert [run[label] for label in again.labels()] == [likeness.LABEL_NAMES[label] for label in labels]
+        assert (again.label_names, again.identity()) == (run, identity)
 
 
 # corrupt images

@@ -20,6 +20,7 @@ TINY_SWIN = {"patch_size": 2, "width": 8, "stage_sizes": (2, 1), "num_heads": (1
 # name, options and side of the images: every family, with all its kinds of blocks, stems and tokens
 TINY = {
     "mlp": ("mlp", {"hidden": (8, 8)}, 8),
+    "fastnet": ("fastnet", {"width": 2, "stem_width": 6}, 10),
     "resnet, basic, CIFAR": ("resnet18", TINY_RESNET, 8),
     "resnet, bottleneck, ImageNet": ("resnet50", TINY_RESNET | {"stem": "imagenet", "stage_sizes": (1,)}, 16),
     "wide resnet": ("wrn40_2", {"depth": 10, "widen": 1}, 8),

@@ -18,8 +18,9 @@ from absl import app, flags, logging
 from anchor_jax.cli import config_flag, processes
 from anchor_jax.cli.config_flag import define_config as define_config
 from anchor_jax.cli.config_flag import load_config as load_config
-from anchor_jax.cli.console import FAILURE_STATUS, USAGE_STATUS, exit_with_error, print_message
+from anchor_jax.cli.console import FAILURE_STATUS, USAGE_STATUS, exit_with_error, guarded_streams, print_message
 from anchor_jax.cli.path_flag import define_path as define_path
+from anchor_jax.cli.usage import COMMANDS as COMMANDS
 from anchor_jax.cli.usage import HELP_FLAGS, format_help
 from anchor_jax.cli.usage import Usage as Usage
 from anchor_jax.core.errors import CorruptDataWarning, Preempted, UserError
@@ -75,17 +76,18 @@ def run(
         except KeyboardInterrupt:
             _exit_interrupted()
         except OSError as error:
-            if error.errno not in _STORAGE_ERRNOS:
+            if not (message := _storage_message(error)):
                 raise
-            _fail(f"{error.strerror}: '{error.filename}'; check the disk, then run the same command again")
+            _fail(message)
         except Exception as error:
-            if message := _out_of_memory_message(error):
+            if message := _out_of_memory_message(error) or _no_device_message(error):
                 _fail(message)
             if not multihost.is_multiprocess():
                 raise
             _abort(error)
 
-    app.run(main_of_app, flags_parser=partial(_parse, usage, process_flags))
+    with guarded_streams():
+        app.run(main_of_app, flags_parser=partial(_parse, usage, process_flags))
 
 
 def integer(flag: str, value: str) -> int:
@@ -163,6 +165,22 @@ def _showwarning(message, category, *_) -> None:
     if multihost.is_primary() or issubclass(category, CorruptDataWarning):
         print_message("warning", str(message))
     discard_corrupt_entries(str(message))
+
+
+def _storage_message(error: OSError) -> str:
+    """Return what to print if the disk or the limit of open files is the reason, "" for any other error."""
+    of_file = f": '{error.filename}'" if error.filename else ""
+    if error.errno in _STORAGE_ERRNOS:
+        return f"{error.strerror}{of_file}; check the disk, then run the same command again"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"{error.strerror}{of_file}; raise the limit (ulimit -n), then run the same command again"
+    return ""
+
+
+def _no_device_message(error: Exception) -> str:
+    """Return what to print if JAX finds no device of the platform that the environment names, "" otherwise."""
+    is_missing = isinstance(error, RuntimeError) and str(error).startswith(("Unable to initialize", "Unknown backend"))
+    return f"{str(error).splitlines()[0]}; check JAX_PLATFORMS and the driver" if is_missing else ""
 
 
 def _out_of_memory_message(error: Exception) -> str:

@@ -15,7 +15,7 @@ NUM_REFERENCES = flags.DEFINE_integer(
 )
 
 USAGE = app.Usage(
-    description=f"{__doc__} Runs that differ only in their seed count as one method.\n"
+    description=f"{app.COMMANDS['compare']} Runs that differ only in their seed count as one method.\n"
     "Prints tables and writes compare.html, compare.json and compare.csv.",
     synopsis="RUN RUN... --out=OUT [flags]",
     groups={"Comparison": (OUT, SUITES, NUM_REFERENCES)},

@@ -42,7 +42,9 @@ OPTIONS = {field.name: _define(field) for field in dataclasses.fields(Options)}
 _OF_REFERENCES = ("protocol", "blt_references", "draws")
 
 USAGE = app.Usage(
-    description=f"{__doc__}\nPrints tables and writes WORKDIR/eval/: an HTML report, Parquet, CSV and JSON.",
+    description=(
+        f"{app.COMMANDS['evaluate']}\nPrints tables and writes WORKDIR/eval/: an HTML report, Parquet, CSV and JSON."
+    ),
     synopsis="--workdir=WORKDIR [--suites=SUITES] [--num_references=K] [flags]",
     groups={
         "Run": (WORKDIR, CHECKPOINT, PROFILE),

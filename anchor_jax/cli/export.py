@@ -23,7 +23,7 @@ CHUNK_SIZE = flags.DEFINE_integer(
 )
 
 USAGE = app.Usage(
-    description=__doc__,
+    description=app.COMMANDS["export"],
     synopsis="--workdir=WORKDIR [flags] FILE",
     groups={"Run": (WORKDIR, CHECKPOINT), "File": (NUM_REFERENCES, PLATFORMS, CHUNK_SIZE)},
     examples={"ten references, for CPU, GPU and TPU": "--workdir runs/c10 --num_references 10 c10.zip"},

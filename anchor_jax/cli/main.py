@@ -4,17 +4,10 @@ import importlib
 import sys
 
 import anchor_jax
-from anchor_jax.cli.console import USAGE_STATUS, exit_with_error
-from anchor_jax.cli.usage import HELP_FLAGS, format_table
+from anchor_jax.cli.console import USAGE_STATUS, exit_with_error, guarded_streams
+from anchor_jax.cli.usage import COMMANDS, HELP_FLAGS, format_table
 from anchor_jax.core import errors
 
-COMMANDS = {
-    "train": "Train a network, or resume a run.",
-    "evaluate": "Evaluate a run: accuracy, calibration, robustness, anomaly detection.",
-    "compare": "Compare evaluated runs side by side.",
-    "export": "Export a run to a single file that JAX alone can run.",
-    "to-torch": "Write the weights of a run for PyTorch.",
-}
 _EXAMPLES = """
 Examples:
   anchor-jax train --config digits --workdir runs/digits
@@ -25,6 +18,11 @@ Examples:
 
 def main() -> None:
     """Run the command that the first argument names."""
+    with guarded_streams():
+        _run()
+
+
+def _run() -> None:
     name = sys.argv[1] if sys.argv[1:] else "--help"
     if name in HELP_FLAGS:
         print(_help())

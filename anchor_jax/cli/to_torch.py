@@ -15,7 +15,7 @@ OUT = app.define_path("out", None, "New file: .safetensors, or .pth for torch.lo
 SOURCE = flags.DEFINE_enum("source", "torchvision", SOURCES, "Library whose network will load the weights.")
 
 USAGE = app.Usage(
-    description=__doc__,
+    description=app.COMMANDS["to-torch"],
     synopsis="--workdir=WORKDIR --out=OUT [flags]",
     groups={"Run": (WORKDIR, CHECKPOINT), "File": (OUT, SOURCE)},
     examples={"for torchvision": "--workdir runs/c10 --out c10.safetensors"},
@@ -29,7 +29,8 @@ def main() -> None:
     config = this_run.config.model
     tensors = to_arrays(config.name, predictor.variables, SOURCE.value, **config.options)
     write_state_dict(OUT.value, tensors)
-    print(f"wrote {len(tensors):,} tensors of step {step} to {OUT.value}")
+    average = ", the moving average," if this_run.config.training.ema_decay else ""
+    print(f"wrote {len(tensors):,} tensors of step {step}{average} to {OUT.value}")
 
 
 def run() -> None:

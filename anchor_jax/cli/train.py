@@ -18,7 +18,7 @@ ACCEPT_CHANGES = flags.DEFINE_list(
 PROFILE = flags.DEFINE_bool("profile", False, "Trace some steps into WORKDIR/profile, for TensorBoard or Perfetto.")
 
 USAGE = app.Usage(
-    description=f"{__doc__} Rerun the same command to resume after an interruption.",
+    description=f"{app.COMMANDS['train']} Rerun the same command to resume after an interruption.",
     synopsis="--config=CONFIG --workdir=WORKDIR [--config.KEY=VALUE ...] [flags]",
     groups={"Config": (CONFIG,), "Run": (WORKDIR, ACCEPT_CHANGES, PROFILE)},
     notes={"Configs": ", ".join(config_flag.names())},

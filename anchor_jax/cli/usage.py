@@ -10,11 +10,20 @@ from typing import Any, TypeAlias
 
 from absl import flags
 
+# not taken from docstrings, which `python -OO` removes
+COMMANDS = {
+    "train": "Train a network, or resume a run.",
+    "evaluate": "Evaluate a run: accuracy, calibration, robustness, anomaly detection.",
+    "compare": "Compare evaluated runs side by side.",
+    "export": "Export a run to a single file that JAX alone can run.",
+    "to-torch": "Write the weights of a run for PyTorch.",
+}
+
 HELP_FLAGS = ("-h", "-?", "-help", "--help", "-helpshort", "--helpshort")
 
 Flag: TypeAlias = flags.FlagHolder[Any] | flags.Flag
 
-_COLUMN, _MAX_WIDTH = 28, 100  # where the meanings of flags begin; the length of a line
+_COLUMN, _MIN_WIDTH, _MAX_WIDTH = 28, 60, 100  # where the meanings of flags begin; the length of a line
 _OVERRIDE = "Override a key of the config, such as --config.seed=1. The module anchor_jax.config documents all keys."
 _OTHER = {
     "--flagfile=FILE": "Read more flags from FILE, one per line.",
@@ -109,7 +118,7 @@ def _values(flag: flags.Flag) -> str:
 
 
 def _width() -> int:
-    return min(_MAX_WIDTH, shutil.get_terminal_size((_MAX_WIDTH, 0)).columns)
+    return max(_MIN_WIDTH, min(_MAX_WIDTH, shutil.get_terminal_size((_MAX_WIDTH, 0)).columns))
 
 
 def _fill(text: str, hanging: int) -> str:

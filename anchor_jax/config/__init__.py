@@ -31,6 +31,7 @@ from anchor_jax.config.validation import (
     rename_old_keys,
     unknown_key,
     validate,
+    with_plain_values,
 )
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "rename_old_keys",
     "unknown_key",
     "validate",
+    "with_plain_values",
 ]
 
 # Prefixes of the keys that may change when a run resumes, because they do not affect the parameters.

@@ -101,7 +101,9 @@ class ModelConfig(Section):
     options: ModelOptions
     remat: bool = key(False, "Recompute the activations of each block in the backward pass, to save memory.")
     weights: str = key(
-        "", 'PyTorch weights to start from, as "SOURCE:FILE" (see `models.from_torch`); "": random initialization.'
+        "",
+        'PyTorch weights to start from, as "SOURCE:FILE" or "SOURCE:FILE#ENTRY" (see docs/models.md); "": random '
+        "initialization.",
     )
 
 
@@ -125,6 +127,11 @@ class AnchoringConfig(Section):
         0.25, "Probability of masking the reference: the paper's α; 0: no masking.", at_least=0, at_most=1
     )
     mask_per: Literal["batch", "example"] = key("batch", "Draw the mask once per batch or once per example.")
+    mask_draw: Literal["random", "periodic"] = key(
+        "random",
+        'With `mask_per="batch"`: draw the mask of each batch at random, or mask every (1/`mask_prob`)-th batch, '
+        '"periodic".',
+    )
     masked_target: Literal["uniform", "label"] = key(
         "uniform", 'Target of masked examples: "uniform", as in the paper, or "label", as in the released code.'
     )
@@ -132,6 +139,13 @@ class AnchoringConfig(Section):
         False,
         "Let masked batches update BatchNorm's running statistics. They always do if masks are drawn per example or "
         "`mask_prob` is 1.",
+    )
+    overlay_weight: float = key(
+        0.0,
+        "λ of a control experiment for standard networks, `enabled=False`: in what would be masked, the image becomes "
+        "x + λ·r and keeps its label; -1 shows the residual alone. 0: standard training.",
+        at_least=-10,
+        at_most=10,
     )
 
 
@@ -141,6 +155,7 @@ class OptimizerConfig(Section):
     name: Literal["sgd", "adamw"] = key("sgd", "Optimizer; both follow PyTorch's definition.")
     learning_rate: float = key(0.1, "Peak learning rate.", at_least=0)
     momentum: float = key(0.9, 'Momentum of "sgd".', at_least=0, at_most=1)
+    nesterov: bool = key(False, 'Use Nesterov momentum in "sgd".')
     weight_decay: float = key(
         5e-4,
         "Weight decay of all parameters except those with a decay of their own, see the next three keys.",
@@ -151,8 +166,8 @@ class OptimizerConfig(Section):
     position_weight_decay: float = key(
         -1.0, "Weight decay of class tokens, position embeddings and position biases; below 0: `weight_decay`."
     )
-    schedule: Literal["step", "cosine"] = key("step", "Learning rate schedule after the warmup.")
-    final_learning_rate: float = key(0.0, 'Learning rate of "cosine" at the last step.', at_least=0)
+    schedule: Literal["step", "cosine", "linear"] = key("step", "Learning rate schedule after the warmup.")
+    final_learning_rate: float = key(0.0, 'Learning rate of "cosine" and "linear" at the last step.', at_least=0)
     warmup_epochs: float = key(0.0, "Epochs of linear warmup.", at_least=0, at_most=MAX_EPOCHS)
     warmup_from: float = key(
         0.0, "Learning rate at the start of the warmup, as a fraction of the peak.", at_least=0, at_most=1

@@ -3,13 +3,14 @@
 import difflib
 import re
 import reprlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal, cast, get_args, get_origin
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from anchor_jax.config.declaration import Key, Section, declared_keys
-from anchor_jax.config.keys import MAX_EPOCHS, Config
+from anchor_jax.config.keys import MAX_EPOCHS, Config, ModelOptions
 from anchor_jax.core.errors import UserError
 
 # Keys of version 0.1 -> their names now. Recorded runs may hold either.
@@ -69,13 +70,31 @@ def rename_old_keys(recorded: dict[str, Any]) -> dict[str, Any]:
     return renamed
 
 
+def with_plain_values(config: Config) -> Config:
+    """Return a copy of a valid config with values of Python: tuples for lists and arrays, numbers for NumPy's."""
+    plain = config.copy_and_resolve_references()
+    options = {name: _plain(value) for name, value in config.model.options.items()}
+    plain.model.options = cast(ModelOptions, ConfigDict(options))
+    for name, key in _KEYS.items():
+        if get_origin(key.type) is tuple:
+            section, _, last = name.rpartition(".")
+            plain[section][last] = _plain(plain[section][last])
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple | np.ndarray):
+        return tuple(map(_plain, cast(Iterable[Any], value)))
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def validate(config: Config) -> None:
     """Check that a config has all keys, no others, and only values that are allowed.
 
     Raises:
       UserError: names the key, the value and what is allowed.
     """
-    given = flatten(config)
+    given = {name: _plain(value) for name, value in flatten(config).items()}
     for name in given:
         if not is_known(name):
             raise UserError(unknown_key(name))

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.stats import norm
 
-from anchor_jax.core import checks
+from anchor_jax.core import checks, precision
 from anchor_jax.core.errors import UserError
 
 
@@ -41,7 +41,10 @@ def expected_improvement(mean: jax.Array, std: jax.Array, best: float | jax.Arra
     if jnp.shape(mean) != jnp.shape(std):
         raise UserError(f"mean and std must have the same shape; got {jnp.shape(mean)} and {jnp.shape(std)}")
     checks.number("best", best, -float("inf"), float("inf"))
-    gain = jnp.asarray(mean) - best
+    if precision.is_concrete(mean, best):  # far from zero, the two may be equal in float32
+        gain = jnp.asarray(precision.on_host(mean) - precision.on_host(best), jnp.result_type(mean))
+    else:
+        gain = jnp.asarray(mean) - best
     is_certain = jnp.asarray(std) == 0  # where the quotient and its gradient would be NaN
     spread = jnp.where(is_certain, 1.0, std)
     expected = gain * norm.cdf(gain / spread) + spread * norm.pdf(gain / spread)

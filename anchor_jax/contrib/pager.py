@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from anchor_jax.core import checks
+from anchor_jax.core import checks, explicit, modes
 from anchor_jax.core.anchoring import anchored
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.types import Apply
@@ -60,6 +60,7 @@ class RegimeErrors(NamedTuple):
     confusion_high: jax.Array  # float32 [], at least 0, C_high: large errors of MODERATE over small errors of HIGH
 
 
+@explicit.within_mesh
 def nonconformity(
     apply_fn: Apply,
     params: Any,
@@ -97,13 +98,15 @@ def nonconformity(
       [1.0]
     """
     _check(apply_fn, x, references, targets, chunk_size)
+    examples = explicit.gather_members(references), explicit.gather_members(targets)
 
     def errors_of(example: tuple[jax.Array, jax.Array]) -> jax.Array:
         return _reverse_errors(apply_fn, params, x, *example)
 
-    return jnp.max(jax.lax.map(errors_of, (references, targets), batch_size=chunk_size), axis=0)
+    return jnp.max(jax.lax.map(errors_of, examples, batch_size=chunk_size), axis=0)
 
 
+@explicit.within_mesh
 def refined_nonconformity(
     apply_fn: Apply,
     params: Any,
@@ -152,11 +155,17 @@ def refined_nonconformity(
       True
     """
     _check(apply_fn, x, references, targets, chunk_size)
+    examples = explicit.gather_members(references), explicit.gather_members(targets)
     if regularizer is not None:
         checks.function("regularizer", regularizer)
     steps = checks.count("steps", steps)
     checks.number("learning_rate", learning_rate, 0, float("inf"))
     optimizer = optax.adam(learning_rate)
+
+    @modes.any_promotion
+    def descend(gradient: jax.Array, inputs: jax.Array, opt_state: Any) -> tuple[jax.Array, Any]:
+        updates, opt_state = optimizer.update(gradient, opt_state)
+        return jnp.asarray(optax.apply_updates(inputs, updates)), opt_state
 
     def distance_of(example: tuple[jax.Array, jax.Array]) -> jax.Array:
         def loss(inputs: jax.Array) -> jax.Array:
@@ -165,13 +174,14 @@ def refined_nonconformity(
 
         def step(state: Any, _: Any) -> tuple[Any, None]:
             inputs, opt_state = state
-            updates, opt_state = optimizer.update(jax.grad(loss)(inputs), opt_state)
-            return (optax.apply_updates(inputs, updates), opt_state), None
+            return descend(jax.grad(loss)(inputs), inputs, opt_state), None
 
-        (inputs, _), _ = jax.lax.scan(step, (jnp.asarray(x), optimizer.init(jnp.asarray(x))), length=steps)
+        start = jnp.asarray(x)
+        state = start, jax.jit(optimizer.init)(start)  # compiled, so that it keeps an explicit sharding
+        (inputs, _), _ = jax.lax.scan(step, state, length=steps)
         return jnp.linalg.norm((inputs - x).reshape(len(x), -1).astype(jnp.float32), axis=1)
 
-    return jnp.max(jax.lax.map(distance_of, (references, targets), batch_size=chunk_size), axis=0)
+    return jnp.max(jax.lax.map(distance_of, examples, batch_size=chunk_size), axis=0)
 
 
 def risk_regimes(
@@ -210,6 +220,8 @@ def risk_regimes(
     return jnp.asarray(is_uncertain, jnp.int32) + 2 * jnp.asarray(is_anomalous, jnp.int32)
 
 
+@explicit.automatic()
+@modes.in_32_bits
 def regime_errors(regimes: jax.Array, errors: jax.Array, share: float = 0.2) -> RegimeErrors:
     """Measure how well the regimes of a test set match its true errors.
 
@@ -242,20 +254,24 @@ def regime_errors(regimes: jax.Array, errors: jax.Array, share: float = 0.2) -> 
     if regimes.shape != errors.shape:
         raise UserError(f"regimes and errors must have the same shape; got {regimes.shape} and {errors.shape}")
     checks.number("share", share, 0, 0.5)
-    errors = jnp.asarray(errors, jnp.float32)
+    return _regime_errors(regimes, jnp.asarray(errors, jnp.float32), small=share, large=1 - share)
+
+
+@jax.jit  # the errors of other regimes are NaN, which `jax_debug_nans` would reject outside of a compiled function
+def _regime_errors(regimes: jax.Array, errors: jax.Array, small: Any, large: Any) -> RegimeErrors:
     is_trusted = regimes <= Regime.LOW
 
-    def quantile(regime: Regime, level: float) -> jax.Array:
+    def quantile(regime: Regime, level: Any) -> jax.Array:
         return jnp.nanquantile(jnp.where(regimes == regime, errors, jnp.nan), level)
 
     def fraction(group: jax.Array, selected: jax.Array) -> jax.Array:
         return jnp.sum(group & selected) / jnp.sum(group, dtype=jnp.float32)
 
     return RegimeErrors(
-        fraction(is_trusted, errors > jnp.quantile(errors, 1 - share)),
-        fraction(~is_trusted, errors < jnp.quantile(errors, share)),
-        quantile(Regime.ID, 1 - share) / quantile(Regime.LOW, share),
-        quantile(Regime.MODERATE, 1 - share) / quantile(Regime.HIGH, share),
+        fraction(is_trusted, errors > jnp.quantile(errors, large)),
+        fraction(~is_trusted, errors < jnp.quantile(errors, small)),
+        quantile(Regime.ID, large) / quantile(Regime.LOW, small),
+        quantile(Regime.MODERATE, large) / quantile(Regime.HIGH, small),
     )
 
 

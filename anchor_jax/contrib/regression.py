@@ -8,6 +8,10 @@ over K references. Both work under `jit` and `vmap`, so networks of multiple see
 
 The same code trains networks without references, with or without dropout, for comparison.
 
+Inputs and targets are standardized in float64 on the host, and predictions are returned in float64, so that data far
+from zero, such as times in UNIX seconds, keep their digits. Arrays that `jit` or `vmap` traces are float32 before they
+get here: pass such data as NumPy arrays that are not mapped, or subtract a constant before.
+
 Letters: N training examples, B examples, C inputs, D outputs, K references. If targets are `[N]`, predictions are
 `[B]`.
 
@@ -16,31 +20,33 @@ Source: *Single Model Uncertainty Estimation via Stochastic Data Centering*, Neu
 
 import dataclasses
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from anchor_jax.contrib import pager
+from anchor_jax.contrib import float64, pager, tables
 from anchor_jax.contrib.regression_network import (
     MLP,
     RegressionNetwork,
     Scale,
     Settings,
     create_model,
+    deviations_in_unit_of,
+    in_unit_of,
     measure_scale,
     split_moments,
     standardize,
 )
-from anchor_jax.core import checks
+from anchor_jax.contrib.regression_result import Regression, combine_members
+from anchor_jax.core import checks, explicit, modes, precision
 from anchor_jax.core.anchoring import anchored, sample_mask, sample_references
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.inference import Prediction, predict_ensemble
 from anchor_jax.core.inference import predict as predict_with_references
 from anchor_jax.core.losses import anchored_gaussian_nll, anchored_squared_error
-from anchor_jax.core.uncertainty import deviation
 
 __all__ = [
     "MLP",
@@ -56,34 +62,15 @@ __all__ = [
 ]
 
 
-class Regression(NamedTuple):
-    """Predictions in the unit of the targets, as returned by `predict`; `[B, D]` if the targets are `[N, D]`.
-
-    Example:
-      >>> import anchor_jax as aj
-      >>> import jax.numpy as jnp
-      >>> aj.regression.Regression(jnp.zeros(1), epistemic=jnp.array([3.0]), noise=jnp.array([4.0])).std.tolist()
-      [5.0]
-    """
-
-    mean: jax.Array  # float32 [B]
-    epistemic: jax.Array | None  # float32 [B], unbiased spread of the mean, at least 0; None for a single evaluation
-    noise: jax.Array | None  # float32 [B], predicted standard deviation of a target; None if not predicted
-
-    @property
-    def std(self) -> jax.Array:
-        """Total standard deviation of a target, float32 `[B]`; 0 if neither part is available."""
-        parts = [part**2 for part in (self.epistemic, self.noise) if part is not None]
-        return deviation(sum(parts, jnp.zeros_like(self.mean)))
-
-
-def fit(key: jax.Array, x: jax.Array, y: jax.Array, settings: Settings) -> RegressionNetwork:
+@explicit.automatic()
+def fit(key: jax.Array, x: tables.Numbers, y: tables.Numbers, settings: Settings) -> RegressionNetwork:
     """Train a network on vectors.
 
     Args:
       key: a JAX random key; the same key returns the same network.
-      x: inputs, real `[N, C]`, of any scale. The scale of a constant column is left unchanged.
-      y: targets, real `[N]` or `[N, D]`.
+      x: inputs, real `[N, C]`, of any scale: an array, lists or a DataFrame, whose names of columns are kept. The
+        scale of a column that is constant, up to rounding, is left unchanged.
+      y: targets, real `[N]` or `[N, D]`: an array, a list, a Series or a DataFrame.
       settings: settings of the network and its training.
 
     Returns:
@@ -91,8 +78,8 @@ def fit(key: jax.Array, x: jax.Array, y: jax.Array, settings: Settings) -> Regre
 
     Raises:
       UserTypeError: `key` is not a key, `x` or `y` is not real, or `settings` are not `Settings`.
-      UserError: the shapes do not match, an array is empty, there are fewer than 2 examples, or a NumPy array contains
-        NaN or infinity.
+      UserError: the shapes do not match, an array is empty, there are fewer than 2 examples, two columns have the same
+        name, or a NumPy array contains NaN or infinity, or varies by less than float32 can represent.
 
     Source: *Single Model Uncertainty Estimation via Stochastic Data Centering* (arXiv 2207.07235), section 3.
 
@@ -107,19 +94,23 @@ def fit(key: jax.Array, x: jax.Array, y: jax.Array, settings: Settings) -> Regre
     """
     checks.key("key", key)
     checks.instance("settings", settings, Settings, "anchor_jax.regression.Settings(...)")
-    _check_vectors("x", x, "[N, C]")
-    _check_vectors("y", y, "[N, ...]")
+    x, columns = tables.numbers("x", x, "[N, C]")
+    y, _ = tables.numbers("y", y, "[N, ...]")
     if y.ndim > 2 or len(y) != len(x) or len(x) < 2:
         raise UserError(
             f"y must have shape [N] or [N, D] for x [N, C], N at least 2; got shapes {y.shape} and {x.shape}"
         )
+    targets = y.reshape(len(y), -1)
+    scales = measure_scale("x", x), measure_scale("y", targets)
+    bank, labels = standardize(x, scales[0]), standardize(targets, scales[1])
     rates = jnp.float32(settings.learning_rate), jnp.float32(settings.weight_decay)
     static_settings = dataclasses.replace(settings, learning_rate=0.0, weight_decay=0.0)  # so that no rate recompiles
-    network = _fit(key, jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32), static_settings, *rates)
-    return network.replace(settings=settings)
+    params = _fit(key, bank, labels, static_settings, *rates)
+    return RegressionNetwork(params, *scales, bank, labels, settings.untraced(), y.shape[1:], columns)
 
 
-def predict(key: jax.Array, network: RegressionNetwork, x: jax.Array, num: int = 10) -> Regression:
+@explicit.automatic("x")
+def predict(key: jax.Array, network: RegressionNetwork, x: tables.Numbers, num: int = 10) -> Regression:
     """Predict means and uncertainties with a trained network.
 
     An anchored network is evaluated with `num` distinct references from its training inputs. A network with dropout is
@@ -129,7 +120,8 @@ def predict(key: jax.Array, network: RegressionNetwork, x: jax.Array, num: int =
     Args:
       key: a JAX random key for the references or for dropout, which are shared by all inputs.
       network: result of `fit`.
-      x: inputs, real `[B, C]`.
+      x: inputs, real `[B, C]`: an array, lists, or a DataFrame. If the network was trained on one, too, columns are
+        matched by name.
       num: K, at least 1; at most N references.
 
     Returns:
@@ -138,8 +130,8 @@ def predict(key: jax.Array, network: RegressionNetwork, x: jax.Array, num: int =
     Raises:
       UserTypeError: `key` is not a key, `network` is not a `RegressionNetwork`, `x` is not real, or `num` is not an
         integer.
-      UserError: the shapes do not match, an array is empty, `num` is out of range, or a NumPy array contains NaN or
-        infinity.
+      UserError: the shapes or the names of columns do not match, an array is empty, `num` is out of range, or a NumPy
+        array contains NaN or infinity.
 
     Example:
       >>> import anchor_jax as aj
@@ -151,13 +143,14 @@ def predict(key: jax.Array, network: RegressionNetwork, x: jax.Array, num: int =
       ((3,), (3,), (3,))
     """
     checks.key("key", key)
-    _check_inputs(network, x)
+    x = _inputs(network, x)
     num = checks.count("num", num)
-    return _predict(key, network, jnp.asarray(x, jnp.float32), num)
+    return _predict(key, network, standardize(x, network.inputs), num)
 
 
+@explicit.automatic("x")
 def nonconformity(
-    network: RegressionNetwork, x: jax.Array, *, refined: bool = False, chunk_size: int | None = None
+    network: RegressionNetwork, x: tables.Numbers, *, refined: bool = False, chunk_size: int | None = None
 ) -> jax.Array:
     """Return the nonconformity of inputs to an anchored network: `anchor_jax.pager` with all its training examples.
 
@@ -185,57 +178,24 @@ def nonconformity(
       >>> aj.regression.nonconformity(network, x[:3]).shape
       (3,)
     """
-    _check_inputs(network, x)
+    x = _inputs(network, x)
     if not network.settings.references:
         raise UserError("network must be anchored, Settings(references=True); got a network without references")
     score = pager.refined_nonconformity if refined else pager.nonconformity
-    num_targets = len(network.targets.mean)
+    num_targets = network.labels.shape[-1]
     model = create_model(network.settings, num_targets)
 
     def means(params: Any, inputs: jax.Array) -> jax.Array:
         outputs: Any = model.apply(params, inputs, train=False)
         return outputs[:, :num_targets]
 
-    rows = standardize(jnp.asarray(x, jnp.float32), network.inputs)
+    rows = standardize(x, network.inputs)
     return jax.jit(partial(score, means, chunk_size=chunk_size))(network.params, rows, network.bank, network.labels)
 
 
-def combine_members(members: Regression) -> Regression:
-    """Combine the predictions of an ensemble into one: the moments of the mixture of its members.
-
-    Args:
-      members: predictions with a leading axis of M members, at least 2, as returned by `jax.vmap(predict, ...)`.
-
-    Returns:
-      `mean`, the mean of the means; `epistemic`, from the unbiased variance of the means over members plus the mean of
-      the members' own; `noise`, from the mean of the variances.
-
-    Raises:
-      UserTypeError: `members` are not a `Regression`.
-      UserError: there are fewer than 2 members.
-
-    Source: Lakshminarayanan et al. 2017, *Simple and scalable predictive uncertainty estimation using deep ensembles*
-    (arXiv 1612.01474).
-
-    Example:
-      >>> import anchor_jax as aj
-      >>> import jax.numpy as jnp
-      >>> members = aj.regression.Regression(jnp.array([[1.0], [2.0], [3.0]]), None, jnp.full((3, 1), 2.0))
-      >>> combined = aj.regression.combine_members(members)
-      >>> combined.mean.tolist(), combined.epistemic.tolist(), combined.noise.tolist()
-      ([2.0], [1.0], [2.0])
-    """
-    checks.instance("members", members, Regression, "anchor_jax.regression.predict")
-    checks.array("members.mean", members.mean, "floating", "[M, B, ...]")
-    if len(members.mean) < 2:
-        raise UserError(f"members must be at least 2, [M, B, ...]; got shape {members.mean.shape}")
-    between = jnp.var(members.mean, axis=0, ddof=1)
-    within = 0.0 if members.epistemic is None else jnp.mean(members.epistemic**2, axis=0)
-    noise = None if members.noise is None else deviation(jnp.mean(members.noise**2, axis=0))
-    return Regression(jnp.mean(members.mean, axis=0), deviation(between + within), noise)
-
-
-def fourier_features(frequencies: jax.Array, x: jax.Array) -> jax.Array:
+@explicit.automatic("x")
+@modes.any_promotion
+def fourier_features(frequencies: jax.Array, x: tables.Numbers) -> jax.Array:
     """Return sines and cosines of inputs, to fit functions that vary too fast for a plain network.
 
     A network anchored on these features takes references and residuals of the features instead of the inputs, as in the
@@ -263,10 +223,15 @@ def fourier_features(frequencies: jax.Array, x: jax.Array) -> jax.Array:
        [1. 0.]]
     """
     checks.array("frequencies", frequencies, "floating", "[F, C]")
-    checks.array("x", x, "real", "[B, C]")
+    x, _ = tables.numbers("x", x, "[B, C]")
     if x.shape[1] != frequencies.shape[1]:
         raise UserError(f"x must have shape [B, {frequencies.shape[1]}] for these frequencies; got {x.shape}")
-    angles = 2 * jnp.pi * jnp.asarray(x, jnp.float32) @ jnp.asarray(frequencies, jnp.float32).T
+    if precision.is_concrete(x, frequencies):
+        turns = precision.on_host(x) @ precision.on_host(frequencies).T
+        turns -= np.round(turns)  # whole turns, while there are digits for the rest
+    else:
+        turns = jnp.asarray(x, jnp.float32) @ jnp.asarray(frequencies, jnp.float32).T
+    angles = jnp.asarray(2 * np.pi * turns, jnp.float32)
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
 
 
@@ -276,12 +241,17 @@ mixture = combine_members
 
 
 @partial(jax.jit, static_argnames="settings")
+@modes.in_32_bits
 def _fit(
-    key: jax.Array, x: jax.Array, y: jax.Array, settings: Settings, learning_rate: jax.Array, weight_decay: jax.Array
-) -> RegressionNetwork:
+    key: jax.Array,
+    bank: jax.Array,
+    labels: jax.Array,
+    settings: Settings,
+    learning_rate: jax.Array,
+    weight_decay: jax.Array,
+) -> Any:
+    """Return trained parameters, from standardized inputs and targets."""
     init_key, steps_key = jax.random.split(key)
-    inputs, targets = measure_scale(x), measure_scale(y.reshape(len(y), -1))
-    bank, labels = standardize(x, inputs), standardize(y.reshape(len(y), -1), targets)
     model = create_model(settings, labels.shape[1])
     params = model.init(init_key, jnp.zeros((1, bank.shape[1] * (1 + settings.references))), train=False)
     decay = optax.cosine_decay_schedule(1.0, settings.steps)
@@ -317,13 +287,15 @@ def _fit(
 
     keys = jax.random.split(steps_key, settings.steps)
     (params, _), _ = jax.lax.scan(train_step, (params, optimizer.init(params)), keys)
-    return RegressionNetwork(params, inputs, targets, bank, labels, settings, y.shape[1:])
+    return params
 
 
 @partial(jax.jit, static_argnames="num")
-def _predict(key: jax.Array, network: RegressionNetwork, x: jax.Array, num: int) -> Regression:
+@modes.in_32_bits
+def _predict(key: jax.Array, network: RegressionNetwork, rows: jax.Array, num: int) -> Regression:
+    """Return the predictions for standardized inputs."""
     settings, targets = network.settings, network.targets
-    model, rows = create_model(settings, len(targets.mean)), standardize(x, network.inputs)
+    model = create_model(settings, network.labels.shape[-1])
 
     def moments(outputs: Any) -> jax.Array:
         """Return means, and variances if they are predicted, `[B, D, 1 or 2]`."""
@@ -342,25 +314,25 @@ def _predict(key: jax.Array, network: RegressionNetwork, x: jax.Array, num: int)
     else:
         prediction = Prediction(moments(model.apply(network.params, rows, train=False)), None)
 
-    def as_targets(values: jax.Array) -> jax.Array:
-        return values.reshape(len(x), *network.target_shape)
+    def as_targets(parts: float64.Parts) -> float64.Parts:
+        high, middle, low = (part.reshape(len(rows), *network.target_shape) for part in parts)
+        return high, middle, low
 
-    return Regression(
-        as_targets(prediction.mean[..., 0] * targets.std + targets.mean),
-        None if prediction.std is None else as_targets(prediction.std[..., 0] * targets.std),
-        as_targets(jnp.sqrt(prediction.mean[..., 1]) * targets.std) if settings.noise else None,
+    def as_deviations(values: jax.Array) -> float64.Parts:
+        return as_targets(float64.split(deviations_in_unit_of(targets, values)))
+
+    return Regression.of_parts(
+        as_targets(in_unit_of(targets, prediction.mean[..., 0])),
+        None if prediction.std is None else as_deviations(prediction.std[..., 0]),
+        as_deviations(jnp.sqrt(prediction.mean[..., 1])) if settings.noise else None,
     )
 
 
-def _check_inputs(network: RegressionNetwork, x: jax.Array) -> None:
+def _inputs(network: RegressionNetwork, x: tables.Numbers) -> Any:
+    """Return inputs as an array, checked, with the columns of training."""
     checks.instance("network", network, RegressionNetwork, "anchor_jax.regression.fit")
-    _check_vectors("x", x, "[B, C]")
-    if x.shape[1] != network.bank.shape[-1]:
-        raise UserError(f"x must have shape [B, {network.bank.shape[-1]}], as in training; got {x.shape}")
-
-
-def _check_vectors(name: str, values: jax.Array, shape: str) -> None:
-    checks.array(name, values, "real", shape)
-    if isinstance(values, np.ndarray):
-        limit = float(np.finfo(np.float32).max)
-        checks.within(name, values, -limit, limit)
+    values, columns = tables.numbers("x", x, "[B, C]")
+    values = tables.order_columns("x", values, columns, network.columns)
+    if values.shape[1] != network.bank.shape[-1]:
+        raise UserError(f"x must have shape [B, {network.bank.shape[-1]}], as in training; got {values.shape}")
+    return values

@@ -1,17 +1,26 @@
 """Networks for regression on vectors: settings, parameters and standardization."""
 
+import copy
 import dataclasses
-from typing import Any, Literal, NamedTuple
+import math
+from collections.abc import Hashable
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
-from flax import struct
+from flax import serialization, struct
+from jax.core import Tracer
 
-from anchor_jax.core import checks
+from anchor_jax.contrib import float64
+from anchor_jax.core import checks, precision
 from anchor_jax.core.errors import UserError
 
 _MIN_VARIANCE = 1e-6  # of standardized targets: a lower bound on the predicted variance
+# A column varies by rounding alone if its standard deviation is at most this many units in the last place: of float64,
+# of a computed constant; of float32, of which real data far from zero use few. What is coarser is taken at its word.
+_ROUNDING = {8: 8.0, 4: 0.5}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +39,7 @@ class Settings:
 
     references: bool = True  # whether the network is anchored
     noise: bool = True  # whether to predict the variance of each target (Gaussian likelihood) or only its mean
-    hidden: tuple[int, ...] = (64, 64)  # width of each hidden layer, ReLU
+    hidden: tuple[int, ...] = (64, 64)  # width of each hidden layer, ReLU; any sequence of integers becomes a tuple
     dropout: float = 0.0  # after each hidden layer, in [0, 1)
     mask_prob: float = 0.0  # probability that a reference is masked, in [0, 1]
     mask_per: Literal["batch", "example"] = "batch"
@@ -41,15 +50,15 @@ class Settings:
     weight_decay: float = 0.0
 
     def __post_init__(self):
-        checks.several("hidden", self.hidden)
-        for width in self.hidden:
-            checks.count("hidden", width)
-        for name in ("steps", "batch_size"):
-            checks.count(name, getattr(self, name))
-        for name in ("dropout", "mask_prob"):
-            checks.number(name, getattr(self, name))
+        values: dict[str, Any] = {"hidden": checks.counts("hidden", self.hidden)}
+        values |= {name: checks.flag(name, getattr(self, name)) for name in ("references", "noise")}
+        values |= {name: checks.count(name, getattr(self, name)) for name in ("steps", "batch_size")}
+        values |= {name: checks.static_number(name, getattr(self, name)) for name in ("dropout", "mask_prob")}
         for name in ("learning_rate", "weight_decay"):
-            checks.number(name, getattr(self, name), 0, float("inf"))
+            rate = getattr(self, name)
+            values[name] = rate if isinstance(rate, Tracer) else checks.static_number(name, rate, 0, math.inf)
+        for name, value in values.items():  # plain numbers, which can be hashed
+            object.__setattr__(self, name, value)
         if self.dropout == 1:
             raise UserError("dropout must be below 1; got 1, which drops every unit")
         if self.mask_prob and not self.references:
@@ -57,19 +66,47 @@ class Settings:
         checks.choice("mask_per", self.mask_per, ("batch", "example"))
         checks.choice("masked_target", self.masked_target, ("marginal", "label"))
 
+    def untraced(self) -> "Settings":
+        """Return the settings, with NaN for a rate that is traced, such as one of several under `vmap`."""
+        settings = copy.copy(self)
+        for name in ("learning_rate", "weight_decay"):
+            if isinstance(getattr(self, name), Tracer):
+                object.__setattr__(settings, name, math.nan)
+        return settings
 
-class Scale(NamedTuple):
+
+class Scale(float64.Float64Fields):
     """Mean and standard deviation of columns, for standardization.
+
+    Both are float64 of NumPy `[C]`, or float32 of JAX where they are traced; the standard deviation is above 0. Under
+    `jit` and `vmap` they keep their float64: each is a pytree of three float32 arrays whose sum it is.
 
     Example:
       >>> import anchor_jax as aj
-      >>> import jax.numpy as jnp
-      >>> aj.regression.Scale(mean=jnp.zeros(3), std=jnp.ones(3)).mean.shape
-      (3,)
+      >>> import numpy as np
+      >>> aj.regression.Scale(mean=np.full(3, 1.75e9 + 1), std=np.ones(3)).mean.tolist()
+      [1750000001.0, 1750000001.0, 1750000001.0]
     """
 
-    mean: jax.Array  # float32 [C]
-    std: jax.Array  # float32 [C], above 0
+    fields = ("mean", "std")
+
+    def __new__(cls, mean: Any, std: Any) -> "Scale":
+        """Return a scale; what was pickled when it was a tuple calls this, too."""
+        return cls.of_parts(float64.split(mean), float64.split(std))
+
+    @property
+    def mean(self) -> Any:
+        """Mean of each column."""
+        return self._field("mean")
+
+    @property
+    def std(self) -> Any:
+        """Standard deviation of each column, above 0."""
+        return self._field("std")
+
+
+# one array per field, as when it was a tuple of float32
+serialization.register_serialization_state(Scale, lambda scale: scale._asdict(), lambda _, state: Scale(**state))
 
 
 @struct.dataclass
@@ -92,6 +129,7 @@ class RegressionNetwork:
     labels: jax.Array  # float32 [N, D], training targets, standardized
     settings: Settings = struct.field(pytree_node=False)
     target_shape: tuple[int, ...] = struct.field(pytree_node=False)  # of one example: () or (D,)
+    columns: tuple[Hashable, ...] | None = struct.field(pytree_node=False, default=None)  # names, of a DataFrame
 
 
 class MLP(nn.Module):
@@ -135,12 +173,54 @@ def split_moments(outputs: jax.Array) -> tuple[jax.Array, jax.Array]:
     return means, nn.softplus(logits) + _MIN_VARIANCE
 
 
-def measure_scale(columns: jax.Array) -> Scale:
-    """Return the scale of columns `[N, C]`; the standard deviation of a constant column counts as 1."""
-    std = jnp.std(columns, axis=0)
-    return Scale(jnp.mean(columns, axis=0), jnp.where(std == 0, 1.0, std))
+def measure_scale(name: str, columns: Any) -> Scale:
+    """Return the scale of columns `[N, C]`, measured in float64 on the host unless they are traced.
+
+    The standard deviation of a column that varies by rounding alone counts as 1.
+
+    Args:
+      name: name of the argument, for errors.
+      columns: real `[N, C]`.
+
+    Raises:
+      UserError: a column varies by less than float32 can represent.
+    """
+    numpy: Any = np if precision.is_concrete(columns) else jnp
+    first = float64.split(columns[0])
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN or infinity in arrays of JAX, which are not checked
+        shifted = float64.subtract(columns, first)
+        std, offset = numpy.std(shifted, axis=0), numpy.mean(shifted, axis=0)
+        std = numpy.where(std <= _rounding_of(columns, numpy), 1.0, std)
+    if numpy is np and (std < np.finfo(np.float32).tiny).any():
+        raise UserError(
+            f"{name} must vary by more than 1e-38, the least of float32, or not at all; got a standard deviation of "
+            f"{std.min():.3g}; give it in a smaller unit"
+        )
+    return Scale.of_parts(float64.add(first, offset), float64.split(std))
 
 
-def standardize(columns: jax.Array, scale: Scale) -> jax.Array:
-    """Return columns `[N, C]` with the mean subtracted, divided by the standard deviation."""
-    return (columns - scale.mean[None]) / scale.std[None]
+def _rounding_of(columns: Any, numpy: Any) -> Any:
+    """Return the largest standard deviation of each column `[N, C]` that is due to rounding, `[C]`."""
+    if not jnp.issubdtype(columns.dtype, jnp.floating) or columns.dtype.itemsize not in _ROUNDING:
+        return 0.0
+    unit = float(_ROUNDING[columns.dtype.itemsize] * jnp.finfo(columns.dtype).eps)
+    return unit * numpy.max(numpy.abs(columns), axis=0)
+
+
+def standardize(columns: Any, scale: Scale) -> jax.Array:
+    """Return columns `[N, C]` with the mean subtracted, divided by the standard deviation, as float32."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        shifted = float64.subtract(columns, scale.parts_of("mean"))
+        std = scale.std if isinstance(shifted, np.ndarray) else jnp.asarray(scale.std, jnp.float32)
+        return jnp.asarray(shifted / std[None], jnp.float32)
+
+
+def in_unit_of(scale: Scale, values: jax.Array) -> float64.Parts:
+    """Return the parts of standardized values `[B, C]` in the unit of their columns."""
+    high, middle, low = (jnp.broadcast_to(part, values.shape) for part in scale.parts_of("mean"))
+    return float64.add((high, middle, low), deviations_in_unit_of(scale, values))
+
+
+def deviations_in_unit_of(scale: Scale, values: jax.Array) -> jax.Array:
+    """Return standardized standard deviations `[B, C]` in the unit of their columns."""
+    return values * jnp.asarray(scale.std, jnp.float32)[None]

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, Real, Shaped
 
-from anchor_jax.core import checks
+from anchor_jax.core import checks, explicit, modes
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.types import AnyArray
 
@@ -57,10 +57,15 @@ def anchor(
     checks.model_inputs("references", references, "[..., C]")
     if x.shape != references.shape:
         raise UserError(f"references must have the shape of x, {x.shape}, one per input; got {references.shape}")
-    visible = references if mask is None else jnp.where(_align_mask(mask, x), 0, references)
-    return jnp.concatenate([visible, x - references], axis=-1)
+    with explicit.entered(x, references):
+        x, references = explicit.aligned(x, references)
+        visible = references
+        if mask is not None:
+            visible = jnp.where(_align_mask(explicit.aligned(x, mask)[1], x), 0, references)
+        return jnp.concatenate(explicit.aligned(visible, x - references), axis=-1)
 
 
+@explicit.automatic()
 def sample_references(
     key: PRNGKeyArray, bank: Shaped[AnyArray, "bank_size *features"], num: int, *, replace: bool = True
 ) -> Shaped[Array, "{num} *features"]:
@@ -96,14 +101,22 @@ def sample_references(
     if not replace:
         if num > len(bank):
             raise UserError(f"num must be at most {len(bank)}, the size of the bank, without replacement; got {num}")
-        return jnp.asarray(bank)[jax.random.choice(key, len(bank), (num,), replace=False)]
+        return jnp.asarray(bank)[_choose(key, len(bank), (num,), replace=False)]
 
     def draw(key: PRNGKeyArray) -> Array:
-        return jnp.asarray(bank)[jax.random.randint(key, (), 0, len(bank))]
+        return jnp.asarray(bank)[_choose(key, len(bank), (), replace=True)]
 
     return jax.vmap(draw)(jax.random.split(key, num))
 
 
+@modes.in_32_bits
+def _choose(key: PRNGKeyArray, num_rows: int, shape: tuple[int, ...], replace: bool) -> Array:
+    if replace:
+        return jax.random.randint(key, shape, 0, num_rows)
+    return jax.random.choice(key, num_rows, shape, replace=False)
+
+
+@modes.in_32_bits
 def sample_mask(
     key: PRNGKeyArray, batch_size: int, prob: Real[ArrayLike, ""], per: Literal["batch", "example"] = "batch"
 ) -> Bool[Array, "{batch_size}"]:
@@ -179,6 +192,7 @@ def anchored(apply_fn: Callable[..., Any]) -> Callable[..., Any]:
     return apply_anchored
 
 
+@explicit.automatic()
 def anchored_kernel(
     kernel: Float[AnyArray, "..."], *, axis: int = -2, channels: int | None = None
 ) -> Float[Array, "..."]:

@@ -11,12 +11,13 @@ A wrong type or dtype raises `UserTypeError`, anything else `UserError`.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
-from typing import Any, TypeGuard
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from typing import Any, TypeGuard, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from anchor_jax.core.errors import UserError, UserTypeError, unknown
 from anchor_jax.core.types import AnyArray
@@ -168,8 +169,25 @@ def number(name: str, value: Any, low: float = 0, high: float = 1) -> None:
         raise UserError(f"{name} must be in [{low}, {high}]; got {value}")
 
 
+def static_number(name: str, value: Any, low: float = 0, high: float = 1) -> float:
+    """Return a real number in [low, high] as a `float`; it must be static under `jit`."""
+    number(name, value, low, high)
+    if isinstance(value, Tracer):
+        raise UserTypeError(f"{name} must be a number, static under jit; got {described(value)}")
+    plain = float(value)
+    number(name, plain, low, high)  # of JAX, whose values `number` does not check
+    return plain
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return True or False, of Python or NumPy or as 1 and 0, as a `bool`; it must be static under `jit`."""
+    if _is_concrete_scalar(value) and value in (0, 1):
+        return bool(value)
+    raise UserTypeError(f"{name} must be True or False; got {described(value)}")
+
+
 def integer(name: str, value: Any) -> int:
-    """Return a Python or NumPy integer as an `int`; it must be static under `jit`."""
+    """Return an integer of Python, NumPy or JAX as an `int`; it must be static under `jit`."""
     if not _is_integer(value):
         raise UserTypeError(f"{name} must be an integer, static under jit; got {described(value)}")
     return int(value)
@@ -183,6 +201,11 @@ def count(name: str, value: Any, least: int = 1, most: int | None = None) -> int
     if value < least:
         raise UserError(f"{name} must be at least {least}; got {value}")
     return value
+
+
+def counts(name: str, values: Any) -> tuple[int, ...]:
+    """Return a sequence of integers, each at least 1, as a tuple of `int`; see `several`."""
+    return tuple(count(name, value) for value in several(name, values))
 
 
 def key(name: str, value: Any) -> None:
@@ -223,11 +246,24 @@ def instance(name: str, value: Any, kind: type, maker: str) -> None:
         raise UserTypeError(f"{name} must have type {kind.__name__}, as returned by {maker}; got {described(value)}")
 
 
-def several(name: str, value: Any) -> None:
-    """Raise unless a value is a tuple or a list, rather than a single element of one."""
-    if not isinstance(value, tuple | list):
+def several(name: str, value: Any) -> tuple[Any, ...]:
+    """Return an ordered collection as a tuple; raise for a single element of one. Elements of arrays become Python's.
+
+    Tuples, lists, arrays of one axis, generators and other iterables are accepted.
+    """
+    if not is_several(value):
         hint = f"; pass ({value!r},)" if isinstance(value, int | str) else ""
         raise UserTypeError(f"{name} must be a tuple; got {described(value)}{hint}")
+    if _is_array(value):
+        return tuple(cast(list[Any], np.asarray(jax.device_get(value)).tolist()))
+    return tuple(cast(Any, item.item()) if isinstance(item, np.generic) else item for item in value)
+
+
+def is_several(value: Any) -> TypeGuard[Iterable[Any]]:
+    """Return whether a value is an ordered collection that `several` accepts."""
+    if _is_array(value):  # one that is traced has no elements yet
+        return np.ndim(value) == 1 and not isinstance(value, Tracer)
+    return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping | Set)
 
 
 def choice(name: str, value: Any, allowed: tuple[str | None, ...]) -> None:
@@ -256,24 +292,26 @@ def path(name: str, value: Any) -> None:
         raise UserTypeError(f"{name} must be a path; got {described(value)}")
 
 
-def image_shape(name: str, value: Any, channels: int | None = None) -> None:
-    """Raise unless a value is the shape of an image: H, W and C.
+def image_shape(name: str, value: Any, channels: int | None = None) -> tuple[int, ...]:
+    """Return the shape of an image, H, W and C, as a tuple of `int`; see `several`.
 
     Args:
       name: name of the argument.
       value: the argument.
       channels: a C that is allowed although H, W and C look like C, H and W; None allows any.
     """
-    several(name, value)
-    if len(value) != 3 or not all(isinstance(side, int | np.integer) and side > 0 for side in value):
-        raise UserError(f"{name} must be (H, W, C), integers above 0; got {value}")
-    if channels is None or count("channels", channels, least=0) == value[2]:
-        return
-    if value[2] > MAX_CHANNELS and value[0] < min(value[1:]):
+    sides = several(name, value)
+    if len(sides) != 3 or not all(_is_integer(side) and side > 0 for side in sides):
+        raise UserError(f"{name} must be (H, W, C), integers above 0; got {sides}")
+    height, width, last = sides = tuple(map(int, sides))
+    if channels is None or count("channels", channels, least=0) == last:
+        return sides
+    if last > MAX_CHANNELS and height < min(width, last):
         raise UserError(
-            f"{name} must be (H, W, C); got {value}; if this is (C, H, W), pass ({value[1]}, {value[2]}, {value[0]}); "
-            f"if the images have {value[2]} channels, pass channels={value[2]}"
+            f"{name} must be (H, W, C); got {sides}; if this is (C, H, W), pass ({width}, {last}, {height}); "
+            f"if the images have {last} channels, pass channels={last}"
         )
+    return sides
 
 
 def described(value: Any) -> str:
@@ -288,7 +326,16 @@ def _is_numpy_or_jax(value: Any) -> TypeGuard[AnyArray]:
 
 
 def _is_integer(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if isinstance(value, int | np.integer):
+        return not isinstance(value, bool)
+    return _is_array(value) and _is_concrete_scalar(value) and jnp.issubdtype(value.dtype, jnp.integer)
+
+
+def _is_concrete_scalar(value: Any) -> Any:
+    """Return whether a value is a single number or string of Python, NumPy or JAX, and not traced."""
+    if isinstance(value, Tracer):
+        return False
+    return isinstance(value, bool | int | float) or (_is_array(value) and np.shape(value) == ())
 
 
 def _is_array(value: Any) -> bool:

@@ -50,6 +50,10 @@ class CorruptDataWarning(UserWarning):
     """Unreadable data was left out. In a multi-process run each process warns about its own data."""
 
 
+class SkippedFilesWarning(UserWarning):
+    """Files in a folder of images were not read, because they are not images by their names."""
+
+
 def unknown(kind: str, name: object, allowed: Iterable[str]) -> UserError:
     """Return the error for an unknown name, which suggests the closest allowed one.
 

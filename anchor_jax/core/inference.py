@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Shaped
 
-from anchor_jax.core import checks
+from anchor_jax.core import checks, explicit
 from anchor_jax.core.anchoring import anchor
 from anchor_jax.core.errors import UserError, UserTypeError
 from anchor_jax.core.moments import mean_and_std
@@ -119,11 +119,12 @@ def single_vote(logits: Float[AnyArray, "batch classes"]) -> VotedClassification
       ([[0.5, 0.5]], [1.0])
     """
     probs, num = jax.nn.softmax(logits), logits.shape[0]
-    entropy, mutual_information = predictive_entropy(probs), jnp.zeros(num)
+    entropy, mutual_information = predictive_entropy(probs), jnp.zeros(num, jnp.float32)
     classification = Classification(jnp.asarray(logits), probs, None, entropy, mutual_information)
-    return VotedClassification(classification, jnp.ones(num))
+    return VotedClassification(classification, jnp.ones(num, jnp.float32))
 
 
+@explicit.within_mesh
 def predict(
     apply_fn: Apply | SplitModel,
     params: Params,
@@ -168,6 +169,7 @@ def predict(
     return predict_ensemble(ensemble.output_of, ensemble.members, chunk_size=chunk_size)
 
 
+@explicit.within_mesh
 def predict_ensemble(
     output_of: Callable[[Array], Array], members: Shaped[AnyArray, "members ..."], *, chunk_size: int | None = None
 ) -> Prediction:
@@ -236,6 +238,7 @@ def classify(
     return classify_with_votes(apply_fn, params, x, references, chunk_size=chunk_size, temper=temper).classification
 
 
+@explicit.within_mesh
 def classify_with_votes(
     apply_fn: Apply | SplitModel,
     params: Params,
@@ -277,6 +280,7 @@ def classify_with_votes(
     return classify_ensemble(ensemble.output_of, ensemble.members, chunk_size=chunk_size, temper=temper)
 
 
+@explicit.within_mesh
 def classify_ensemble(
     logits_of: Callable[[Array], Array],
     members: Shaped[AnyArray, "members ..."],
@@ -314,7 +318,7 @@ def classify_ensemble(
         if logits.ndim != 2:
             raise UserError(f"output of apply_fn must be logits [B, C]; got shape {logits.shape}")
         probs = jax.nn.softmax(logits)
-        vote = jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1])
+        vote = jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1], dtype=jnp.float32)
         values = {"logits": logits, "probs": probs, "entropy": predictive_entropy(probs), "vote": vote}
         return values | {"sigmoid": jax.nn.sigmoid(logits)} if temper else values
 

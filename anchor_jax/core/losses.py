@@ -15,11 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Float32, Integer, Real, Shaped
 
-from anchor_jax.core import checks
+from anchor_jax.core import checks, explicit, modes, precision
 from anchor_jax.core.errors import UserError, UserTypeError
 from anchor_jax.core.types import AnyArray
 
 
+@explicit.automatic("logits", "labels", "mask")
+@modes.in_32_bits
 def anchored_cross_entropy(
     logits: Float[AnyArray, "batch classes"],
     labels: Integer[AnyArray, "batch"] | Float[AnyArray, "batch classes"],
@@ -67,6 +69,8 @@ def anchored_cross_entropy(
     return -jnp.sum(targets * log_probs, axis=-1)
 
 
+@explicit.automatic("outputs", "targets", "mask")
+@modes.any_promotion
 def anchored_squared_error(
     outputs: Float[AnyArray, "batch *targets"],
     targets: Shaped[AnyArray, "batch *targets"],
@@ -102,13 +106,15 @@ def anchored_squared_error(
       [4.0, 1.0]
     """
     _check_regression("outputs", outputs, targets, mask, masked_target)
-    mean = _broadcast_to_target("target_mean", target_mean, outputs.shape[1:])
-    targets = targets.astype(jnp.float32)
+    mean = _broadcast_to_target("target_mean", target_mean, outputs)
+    errors = precision.difference(outputs, targets)
     if mask is not None and masked_target == "marginal":
-        targets = jnp.where(_align_mask(mask, targets), mean[None], targets)
-    return _mean_over_outputs((outputs.astype(jnp.float32) - targets) ** 2)
+        errors = jnp.where(_align_mask(mask, errors), precision.difference(outputs, mean), errors)
+    return _mean_over_outputs(errors**2)
 
 
+@explicit.automatic("means", "variances", "targets", "mask")
+@modes.any_promotion
 def anchored_gaussian_nll(
     means: Float[AnyArray, "batch *targets"],
     variances: Float[AnyArray, "batch *targets"],
@@ -157,12 +163,13 @@ def anchored_gaussian_nll(
     checks.array("variances", variances, "floating", "[B, ...]")
     if variances.shape != means.shape:
         raise UserError(f"variances must have the shape of means, {means.shape}; got {variances.shape}")
-    mean = _broadcast_to_target("target_mean", target_mean, means.shape[1:])
-    variance = _broadcast_to_target("target_variance", target_variance, means.shape[1:])
-    means, variances, targets = (values.astype(jnp.float32) for values in (means, variances, targets))
-    squares = (means - targets) ** 2
+    mean = _broadcast_to_target("target_mean", target_mean, means)
+    variance = jnp.asarray(_broadcast_to_target("target_variance", target_variance, means), jnp.float32)
+    variances = jnp.asarray(variances, jnp.float32)
+    squares = precision.difference(means, targets) ** 2
     if mask is not None and masked_target == "marginal":
-        squares = jnp.where(_align_mask(mask, targets), (means - mean[None]) ** 2 + variance[None], squares)
+        masked_squares = precision.difference(means, mean) ** 2 + variance
+        squares = jnp.where(_align_mask(mask, squares), masked_squares, squares)
     return _mean_over_outputs((jnp.log(2 * jnp.pi * variances) + squares / variances) / 2)
 
 
@@ -175,15 +182,17 @@ def _align_mask(mask: AnyArray, targets: AnyArray) -> AnyArray:
     return jnp.reshape(mask, (-1, *[1] * (targets.ndim - 1)))
 
 
-def _broadcast_to_target(name: str, value: ArrayLike, shape: tuple[int, ...]) -> Array:
-    """Return a number, or an array of the shape of one target, as float32 of that shape."""
+def _broadcast_to_target(name: str, value: ArrayLike, outputs: AnyArray) -> AnyArray:
+    """Return a number, or an array of the shape of one target, in the shape of the outputs `[B, ...]`."""
+    shape = outputs.shape[1:]
     if jnp.ndim(value) == 0:
         checks.number(name, value, -float("inf"), float("inf"))
     else:
         checks.array(name, value, "floating", "[...]")
         if jnp.shape(value) != shape:
             raise UserError(f"{name} must be a number or have the shape of one target, {shape}; got {jnp.shape(value)}")
-    return jnp.broadcast_to(jnp.asarray(value, jnp.float32), shape)
+    numpy = jnp if isinstance(value, jax.Array) else np
+    return numpy.broadcast_to(numpy.asarray(value)[None], outputs.shape)
 
 
 def _one_hot(labels: AnyArray, num_classes: int) -> Array:

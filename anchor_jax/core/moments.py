@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Shaped
 
+from anchor_jax.core import explicit
 from anchor_jax.core.types import AnyArray
 from anchor_jax.core.uncertainty import deviation
 
@@ -36,7 +37,7 @@ def mean_and_std(
     Returns:
       Two pytrees like an output; None as the standard deviation if K is 1.
     """
-    num = len(members)
+    members, num = explicit.gather_members(members), len(members)
     size = num if chunk_size is None else min(chunk_size, num)
     num_first = num % size or size  # a partial chunk comes first, so that all others are full
 

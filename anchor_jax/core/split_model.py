@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Real
 
-from anchor_jax.core import checks
+from anchor_jax.core import checks, explicit
 from anchor_jax.core.anchoring import anchor
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.types import AnyArray, Apply, Params
@@ -71,6 +71,7 @@ class EncodedReferences(NamedTuple):
     features: Real[Array, "references *features"]  # what each reference adds to the features of an input
 
 
+@explicit.within_mesh
 def encode_references(
     model: SplitModel, params: Params, references: Float[AnyArray, "references *features"]
 ) -> EncodedReferences:
@@ -105,7 +106,7 @@ def encode_references(
     checks.instance("model", model, SplitModel, "anchor_jax.SplitModel(first_layer, rest)")
     checks.model_inputs("references", references, "[K, ..., C]")
     anchored = anchor(jnp.zeros_like(references), references)
-    constant = apply_first_layer(model, params, jnp.zeros_like(anchored[:1]))
+    constant = apply_first_layer(model, params, jnp.zeros((1, *anchored.shape[1:]), anchored.dtype))
     return EncodedReferences(apply_first_layer(model, params, anchored) - constant)
 
 

@@ -16,13 +16,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32
 
-from anchor_jax.core import checks
+from anchor_jax.core import checks, explicit, modes
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.types import AnyArray
 
 _CHUNK_SIZE = 16  # residuals per step of the search
 
 
+@explicit.automatic("x")
 def transductive_references(
     x: Float[AnyArray, "batch *features"],
     bank: Float[AnyArray, "bank_size *features"],
@@ -58,6 +59,8 @@ def transductive_references(
     return jnp.asarray(bank)[rows]
 
 
+@explicit.automatic("x")
+@modes.in_32_bits
 def transductive_rows(
     x: Float[AnyArray, "batch *features"],
     bank: Float[AnyArray, "bank_size *features"],
@@ -98,9 +101,8 @@ def transductive_rows(
 
     # ‖x - r - d‖² = ‖x‖² + [‖r‖² - 2 x·r] + [‖d‖² - 2 x·d] + 2 r·d
     from_reference = jnp.sum(references**2, axis=1)[None] - 2 * gram(inputs, references)
+    seen = jnp.pad(seen, ((0, -len(seen) % _CHUNK_SIZE), (0, 0)), mode="edge")  # repeats do not change a minimum
     squares = jnp.sum(seen**2, axis=1)
-    num_padded = -len(seen) % _CHUNK_SIZE  # at an infinite distance from every input
-    seen, squares = jnp.pad(seen, ((0, num_padded), (0, 0))), jnp.pad(squares, (0, num_padded), constant_values=jnp.inf)
     from_residual = squares[None] - 2 * gram(inputs, seen)
     cross = 2 * gram(seen, references)
     return jnp.argmin(from_reference + _min_plus(from_residual, cross), axis=1).astype(jnp.int32)

@@ -5,6 +5,8 @@ Depeweg et al. 2018 (arXiv 1710.07283): predictive entropy = expected entropy (o
 (between prediction and reference).
 """
 
+# JAX leaves some parameters unannotated, such as the function of `jax.jit`.
+# pyright: reportUnknownMemberType=false
 from __future__ import annotations
 
 import jax
@@ -39,6 +41,11 @@ def predictive_entropy(probs: Float[AnyArray, "*batch classes"]) -> Float[Array,
       [0.693 0.   ]
     """
     _check("probs", probs, "[..., C]")
+    return jnp.asarray(_entropies(probs))
+
+
+@jax.jit  # `entr` holds an infinite constant, which `jax_debug_infs` would reject outside of a compiled function
+def _entropies(probs: Float[AnyArray, "*batch classes"]) -> Float[Array, "*batch"]:
     is_zero = probs == 0  # where the gradient is infinite, and NaN after a softmax whose own is 0
     return jnp.sum(jnp.where(is_zero, 0.0, entr(jnp.where(is_zero, 1.0, probs))), axis=-1)
 

@@ -31,8 +31,7 @@ def select_rows(labels: np.ndarray, size: int, *, per_class: bool = False, seed:
       [0, 1, 2]
     """
     checks.array("labels", labels, "real", "[N]")
-    checks.integer("size", size)
-    checks.count("seed", seed, least=0)
+    size, seed = checks.integer("size", size), checks.count("seed", seed, least=0)
     num_rows = len(labels)
     if not 0 <= size <= num_rows:
         raise UserError(f"anchoring.bank_size={size}; allowed: 0 (all) to {num_rows}, the number of examples")

@@ -29,12 +29,17 @@ def load_cached(
       decode: returns its images uint8 `[N, H, W, C]` and labels `[N]`.
       cache_dir: folder of the cache; "" is the default of `anchor_jax.data.load`.
     """
-    of_own_mode, cache_file = _cache_files(encoded, cache_dir)
+    try:
+        folder = absolute_path("cache_dir", cache_dir) if cache_dir else cache_folder()
+    except OSError as error:
+        warnings.warn(f"cannot cache decoded images: {error}", stacklevel=3)
+        return _decoded(encoded, decode)
+    of_own_mode, cache_file = _cache_files(encoded, folder)
     for file in dict.fromkeys((of_own_mode, cache_file)):
         cached = _read_or_warn(file)
         if cached and encoded.given_mode in (AUTO, mode_of(cached.images.shape)):
             return cached
-    dataset = validate_dataset(Dataset(*decode(encoded), encoded.label_names), encoded.title)
+    dataset = _decoded(encoded, decode)
     try:
         _write(cache_file, dataset)
     except OSError as error:
@@ -42,12 +47,15 @@ def load_cached(
     return dataset
 
 
-def _cache_files(encoded: EncodedDataset, cache_dir: str) -> tuple[Path, Path]:
+def _decoded(encoded: EncodedDataset, decode: Callable[[EncodedDataset], tuple[np.ndarray, np.ndarray]]) -> Dataset:
+    return validate_dataset(Dataset(*decode(encoded), encoded.label_names), encoded.title)
+
+
+def _cache_files(encoded: EncodedDataset, folder: Path) -> tuple[Path, Path]:
     """Return the paths for the images in their own mode, and in the given one.
 
     They depend on the decoding options, and on size and modification time of every file.
     """
-    folder = absolute_path("cache_dir", cache_dir) if cache_dir else cache_folder()
     title, image_size = encoded.title, encoded.image_size
     digest = hashlib.sha256(repr((_FORMAT, title, image_size, encoded.crop_fraction)).encode())
     for file in encoded.files:

@@ -1,11 +1,14 @@
 """A dataset in memory, and the checks on its images, labels and class names."""
 
+import warnings
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
+from anchor_jax.data.labels import composed_name, simplified_name
 
 
 class Dataset(NamedTuple):
@@ -49,17 +52,39 @@ def validate_dataset(dataset: Dataset, origin: str, channels: int = 0) -> Datase
         raise UserError(f"labels of {origin} must be integers; got {labels.dtype}")
     if labels.shape != (len(images),):
         raise UserError(f"labels of {origin} must be [{len(images)}], one per image; got {list(labels.shape)}")
+    names = checks.several(f"class names of {origin}", names)
     check_label_names(names, origin)
     return Dataset(images, validate_labels(labels, len(names), origin), names)
 
 
 def check_label_names(label_names: tuple[str, ...], origin: str) -> None:
-    """Raise a `UserError` for fewer than two classes, or for two classes with the same name."""
+    """Raise a `UserError` for fewer than two classes, or for two classes with the same name in any Unicode form."""
     if len(label_names) < 2:
         raise UserError(f"{origin} must have at least 2 classes; got {len(label_names)}")
-    if len(set(label_names)) < len(label_names):
-        duplicate = next(name for row, name in enumerate(label_names) if name in label_names[:row])
-        raise UserError(f"two classes of {origin} are named '{duplicate}'; give each class a unique name")
+    if same := _first_pair(label_names, composed_name):
+        raise UserError(f"two classes of {origin} are named '{same[1]}'; give each class a unique name")
+
+
+def warn_similar_names(label_names: tuple[str, ...], origin: str) -> None:
+    """Warn about two classes whose names differ only in case, white space or compatible characters."""
+    similar = _first_pair(label_names, simplified_name)
+    if similar and composed_name(similar[0]) != composed_name(similar[1]):  # the same name is an error elsewhere
+        warnings.warn(
+            f"the classes '{similar[0]}' and '{similar[1]}' of {origin} differ only in case or white space; they are "
+            "two classes",
+            stacklevel=1,  # always the same place: printed once, however often a set is opened
+        )
+
+
+def _first_pair(names: tuple[str, ...], simplify: Callable[[str], str]) -> tuple[str, str] | None:
+    """Return the first two names that are the same after simplification."""
+    seen: dict[str, str] = {}
+    for name in names:
+        key = simplify(name)
+        if key in seen:
+            return seen[key], name
+        seen[key] = name
+    return None
 
 
 def validate_labels(labels: np.ndarray, num_classes: int, origin: str) -> np.ndarray:
@@ -70,19 +95,6 @@ def validate_labels(labels: np.ndarray, num_classes: int, origin: str) -> np.nda
     """
     low, high = labels.min(), labels.max()
     if low < 0 or high >= num_classes:
-        raise UserError(f"labels of {origin} must be in 0..{num_classes - 1}; got values from {low} to {high}")
+        hint = "; the first class is 0: subtract 1" if (low, high) == (1, num_classes) else ""
+        raise UserError(f"labels of {origin} must be in 0..{num_classes - 1}; got values from {low} to {high}{hint}")
     return labels.astype(np.int32)
-
-
-_MAX_NUMBERED_CLASSES = 1_000_000
-
-
-def numbered_label_names(max_label: int, origin: str) -> tuple[str, ...]:
-    """Return "0", "1", ..., `max_label`: the names of classes that have none.
-
-    Raises:
-      UserError: `max_label` is so large that it must be a mistake.
-    """
-    if max_label >= _MAX_NUMBERED_CLASSES:
-        raise UserError(f"labels in '{origin}' must be below {_MAX_NUMBERED_CLASSES}; got {max_label}")
-    return tuple(str(label) for label in range(max_label + 1))

@@ -83,9 +83,9 @@ def open_dataset(
       ('china', 'flower')
     """
     checks.text("spec", spec)
-    checks.image_shape("image_shape", image_shape, channels)
+    image_shape = checks.image_shape("image_shape", image_shape, channels)
     if label_names is not None:
-        checks.several("label_names", label_names)
+        label_names = checks.several("label_names", label_names)
     dataset = _open(_parse(spec), image_shape, default_split, tfds_dir, crop_fraction)
     dataset = match_channels(dataset, image_shape)
     return remap_labels(dataset, label_names) if label_names else dataset

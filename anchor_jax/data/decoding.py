@@ -16,10 +16,11 @@ from PIL import Image, ImageOps
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.files import check_regular_file, reading_errors
+from anchor_jax.data.image_files import FORMATS
 from anchor_jax.data.modes import AUTO
 
 # formats that Pillow decodes itself, whatever the file's suffix; for others, such as EPS, it runs external programs
-_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+_FORMATS = tuple(FORMATS)
 
 _ROWS_PER_TASK = 64
 _HEADERS_AT_ONCE = 1024
@@ -64,6 +65,8 @@ class EncodedDataset(NamedTuple):
 
 def decode(example: Example, *, mode: str, image_size: int = 0, crop_fraction: float = 1.0) -> np.ndarray:
     """Decode an image to uint8 `[H, W, C]`; an orientation in its EXIF data is ignored.
+
+    Of a file with several images, such as an animated GIF or a TIFF of many pages, the first is decoded.
 
     Args:
       example: the image.

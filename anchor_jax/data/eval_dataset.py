@@ -47,6 +47,10 @@ class EvalDataset:
     labels: Callable[[], np.ndarray]
     batches: Callable[[int], Generator[Batch, None, None]]
 
+    def __post_init__(self):
+        object.__setattr__(self, "label_names", checks.several("label_names", self.label_names))
+        object.__setattr__(self, "image_shape", checks.image_shape("image_shape", self.image_shape))
+
     def first(self, num: int) -> Batch:
         """Return the first `num` examples, or all of them if there are fewer."""
         with contextlib.closing(self.batches(num)) as batches:

@@ -6,27 +6,29 @@ import numpy as np
 
 from anchor_jax.config import DataConfig
 from anchor_jax.core.errors import UserError
+from anchor_jax.data.class_mapping import remap_dataset, remap_labels, warn_empty_classes
 from anchor_jax.data.dataset import Dataset
 from anchor_jax.data.eval_dataset import EvalDataset
-from anchor_jax.data.files import preview
 from anchor_jax.data.label_noise import add_label_offsets, draw_label_offsets
 from anchor_jax.data.modes import mode_of
 from anchor_jax.data.sources import load, open_stream
 
 
-def load_train(config: DataConfig, seed: int) -> tuple[Dataset, Dataset | None]:
-    """Load the training set of a config, split into training and validation.
+def load_train(config: DataConfig, seed: int, label_names: tuple[str, ...] = ()) -> tuple[Dataset, Dataset | None]:
+    """Load the training set of a config, split into training and validation; warn if a class has no example.
 
     Args:
       config: the section `data` of a config. `validation_fraction` is held out, stratified by class; `label_noise` is
         the fraction of the remaining labels that are replaced, see `draw_label_offsets`.
       seed: of the split and of the noise.
+      label_names: of the run that is resumed or evaluated, to which the labels are mapped by name; (): those of the
+        dataset.
 
     Returns:
       The training set, and the held-out set or None.
 
     Raises:
-      UserError: `load` fails, or there are too few examples to hold some out of every class.
+      UserError: `load` fails, the run lacks a class, or there are too few examples to hold some out of every class.
 
     Example:
       >>> import anchor_jax as aj
@@ -38,6 +40,8 @@ def load_train(config: DataConfig, seed: int) -> tuple[Dataset, Dataset | None]:
       (1293, 144)
     """
     dataset = load(config.source, config.train_split, **_location(config), mode=config.mode)
+    dataset = remap_dataset(dataset, label_names or dataset.label_names, "the training set")
+    warn_empty_classes(dataset.labels, dataset.label_names, "the training set")
     if not config.validation_fraction:
         return _add_label_noise(dataset, config, seed), None
     from sklearn.model_selection import train_test_split  # takes a second to import
@@ -56,7 +60,9 @@ def load_train(config: DataConfig, seed: int) -> tuple[Dataset, Dataset | None]:
 
 
 def load_test(config: DataConfig, label_names: tuple[str, ...], image_shape: tuple[int, ...]) -> Dataset:
-    """Load the test set of a config, and check that it matches the training set.
+    """Load the test set of a config, with labels mapped by name to the classes of the training set.
+
+    A warning tells which classes have no example.
 
     Args:
       config: the section `data` of a config.
@@ -64,7 +70,7 @@ def load_test(config: DataConfig, label_names: tuple[str, ...], image_shape: tup
       image_shape: H, W and C of the training set; the test set is read as grayscale or RGB, according to C.
 
     Raises:
-      UserError: `load` fails, or classes or images differ from those of the training set.
+      UserError: `load` fails, it has a class that the training set lacks, or images that differ in size.
 
     Example:
       >>> import anchor_jax as aj
@@ -74,7 +80,10 @@ def load_test(config: DataConfig, label_names: tuple[str, ...], image_shape: tup
       (360, 8, 8, 1)
     """
     dataset = load(config.source, config.test_split, **_location(config), mode=mode_of(image_shape))
-    _check_matches_train(config.test_split, dataset.label_names, dataset.images.shape[1:], label_names, image_shape)
+    origin = f"split '{config.test_split}'"
+    dataset = remap_dataset(dataset, label_names, origin)
+    _check_image_shape(origin, dataset.images.shape[1:], image_shape)
+    warn_empty_classes(dataset.labels, label_names, origin)
     return dataset
 
 
@@ -98,7 +107,9 @@ def open_test(config: DataConfig, label_names: tuple[str, ...], image_shape: tup
     """
     options = {**_location(config), "mode": mode_of(image_shape), "title": "test"}
     dataset = open_stream(config.source, config.test_split, **options)
-    _check_matches_train(config.test_split, dataset.label_names, dataset.image_shape, label_names, image_shape)
+    origin = f"split '{config.test_split}'"
+    dataset = remap_labels(dataset, label_names, origin)
+    _check_image_shape(origin, dataset.image_shape, image_shape)
     return dataset
 
 
@@ -125,20 +136,9 @@ def _select(dataset: Dataset, rows: np.ndarray) -> Dataset:
     return Dataset(dataset.images[rows], dataset.labels[rows], dataset.label_names)
 
 
-def _check_matches_train(
-    split: str,
-    label_names: tuple[str, ...],
-    image_shape: tuple[int, ...],
-    train_label_names: tuple[str, ...],
-    train_image_shape: tuple[int, ...],
-) -> None:
-    if label_names != train_label_names:
-        raise UserError(
-            f"split '{split}' has {len(label_names)} classes: {preview(label_names)}, but the training set has "
-            f"{len(train_label_names)}: {preview(train_label_names)}; give a split with the same classes"
-        )
+def _check_image_shape(origin: str, image_shape: tuple[int, ...], train_image_shape: tuple[int, ...]) -> None:
     if image_shape != train_image_shape:
         raise UserError(
-            f"images of split '{split}' are {list(image_shape)}, but those of the training set are "
+            f"images of {origin} are {list(image_shape)}, but those of the training set are "
             f"{list(train_image_shape)}; give images of the same size and channels (config.data.image_size)"
         )

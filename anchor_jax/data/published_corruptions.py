@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -13,22 +14,33 @@ import numpy as np
 from numpy.lib.format import open_memmap, read_array
 
 from anchor_jax.core import checks
-from anchor_jax.core.errors import UserError
-from anchor_jax.data.class_mapping import check_same_classes, remap_labels
+from anchor_jax.core.errors import SkippedFilesWarning, UserError
+from anchor_jax.data.class_mapping import complete_class_rows, with_class_rows
 from anchor_jax.data.corruptions import SEVERITIES
-from anchor_jax.data.dataset import Dataset, numbered_label_names, validate_dataset
+from anchor_jax.data.dataset import Dataset, validate_dataset
 from anchor_jax.data.dataset_spec import CORRUPTED_TFDS, image_options, more_channels
 from anchor_jax.data.eval_dataset import EvalDataset, eval_dataset_from_rows, match_channels
 from anchor_jax.data.files import check_regular_file, open_file, reading_errors
+from anchor_jax.data.image_files import (
+    Skipped,
+    files_beside,
+    find_images,
+    is_hidden,
+    skipped_file,
+    subfolders,
+    warn_skipped,
+)
+from anchor_jax.data.labels import classes_of, read_labels
 from anchor_jax.data.sources import open_stream
-from anchor_jax.data.sources.folder import is_image, subfolders
 from anchor_jax.data.sources.tfds import tfds_data_dir
 from anchor_jax.runtime.paths import absolute_path
 
 # name in TFDS -> published name, where they differ
 _PUBLISHED_NAMES = {"frosted_glass_blur": "glass_blur", "elastic": "elastic_transform"}
 
-_NPY_LAYOUT = "expected: <corruption>.npy (uint8 [5N, H, W, C], severity by severity) and labels.npy (integers [5N])"
+_NPY_LAYOUT = (
+    "expected: <corruption>.npy (uint8 [5N, H, W, C], severity by severity) and labels.npy (integers or strings [5N])"
+)
 _FOLDER_LAYOUT = (
     "expected layout: <path>/<corruption>/<severity>/<class name>/<image>.png, where corruptions may be in groups"
 )
@@ -87,7 +99,7 @@ def open_corrupted(
       tfds:NAME[@SPLIT]: "cifar10_corrupted" or "imagenet2012_corrupted". Its members are all prepared configurations
         `NAME/corruption_severity`.
       npy:PATH: a folder of `corruption.npy`, uint8 `[5N, H, W, C]`, severity by severity, and `labels.npy`, integers
-        `[5N]`: the layout of CIFAR-10-C, CIFAR-100-C and CIFAR-10-C-bar.
+        or strings `[5N]`: the layout of CIFAR-10-C, CIFAR-100-C and CIFAR-10-C-bar.
       folder:PATH: `PATH/corruption/severity/class_name/image.JPEG`, where corruptions may be in groups, as in the
         archives of ImageNet-C. The severity is 1..5, or the strength of the corruption, five in ascending order, as the
         code of ImageNet-C-bar writes them.
@@ -114,7 +126,7 @@ def open_corrupted(
       >>> folder = pathlib.Path(tempfile.mkdtemp()) / "mine-C"
       >>> folder.mkdir()
       >>> np.save(folder / "fog.npy", np.zeros((10, 4, 4, 3), np.uint8))  # 2 images at 5 severities
-      >>> np.save(folder / "labels.npy", np.tile([0, 1], 5))
+      >>> np.save(folder / "labels.npy", np.tile(["cat", "dog"], 5))
       >>> corrupted = aj.data.open_corrupted(f"npy:{folder}", image_shape=(4, 4, 3), label_names=("cat", "dog"))
       >>> corrupted.name, corrupted.members, corrupted.num_examples
       ('mine-C', ('fog',), 2)
@@ -122,8 +134,8 @@ def open_corrupted(
       'mine-C-fog-5'
     """
     checks.text("spec", spec)
-    checks.image_shape("image_shape", image_shape, channels)
-    checks.several("label_names", label_names)
+    image_shape = checks.image_shape("image_shape", image_shape, channels)
+    label_names = checks.several("label_names", label_names)
     match = re.fullmatch(r"tfds:([^@:/]+)(?:@(.+))?|(npy|folder):(.+)", spec)
     if not match:
         allowed = f"tfds:NAME[@SPLIT] ({', '.join(CORRUPTED_TFDS)}), npy:PATH, folder:PATH"
@@ -136,17 +148,22 @@ def open_corrupted(
         root = absolute_path(f"{kind}:PATH", path)
         name = root.name
         subsets = _npy_subsets(root, image_shape) if kind == "npy" else _folder_subsets(root, image_shape)
-    _check_subsets(subsets, label_names, name)
+    class_rows = _check_subsets(subsets, label_names, name)
 
     def stream(member: str, severity: int) -> EvalDataset:
         dataset = dataclasses.replace(subsets[member][severity].open(), name=f"{name}-{member}-{severity}")
-        return remap_labels(match_channels(dataset, image_shape), label_names)
+        dataset = match_channels(dataset, image_shape)
+        return with_class_rows(dataset, label_names, class_rows[dataset.label_names])
 
     members = tuple(sorted(subsets))
     return CorruptedSet(name, members, stream(members[0], 1).num_examples, stream)
 
 
-def _check_subsets(subsets: _Subsets, label_names: tuple[str, ...], name: str) -> None:
+def _check_subsets(
+    subsets: _Subsets, label_names: tuple[str, ...], name: str
+) -> dict[tuple[str, ...], np.ndarray | None]:
+    """Check that all subsets are complete; return the rows of their classes, by their names, among those of the run."""
+    class_rows: dict[tuple[str, ...], np.ndarray | None] = {}
     first_member = min(subsets)
     for member, by_severity in sorted(subsets.items()):
         missing = [str(severity) for severity in SEVERITIES if severity not in by_severity]
@@ -159,7 +176,10 @@ def _check_subsets(subsets: _Subsets, label_names: tuple[str, ...], name: str) -
                     f"'{member}' at severity {severity} of {name} has {subset.num_examples} examples, but "
                     f"'{first_member}' at severity 1 has {expected}; the numbers must be equal"
                 )
-            check_same_classes(subset.label_names, label_names, f"'{member}' at severity {severity} of {name}")
+            if subset.label_names not in class_rows:
+                origin = f"'{member}' at severity {severity} of {name}"
+                class_rows[subset.label_names] = complete_class_rows(subset.label_names, label_names, origin)
+    return class_rows
 
 
 # TensorFlow Datasets
@@ -197,19 +217,24 @@ def _tfds_subset(name: str, split: str, data_dir: Path, image_shape: tuple[int, 
 
 def _npy_subsets(root: Path, image_shape: tuple[int, ...]) -> _Subsets:
     with reading_errors(f"folder '{root}'", _NPY_LAYOUT):
-        files = [root / name for name in sorted(os.listdir(root)) if name.endswith(".npy") and name != "labels.npy"]
+        names = [name for name in sorted(os.listdir(root)) if not is_hidden(name)]
+    files = [root / name for name in names if name.endswith(".npy") and name != "labels.npy"]
     if not files:
         raise UserError(f"no corruptions in '{root}'; {_NPY_LAYOUT}")
     labels = _read_npy_labels(root / "labels.npy")
-    label_names = numbered_label_names(int(labels.max()), str(root / "labels.npy"))
-    return {file.stem: _npy_severities(file, labels, label_names, image_shape) for file in files}
+    classes = classes_of({"labels.npy": labels}, f"'{root / 'labels.npy'}'")
+    rows = classes.rows(labels)
+    subsets = {file.stem: _npy_severities(file, rows, classes.label_names, image_shape) for file in files}
+    warn_skipped(root, [skipped_file(name) for name in names if not name.endswith(".npy")], read=".npy")
+    return subsets
 
 
 def _read_npy_labels(file: Path) -> np.ndarray:
     with reading_errors(f"'{file}'", _NPY_LAYOUT), open_file(file) as opened:
         labels = read_array(opened, allow_pickle=False)
-    if labels.dtype.kind not in "iu" or labels.ndim != 1 or not len(labels) or len(labels) % len(SEVERITIES):
-        raise UserError(f"'{file}' must be integers [5N]; got {labels.dtype} {list(labels.shape)}")
+        if labels.ndim != 1 or not len(labels) or len(labels) % len(SEVERITIES):
+            raise UserError(f"'{file}' must be integers or strings [5N]; got {labels.dtype} {list(labels.shape)}")
+        labels = read_labels(labels, f"'{file}'")
     if (labels.reshape(len(SEVERITIES), -1) != labels[: len(labels) // len(SEVERITIES)]).any():
         raise UserError(f"'{file}' must repeat the same N labels five times, once per severity")
     return labels
@@ -246,27 +271,32 @@ def _map_file(file: Path) -> np.ndarray:
 
 
 def _folder_subsets(root: Path, image_shape: tuple[int, ...]) -> _Subsets:
-    subsets = {}
+    subsets, skipped = {}, []
     with reading_errors(f"folder '{root}'", _FOLDER_LAYOUT):
-        for corruption in _corruption_folders(root):
+        for corruption in _corruption_folders(root, skipped):
             if corruption.name in subsets:
                 raise UserError(f"'{corruption.name}' occurs twice in '{root}'; {_FOLDER_LAYOUT}")
             subsets[corruption.name] = {
-                severity: _folder_subset(corruption, name, image_shape)
+                severity: _folder_subset(corruption, name, image_shape, skipped)
                 for severity, name in _severity_folders(corruption).items()
             }
     if not subsets:
         raise UserError(f"no corruptions in '{root}'; {_FOLDER_LAYOUT}")
+    warn_skipped(root, skipped)
     return subsets
 
 
-def _corruption_folders(root: Path) -> Iterator[Path]:
-    """Yield the folders that contain severities: subfolders of `root`, or of groups in `root`."""
-    for name in subfolders(root):
+def _corruption_folders(root: Path, skipped: list[Skipped]) -> Iterator[Path]:
+    """Yield the folders that contain severities: subfolders of `root`, or of groups in `root`; extend `skipped`."""
+    names = subfolders(root)
+    skipped += files_beside(root, names, "folders of corruptions")
+    for name in names:
         if _contains_severities(root / name):
             yield root / name
             continue
-        group = [root / name / inner for inner in subfolders(root / name)]
+        inner_names = subfolders(root / name)
+        skipped += files_beside(root / name, inner_names, "folders of corruptions")
+        group = [root / name / inner for inner in inner_names]
         others = [folder for folder in group if not _contains_severities(folder)]
         if others or not group:
             raise UserError(f"no severities in '{(others or [root / name])[0]}'; {_FOLDER_LAYOUT}")
@@ -288,11 +318,19 @@ def _severity_folders(corruption: Path) -> dict[int, str]:
     return dict(zip(SEVERITIES, names, strict=True))
 
 
-def _folder_subset(corruption: Path, severity: str, image_shape: tuple[int, ...]) -> _Subset:
-    classes = subfolders(corruption / severity)
-    num = sum(sum(map(is_image, os.listdir(corruption / severity / name))) for name in classes)
-    reopen = partial(open_stream, "folder", severity, path=corruption, **image_options(image_shape))
-    return _Subset(tuple(classes), num, reopen)
+def _folder_subset(corruption: Path, severity: str, image_shape: tuple[int, ...], skipped: list[Skipped]) -> _Subset:
+    folder = corruption / severity
+    classes = subfolders(folder)
+    found = [find_images(folder, name) for name in classes]
+    skipped += files_beside(folder, classes, "class folders")
+    skipped += [file for part in found for file in part.skipped]
+
+    def reopen() -> EvalDataset:
+        with warnings.catch_warnings():  # all that is skipped is reported once for the complete set
+            warnings.simplefilter("ignore", SkippedFilesWarning)
+            return open_stream("folder", severity, path=corruption, **image_options(image_shape))
+
+    return _Subset(tuple(classes), sum(len(part.images) for part in found), reopen)
 
 
 # comparison with the clean set

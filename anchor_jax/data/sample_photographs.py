@@ -33,7 +33,7 @@ def photographs(image_shape: tuple[int, ...], num: int = 360) -> Dataset:
       >>> images.shape, labels.tolist(), label_names
       ((6, 32, 32, 3), [0, 1, 0, 1, 0, 1], ('china', 'flower'))
     """
-    checks.image_shape("image_shape", image_shape, channels=0)
+    image_shape = checks.image_shape("image_shape", image_shape, channels=0)
     num = checks.count("num", num, least=2)
     from sklearn.datasets import load_sample_images  # takes a second to import
 

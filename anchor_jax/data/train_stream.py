@@ -17,8 +17,10 @@ import numpy as np
 
 from anchor_jax.config import DataConfig
 from anchor_jax.core.errors import CorruptDataWarning, UserError
+from anchor_jax.data.class_mapping import complete_class_rows
 from anchor_jax.data.dataset import validate_labels
 from anchor_jax.data.decoding import EncodedDataset
+from anchor_jax.data.image_files import FileList
 from anchor_jax.data.label_noise import add_label_offsets, draw_label_offsets
 from anchor_jax.data.prefetching import next_batch, prefetch
 from anchor_jax.data.sources import check_channels, open_encoded
@@ -50,16 +52,25 @@ class TrainStream:
       num_examples: N, including corrupt examples.
     """
 
-    def __init__(self, encoded: EncodedDataset, parts: BatchParts, num_workers: int, label_offsets: np.ndarray | None):
+    def __init__(
+        self,
+        encoded: EncodedDataset,
+        label_names: tuple[str, ...],
+        parts: BatchParts,
+        num_workers: int,
+        label_offsets: np.ndarray | None,
+    ):
         """Create a stream; see `open_train_stream`.
 
         Args:
           encoded: the examples.
+          label_names: of the batches; the labels of the examples are mapped to them by name.
           parts: of the batches.
           num_workers: number of worker processes; 0 uses threads.
           label_offsets: label noise, int32 `[N]`, or None.
         """
-        self.label_names = encoded.label_names
+        self.label_names = label_names
+        self._class_rows = complete_class_rows(encoded.label_names, label_names, "the training set")
         self.image_shape = parts.transform.image_shape
         self.num_examples = encoded.num_examples
         self._encoded = encoded
@@ -112,8 +123,12 @@ class TrainStream:
 
     def identity(self) -> str:
         """Return what identifies the dataset: the number of examples, and a hash of the class and file names."""
-        names = [*self.label_names, *(os.path.join(file.parent.name, file.name) for file in self._encoded.files)]
-        digest = hashlib.sha256("\n".join(names).encode(errors="surrogateescape"))
+        files = self._encoded.files
+        if isinstance(files, FileList):
+            names = [files.name(row) for row in range(len(files))]
+        else:
+            names = [os.path.join(file.parent.name, file.name) for file in files]
+        digest = hashlib.sha256("\n".join([*self._encoded.label_names, *names]).encode(errors="surrogateescape"))
         return f"{self.num_examples} examples, sha256 of names {digest.hexdigest()}"
 
     def _generate(self, first_step: int) -> Generator[Batch, None, None]:
@@ -125,11 +140,12 @@ class TrainStream:
                 yield Batch(images, self._training_labels(labels, rows))
 
     def _training_labels(self, labels: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Validate the stored labels of some rows and add label noise, int32 `[n]`."""
-        num_classes = len(self.label_names)
-        labels = validate_labels(labels, num_classes, self._encoded.title)
+        """Validate the stored labels of some rows, map them to `label_names` and add label noise, int32 `[n]`."""
+        labels = validate_labels(labels, len(self._encoded.label_names), self._encoded.title)
+        if self._class_rows is not None:
+            labels = self._class_rows[labels]
         offsets = self._label_offsets
-        return labels if offsets is None else add_label_offsets(labels, offsets[rows], num_classes)
+        return labels if offsets is None else add_label_offsets(labels, offsets[rows], len(self.label_names))
 
     def _report(self, corrupt: Sequence[CorruptImage]) -> None:
         """Warn once per corrupt image, and check how many there are."""
@@ -143,7 +159,13 @@ class TrainStream:
 
 
 def open_train_stream(
-    config: DataConfig, *, area: Sequence[float], seed: int, batch_size: int, shard: tuple[int, int] = (0, 1)
+    config: DataConfig,
+    *,
+    area: Sequence[float],
+    seed: int,
+    batch_size: int,
+    shard: tuple[int, int] = (0, 1),
+    label_names: tuple[str, ...] = (),
 ) -> TrainStream:
     """Open the training images of a config as a stream; no image is read yet, except headers if the mode is "auto".
 
@@ -154,6 +176,7 @@ def open_train_stream(
       seed: determines the order and the crops.
       batch_size: over all processes.
       shard: (index of this process, number of processes). Each process reads a contiguous part of every batch.
+      label_names: of the run that is resumed or evaluated, see `load_train`.
 
     Returns:
       `TrainStream`.
@@ -214,5 +237,6 @@ def open_train_stream(
         first_step=0,
     )
     noise = config.label_noise
-    offsets = draw_label_offsets(num_examples, len(encoded.label_names), noise, seed) if noise else None
-    return TrainStream(encoded, parts, config.workers, offsets)
+    label_names = label_names or encoded.label_names
+    offsets = draw_label_offsets(num_examples, len(label_names), noise, seed) if noise else None
+    return TrainStream(encoded, label_names, parts, config.workers, offsets)

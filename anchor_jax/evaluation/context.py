@@ -101,7 +101,7 @@ class EvalContext:
     @cached_property
     def train(self) -> tuple[TrainSource, Dataset | None]:
         """The training set of the run, and the part of it that was held out."""
-        return open_source(self.run.config)
+        return open_source(self.run.config, self.run.label_names)
 
     @cached_property
     def transduction(self) -> Transduction:

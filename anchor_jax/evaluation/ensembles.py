@@ -18,6 +18,7 @@ from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.inference import VotedClassification, classify_ensemble
 from anchor_jax.data import Normalization, augment, normalize
+from anchor_jax.data.labels import composed_name
 from anchor_jax.evaluation import storage
 from anchor_jax.evaluation.context import EvalContext, EvalSettings
 from anchor_jax.evaluation.progress import progress_bar
@@ -164,7 +165,8 @@ def _check(kind: str, runs: Sequence[Run]) -> None:
     for run in runs:
         if run.config.anchoring.enabled:
             raise UserError(f"'{run.workdir}' is an anchored run; kind '{kind}' takes standard networks")
-        if (run.label_names, run.image_shape) != (first.label_names, first.image_shape):
+        has_same_classes = list(map(composed_name, run.label_names)) == list(map(composed_name, first.label_names))
+        if not has_same_classes or run.image_shape != first.image_shape:
             raise UserError(f"'{run.workdir}' has other classes or another image shape than '{first.workdir}'")
     if kind == "dropout" and not first.config.model.options.get("dropout_rate"):
         raise UserError(f"'{first.workdir}' has no dropout; train a run with --config.model.options.dropout_rate=0.1")

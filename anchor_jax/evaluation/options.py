@@ -28,9 +28,11 @@ class SuiteOptions:
         for field in dataclasses.fields(self):
             value, minimum, choices = getattr(self, field.name), *map(field.metadata.get, ("minimum", "choices"))
             if isinstance(field.default, tuple):
-                checks.several(field.name, value)
+                object.__setattr__(self, field.name, checks.several(field.name, value))
+            if isinstance(field.default, bool):
+                object.__setattr__(self, field.name, checks.flag(field.name, value))
             if minimum is not None:
-                checks.count(field.name, value, minimum)
+                object.__setattr__(self, field.name, checks.count(field.name, value, minimum))
             if choices:
                 checks.known(field.name, value, choices)
 
@@ -50,7 +52,7 @@ class SeedOption(SuiteOptions):
 
     def __post_init__(self):
         super().__post_init__()
-        checks.count("seed", self.seed, 0)
+        object.__setattr__(self, "seed", checks.count("seed", self.seed, 0))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,6 +26,7 @@ from anchor_jax.runs.load import load_checkpoint
 from anchor_jax.runs.predictor import Predictor
 from anchor_jax.runtime import multihost
 from anchor_jax.runtime.atomic_files import exclusive_lock
+from anchor_jax.runtime.settings import with_own_settings
 
 _TRACED_BATCHES = 4
 
@@ -52,6 +53,7 @@ class Reporter(Protocol):
         ...
 
 
+@with_own_settings
 def evaluate(
     workdir: str | os.PathLike[str],
     suites: tuple[str, ...] = ("clean",),
@@ -92,8 +94,7 @@ def evaluate(
       UserTypeError: an argument has the wrong type.
       UserError: no such run, checkpoint, suite or number of references, or the data do not match the run.
     """
-    checks.several("suites", suites)
-    checks.several("num_references", num_references)
+    suites, num_references = checks.several("suites", suites), checks.several("num_references", num_references)
     if not suites or not num_references:
         raise UserError("suites and num_references must each name at least one; got none")
     options = options or Options()

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.export import Exported
 
 from anchor_jax.core import checks
@@ -22,6 +23,7 @@ from anchor_jax.core.inference import Classification
 from anchor_jax.runtime import backends
 from anchor_jax.runtime.atomic_files import write_new_file
 from anchor_jax.runtime.paths import local_path
+from anchor_jax.runtime.settings import gather_from_devices, with_own_settings
 
 FORMAT = "anchor_jax.export/1"
 METADATA, PROGRAM = "metadata.json", "program.stablehlo"
@@ -53,12 +55,18 @@ class Metadata:
     platforms: tuple[str, ...]
     versions: dict[str, str]
 
+    def __post_init__(self):
+        for name in ("label_names", "outputs", "platforms"):
+            object.__setattr__(self, name, checks.several(name, getattr(self, name)))
+        object.__setattr__(self, "image_shape", checks.image_shape("image_shape", self.image_shape))
+
 
 @dataclasses.dataclass(frozen=True)
 class ExportedClassifier:
     """A classifier of raw images, loaded by `load_exported`.
 
-    It returns what the `Predictor` of the exported run returns for its first K references.
+    It returns what the `Predictor` of the exported run returns for its first K references. It and its program also work
+    inside `jit` and `vmap`, together with others.
 
     Attributes:
       metadata: description of the classifier.
@@ -83,6 +91,7 @@ class ExportedClassifier:
         """K, or None for a standard model."""
         return self.metadata.num_references
 
+    @with_own_settings
     def __call__(self, images: np.ndarray) -> Classification:
         """Classify images, each independently of the others in the batch.
 
@@ -90,14 +99,18 @@ class ExportedClassifier:
           images: uint8 `[B, H, W, C]`, as stored: not normalized.
 
         Returns:
-          `Classification` of NumPy arrays with B rows; `probs_std` is None for a single reference or a standard model.
+          `Classification` of NumPy arrays with B rows, of JAX where the images are traced; `probs_std` is None for a
+          single reference or a standard model.
 
         Raises:
           UserTypeError: the images are not uint8.
           UserError: the images do not have the shape `[B, H, W, C]` of the run.
         """
         checks.stored_images("images", images, self.image_shape)
-        return Classification(**{_OPTIONAL_OUTPUT: None} | jax.device_get(self.program(images)))
+        if isinstance(images, Tracer):
+            return Classification(**{_OPTIONAL_OUTPUT: None, **self.program(images)})
+        outputs: dict[str, Any] = jax.device_get(self.program(gather_from_devices(images)))
+        return Classification(**{_OPTIONAL_OUTPUT: None, **outputs})
 
 
 def write_archive(file: str | os.PathLike[str], program: Exported, metadata: Metadata) -> None:
@@ -191,8 +204,31 @@ def load_exported(file: str | os.PathLike[str]) -> ExportedClassifier:
             f"'{file}' is for {', '.join(program.platforms)}, but JAX runs on {platform}; export the run again with "
             f"--platforms={','.join((*program.platforms, platform))}"
         )
-    options = backends.compiler_options(jax.default_backend())
-    return ExportedClassifier(metadata, jax.jit(program.call, compiler_options=options))
+    return ExportedClassifier(metadata, _callable(program))
+
+
+def _callable(program: Exported) -> Callable[[Any], dict[str, jax.Array]]:
+    """Return a function that calls a program: compiled by itself, or as a part of the program that traces it."""
+    compiled = jax.jit(program.call, compiler_options=backends.compiler_options(jax.default_backend()))
+
+    @jax.custom_batching.custom_vmap
+    def traced(images: Any) -> Any:
+        return program.call(images)
+
+    @traced.def_vmap
+    def _traced_vmap(axis_size: int, in_batched: Any, images: jax.Array) -> tuple[Any, Any]:
+        del in_batched
+        outputs = traced(images.reshape(-1, *images.shape[2:]))  # images do not affect each other
+        outputs = {name: output.reshape(axis_size, -1, *output.shape[1:]) for name, output in outputs.items()}
+        return outputs, dict.fromkeys(outputs, True)
+
+    def call(images: Any) -> dict[str, jax.Array]:
+        if isinstance(images, Tracer):
+            return traced(images)
+        with jax.ensure_compile_time_eval():  # inside a jit, compiler options are allowed only outside of its program
+            return compiled(images)
+
+    return call
 
 
 def _member(name: str) -> zipfile.ZipInfo:
@@ -210,14 +246,11 @@ def _parse_metadata(content: Any) -> Metadata:
     for name in ("label_names", "outputs", "platforms"):
         if not isinstance(fields[name], list) or not all(isinstance(item, str) for item in fields[name]):
             raise ValueError(f"{name} must be a list of strings")
-        fields[name] = tuple(fields[name])
-    checks.image_shape("image_shape", fields["image_shape"])
     checks.text("model", fields["model"])
     checks.instance("versions", fields["versions"], dict, "anchor_jax.export")
     checks.count("step", fields["step"], least=0)
     if fields["num_references"] is not None:
         checks.count("num_references", fields["num_references"])
-    fields["image_shape"] = tuple(fields["image_shape"])
     return Metadata(**fields)
 
 

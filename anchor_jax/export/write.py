@@ -19,11 +19,13 @@ from anchor_jax.runs.record import Run
 from anchor_jax.runtime import mesh as mesh_lib
 from anchor_jax.runtime.atomic_files import check_does_not_exist
 from anchor_jax.runtime.paths import local_path
+from anchor_jax.runtime.settings import with_own_settings
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 DEFAULT_PLATFORMS = ("cpu", "cuda", "tpu")
 
 
+@with_own_settings
 def export(
     workdir: str | os.PathLike[str],
     out: str | os.PathLike[str],
@@ -52,9 +54,9 @@ def export(
       UserError: the file exists or cannot be written, the run or the checkpoint does not exist or is corrupt,
         `num_references` or `chunk_size` is out of range, or a platform is unknown.
     """
-    out = local_path("out", out)
+    workdir, out = local_path("workdir", workdir), local_path("out", out)
     check_does_not_exist(out)
-    platforms = tuple(dict.fromkeys(platforms))
+    platforms = tuple(dict.fromkeys(checks.several("platforms", platforms)))
     for platform in platforms:
         checks.known("platform", platform, PLATFORMS)
     if not platforms:

@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float, Float32, Int32, Integer, Shaped
 
-from anchor_jax.core import checks
+from anchor_jax.core import checks, explicit, modes
 from anchor_jax.metrics import validation
 from anchor_jax.metrics.ranking import rank_by_confidence
 from anchor_jax.metrics.scores import top_class
@@ -40,6 +40,8 @@ class ReliabilityBins(NamedTuple):
     confidence: Float32[Array, "bins"]  # in [0, 1], their mean top-class probability; 0 for an empty bin
 
 
+@explicit.automatic()
+@modes.in_32_bits
 def reliability_bins(
     confidence: Float[ArrayLike, "examples"], correct: Shaped[ArrayLike, "examples"], num_bins: int = 15
 ) -> ReliabilityBins:
@@ -73,6 +75,8 @@ def reliability_bins(
     )
 
 
+@explicit.automatic()
+@modes.in_32_bits
 def reliability(
     probs: Float[ArrayLike, "examples classes"], labels: Integer[ArrayLike, "examples"], num_bins: int = 15
 ) -> ReliabilityBins:
@@ -102,6 +106,8 @@ def reliability(
     return _reliability_bins(*top_class(*validation.check_predictions("probs", probs, labels)), num_bins=num_bins)
 
 
+@explicit.automatic()
+@modes.in_32_bits
 def calibration_error(bins: ReliabilityBins, norm: Literal["l1", "l2"] = "l1") -> Float32[Array, ""]:
     """Return the expected calibration error of the whole set, from its reliability bins.
 
@@ -137,6 +143,8 @@ def calibration_error(bins: ReliabilityBins, norm: Literal["l1", "l2"] = "l1") -
     return jnp.sqrt(jnp.sum(weight * jnp.square(gap)))
 
 
+@explicit.automatic()
+@modes.in_32_bits
 def adaptive_calibration_error(
     confidence: Float[ArrayLike, "examples"], correct: Shaped[ArrayLike, "examples"], num_bins: int = 15
 ) -> Float32[Array, ""]:
@@ -180,6 +188,8 @@ def adaptive_calibration_error(
     return jnp.sum(jnp.abs(jnp.diff(excess))) / size
 
 
+@explicit.automatic()
+@modes.in_32_bits
 def smooth_ece(confidence: Float[ArrayLike, "examples"], correct: Shaped[ArrayLike, "examples"]) -> Float32[Array, ""]:
     """Return the smooth ECE (smECE), a calibration error without bins.
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Float32, Int32, Integer
 
-from anchor_jax.core import checks
+from anchor_jax.core import checks, explicit, modes
 from anchor_jax.core.types import AnyArray
 from anchor_jax.metrics import validation
 from anchor_jax.metrics.calibration import adaptive_calibration_error, calibration_error, reliability_bins, smooth_ece
@@ -40,6 +40,8 @@ class PerExampleScores(NamedTuple):
     brier: Float32[AnyArray, "examples"]  # in [0, 2], squared distance from the probabilities to the one-hot label
 
 
+@explicit.automatic("probs", "labels")
+@modes.in_32_bits
 def per_example_scores(
     probs: Float[ArrayLike, "examples classes"], labels: Integer[ArrayLike, "examples"]
 ) -> PerExampleScores:
@@ -70,6 +72,8 @@ def per_example_scores(
     return _per_example_scores(*validation.check_predictions("probs", probs, labels))
 
 
+@explicit.automatic()
+@modes.in_32_bits
 def summarize(scores: PerExampleScores, num_bins: int = 15) -> dict[str, Float32[Array, ""]]:
     """Return all metrics of one set of predictions, from its per-example scores.
 
@@ -99,6 +103,8 @@ def summarize(scores: PerExampleScores, num_bins: int = 15) -> dict[str, Float32
     return _summarize(_checked(scores), checks.count("num_bins", num_bins))
 
 
+@explicit.automatic()
+@modes.in_32_bits
 def summary(
     probs: Float[ArrayLike, "examples classes"], labels: Integer[ArrayLike, "examples"], num_bins: int = 15
 ) -> dict[str, Float32[Array, ""]]:

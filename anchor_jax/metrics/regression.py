@@ -1,5 +1,6 @@
 """Metrics of regression: error, likelihood, and the coverage of predicted intervals.
 
+Errors are subtracted in float64 where targets or means have it and are not traced: these may lie far from zero.
 Intervals are those of a normal distribution. Letters: B examples, L levels. All outputs of an example, `[B, ...]`, have
 the same weight.
 """
@@ -11,10 +12,12 @@ import numpy as np
 from jax.scipy.stats import norm
 from jaxtyping import Array, ArrayLike, Float, Float32, Shaped
 
-from anchor_jax.core import checks
+from anchor_jax.core import checks, explicit, modes
 from anchor_jax.metrics import validation
 
 
+@explicit.automatic()
+@modes.any_promotion
 def rmse(
     means: Float[ArrayLike, "examples *targets"], targets: Shaped[ArrayLike, "examples *targets"]
 ) -> Float32[Array, ""]:
@@ -37,10 +40,11 @@ def rmse(
       >>> metrics.rmse(jnp.array([1.0, 2.0]), jnp.array([3.0, 4.0])).item()
       2.0
     """
-    means, targets = validation.check_regression(means, targets)
-    return jnp.sqrt(jnp.mean((means - targets) ** 2))
+    return jnp.sqrt(jnp.mean(validation.check_regression(means, targets) ** 2))
 
 
+@explicit.automatic()
+@modes.any_promotion
 def gaussian_nll(
     means: Float[ArrayLike, "examples *targets"],
     stds: Float[ArrayLike, "examples *targets"],
@@ -66,10 +70,12 @@ def gaussian_nll(
       >>> print(f"{metrics.gaussian_nll(jnp.zeros(1), jnp.ones(1), jnp.zeros(1)):.3f}")  # ln(2π) / 2
       0.919
     """
-    means, stds, targets = validation.check_gaussian_regression(means, stds, targets)
-    return -jnp.mean(norm.logpdf(targets, means, stds))
+    errors, stds = validation.check_gaussian_regression(means, stds, targets)
+    return -jnp.mean(norm.logpdf(errors, 0.0, stds))
 
 
+@explicit.automatic()
+@modes.any_promotion
 def interval_coverage(
     means: Float[ArrayLike, "examples *targets"],
     stds: Float[ArrayLike, "examples *targets"],
@@ -99,12 +105,14 @@ def interval_coverage(
       >>> metrics.interval_coverage(jnp.zeros(4), jnp.ones(4), targets, jnp.array([0.5, 0.9])).tolist()
       [0.25, 0.75]
     """
-    means, stds, targets = validation.check_gaussian_regression(means, stds, targets)
     levels = validation.check_levels(levels)
-    required = 2 * norm.cdf(jnp.abs(targets - means) / stds) - 1  # lowest level whose interval contains the target
+    errors, stds = validation.check_gaussian_regression(means, stds, targets)
+    required = 2 * norm.cdf(jnp.abs(errors) / stds) - 1  # lowest level whose interval contains the target
     return jnp.mean(required.reshape(-1, 1) <= levels[None], axis=0, dtype=jnp.float32)
 
 
+@explicit.automatic()
+@modes.any_promotion
 def coverage_error(
     means: Float[ArrayLike, "examples *targets"],
     stds: Float[ArrayLike, "examples *targets"],

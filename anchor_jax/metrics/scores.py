@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Float32, Int32, Integer
 
-from anchor_jax.core import checks
+from anchor_jax.core import checks, explicit, modes
 from anchor_jax.core.errors import UserError
 from anchor_jax.metrics import validation
 
 
+@explicit.automatic()
+@modes.in_32_bits
 def accuracy(
     probs_or_logits: Float[ArrayLike, "examples classes"], labels: Integer[ArrayLike, "examples"]
 ) -> Float32[Array, ""]:
@@ -39,6 +41,8 @@ def accuracy(
     return jnp.mean(correct, dtype=jnp.float32)
 
 
+@explicit.automatic()
+@modes.in_32_bits
 def top_k_accuracy(
     scores: Float[ArrayLike, "examples classes"], labels: Integer[ArrayLike, "examples"], k: int
 ) -> Float32[Array, ""]:
@@ -71,6 +75,8 @@ def top_k_accuracy(
     return jnp.mean(in_top_k(scores, labels, k), dtype=jnp.float32)
 
 
+@explicit.automatic()
+@modes.in_32_bits
 def nll(probs: Float[ArrayLike, "examples classes"], labels: Integer[ArrayLike, "examples"]) -> Float32[Array, ""]:
     """Return the mean negative log likelihood of the labels.
 
@@ -97,6 +103,8 @@ def nll(probs: Float[ArrayLike, "examples classes"], labels: Integer[ArrayLike, 
     return jnp.mean(negative_log_likelihoods(*validation.check_predictions("probs", probs, labels)))
 
 
+@explicit.automatic()
+@modes.in_32_bits
 def brier(probs: Float[ArrayLike, "examples classes"], labels: Integer[ArrayLike, "examples"]) -> Float32[Array, ""]:
     """Return the Brier score: the squared distance from the probabilities to the one-hot label, averaged over examples.
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Float32, Shaped
 
+from anchor_jax.core import explicit, modes
 from anchor_jax.metrics import validation
 from anchor_jax.metrics.ranking import rank_by_confidence
 
@@ -27,6 +28,8 @@ class RiskCoverage(NamedTuple):
     risk: Float32[Array, "examples"]  # in [0, 1], error rate among them; the last entry is the overall error rate
 
 
+@explicit.automatic()
+@modes.in_32_bits
 def risk_coverage(confidence: Float[ArrayLike, "examples"], correct: Shaped[ArrayLike, "examples"]) -> RiskCoverage:
     """Return the error rate among the k most confident examples, for each k.
 
@@ -59,6 +62,8 @@ def risk_coverage(confidence: Float[ArrayLike, "examples"], correct: Shaped[Arra
     return RiskCoverage(accepted / len(confidence), (accepted - right[1:]) / accepted)
 
 
+@explicit.automatic()
+@modes.in_32_bits
 def aurc(confidence: Float[ArrayLike, "examples"], correct: Shaped[ArrayLike, "examples"]) -> Float32[Array, ""]:
     """Return the area under the risk-coverage curve: the mean risk over coverages 1/B, 2/B ... 1.
 
@@ -86,6 +91,8 @@ def aurc(confidence: Float[ArrayLike, "examples"], correct: Shaped[ArrayLike, "e
     return jnp.mean(risk_coverage(confidence, correct).risk)
 
 
+@explicit.automatic()
+@modes.in_32_bits
 def excess_aurc(confidence: Float[ArrayLike, "examples"], correct: Shaped[ArrayLike, "examples"]) -> Float32[Array, ""]:
     """Return the AURC minus that of the best ranking of the same predictions, which ranks all errors last.
 

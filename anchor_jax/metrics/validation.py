@@ -8,7 +8,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float32, Int32
 
-from anchor_jax.core import checks
+from anchor_jax.core import checks, precision
 from anchor_jax.core.errors import UserError, UserTypeError
 from anchor_jax.core.types import AnyArray
 
@@ -29,30 +29,25 @@ def check_predictions(
     return jnp.asarray(scores, jnp.float32), jnp.asarray(labels, jnp.int32)
 
 
-def check_regression(
-    means: ArrayLike, targets: ArrayLike
-) -> tuple[Float32[Array, "examples *targets"], Float32[Array, "examples *targets"]]:
-    """Return predicted means and targets as float32 `[B, ...]`; raise for anything else."""
+def check_regression(means: ArrayLike, targets: ArrayLike) -> Float32[Array, "examples *targets"]:
+    """Return the errors of predicted means, `targets - means`, as float32 `[B, ...]`; raise for anything else."""
     means, targets = _floating("means", means), checks.numbers("targets", targets)
     if means.ndim == 0 or means.size == 0:
         raise UserError(f"means must have shape [B, ...], B at least 1; got {means.shape}")
     _check_like_means("targets", targets, means)
     _check_values("means", means, -np.inf, np.inf)
     _check_values("targets", targets, -np.inf, np.inf)
-    return jnp.asarray(means, jnp.float32), jnp.asarray(targets, jnp.float32)
+    return precision.difference(targets, means)
 
 
 def check_gaussian_regression(
     means: ArrayLike, stds: ArrayLike, targets: ArrayLike
-) -> tuple[
-    Float32[Array, "examples *targets"], Float32[Array, "examples *targets"], Float32[Array, "examples *targets"]
-]:
-    """Return predicted means, standard deviations above 0 and targets as float32 `[B, ...]`; raise otherwise."""
-    stds = _floating("stds", stds)
-    means, targets = check_regression(means, targets)
+) -> tuple[Float32[Array, "examples *targets"], Float32[Array, "examples *targets"]]:
+    """Return errors, `targets - means`, and standard deviations above 0 as float32 `[B, ...]`; raise otherwise."""
+    means, stds = _floating("means", means), _floating("stds", stds)
     _check_like_means("stds", stds, means)
     _check_positive("stds", stds)
-    return means, jnp.asarray(stds, jnp.float32), targets
+    return check_regression(means, targets), jnp.asarray(stds, jnp.float32)
 
 
 def check_levels(values: ArrayLike) -> Float32[Array, "levels"]:

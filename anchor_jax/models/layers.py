@@ -1,13 +1,14 @@
 """Base class and layers shared by the model families."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import partial, reduce
 from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from anchor_jax.core import modes
 from anchor_jax.runtime.backends import grouped_convolution
 from anchor_jax.runtime.mesh import local_shard
 
@@ -123,14 +124,20 @@ class ChannelDropout(nn.Module):
         return _dropout(self.make_rng("dropout"), x, mask_shape, self.rate, self.axis_name)
 
 
+@modes.any_promotion
 def _dropout(
     key: jax.Array, x: jax.Array, mask_shape: tuple[int, ...], rate: float, axis_name: str | None
 ) -> jax.Array:
     """Apply inverted dropout; `mask_shape` is the shape of the mask of one example, broadcast against it."""
     num_devices = jax.lax.axis_size(axis_name) if axis_name else 1
-    keep = jax.random.bernoulli(key, 1 - rate, (len(x) * num_devices, *mask_shape))
+    keep = _draw_kept(key, rate, (len(x) * num_devices, *mask_shape))
     keep = local_shard(keep, axis_name) if axis_name else keep
     return x * (keep / (1 - rate)).astype(x.dtype)
+
+
+@modes.in_32_bits
+def _draw_kept(key: jax.Array, rate: float, shape: tuple[int, ...]) -> jax.Array:
+    return jax.random.bernoulli(key, 1 - rate, shape)
 
 
 class FeedForward(nn.Module):
@@ -211,6 +218,17 @@ def residual_shortcut(x: jax.Array, features: int, stride: int, conv: ConvLayer,
 def patch_embedding(features: int, patch_size: int, *, dtype: jnp.dtype) -> nn.Conv:
     """Return the patch embedding of a vision transformer: one linear map of non-overlapping patches."""
     return nn.Conv(features, (patch_size, patch_size), (patch_size, patch_size), padding="VALID", dtype=dtype)
+
+
+def max_pool(x: jax.Array, size: int) -> jax.Array:
+    """Return the maximum of each `size` x `size` window: `[B, H, W, C]` -> `[B, ⌊H/size⌋, ⌊W/size⌋, C]`.
+
+    Equals `nn.max_pool` with stride `size`, except that maxima that occur several times in a window share the
+    gradient. On CPU, the gradient of `nn.max_pool` takes longer than the convolution before it.
+    """
+    height, width = (side // size * size for side in x.shape[1:3])
+    corners = [x[:, row:height:size, column:width:size] for row in range(size) for column in range(size)]
+    return reduce(jnp.maximum, corners)
 
 
 def global_average_pool(x: jax.Array) -> jax.Array:

@@ -40,7 +40,7 @@ def adapt_weights(variables: Mapping[str, Any], shapes: Mapping[str, Any], grid:
 
     - A first layer with half the channels is widened for anchored inputs, see `anchored_kernel`.
     - Position embeddings are resized to the grid of patches.
-    - A head with another number of classes is left out.
+    - A head with another number of classes is left out; there may be none.
 
     Args:
       variables: pretrained variables, as `apply` of their network takes them.
@@ -69,6 +69,9 @@ def adapt_weights(variables: Mapping[str, Any], shapes: Mapping[str, Any], grid:
             changes.append(f"first layer widened to {shape[-2]} channels, which leaves the function unchanged")
         else:
             mismatches.append(f"{'/'.join(path[1:])} is {list(variable.shape)} instead of {list(shape or ())}")
+    head = ("params", "head", "bias")
+    if head in expected and head not in pretrained:
+        changes.append(f"head initialized for {expected[head].shape[0]} classes, because the weights have none")
     if mismatches:
         remedy = "set config.model.options, the image size and config.anchoring.enabled to those of the weights"
         modes = {_other_mode(pretrained[path].shape, expected[path].shape) for path in pretrained.keys() & expected}

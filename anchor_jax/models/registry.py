@@ -5,10 +5,13 @@ import typing
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError, UserTypeError, unknown
+from anchor_jax.models.fastnet import FastNet
 from anchor_jax.models.layers import Classifier
 from anchor_jax.models.mlp import MLP
 from anchor_jax.models.regnet import RegNetY
@@ -28,6 +31,7 @@ class Architecture(NamedTuple):
 # rates of stochastic depth: those that DeiT and torchvision train with
 MODELS: dict[str, Architecture] = {
     "mlp": Architecture(MLP, {}),
+    "fastnet": Architecture(FastNet, {}),
     "resnet18": Architecture(ResNet, {}),
     "resnet34": Architecture(ResNet, {"stage_sizes": (3, 4, 6, 3)}),
     "resnet50": Architecture(ResNet, {"stage_sizes": (3, 4, 6, 3), "block": "bottleneck"}),
@@ -106,8 +110,16 @@ def create(
     for option, value in options.items():
         if option not in fields:
             raise unknown(f"option of model '{name}'", option, fields)
-        _check_option(name, fields[option], value)
+        options[option] = _plain(value)
+        _check_option(name, fields[option], options[option])
     return family(num_classes, DTYPES[dtype], axis_name, remat, **family_options | options)
+
+
+def _plain(value: Any) -> Any:
+    """Return an option in types of Python: arrays and other ordered collections as tuples, which can be hashed."""
+    if checks.is_several(value):
+        return checks.several("option", value)
+    return value.item() if isinstance(value, np.ndarray | np.generic | jax.Array) and np.shape(value) == () else value
 
 
 def _check_option(model: str, field: dataclasses.Field, value: Any) -> None:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from anchor_jax.core import explicit, modes
 from anchor_jax.core.errors import UserError
 from anchor_jax.models.layers import (
     Classifier,
@@ -51,6 +52,7 @@ class WindowAttention(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
+    @modes.any_promotion
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, H, W, D]` -> `[B, H, W, D]`; internally zero-padded to a multiple of the window."""
         height, width, features = x.shape[1:]
@@ -227,15 +229,15 @@ def l2_normalize(x: jax.Array) -> jax.Array:
 def window_partition(x: Array, window: int) -> Array:
     """Divide images into windows: `[B, H, W, D]` -> `[B, windows, window², D]`."""
     batch, height, width, features = x.shape
-    x = x.reshape(batch, height // window, window, width // window, window, features)
-    return x.swapaxes(2, 3).reshape(batch, -1, window**2, features)
+    x = explicit.reshape_rows(x, (batch, height // window, window, width // window, window, features))
+    return explicit.reshape_rows(x.swapaxes(2, 3), (batch, -1, window**2, features))
 
 
 def window_reverse(windows: jax.Array, size: tuple[int, int], window: int) -> jax.Array:
     """Invert `window_partition` for images of this height and width."""
     (height, width), features = size, windows.shape[-1]
-    x = windows.reshape(-1, height // window, width // window, window, window, features)
-    return x.swapaxes(2, 3).reshape(-1, height, width, features)
+    x = explicit.reshape_rows(windows, (-1, height // window, width // window, window, window, features))
+    return explicit.reshape_rows(x.swapaxes(2, 3), (-1, height, width, features))
 
 
 def shift_mask(size: tuple[int, int], window: int, shift: tuple[int, int]) -> np.ndarray:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from anchor_jax.core import explicit
 from anchor_jax.core.errors import UserError
 from anchor_jax.models.layers import (
     Classifier,
@@ -106,7 +107,8 @@ class ViT(Classifier):
         tokens = [self._token("class_token")]
         if self.distillation_token:
             tokens.append(self._token("distillation_token"))
-        x = jnp.concatenate([*(jnp.broadcast_to(token, (batch, 1, self.width)) for token in tokens), x], axis=1)
+        broadcast = (jnp.broadcast_to(token, (batch, 1, self.width)) for token in tokens)
+        x = jnp.concatenate(explicit.aligned(*broadcast, x), axis=1)
         positions = self.param("position_embedding", nn.initializers.normal(0.02), (1, *x.shape[1:]))
         x = x + positions.astype(self.dtype)
         block_class = maybe_remat(EncoderBlock, self.remat and train, static_argnums=(2,))

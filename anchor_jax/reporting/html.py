@@ -46,15 +46,11 @@ def draw_figures(figures: Iterable[Figure], folder: Path, prefix: str = "") -> l
     for figure in figures:
         file = folder / f"{prefix}{figure.name}.png"
         plots.save(figure.plot, file)
-        embedded.append(_embed(file, figure))
+        with Image.open(file) as image:
+            width, height = (round(pixels * _CSS_DPI / DPI) for pixels in image.size)
+        source = f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()}"
+        embedded.append(EmbeddedFigure(figure.title, figure.caption, source, width, height))
     return embedded
-
-
-def _embed(file: Path, figure: Figure) -> EmbeddedFigure:
-    with Image.open(file) as image:
-        width, height = (round(pixels * _CSS_DPI / DPI) for pixels in image.size)
-    source = f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()}"
-    return EmbeddedFigure(figure.title, figure.caption, source, width, height)
 
 
 def table_html(table: Table) -> Markup:

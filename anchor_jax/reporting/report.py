@@ -101,10 +101,7 @@ def write_page(folder: Path, results: Mapping[str, Results], run_facts: Mapping[
     """
     results = {name: results[name] for name in sorted(results, key=suites.report_order)}
     content = {
-        name: {
-            "facts": of[max(of)].facts,
-            "results": {str(num): result.metrics for num, result in of.items()},
-        }
+        name: {"facts": of[max(of)].facts, "results": {str(num): result.metrics for num, result in of.items()}}
         for name, of in results.items()
     }
     with storage.writing(folder):

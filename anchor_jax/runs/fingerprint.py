@@ -23,17 +23,29 @@ def fingerprints(tree: Any) -> dict[str, int]:
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
-    numbers = mesh_lib.device_get_global([_fingerprint(leaf) for _, leaf in leaves])
+    numbers = mesh_lib.device_get_global(_fingerprint_each([leaf for _, leaf in leaves]))
     return {name: int(number) for name, number in zip(names, numbers, strict=True)}
 
 
 def all_finite(tree: Any) -> bool:
     """Return whether all numbers in a tree of arrays are finite."""
     floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-    return all(mesh_lib.device_get_global([_is_finite(leaf) for leaf in floats]))
+    return bool(mesh_lib.device_get_global(_are_finite(floats)))
+
+
+# These are one program for all arrays, see `mesh_lib.one_at_a_time`.
 
 
 @jax.jit
+def _fingerprint_each(arrays: list[jax.Array]) -> list[jax.Array]:
+    return [_fingerprint(array) for array in arrays]
+
+
+@jax.jit
+def _are_finite(arrays: list[jax.Array]) -> jax.Array:
+    return jnp.all(jnp.array([jnp.all(jnp.isfinite(array)) for array in arrays]))
+
+
 def _fingerprint(array: jax.Array) -> jax.Array:
     """Sum a hash of the bits and the position of each number; each hash is one-to-one in the bits."""
     bits = lax.bitcast_convert_type(array, jnp.dtype(f"uint{8 * array.dtype.itemsize}")).astype(jnp.uint32)
@@ -48,8 +60,3 @@ def _mix(bits: jax.Array) -> jax.Array:
     bits = (bits ^ (bits >> 16)) * jnp.uint32(0x85EBCA6B)
     bits = (bits ^ (bits >> 13)) * jnp.uint32(0xC2B2AE35)
     return bits ^ (bits >> 16)
-
-
-@jax.jit
-def _is_finite(array: jax.Array) -> jax.Array:
-    return jnp.all(jnp.isfinite(array))

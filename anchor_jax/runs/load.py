@@ -18,8 +18,10 @@ from anchor_jax.runs.predictor import Predictor
 from anchor_jax.runs.record import Run
 from anchor_jax.runs.state import Variables
 from anchor_jax.runtime import mesh as mesh_lib
+from anchor_jax.runtime.settings import with_own_settings
 
 
+@with_own_settings
 def load_predictor(workdir: str | os.PathLike[str], step: int | str | None = None) -> Predictor:
     """Load the predictor of a trained run: raw uint8 images in, `Classification` out.
 

@@ -26,6 +26,7 @@ from anchor_jax.core.inference import (
 )
 from anchor_jax.data.augmentation import Normalization, normalize
 from anchor_jax.runtime import mesh as mesh_lib
+from anchor_jax.runtime.settings import with_own_settings
 
 Images: TypeAlias = npt.NDArray[np.uint8] | jax.Array
 References: TypeAlias = EncodedReferences | jax.Array | None  # see `CompiledNetwork.encode`
@@ -66,6 +67,7 @@ class CompiledNetwork:
         self.classify_program = cache(self._compile_classify)
         self._pairs_program = cache(self._compile_pairs)
 
+    @with_own_settings
     def encode(self, variables: Any, references: npt.NDArray[np.uint8] | None) -> References:
         """Return what the network needs to know of references, computed once for all images.
 
@@ -79,6 +81,7 @@ class CompiledNetwork:
         """
         return self._encode(variables, references) if self.anchored else None
 
+    @with_own_settings
     def classify(
         self,
         variables: Any,
@@ -99,6 +102,7 @@ class CompiledNetwork:
         """
         return self.classify_program(classes, temper)(variables, references, images)
 
+    @with_own_settings
     def classify_pairs(
         self, variables: Any, images: Images, references: Images, *, classes: Classes = None
     ) -> VotedClassification:
@@ -112,6 +116,7 @@ class CompiledNetwork:
         """
         return self._pairs_program(classes)(variables, images, references)
 
+    @with_own_settings
     def features(self, variables: Any, references: References, images: Images) -> jax.Array:
         """Return the inputs of the last layer, averaged over references: float32 `[B, features]`."""
         return self._features(variables, references, images)

@@ -18,6 +18,7 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.core.inference import TEMPERS, Classification, VotedClassification
 from anchor_jax.runs.network import Classes, CompiledNetwork, Images, References, Temper
 from anchor_jax.runtime import mesh as mesh_lib
+from anchor_jax.runtime.settings import gather_from_devices, with_own_settings
 
 # A function of the votes for a batch and of the arrays that accompany its images; its result is fetched to the host.
 Then: TypeAlias = Callable[Concatenate[VotedClassification, ...], Any]
@@ -69,6 +70,11 @@ class Predictor:
     num_devices: int
     batch_size: int
 
+    def __post_init__(self):
+        object.__setattr__(self, "label_names", checks.several("label_names", self.label_names))
+        object.__setattr__(self, "image_shape", checks.image_shape("image_shape", self.image_shape))
+
+    @with_own_settings
     def __call__(
         self, images: npt.NDArray[np.uint8], num_references: int = 10, *, temper: Temper = None
     ) -> Classification:
@@ -87,6 +93,7 @@ class Predictor:
           UserError: the images do not have the shape of the run's images, K is out of range, or `temper` is unknown.
         """
         self._check(images)
+        images = gather_from_devices(images)
         size = self.size_for(len(images))
         batches = ((images[start : start + size],) for start in range(0, len(images), size))
         answers = self.stream(batches, num_references, then=lambda votes: votes.classification, temper=temper)
@@ -119,6 +126,7 @@ class Predictor:
           UserError: same as for a call.
         """
         checks.choice("temper", temper, TEMPERS)
+        classes = None if classes is None else checks.several("classes", classes)
         references = self._encode_references(num_references)
 
         def classify(images: jax.Array, *rest: jax.Array) -> Any:
@@ -152,7 +160,7 @@ class Predictor:
 
     def first_references(self, num_references: int) -> npt.NDArray[np.uint8] | None:
         """Return the first K references of the run, uint8 `[K, H, W, C]`; None for a standard network."""
-        checks.integer("num_references", num_references)
+        num_references = checks.integer("num_references", num_references)
         if self.references is None:
             return None
         if not 1 <= num_references <= len(self.references):

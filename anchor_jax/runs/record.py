@@ -33,7 +33,7 @@ from anchor_jax.config import RESUMABLE_CHANGES, Config, base, flatten
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.modes import AUTO, mode_of
-from anchor_jax.models.pytorch.files import source_and_file
+from anchor_jax.models.pytorch.files import source_and_file, weight_files
 from anchor_jax.runs import references as reference_file
 from anchor_jax.runtime import multihost
 from anchor_jax.runtime.atomic_files import atomic_write, exclusive_lock
@@ -151,6 +151,11 @@ def open_or_create(
     return run
 
 
+def recorded_label_names(workdir: Path) -> tuple[str, ...]:
+    """Return the class names of the run in a folder, or () if it holds none."""
+    return load(workdir).label_names if (workdir / RECORD).exists() else ()
+
+
 @contextlib.contextmanager
 def lock_workdir(run: Run) -> Generator[None]:
     """Lock the folder of a run for training, and write its record if there is none.
@@ -205,14 +210,19 @@ def _write(run: Run) -> None:
         "versions": package_versions(),
     }
     if run.config.model.weights:
-        _, weights = source_and_file(run.config.model.weights)
-        with weights.open("rb") as file:
-            record["weights"] = {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        files = weight_files(source_and_file(run.config.model.weights).file)
+        digests = {file.name: _digest(file) for file in files}
+        record["weights"] = {"sha256": digests if len(digests) > 1 else digests[files[0].name]}
     if run.references is not None and run.reference_rows is not None:
         digest = reference_file.digest(run.references)
         record["references"] = {"seed": run.config.seed, "rows": run.reference_rows.tolist(), "sha256": digest}
         reference_file.save(run.workdir / _REFERENCES, run.references)
     _write_record(run.workdir, record)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def record_config_changes(run: Run, step: int | None) -> None:
@@ -299,9 +309,7 @@ def _label_names(recorded: Any) -> tuple[str, ...]:
 
 
 def _image_shape(recorded: Iterable[int]) -> tuple[int, ...]:
-    shape = tuple(recorded)
-    checks.image_shape("image_shape", shape)
-    return shape
+    return checks.image_shape("image_shape", recorded)
 
 
 def _config_of(recorded: dict[str, Any]) -> Config:

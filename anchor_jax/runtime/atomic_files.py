@@ -1,18 +1,19 @@
 """Atomic writes, exclusive locks on folders, and the cache folder."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import secrets
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.runtime.paths import local_path
 
 _INCOMPLETE = "incomplete-"
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}  # on some network file systems
 
 
 @contextlib.contextmanager
@@ -84,31 +85,53 @@ def _remove_abandoned(folder: Path) -> None:
 def exclusive_lock(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder, the file `lock` in it, so that only this process writes there.
 
-    The file remains afterwards. A lock is released when its process dies, so a leftover file does not block.
+    The file remains afterwards. A lock is released when its process dies, so a leftover file does not block. Where the
+    file system has no locks, warns that nothing keeps a second process out.
 
     Raises:
       UserError: another process holds the lock.
       OSError: the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "lock")
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        message = f"another process is writing to '{folder}'; wait for it, stop it, or choose another folder"
-        raise UserError(message) from error
-    try:
+        _lock(descriptor, folder)
         yield
     finally:
-        lock.release()
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        message = f"another process is writing to '{folder}'; wait for it, stop it, or choose another folder"
+        raise UserError(message) from error
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        warnings.warn(
+            f"the file system of '{folder}' has no locks ({error.strerror}); make sure that no other process writes "
+            "there",
+            stacklevel=2,
+        )
 
 
 def cache_folder() -> Path:
-    """Return the cache folder: $ANCHOR_JAX_CACHE, then $XDG_CACHE_HOME/anchor_jax, then ~/.cache/anchor_jax."""
+    """Return the cache folder: $ANCHOR_JAX_CACHE, then $XDG_CACHE_HOME/anchor_jax, then ~/.cache/anchor_jax.
+
+    Raises:
+      OSError: there is no home directory.
+      UserError: a variable is an address, or names a home folder that is not known.
+    """
     if folder := os.environ.get("ANCHOR_JAX_CACHE"):
         return local_path("ANCHOR_JAX_CACHE", folder)
-    default = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return local_path("the cache folder (ANCHOR_JAX_CACHE)", default) / "anchor_jax"
+    if folder := os.environ.get("XDG_CACHE_HOME"):
+        return local_path("XDG_CACHE_HOME", folder) / "anchor_jax"
+    try:
+        return local_path("the cache folder", "~/.cache/anchor_jax")
+    except UserError as error:
+        raise OSError("there is no home directory; set ANCHOR_JAX_CACHE to a folder") from error
 
 
 def prune_cache(folder: Path, max_bytes: int) -> None:

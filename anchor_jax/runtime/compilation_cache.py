@@ -1,5 +1,6 @@
 """The persistent compilation cache of the command lines."""
 
+import contextlib
 import os
 import re
 import tempfile
@@ -41,9 +42,12 @@ def enable_compilation_cache() -> None:
 def discard_corrupt_entries(warning: str) -> None:
     """Remove the cached program that a warning of JAX reports as unreadable; otherwise JAX warns in every process."""
     unreadable = re.match(r"Error reading persistent compilation cache entry for '(\w+)'", warning)
-    if unreadable and jax.config.values["jax_compilation_cache_dir"] == str(_folder()):
-        for file in _folder().glob(f"{unreadable[1]}-*-cache"):
-            file.unlink(missing_ok=True)
+    if not unreadable:
+        return
+    with contextlib.suppress(OSError, UserError):  # no home directory, or another process removes the entry, too
+        if jax.config.values["jax_compilation_cache_dir"] == str(_folder()):
+            for file in _folder().glob(f"{unreadable[1]}-*-cache"):
+                file.unlink(missing_ok=True)
 
 
 def _folder() -> Path:

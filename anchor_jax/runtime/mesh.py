@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
 from anchor_jax.runtime import backends
+from anchor_jax.runtime.settings import outside_mesh
 
 AXIS = "data"  # the axis name for `jax.lax.pmean` and other collectives
 SHARDED = PartitionSpec(AXIS)  # the first axis of an array is sharded over the devices
@@ -53,7 +54,8 @@ def pmapped(
     """Map a function written for one device over the mesh, and compile it.
 
     This is `jax.jit(jax.shard_map(...))`, which is also how `jax.pmap` works since JAX 0.8. Unlike `jax.pmap`, arrays
-    keep their global shape, without a leading device axis.
+    keep their global shape, without a leading device axis. On several devices of a CPU, a call waits for its results,
+    see `one_at_a_time`.
 
     >>> import anchor_jax as aj
     >>> import jax, jax.numpy as jnp
@@ -74,14 +76,42 @@ def pmapped(
     """
     mapped = jax.shard_map(step, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
     compiler_options = backends.compiler_options(platform_of(mesh))
-    return jax.jit(mapped, donate_argnums=donate_argnums, compiler_options=compiler_options)
+    compiled = jax.jit(mapped, donate_argnums=donate_argnums, compiler_options=compiler_options)
+    return one_at_a_time(wraps(step)(outside_mesh(compiled)), mesh)
+
+
+def one_at_a_time(program: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """Make calls of a compiled function wait for their results, if the mesh has several devices of a CPU.
+
+    These devices share a few threads, and each holds one while it waits for the others in a collective. Several
+    programs at once can take all threads, even if each needs the results of the previous one; XLA ends the process
+    after 40 seconds of this. On any other mesh, returns the function as it is.
+
+    >>> import anchor_jax as aj
+    >>> import jax, jax.numpy as jnp
+    >>> int(aj.parallel.one_at_a_time(jax.jit(jnp.sum), aj.parallel.mesh(1))(jnp.arange(4)))
+    6
+    """
+    return _OneAtATime(program) if platform_of(mesh) == "cpu" and mesh.size > 1 else program
+
+
+class _OneAtATime:
+    def __init__(self, program: Callable[..., Any]):
+        self._program = program
+
+    def __call__(self, *args):
+        return jax.block_until_ready(self._program(*args))
+
+    def __getattr__(self, name: str):  # `lower` and other methods of compiled functions
+        return getattr(self._program, name)
 
 
 def run_n_steps(step: Callable[..., Tree], mesh: Mesh, carry_specs: Any = REPLICATED) -> Callable[..., Tree]:
     """Map `step(carry, *args) -> carry` over the mesh and return `run(carry, num_steps, *args) -> carry`.
 
-    The steps are compiled once, whatever `num_steps` is, and the host does not wait for any of them. On accelerators
-    they run in one device-side loop; on CPU the host dispatches them one by one, which is faster there.
+    The steps are compiled once, whatever `num_steps` is. On accelerators they run in one device-side loop, for which
+    the host does not wait; on CPU the host dispatches them one by one, which is faster there, and waits for each if
+    there are several devices (see `one_at_a_time`).
 
     >>> import anchor_jax as aj
     >>> import jax.numpy as jnp
@@ -157,7 +187,7 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
       tree: arrays of any shape; with multiple processes, the same on each.
       mesh: the devices.
     """
-    return jax.tree.map(lambda array: _place(array, replicated_sharding(mesh)), tree)
+    return _place_each(tree, jax.tree.map(lambda _: replicated_sharding(mesh), tree))
 
 
 def shard_batch(array: Any, mesh: Mesh) -> jax.Array:
@@ -212,13 +242,12 @@ def device_get_global(tree: Any) -> Any:
       Complete NumPy arrays, on every process.
     """
     leaves, structure = jax.tree.flatten(tree)
-    is_remote = [not (_is_addressable(leaf) or leaf.is_fully_replicated) for leaf in leaves]
-    if any(is_remote):
-        sharded = [leaf for leaf, remote in zip(leaves, is_remote, strict=True) if remote]
-        sharding = replicated_sharding(sharded[0].sharding.mesh)
-        gathered = iter(jax.jit(_identity, out_shardings=sharding)(sharded))
-        leaves = [next(gathered) if remote else leaf for leaf, remote in zip(leaves, is_remote, strict=True)]
-    return jax.device_get(jax.tree.unflatten(structure, leaves))
+    targets = {
+        index: replicated_sharding(leaf.sharding.mesh)
+        for index, leaf in enumerate(leaves)
+        if not (_is_addressable(leaf) or leaf.is_fully_replicated)
+    }
+    return jax.device_get(structure.unflatten(_reshard(leaves, targets)))
 
 
 def place_state(tree: Tree, specs: Tree | None, mesh: Mesh) -> Tree:
@@ -238,7 +267,7 @@ def place_state(tree: Tree, specs: Tree | None, mesh: Mesh) -> Tree:
     """
     if specs is None:
         return replicate(tree, mesh)
-    return jax.tree.map(lambda array, spec: _place(array, NamedSharding(mesh, spec)), tree, specs)
+    return _place_each(tree, jax.tree.map(lambda _, spec: NamedSharding(mesh, spec), tree, specs))
 
 
 def state_shapes(tree: Tree, specs: Tree | None, mesh: Mesh) -> Tree:
@@ -299,6 +328,35 @@ def local_shard(tree: Tree, axis_name: str = AXIS) -> Tree:
         return shards[jax.lax.axis_index(axis_name)]
 
     return jax.tree.map(shard, tree)
+
+
+def _place_each(tree, shardings):
+    leaves, structure = jax.tree.flatten(tree)
+    targets = structure.flatten_up_to(shardings)
+    moving = {
+        index: target
+        for index, (leaf, target) in enumerate(zip(leaves, targets, strict=True))
+        if getattr(getattr(leaf, "sharding", None), "mesh", None) == target.mesh and leaf.sharding != target
+    }
+    return structure.unflatten(map(_place, _reshard(leaves, moving), targets))
+
+
+def _reshard(arrays, targets):
+    """Shard some arrays, of one mesh, in another way, by one program for all of them, see `one_at_a_time`.
+
+    Args:
+      arrays: list of arrays.
+      targets: new sharding by position in the list.
+
+    Returns:
+      The list with the new arrays.
+    """
+    if not targets:
+        return arrays
+    program = jax.jit(_identity, out_shardings=list(targets.values()))
+    moved = jax.block_until_ready(program([arrays[index] for index in targets]))
+    by_index = dict(zip(targets, moved, strict=True))
+    return [by_index.get(index, array) for index, array in enumerate(arrays)]
 
 
 def _place(array, sharding):

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from anchor_jax.core.errors import UserError
+from anchor_jax.runtime import launchers
 
 LOST_PROCESS = (
     "another process of this run ended or cannot be reached; start the same command again on all hosts to resume "
@@ -24,44 +25,60 @@ FAILURE_STATUS = 1  # exit status of a process that ends because another one did
 
 _HEARTBEAT_SECONDS = 5.0
 _ERROR_SECONDS = 10  # how long to wait for the other processes to fail with the same error
-_JOIN_SECONDS = 300  # how long to wait for process 0 to start
+JOIN_SECONDS = 300  # how long to wait for the other processes to start
+_PATIENCE_VARIABLE, _PATIENCE_SECONDS = "ANCHOR_JAX_PATIENCE_SECONDS", 60
+_SILENT_SECONDS = 15  # how long to wait for the other processes before saying so
 _MAX_WAIT_SECONDS = 7 * 24 * 3600  # how long processes that are alive wait for one another
 
 _is_over = threading.Event()
 
 
-def initialize(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
+def initialize(
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    timeout: int = JOIN_SECONDS,
+) -> None:
     """Connect the processes of a run; call it before JAX initializes its devices. A single process needs no connection.
 
     Without arguments, JAX detects the cluster: a TPU pod, or several processes started by SLURM or Open MPI. Other
     environments, and the network, are not searched.
 
-    Afterwards, every process monitors the others. If one of them is silent for `ANCHOR_JAX_PATIENCE_SECONDS` (60 by
-    default), all end with a one-line error and status 1.
+    If the processes are not connected in time, this one ends with a one-line error and status 1. Afterwards, every
+    process monitors the others. If one of them is silent for `ANCHOR_JAX_PATIENCE_SECONDS` (60 by default), all end in
+    the same way.
 
     Args:
       coordinator: "host:port" of process 0.
       num_processes: number of processes of the run.
       process_id: 0 to `num_processes - 1`.
+      timeout: seconds to wait for the other processes.
 
     Raises:
       UserError: the environment says that there are several processes but not how to connect them, or they cannot
         connect.
     """
-    if num_processes == 1 or (coordinator is None and not _is_in_cluster()):
+    if num_processes == 1:
         return
+    launch = None if coordinator or _has_tpu() else launchers.detect()
+    if not (coordinator or launch or _has_tpu()):
+        return
+    if launch:
+        num_processes = launch.num_processes
+    patience = _patience_seconds()
     if coordinator and process_id:
-        _wait_for(coordinator)
+        _wait_for(coordinator, timeout)
     on_termination = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
     try:
-        jax.distributed.initialize(
-            coordinator,
-            num_processes,
-            process_id,
-            cluster_detection_method="deactivate" if coordinator else None,
-            initialization_timeout=_JOIN_SECONDS,
-            heartbeat_timeout_seconds=_patience_seconds() + 60,  # JAX's own heartbeat fails with a long log
-        )
+        with _ending_after(timeout, _processes(coordinator, num_processes, launch)):
+            jax.distributed.initialize(
+                coordinator,
+                num_processes,
+                process_id,
+                cluster_detection_method="deactivate" if coordinator else None,
+                initialization_timeout=timeout + 60,  # JAX aborts with a long log
+                heartbeat_timeout_seconds=patience + 60,  # JAX's own heartbeat fails with a long log
+            )
     except ValueError as error:
         if _has_tpu():  # a single host, which no environment variable describes
             return
@@ -156,35 +173,68 @@ def profile_trace(folder: Path) -> Iterator[None]:
         yield
 
 
-def _is_in_cluster() -> bool:
-    tasks = os.environ.get("SLURM_NTASKS", "1") if "SLURM_STEP_NODELIST" in os.environ else "1"
-    return _has_tpu() or int(tasks) > 1 or int(os.environ.get("OMPI_COMM_WORLD_SIZE", "1")) > 1
-
-
 def _has_tpu() -> bool:
     return os.environ.get("TPU_ML_PLATFORM") == "JAX"  # JAX sets it if it finds TPU chips
 
 
-def _wait_for(coordinator: str) -> None:
+def _processes(coordinator: str | None, num_processes: int | None, launch: launchers.Launch | None) -> str:
+    """Describe what this process waits for."""
+    if launch:
+        return f"all {launch.num_processes} processes that {launch.launcher} started ({launch.variable})"
+    return f"all {num_processes} processes at {coordinator}" if coordinator else "the other hosts of the TPU slice"
+
+
+@contextlib.contextmanager
+def _ending_after(seconds: int, what: str) -> Iterator[None]:
+    """End this process with a one-line error if the block, in which Python cannot be interrupted, takes longer."""
+    is_connected = threading.Event()
+
+    def wait() -> None:
+        silent = min(_SILENT_SECONDS, seconds)
+        if is_connected.wait(silent):
+            return
+        print(f"waiting for {what}, at most {seconds} s", file=sys.stderr)
+        if not is_connected.wait(seconds - silent):
+            print(
+                f"error: waited {seconds} s for {what}; start all of them, and check --num_processes and the network",
+                file=sys.stderr,
+            )
+            exit_now(FAILURE_STATUS)
+
+    threading.Thread(target=wait, daemon=True).start()
+    try:
+        yield
+    finally:
+        is_connected.set()
+
+
+def _wait_for(coordinator: str, seconds: int) -> None:
     """Wait until process 0 accepts connections; JAX would fail with a long log instead of an exception."""
     host, _, port = coordinator.rpartition(":")
-    deadline = time.monotonic() + _JOIN_SECONDS
+    started, has_said = time.monotonic(), False
     while True:
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
             return
         except OSError as error:
-            if time.monotonic() > deadline:
+            waited = time.monotonic() - started
+            if waited > seconds:
                 raise UserError(
-                    f"cannot reach process 0 at {coordinator} ({error}); start it, and check --coordinator and that "
-                    "its port is open"
+                    f"cannot reach process 0 at {coordinator} in {seconds} s ({error}); start it, and check "
+                    "--coordinator and that its port is open"
                 ) from error
+            if waited > _SILENT_SECONDS and not has_said:
+                print(f"waiting for process 0 at {coordinator} ({error}), at most {seconds} s", file=sys.stderr)
+                has_said = True
         time.sleep(0.2)
 
 
 def _patience_seconds() -> int:
     """Return after how many seconds of silence a process counts as lost."""
-    return int(os.environ.get("ANCHOR_JAX_PATIENCE_SECONDS", 60))
+    seconds = launchers.integer(_PATIENCE_VARIABLE, _PATIENCE_SECONDS)
+    if seconds is None or seconds < 1:
+        raise UserError(f"{_PATIENCE_VARIABLE} must be at least 1; got {seconds}")
+    return seconds
 
 
 def _barrier() -> Callable[..., None]:

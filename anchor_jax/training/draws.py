@@ -65,33 +65,52 @@ class StepDraws(NamedTuple):
     batch_is_masked: jax.Array | None  # bool [], the mask of all examples with `mask_per="batch"`; otherwise None
 
 
-def draw_step(keys: StepKeys, batch_size: int, bank_size: int, config: AnchoringConfig) -> StepDraws:
+def uses_references(config: AnchoringConfig) -> bool:
+    """Return whether training draws references: to anchor images or to overlay them."""
+    return config.enabled or config.overlay_weight != 0
+
+
+def draw_step(keys: StepKeys, step: jax.Array, batch_size: int, bank_size: int, config: AnchoringConfig) -> StepDraws:
     """Make the random draws of one step, for the complete batch.
 
     Args:
       keys: of the step.
+      step: its number, counted from 0.
       batch_size: B, over all devices.
       bank_size: number of references in the bank; not used unless `config.references` is "bank".
       config: `config.anchoring`.
     """
-    mask, batch_is_masked = _draw_mask(keys.mask, batch_size, config)
+    mask, batch_is_masked = _draw_mask(keys.mask, step, batch_size, config)
     per_example = ExampleDraws(
         augment_keys=jax.random.split(keys.augment, batch_size),
         erase_keys=jax.random.split(keys.erase, batch_size),
-        reference_rows=_draw_references(keys.references, batch_size, bank_size, config) if config.enabled else None,
+        reference_rows=_draw_references(keys.references, batch_size, bank_size, config)
+        if uses_references(config)
+        else None,
         mask=mask,
     )
     return StepDraws(per_example, keys.mix, batch_is_masked)
 
 
-def _draw_mask(key: jax.Array, batch_size: int, config: AnchoringConfig) -> tuple[jax.Array | None, jax.Array | None]:
+def _draw_mask(
+    key: jax.Array, step: jax.Array, batch_size: int, config: AnchoringConfig
+) -> tuple[jax.Array | None, jax.Array | None]:
     """Return the mask of each example and, if all examples share one draw, that draw."""
-    if not (config.enabled and config.mask_prob):
+    if not (uses_references(config) and config.mask_prob):
         return None, None
     if config.mask_per == "example":
         return sample_mask(key, batch_size, config.mask_prob, per="example"), None
-    (batch_is_masked,) = sample_mask(key, 1, config.mask_prob, per="batch")
+    if config.mask_draw == "periodic":
+        batch_is_masked = _is_due(step, config.mask_prob)
+    else:
+        (batch_is_masked,) = sample_mask(key, 1, config.mask_prob, per="batch")
     return jnp.broadcast_to(batch_is_masked, (batch_size,)), batch_is_masked
+
+
+def _is_due(step: jax.Array, fraction: float) -> jax.Array:
+    """Return whether one of evenly spaced steps is due, bool `[]`: `⌊n · fraction⌋` of the first n steps are."""
+    before, after = jnp.floor(jnp.stack([step, step + 1]) * jnp.float32(fraction))
+    return after > before
 
 
 def _draw_references(key: jax.Array, batch_size: int, bank_size: int, config: AnchoringConfig) -> jax.Array:

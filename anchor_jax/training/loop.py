@@ -14,6 +14,7 @@ from anchor_jax.runs import record as run_record
 from anchor_jax.runs.divergence import check_finite, check_nonfinite_updates
 from anchor_jax.runs.state import Carry, TrainState
 from anchor_jax.runtime import preemption
+from anchor_jax.runtime.settings import with_own_settings
 from anchor_jax.training.logging import TrainLogger, create_logger
 from anchor_jax.training.pace import StepChunker
 from anchor_jax.training.preparation import prepare
@@ -23,8 +24,13 @@ from anchor_jax.training.trainer import Trainer
 __all__ = ["prepare", "train"]
 
 
+@with_own_settings
 def train(
-    config: Config, workdir: str | os.PathLike[str], *, profile: bool = False, accept_changes: tuple[str, ...] = ()
+    config: Config,
+    workdir: str | os.PathLike[str],
+    *,
+    profile: bool = False,
+    accept_changes: tuple[str, ...] = (),
 ) -> TrainState:
     """Train a network, from the start or from the latest checkpoint in `workdir`; return the final state.
 

@@ -69,7 +69,17 @@ def make_model_batch(
     if per_example.reference_rows is None:
         return ModelBatch(x, targets, mask=None)
     references = _references(x, per_example.reference_rows, data, config, normalization)
+    if not config.anchoring.enabled:
+        x = _overlay(x, references, per_example.mask, config.anchoring.overlay_weight)
+        return ModelBatch(x, targets, mask=None)
     return ModelBatch(anchor(x, references, per_example.mask), targets, per_example.mask)
+
+
+def _overlay(x: jax.Array, references: jax.Array, mask: jax.Array | None, weight: float) -> jax.Array:
+    """Return `x + weight * references` for the masked examples, and `x` for the others."""
+    if mask is None:
+        return x
+    return jnp.where(mask[:, None, None, None], x + weight * references, x)
 
 
 def _references(

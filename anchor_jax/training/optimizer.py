@@ -57,7 +57,7 @@ def create(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientT
     if config.name == "adamw":
         optimizer = optax.chain(optax.scale_by_adam(), weight_decay, optax.scale_by_learning_rate(schedule))
     else:
-        optimizer = optax.chain(weight_decay, optax.sgd(schedule, config.momentum))
+        optimizer = optax.chain(weight_decay, optax.sgd(schedule, config.momentum, config.nesterov))
     if config.frozen:
         labels = partial(frozen_labels, frozen=config.frozen)
         optimizer = optax.partition({TRAINED: optimizer, FROZEN: optax.set_to_zero()}, labels)
@@ -67,12 +67,12 @@ def create(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientT
 
 
 def create_schedule(config: OptimizerConfig, steps_per_epoch: int, total_steps: int) -> optax.Schedule:
-    """Create the learning rate schedule: linear warmup, then decay at milestones or by a half cosine.
+    """Create the learning rate schedule: linear warmup, then decay at milestones, by a half cosine or linearly.
 
     Args:
       config: `config.optimizer`.
       steps_per_epoch: converts the epochs of the config.
-      total_steps: where the cosine ends.
+      total_steps: where the cosine or the line ends.
 
     Returns:
       A function of the step, counted from 0.
@@ -89,6 +89,8 @@ def create_schedule(config: OptimizerConfig, steps_per_epoch: int, total_steps: 
     if config.schedule == "cosine":
         final_fraction = config.final_learning_rate / peak if peak else 0.0
         decay = optax.cosine_decay_schedule(peak, max(total_steps - warmup_steps, 1), final_fraction)
+    elif config.schedule == "linear":
+        decay = optax.linear_schedule(peak, config.final_learning_rate, max(total_steps - warmup_steps, 1))
     else:
         milestones = Counter(round(epoch * steps_per_epoch) - warmup_steps for epoch in config.milestones_epochs)
         decay = optax.piecewise_constant_schedule(

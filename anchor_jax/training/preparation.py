@@ -1,13 +1,16 @@
 """Preparation of a run: check the config, open the data, create or resume the run, compile."""
 
 import os
+from pathlib import Path
 
 import jax
 
 from anchor_jax import config as config_lib
 from anchor_jax.config import Config
+from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
-from anchor_jax.data import Normalization
+from anchor_jax.data import Dataset, Normalization
+from anchor_jax.data.class_mapping import UnknownClassesError
 from anchor_jax.data.modes import MODES
 from anchor_jax.runs import checkpoint
 from anchor_jax.runs import record as run_record
@@ -15,8 +18,10 @@ from anchor_jax.runs.load import create_model, run_normalization
 from anchor_jax.runs.state import variables
 from anchor_jax.runtime import mesh as mesh_lib
 from anchor_jax.runtime.paths import local_path
+from anchor_jax.runtime.settings import with_own_settings
 from anchor_jax.training import optimizer as optimizer_lib
 from anchor_jax.training import sharding, warm_start
+from anchor_jax.training.draws import uses_references
 from anchor_jax.training.evaluator import create_evaluator
 from anchor_jax.training.schedule import make_schedule
 from anchor_jax.training.source import TrainSource, bank_rows, open_source, uses_bank
@@ -24,6 +29,7 @@ from anchor_jax.training.step import make_train_step
 from anchor_jax.training.trainer import Trainer, init_state
 
 
+@with_own_settings
 def prepare(config: Config, workdir: str | os.PathLike[str], accept_changes: tuple[str, ...] = ()) -> Trainer:
     """Prepare everything a run needs before its first step. Nothing is written to disk yet.
 
@@ -33,17 +39,20 @@ def prepare(config: Config, workdir: str | os.PathLike[str], accept_changes: tup
       accept_changes: as for `train`.
 
     Raises:
+      UserTypeError: `workdir` is not a path, or `accept_changes` is not a tuple.
       UserError: the config is invalid, or does not fit the data, the devices or the run in `workdir`.
     """
-    workdir = local_path("workdir", workdir)
+    workdir, accept_changes = local_path("workdir", workdir), checks.several("accept_changes", accept_changes)
     config_lib.validate(config)
+    config = config_lib.with_plain_values(config)
     mesh = mesh_lib.mesh()
     config = run_record.as_before(config, workdir)
-    source, held_out = open_source(config)
+    source, held_out = _open_source(config, workdir)
     schedule = make_schedule(config, source.num_examples, mesh.size)
     config = _with_normalization(run_record.with_reading(config, source.image_shape), source)
-    bank = bank_rows(source, config) if config.anchoring.enabled else None
-    run = run_record.open_or_create(workdir, config, source, bank, accept_changes)
+    bank = bank_rows(source, config) if uses_references(config.anchoring) else None
+    predicts_with = bank if config.anchoring.enabled else None
+    run = run_record.open_or_create(workdir, config, source, predicts_with, accept_changes)
     evaluator = create_evaluator(run, held_out, mesh)
 
     model = create_model(run, axis_name=mesh_lib.AXIS)
@@ -69,6 +78,14 @@ def prepare(config: Config, workdir: str | os.PathLike[str], accept_changes: tup
         evaluator=evaluator,
         weights=warm_start.read_weights(run, model, variables(shapes)) if starts_from_weights else None,
     )
+
+
+def _open_source(config: Config, workdir: Path) -> tuple[TrainSource, Dataset | None]:
+    """Open the training set, with the classes of the run in `workdir` if there is one."""
+    try:
+        return open_source(config, run_record.recorded_label_names(workdir))
+    except UnknownClassesError as error:
+        raise UserError(f"'{workdir}' holds another run: {error}; choose another --workdir") from error
 
 
 def _with_normalization(config: Config, source: TrainSource) -> Config:

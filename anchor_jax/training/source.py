@@ -24,6 +24,7 @@ from anchor_jax.data import (
 )
 from anchor_jax.runtime import mesh as mesh_lib
 from anchor_jax.training.device_loop import RunSteps, compile_in_memory_loop, compile_stream_loop
+from anchor_jax.training.draws import uses_references
 from anchor_jax.training.model_batch import TrainData
 from anchor_jax.training.step import TrainStep
 
@@ -185,10 +186,15 @@ class StreamSource:
         self._stream.close()
 
 
-def open_source(config: Config) -> tuple[TrainSource, Dataset | None]:
-    """Open the training set of a config; return it and the held-out validation set, if there is one."""
+def open_source(config: Config, label_names: tuple[str, ...] = ()) -> tuple[TrainSource, Dataset | None]:
+    """Open the training set of a config; return it and the held-out validation set, if there is one.
+
+    Args:
+      config: of the run.
+      label_names: of a run that exists, see `load_train`.
+    """
     if not config.data.streaming:
-        dataset, held_out = load_train(config.data, config.seed)
+        dataset, held_out = load_train(config.data, config.seed, label_names)
         return InMemorySource(dataset), held_out
     stream = open_train_stream(
         config.data,
@@ -196,13 +202,14 @@ def open_source(config: Config) -> tuple[TrainSource, Dataset | None]:
         seed=config.seed,
         batch_size=config.training.batch_size,
         shard=(jax.process_index(), jax.process_count()),
+        label_names=label_names,
     )
     return StreamSource(stream), None
 
 
 def uses_bank(config: Config) -> bool:
     """Return whether a run draws its training references from a bank."""
-    return config.anchoring.enabled and config.anchoring.references == "bank"
+    return uses_references(config.anchoring) and config.anchoring.references == "bank"
 
 
 def bank_rows(source: TrainSource, config: Config) -> np.ndarray:

@@ -85,9 +85,8 @@ def make_train_step(
 
     def train_step(carry, data, batch):
         state, totals = carry
-        draws = draw_step(
-            step_keys(jax.random.fold_in(keys.step, state.step)), training.batch_size, data.bank_size, anchoring
-        )
+        step_key = jax.random.fold_in(keys.step, state.step)
+        draws = draw_step(step_keys(step_key), state.step, training.batch_size, data.bank_size, anchoring)
         model_batch = make_model_batch(draws, data, batch, config, normalization, model.num_classes)
         depth_key = jax.random.fold_in(keys.depth, state.step)
 

@@ -5,6 +5,7 @@ import jax
 from anchor_jax.config import DataConfig
 from anchor_jax.data.sources import SOURCES
 from anchor_jax.runs.state import TrainState
+from anchor_jax.training.draws import uses_references
 from anchor_jax.training.trainer import Trainer
 
 
@@ -30,12 +31,16 @@ def _devices(trainer: Trainer) -> str:
 
 def _method(trainer: Trainer) -> str:
     anchoring = trainer.run.config.anchoring
-    if not anchoring.enabled:
+    if not uses_references(anchoring):
         return "standard training"
     references = "references from the batch"
     if trainer.data.bank_images is not None:
         references = f"{trainer.data.bank_size:,} references in the bank"
-    masking = f"masked with probability {anchoring.mask_prob}" if anchoring.mask_prob else "no masking"
+    drawn = "of every batch" if anchoring.mask_draw == "periodic" else "with probability"
+    if not anchoring.enabled:
+        overlay = f"overlay x + {anchoring.overlay_weight:g} r {drawn} {anchoring.mask_prob}"
+        return f"standard training, {overlay}, {references}"
+    masking = f"masked {drawn} {anchoring.mask_prob}" if anchoring.mask_prob else "no masking"
     return f"anchored training, {references}, {masking}"
 
 
@@ -45,8 +50,11 @@ def _model(trainer: Trainer, state: TrainState) -> str:
 
 
 def _weights(trainer: Trainer) -> str:
-    changes = trainer.weights.changes if trainer.weights else ()
-    return ", ".join((trainer.run.config.model.weights, *changes))
+    if not trainer.weights:
+        return trainer.run.config.model.weights
+    kept = f"head kept, its {len(trainer.run.label_names)} outputs taken as the classes in order"
+    changes = (*trainer.weights.changes, *([kept] if trainer.weights.has_head else []))
+    return "; ".join((trainer.run.config.model.weights, *changes))
 
 
 def _data(trainer: Trainer) -> str:

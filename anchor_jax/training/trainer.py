@@ -16,6 +16,7 @@ from anchor_jax.runs.record import Run
 from anchor_jax.runs.state import Carry, Totals, TrainState, init_variables, initial_state, variables
 from anchor_jax.runtime import backends, multihost
 from anchor_jax.runtime import mesh as mesh_lib
+from anchor_jax.runtime.settings import with_own_settings
 from anchor_jax.training.device_loop import RunSteps
 from anchor_jax.training.draws import seed_keys
 from anchor_jax.training.evaluator import Evaluator
@@ -64,6 +65,7 @@ class Trainer:
     evaluator: Evaluator
     weights: AdaptedWeights | None
 
+    @with_own_settings
     def init_carry(self) -> Carry:
         """Return the state before the first step, and totals of no steps, on the devices."""
         state = self._jit_once(self._init_state)()
@@ -71,15 +73,18 @@ class Trainer:
             state = self._jit_once(self._init_state)(self.weights.merge_into(variables(state)))
         return mesh_lib.place_state(state, self.specs, self.mesh), self.zero_totals()
 
+    @with_own_settings
     def zero_totals(self) -> Totals:
         """Return the totals of no steps, on the devices."""
         return mesh_lib.replicate(Totals.zeros(), self.mesh)
 
+    @with_own_settings
     def carry_shapes(self) -> Carry:
         """Return the shapes, dtypes and shardings of state and totals."""
         state = mesh_lib.state_shapes(jax.eval_shape(self._init_state), self.specs, self.mesh)
         return state, mesh_lib.replicated_shapes(jax.eval_shape(Totals.zeros), self.mesh)
 
+    @with_own_settings
     def train_steps(
         self, carry: Carry, until: int, chunker: StepChunker | None = None, profile_dir: Path | None = None
     ) -> tuple[Carry, Metrics]:

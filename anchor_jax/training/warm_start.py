@@ -1,13 +1,15 @@
 """Initial weights of a run from a PyTorch network, `config.model.weights`."""
 
+from pathlib import Path
 from typing import Any
 
 from flax import linen as nn
 
 from anchor_jax.core.errors import UserError
-from anchor_jax.models import from_torch
 from anchor_jax.models.pretrained import AdaptedWeights, adapt_weights
-from anchor_jax.models.pytorch.files import read_state_dict, source_and_file
+from anchor_jax.models.pytorch.conversion import Converted, convert
+from anchor_jax.models.pytorch.entries import TOP_LEVEL, StateDict, listed
+from anchor_jax.models.pytorch.files import read_checkpoint, source_and_file
 from anchor_jax.runs.record import Run
 
 
@@ -23,14 +25,39 @@ def read_weights(run: Run, model: nn.Module, shapes: Any) -> AdaptedWeights:
       UserError: the file cannot be read, or its tensors do not fit the model or the run.
     """
     config = run.config
-    source, file = source_and_file(config.model.weights)
-    variables = from_torch(config.model.name, read_state_dict(file), None, source, **config.model.options)
+    source, file, entry = source_and_file(config.model.weights)
+    found = read_checkpoint(file, entry)
+    try:
+        converted = convert(config.model.name, found.tensors, None, source, **config.model.options)
+    except UserError as error:
+        raise UserError(f"{error} ({_place(file, found)})") from error
     patch_size = getattr(model, "patch_size", 1)
     height, width, _ = run.image_shape
-    adapted = adapt_weights(variables, shapes, (height // patch_size, width // patch_size))
+    adapted = adapt_weights(converted.variables, shapes, (height // patch_size, width // patch_size))
     if not adapted.has_head and not config.training.total_epochs:
+        has = "has other classes" if "head" in converted.variables["params"] else "has no head"
         raise UserError(
             f"config.training.total_epochs=0 needs weights for the {len(run.label_names)} classes of the data, but "
-            f"'{file}' has other classes; train the head for some epochs, or use the data of its classes"
+            f"'{file}' {has}; train the head for some epochs, or use the data of its classes"
         )
-    return adapted
+    return adapted._replace(changes=(*_taken(found, converted), *adapted.changes))
+
+
+def _taken(found: StateDict, converted: Converted) -> list[str]:
+    """Describe which weights of a file were taken, and what was left out."""
+    descriptions = [f"{converted.num_tensors:,} tensors {_where(found)}", *converted.notes]
+    if found.others:
+        descriptions.append(f"not from {listed(found.others)}, which FILE#ENTRY would choose")
+    if found.left_out:
+        descriptions.append(f"beside the weights: {listed(found.left_out)}")
+    return descriptions
+
+
+def _place(file: Path, found: StateDict) -> str:
+    """Say where tensors were read, and where else there are some."""
+    others = f"; other entries: {listed(found.others)}; choose one with FILE#ENTRY" if found.others else ""
+    return f"read {_where(found)} of '{file}'{others}"
+
+
+def _where(found: StateDict) -> str:
+    return "at the top level" if found.entry == TOP_LEVEL else f"in '{found.entry}'"

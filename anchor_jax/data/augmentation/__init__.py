@@ -6,7 +6,7 @@ from functools import partial
 import jax
 
 from anchor_jax.config import AugmentationConfig
-from anchor_jax.core import checks
+from anchor_jax.core import checks, explicit, modes
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.augmentation.crops import mirror, padded_crop, resized_crop
 from anchor_jax.data.augmentation.erasing import random_erasing
@@ -29,6 +29,8 @@ __all__ = [
 ]
 
 
+@explicit.automatic("images", "keys")
+@modes.in_32_bits
 def augment(
     keys: jax.Array,
     images: jax.Array,

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from anchor_jax.core import checks
+from anchor_jax.core import checks, explicit, modes
 from anchor_jax.data.augmentation.boxes import NUM_UNIFORM, box_mask, random_box
 
 # the defaults of torchvision
@@ -11,6 +11,7 @@ _AREA = (0.02, 0.33)  # fractions of the image's area
 _ASPECT_RATIO = (1 / 3.3, 1 / 0.3)  # width / height; torchvision's 0.3 to 3.3 are height / width
 
 
+@explicit.automatic("x", "keys")
 def random_erasing(keys: jax.Array, x: jax.Array, prob: float, *, channels: int = 0) -> jax.Array:
     """Set a random rectangle of each image to 0, the mean: torchvision's `RandomErasing` with its defaults.
 
@@ -42,17 +43,22 @@ def random_erasing(keys: jax.Array, x: jax.Array, prob: float, *, channels: int 
     checks.number("prob", prob)
 
     def erase(key, image):
-        uniform = jax.random.uniform(key, (NUM_UNIFORM + 1,))
-        height, width, _ = image.shape
-        box, fits = random_box(
-            uniform[1:],
-            image.shape,
-            area=_AREA,
-            aspect_ratio=_ASPECT_RATIO,
-            min_side=0,
-            max_sides=(height - 1, width - 1),
-        )
-        is_erased = fits & (uniform[0] < prob)
-        return jnp.where(is_erased & box_mask(box, image.shape), 0, image)
+        return jnp.where(_draw_mask(key, image.shape, prob), 0, image)
 
     return jax.vmap(erase)(keys, x) if prob else x
+
+
+@modes.in_32_bits
+def _draw_mask(key: jax.Array, shape: tuple[int, ...], prob: float) -> jax.Array:
+    """Draw which pixels of an image `(H, W, C)` are erased, bool `[H, W, 1]`."""
+    uniform = jax.random.uniform(key, (NUM_UNIFORM + 1,))
+    height, width, _ = shape
+    box, fits = random_box(
+        uniform[1:],
+        shape,
+        area=_AREA,
+        aspect_ratio=_ASPECT_RATIO,
+        min_side=0,
+        max_sides=(height - 1, width - 1),
+    )
+    return fits & (uniform[0] < prob) & box_mask(box, shape)

@@ -5,12 +5,14 @@ import math
 import jax
 import jax.numpy as jnp
 
-from anchor_jax.core import checks
+from anchor_jax.core import checks, explicit, modes
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.augmentation.boxes import Box, box_mask
 from anchor_jax.data.augmentation.uniform import to_integer
 
 
+@explicit.automatic("x", "targets")
+@modes.any_promotion
 def mixup_or_cutmix(
     key: jax.Array,
     x: jax.Array,
@@ -70,6 +72,7 @@ def mixup_or_cutmix(
     return weights * x + (1 - weights) * _swap_pairs(x), lam * targets + (1 - lam) * _swap_pairs(targets)
 
 
+@modes.in_32_bits
 def _pixel_weights(key: jax.Array, shape: tuple[int, ...], mixup_alpha: float, cutmix_alpha: float) -> jax.Array:
     """Draw the weights of an example's own pixels, float32 `[H, W, 1]`."""
     uniform_key, lam_key = jax.random.split(key)

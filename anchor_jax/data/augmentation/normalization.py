@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from anchor_jax.core import checks
+from anchor_jax.core import checks, modes
 from anchor_jax.core.errors import UserError
 
 
@@ -54,6 +54,7 @@ def measure_normalization(images: np.ndarray, *, channels: int = 0) -> Normaliza
     return Normalization(tuple(round(m, 6) for m in mean), tuple(round(s, 6) or 1.0 for s in std))
 
 
+@modes.in_32_bits
 def normalize(images: jax.Array, normalization: Normalization) -> jax.Array:
     """Compute `(pixel / 255 - mean) / std`.
 

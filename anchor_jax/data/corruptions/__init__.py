@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from anchor_jax.core import checks
+from anchor_jax.core import checks, explicit, modes
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.corruptions import blur, c_bar, digital, noise, spatter, weather
 from anchor_jax.data.corruptions.corruption import Corruption
@@ -116,6 +116,8 @@ _MAX_SMALL_SIDE = 64  # pixels of the shorter side
 _MIN_SIDE = 8
 
 
+@explicit.automatic("images")
+@modes.in_32_bits
 def corrupt(key: jax.Array, images: jax.Array | np.ndarray, name: str, severity: int) -> jax.Array:
     """Corrupt a batch of images; compiled once per corruption and shape.
 
@@ -145,17 +147,19 @@ def corrupt(key: jax.Array, images: jax.Array | np.ndarray, name: str, severity:
       ((4, 32, 32, 3), dtype('uint8'))
     """
     checks.key("key", key)
-    _check(images, name, severity)
+    severity = _check(images, name, severity)
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(len(images)))
     return _corrupt_batch(keys, images, name, severity)
 
 
+@explicit.automatic("images", "keys")
+@modes.in_32_bits
 def corrupt_each(keys: jax.Array, images: jax.Array | np.ndarray, name: str, severity: int) -> jax.Array:
     """Corrupt images like `corrupt`, with PRNG keys `[B]`, one per image.
 
     A stream uses this to derive the key of an image from its row in the dataset, not in the batch.
     """
-    _check(images, name, severity)
+    severity = _check(images, name, severity)
     checks.keys("keys", keys, len(images))
     return _corrupt_batch(keys, images, name, severity)
 
@@ -165,15 +169,17 @@ def is_small(shape: tuple[int, ...]) -> bool:
     return min(shape[:2]) <= _MAX_SMALL_SIDE
 
 
-def _check(images: jax.Array | np.ndarray, name: str, severity: int) -> None:
+def _check(images: jax.Array | np.ndarray, name: str, severity: int) -> int:
+    """Return the severity as an `int`, after all checks."""
     checks.known("corruption", name, CORRUPTIONS)
-    checks.count("severity", severity, SEVERITIES[0], SEVERITIES[-1])
+    severity = checks.count("severity", severity, SEVERITIES[0], SEVERITIES[-1])
     checks.images("images", images, "uint8", channels=None)
     if images.shape[3] not in (1, 3):
         hint = f"; if these are [B, C, H, W], pass images{checks.TO_CHANNELS_LAST}" if images.shape[1] in (1, 3) else ""
         raise UserError(f"images must have 1 or 3 channels, [B, H, W, C]; got shape {images.shape}{hint}")
     if min(images.shape[1:3]) < _MIN_SIDE:
         raise UserError(f"images must have at least {_MIN_SIDE} x {_MIN_SIDE} pixels; got {list(images.shape[1:3])}")
+    return severity
 
 
 def _corrupt_batch(keys: jax.Array, images: jax.Array | np.ndarray, name: str, severity: int) -> jax.Array:

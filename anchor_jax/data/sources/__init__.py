@@ -12,7 +12,7 @@ from typing import NamedTuple
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.cache import load_cached
-from anchor_jax.data.dataset import Dataset, check_label_names, validate_dataset
+from anchor_jax.data.dataset import Dataset, check_label_names, validate_dataset, warn_similar_names
 from anchor_jax.data.decoding import EncodedDataset, decode_all
 from anchor_jax.data.eval_dataset import EvalDataset, eval_dataset, eval_dataset_from_encoded
 from anchor_jax.data.modes import AUTO, check_mode, convert_images
@@ -49,8 +49,9 @@ def load(
 
     Args:
       source: "digits" (scikit-learn's 8 x 8 digits, always available), "tfds" (a prepared TensorFlow Datasets dataset
-        with the features `image` and `label`), "folder" (`path/split/class_name/image.png`) or "npz" (a file with
-        the arrays `x_{split}`, `y_{split}` and optionally `label_names`).
+        with the features `image` and `label`), "folder" (`path/split/class_name/image.png`, at any depth) or "npz" (a
+        file with the arrays `x_{split}`, `y_{split}` and optionally `label_names`). Without `label_names`, the distinct
+        labels of all splits of an "npz" are its classes, named by the labels.
       split: name of the split; "tfds" also accepts slices such as "train[:90%]".
       name: name of the dataset, for "tfds" only.
       path: TFDS data directory (default: $TFDS_DATA_DIR, or else ~/tensorflow_datasets), image folder or file.
@@ -197,7 +198,9 @@ def _open(
     dataset = SOURCES[source].open(SourceRequest(split, name, os.fspath(path)))
     if isinstance(dataset, EncodedDataset):
         dataset = dataset._replace(image_size=int(image_size), crop_fraction=crop_fraction, given_mode=mode)
-    return _OpenedSplit(dataset, f"{source} split '{split}'", mode)
+    opened = _OpenedSplit(dataset, f"{source} split '{split}'", mode)
+    warn_similar_names(dataset.label_names, opened.title)
+    return opened
 
 
 def _finished(opened: _OpenedSplit, source: str, image_size: int, channels: int) -> Dataset:

@@ -1,7 +1,7 @@
 """Source "folder": image files in one folder per class; and any folder of images without classes."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -12,15 +12,27 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.data.decoding import EncodedDataset, Example, common_mode
 from anchor_jax.data.eval_dataset import EvalDataset, eval_dataset_from_encoded
 from anchor_jax.data.files import reading_errors
+from anchor_jax.data.image_files import (
+    IMAGE_SUFFIXES,
+    FileList,
+    Skipped,
+    count_reasons,
+    files_beside,
+    find_images,
+    subfolders,
+    warn_skipped,
+)
 from anchor_jax.data.sources.source import SourceRequest
 from anchor_jax.runtime.paths import absolute_path
 
 _LAYOUT = "expected layout: <data.path>/<split>/<class name>/<image>.png"
-_IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 
 def open_folder(request: SourceRequest) -> EncodedDataset:
-    """Open `path/split`: its subfolders, sorted by name, are the classes; no image is read."""
+    """Open `path/split`: its subfolders, sorted by name, are the classes; no image is read.
+
+    The images of a class are those in its folder at any depth. Files that are not read cause a warning.
+    """
     root = request.required_path(f"source 'folder' needs a folder; {_LAYOUT}")
     with reading_errors(f"folder '{root}'", _LAYOUT):
         splits = subfolders(root)
@@ -29,7 +41,8 @@ def open_folder(request: SourceRequest) -> EncodedDataset:
                 f"no split '{request.split}' in '{root}'; it contains: {', '.join(splits) or 'no folders'}; {_LAYOUT}"
             )
         label_names = subfolders(root / request.split)
-        files, labels = _list_images(root / request.split, label_names)
+        files, labels, skipped = _list_images(root / request.split, label_names)
+    warn_skipped(root / request.split, skipped)
     return _encoded_files(f"{root.name}-{request.split}", tuple(label_names), files, labels)
 
 
@@ -39,7 +52,7 @@ def open_images(
     """Open all images in a folder, at any depth, sorted by path; they have the single class "image".
 
     Args:
-      path: the folder; hidden files and folders are ignored.
+      path: the folder; files that are not read cause a warning.
       image_size: see `load`.
       mode: "L", "RGB" or "auto", see `load`.
       title: name of the dataset.
@@ -51,44 +64,13 @@ def open_images(
     """
     root = absolute_path("the folder of images", path)
     with reading_errors(f"folder '{root}'", "give a folder of images"):
-        os.listdir(root)  # rglob finds nothing, and raises nothing, if there is no folder
-        files = sorted(
-            file for file in root.rglob("*") if is_image(file.name) and not _is_hidden(file.relative_to(root))
-        )
-    if not files:
-        raise UserError(f"no images in '{root}' or its subfolders; allowed: {', '.join(sorted(_IMAGE_SUFFIXES))}")
-    names = [os.path.relpath(file, root) for file in files]
-    encoded = _encoded_files(root.name, ("image",), FileList(root, names), np.zeros(len(files), np.int32))
+        names, skipped = find_images(root)
+    if not names:
+        raise UserError(f"no images in '{root}' or its subfolders; allowed: {', '.join(sorted(IMAGE_SUFFIXES))}")
+    warn_skipped(root, skipped)
+    encoded = _encoded_files(root.name, ("image",), FileList(root, names), np.zeros(len(names), np.int32))
     encoded = encoded._replace(image_size=image_size, crop_fraction=crop_fraction, given_mode=mode)
     return eval_dataset_from_encoded(encoded, title)
-
-
-def subfolders(folder: Path) -> list[str]:
-    """Return the sorted names of the folders in a folder, without hidden ones."""
-    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-
-
-def is_image(name: str) -> bool:
-    """Return whether a file of this name is treated as an image."""
-    return os.path.splitext(name)[1].lower() in _IMAGE_SUFFIXES and not name.startswith(".")
-
-
-class FileList(Sequence[Path]):
-    """Files in one folder, stored as a single byte string: millions of `Path` objects would take gigabytes."""
-
-    def __init__(self, folder: Path, names: Iterable[str]):
-        encoded = [os.fsencode(name) for name in names]
-        self._folder = folder
-        self._names = b"".join(encoded)
-        self._ends = np.cumsum([0, *map(len, encoded)])
-
-    def __len__(self) -> int:
-        return len(self._ends) - 1
-
-    def __getitem__(self, row: int) -> Path:  # pyright: ignore[reportIncompatibleMethodOverride]  # no slices
-        if not 0 <= row < len(self):
-            raise IndexError(row)
-        return self._folder / os.fsdecode(self._names[self._ends[row] : self._ends[row + 1]])
 
 
 class _FileExamples(NamedTuple):
@@ -111,19 +93,17 @@ def _encoded_files(
     return EncodedDataset(title, label_names, len(files), example, own_mode, 0, files)
 
 
-def _list_images(split: Path, label_names: list[str]) -> tuple[FileList, np.ndarray]:
-    """List the images of a split, class by class; return the files and their labels int32 `[N]`."""
+def _list_images(split: Path, label_names: list[str]) -> tuple[FileList, np.ndarray, list[Skipped]]:
+    """List the images of a split, class by class; return the files, their labels int32 `[N]`, and what is skipped."""
     if not label_names:
         raise UserError(f"no class folders in '{split}'; {_LAYOUT}")
-    names, counts = [], []
+    names, counts, skipped = [], [], files_beside(split, label_names, "class folders")
     for label_name in label_names:
-        images = sorted(filter(is_image, os.listdir(split / label_name)))
-        if not images:
-            raise UserError(f"no images in class folder '{split / label_name}'; {_LAYOUT}")
-        names += [os.path.join(label_name, name) for name in images]
-        counts.append(len(images))
-    return FileList(split, names), np.repeat(np.arange(len(label_names), dtype=np.int32), counts)
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+        found = find_images(split, label_name)
+        if not found.images:
+            others = f", but {count_reasons(found.skipped)}" if found.skipped else ""
+            raise UserError(f"no images in class folder '{split / label_name}'{others}; {_LAYOUT}")
+        names += sorted(found.images, key=os.path.split)  # the order of torchvision's ImageFolder
+        skipped += found.skipped
+        counts.append(len(found.images))
+    return FileList(split, names), np.repeat(np.arange(len(label_names), dtype=np.int32), counts), skipped

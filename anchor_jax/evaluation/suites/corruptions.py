@@ -254,6 +254,7 @@ def generated(name: str, members: tuple[str, ...], clean: EvalDataset, seed: int
     Example i always gets the same noise, whatever the batches and devices.
     """
     mesh = mesh_lib.mesh()
+    corrupt_each = mesh_lib.one_at_a_time(corruptions.corrupt_each, mesh)
 
     def stream(member: str, severity: int) -> EvalDataset:
         def batches(size: int) -> Generator[Any, None, None]:
@@ -261,7 +262,8 @@ def generated(name: str, members: tuple[str, ...], clean: EvalDataset, seed: int
             for index, (images, labels) in enumerate(clean.batches(size)):
                 rows = mesh_lib.shard_batch(index * size + np.arange(even), mesh)
                 on_devices = mesh_lib.shard_batch(pad_rows(images, even), mesh)
-                yield corruptions.corrupt_each(_keys(seed, rows), on_devices, member, severity)[: len(images)], labels
+                corrupted = corrupt_each(_keys(seed, rows), on_devices, member, severity)
+                yield corrupted if len(images) == even else mesh_lib.device_get_global(corrupted)[: len(images)], labels
 
         return dataclasses.replace(clean, name=f"{member} {severity}", batches=batches)
 

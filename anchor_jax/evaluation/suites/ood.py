@@ -9,6 +9,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.data import EvalDataset
+from anchor_jax.data.class_mapping import warn_shared_classes
 from anchor_jax.evaluation.context import EvalContext
 from anchor_jax.evaluation.options import SuiteOptions, option
 from anchor_jax.evaluation.predictions import PredictionTable
@@ -105,7 +106,10 @@ class Ood(Suite[PreparedOod]):
                 "--ood=near=tfds:cifar100,far=images:FOLDER"
             )
         groups, names = zip(*map(_split_group, given), strict=True)
-        return PreparedOod(context, list(map(AnomalySet, groups, context.open_all(names))))
+        streams = context.open_all(names)
+        for stream in streams:
+            warn_shared_classes(stream.label_names, context.run.label_names, f"'{stream.name}'")
+        return PreparedOod(context, list(map(AnomalySet, groups, streams)))
 
     def num_predictions(self, prepared: PreparedOod, num_references: int) -> int:
         """Return the number of images in the test set and all datasets, once per reference."""

@@ -1,6 +1,7 @@
 """Shift: the classes of the run, or some of them, from another distribution."""
 
 import dataclasses
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -63,7 +64,13 @@ class Shift(Suite[PreparedShift]):
             )
         sets = []
         for stream in context.open_all(specs):
-            rows = class_rows(stream.label_names, context.run.label_names, origin=stream.name)
+            rows = class_rows(stream.label_names, context.run.label_names, origin=f"'{stream.name}'")
+            if rows is not None and len(rows) < len(context.run.label_names):
+                warnings.warn(
+                    f"'{stream.name}' has {len(rows)} of the run's {len(context.run.label_names)} classes; the logits "
+                    "are restricted to them",
+                    stacklevel=2,
+                )
             sets.append(ShiftedSet(stream, None if rows is None else tuple(rows.tolist())))
         return PreparedShift(context, sets)
 

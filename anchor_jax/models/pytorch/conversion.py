@@ -1,7 +1,8 @@
 """Conversion between PyTorch state dicts and Flax variables, by the tables in `names`."""
 
+import logging
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError, UserTypeError
 from anchor_jax.models.layers import Classifier
+from anchor_jax.models.pytorch.entries import listed
 from anchor_jax.models.pytorch.names import NAME_TABLES, SOURCES, NameTable, QKVSlice, TensorNames
+from anchor_jax.models.pytorch.networks import find_network
 from anchor_jax.models.registry import MODELS, create
 from anchor_jax.models.resnet import ResNet
 from anchor_jax.models.swin_v2 import SwinV2, relative_positions
@@ -24,8 +27,6 @@ Shape = tuple[int, ...]
 Tensors = dict[str, np.ndarray]  # a state dict as NumPy arrays
 NameMap = dict[Path, TensorNames]
 
-# prefixes of all names, added by data parallelism, `torch.compile` and the released code's anchoring wrapper
-_WRAPPER_PREFIXES = ("module.", "_orig_mod.", "net.")
 # last parts of the names of buffers: counters, and tables that a network computes from its options
 _BUFFERS = ("num_batches_tracked", "n_averaged", "relative_coords_table", "relative_position_index", "attn_mask")
 # variables whose tensors may have any size along their second axis: input channels, or positions
@@ -34,7 +35,24 @@ _ANY_SECOND_AXIS: set[Path] = {
     ("params", "patch_embedding", "kernel"),
     ("params", "position_embedding"),
 }
+_HEAD: set[Path] = {("params", "head", "kernel"), ("params", "head", "bias")}
 _MAX_LISTED = 4  # names of each kind in an error message
+
+_log = logging.getLogger(__name__)
+
+
+class Converted(NamedTuple):
+    """Variables read from a state dict.
+
+    Attributes:
+      variables: nested, as `model.apply` takes them; without the head if the state dict has none.
+      num_tensors: number of tensors that they were read from.
+      notes: one description of each choice and of what was left out, for the user.
+    """
+
+    variables: dict[str, Any]
+    num_tensors: int
+    notes: tuple[str, ...]
 
 
 def from_torch(
@@ -45,11 +63,16 @@ def from_torch(
     All weights must match: a tensor that is missing, unexpected or of the wrong shape is an error. Buffers without
     weights, such as the counters of BatchNorm, are ignored.
 
+    The network may be in a module of the state dict, such as "model." of a Lightning module. Tensors outside of it and
+    parts that only pretraining uses are left out, which is logged. If several modules hold such a network, an average
+    of the weights ("ema") is preferred, and then the first.
+
     Args:
       name: name of the model, see `create`.
-      state_dict: PyTorch tensors or arrays by name. Prefixes added by `torch.nn.DataParallel`, `torch.compile` and the
-        released code's wrapper are removed.
-      num_classes: number of logits of the network, or None to infer it from the tensors.
+      state_dict: PyTorch tensors or arrays by name. Names that wrappers such as `torch.nn.DataParallel` and
+        `torch.compile` add are removed.
+      num_classes: number of logits of the network, or None to infer it from the tensors; without a head, the variables
+        have none either.
       source: origin of the network: "torchvision", "timm", "huggingface" (transformers) or "anchoring" (the released
         code, LLNL/anchoring).
       **options: options of the model, see `create`. The stem of a ResNet is inferred from the tensors by default.
@@ -75,17 +98,33 @@ def from_torch(
       >>> bool(jnp.array_equal(converted["params"]["head"]["kernel"], variables["params"]["head"]["kernel"]))
       True
     """
+    converted = convert(name, state_dict, num_classes, source, **options)
+    notes = converted.notes if "head" in converted.variables["params"] else (*converted.notes, "no head")
+    if notes:
+        _log.warning("weights of '%s': %s", name, "; ".join(notes))
+    return converted.variables
+
+
+def convert(
+    name: str, state_dict: Mapping[str, Any], num_classes: int | None, source: str, **options: Any
+) -> Converted:
+    """Convert a state dict as `from_torch` does, and return what was chosen and left out."""
     tables = _name_tables(name, source)
     checks.instance("state_dict", state_dict, Mapping, "torch.nn.Module.state_dict()")
-    tensors = _remove_wrapper_prefixes({key: _to_array(key, tensor) for key, tensor in state_dict.items()})
+    for key, tensor in state_dict.items():
+        _check_tensor(key, tensor)
+    network = find_network(state_dict, tables)
+    tensors = {key: _to_array(key, tensor) for key, tensor in network.tensors.items()}
+    has_head = network.has_head or num_classes is not None
     if num_classes is None:
-        num_classes = _tensor_shape(("head", "bias"), tables, tensors, default=(2,))[0]
+        num_classes = _tensor_shape(("head", "bias"), tables, tensors, default=(2,))[0] if has_head else 2
     kernel_shape = _tensor_shape(("stem_conv", "kernel"), tables, tensors, default=(3,))
     model = create(name, num_classes, **_infer_stem(name, kernel_shape[-1]) | options)
-    shapes = _variable_shapes(model)
+    shapes = {path: shape for path, shape in _variable_shapes(model).items() if has_head or path not in _HEAD}
     name_map = max(_name_maps(shapes, tables), key=lambda candidate: len(tensors.keys() & _all_names(candidate)))
     _check_tensors(tensors, name_map, shapes, _buffers(model, name_map), network=f"{source}'s '{name}'")
-    return unflatten_dict({path: jnp.asarray(_read(tensors, names, path)) for path, names in name_map.items()})
+    variables = unflatten_dict({path: jnp.asarray(_read(tensors, names, path)) for path, names in name_map.items()})
+    return Converted(variables, len(_all_names(name_map)), network.notes)
 
 
 def to_torch(name: str, variables: Mapping[str, Any], source: str, **options: Any) -> "dict[str, torch.Tensor]":
@@ -164,28 +203,30 @@ def _name_tables(name: str, source: str) -> tuple[NameTable, ...]:
     return tables[source]
 
 
-def _to_array(name: Any, tensor: Any) -> np.ndarray:
-    """Convert a PyTorch tensor or an array to NumPy; floating dtypes become float32."""
+def _check_tensor(name: Any, tensor: Any) -> None:
+    """Raise unless this is a tensor or an array with its name."""
     if not isinstance(name, str) or not hasattr(tensor, "dtype"):
         raise UserTypeError(
             f"weights must be tensors or arrays by name; got {type(tensor).__name__} as {name!r}; if this is a "
             "checkpoint, pass only the state dict in it"
         )
+
+
+def _to_array(name: str, tensor: Any) -> np.ndarray:
+    """Convert a PyTorch tensor or an array to NumPy; floating dtypes become float32."""
+    _check_tensor(name, tensor)
     if hasattr(tensor, "detach"):
         tensor = tensor.detach().cpu()
-        tensor = (tensor.float() if tensor.is_floating_point() else tensor).numpy()  # NumPy has no bfloat16
+        try:
+            tensor = (tensor.float() if tensor.is_floating_point() else tensor).numpy()  # NumPy has no bfloat16
+        except (RuntimeError, TypeError) as error:
+            raise UserTypeError(
+                f"tensor '{name}' must be a dense array; got one that is sparse, quantized or without values; convert "
+                "it in PyTorch"
+            ) from error
     array = np.asarray(tensor)
     checks.array(f"tensor '{name}'", array, "real", "[...]")
     return array if np.issubdtype(array.dtype, np.integer) else array.astype(np.float32)
-
-
-def _remove_wrapper_prefixes(tensors: Tensors) -> Tensors:
-    """Remove the prefixes that wrappers add to all names, and the counter of averaged weights."""
-    tensors = {name: tensor for name, tensor in tensors.items() if name != "n_averaged"}
-    for prefix in _WRAPPER_PREFIXES:
-        if tensors and all(name.startswith(prefix) for name in tensors):
-            return _remove_wrapper_prefixes({name.removeprefix(prefix): tensor for name, tensor in tensors.items()})
-    return tensors
 
 
 def _tensor_shape(path: Path, tables: Iterable[NameTable], tensors: Tensors, *, default: Shape) -> Shape:
@@ -276,12 +317,16 @@ def _check_tensors(
             for name in expected.keys() & weights
             if not _same_shape(tensors[name].shape, expected[name].shape, any_second_axis=name in any_second_axis)
         },
+        "integers": {name for name in expected.keys() & weights if np.issubdtype(tensors[name].dtype, np.integer)},
         "wrong window": {name for name in buffers.keys() & tensors.keys() if buffers[name].size != tensors[name].size},
     }
     details = "; ".join(f"{problem}: {_listed(names)}" for problem, names in problems.items() if names)
     if details:
+        head = _all_names({path: name_map[path] for path in _HEAD & name_map.keys()})
+        hint = ", or pass num_classes=None to read the features only" if problems["missing"] == head else ""
         raise UserError(
             f"the tensors do not match {network}; {details}; check the source, the number of classes and the options"
+            + hint
         )
 
 
@@ -294,6 +339,4 @@ def _same_shape(shape: Shape, expected: Shape, *, any_second_axis: bool) -> bool
 
 def _listed(names: Iterable[str]) -> str:
     """Return the first few names, sorted, and the number of the others."""
-    names = sorted(names)
-    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
-    return ", ".join(names[:_MAX_LISTED]) + more
+    return listed(sorted(names), _MAX_LISTED)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 
+from anchor_jax.core import checks
 from anchor_jax.reporting.comparison import report
 from anchor_jax.reporting.comparison.comparison import Comparison, compare_methods
 from anchor_jax.reporting.comparison.methods import group_by_method, load
@@ -30,9 +31,10 @@ def compare(
       UserError: a folder has no run; a run is not evaluated, or not on a requested suite; runs have different data; a
         run is given twice; or `out` holds something other than a comparison.
     """
+    runs, suites = checks.several("workdirs", workdirs), checks.several("suites", suites)
     out = local_path("out", out)
     report.check_folder(out)
-    comparison = compare_methods(group_by_method(load(workdirs)), suites, num_references)
+    comparison = compare_methods(group_by_method(load(runs)), suites, num_references)
     page = report.write(comparison, out)
     report.print_tables(comparison, f"report: {page}")
     return comparison

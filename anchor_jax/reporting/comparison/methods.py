@@ -11,6 +11,7 @@ from typing import Any
 
 from anchor_jax.config import RESUMABLE_CHANGES, flatten
 from anchor_jax.core.errors import UserError
+from anchor_jax.data.labels import composed_name
 from anchor_jax.evaluation import storage
 from anchor_jax.evaluation.results import Results, SuiteResult
 from anchor_jax.runs import record as run_record
@@ -143,7 +144,8 @@ def group_by_method(runs: Sequence[EvaluatedRun]) -> list[Method]:
 def method_kind(config: Mapping[str, Any]) -> str:
     """Return the paper's name of a method: "standard", "anchored" or "anchored + masking"."""
     if not config["anchoring.enabled"]:
-        return "standard"
+        is_overlaid = config.get("anchoring.overlay_weight") and config["anchoring.mask_prob"]
+        return "standard + overlay" if is_overlaid else "standard"
     return "anchored + masking" if config["anchoring.mask_prob"] else "anchored"
 
 
@@ -178,18 +180,23 @@ def _check_same_data(records: Sequence[Run]) -> None:
 def _data_facts(record: Run) -> dict[str, Any]:
     config = flatten(record.config)
     of_config = {f"config.{key}": config[key] for key in _DATA}
-    return of_config | {"the image shape": record.image_shape, "the list of classes": record.label_names}
+    label_names = tuple(map(composed_name, record.label_names))
+    return of_config | {"the image shape": record.image_shape, "the list of classes": label_names}
 
 
 def effective_config(flat: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys of a flat config that define a method: without the seed and keys that have no effect."""
     dropped = {"seed", "data.path", "data.mode", "data.channels"}  # the image shape, which must be equal, implies these
-    if not flat["anchoring.enabled"]:
+    if method_kind(flat) == "standard":
         dropped |= {key for key in flat if key.startswith("anchoring.") and key != "anchoring.enabled"}
+    elif not flat["anchoring.enabled"]:
+        dropped |= {"anchoring.masked_target"}
     elif not flat["anchoring.mask_prob"]:
-        dropped |= {"anchoring.mask_per", "anchoring.masked_target", "anchoring.update_bn_when_masked"}
-    elif flat["anchoring.mask_per"] != "batch":
-        dropped |= {"anchoring.update_bn_when_masked"}
+        dropped |= {f"anchoring.{key}" for key in ("mask_per", "mask_draw", "masked_target", "update_bn_when_masked")}
+    if flat["anchoring.enabled"]:
+        dropped |= {"anchoring.overlay_weight"}
+    if flat["anchoring.mask_per"] != "batch":
+        dropped |= {"anchoring.mask_draw", "anchoring.update_bn_when_masked"}
     return {key: value for key, value in flat.items() if key not in dropped and not key.startswith(RESUMABLE_CHANGES)}
 
 

@@ -70,16 +70,16 @@ def write(comparison: Comparison, folder: Path) -> Path:
       UserError: the folder holds something else, or is not writable.
     """
     check_folder(folder)
-    page = _page(comparison)
+    integers = dict.fromkeys(("num_references", "seed", "num"), "Int64")
+    texts = {  # the JSON first: it marks the folder as that of a comparison, even if the rest is interrupted
+        JSON: json.dumps(_record(comparison), indent=2, allow_nan=False) + "\n",
+        CSV: pd.DataFrame(_rows(comparison), columns=_COLUMNS).astype(integers).to_csv(index=False),
+        HTML: _page(comparison),
+    }
     with writing(folder):
-        # the JSON first: it marks the folder as that of a comparison, even if the rest is interrupted
-        with atomic_write(folder / JSON) as file:
-            file.write_text(json.dumps(_record(comparison), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        with atomic_write(folder / CSV) as file:
-            integers = dict.fromkeys(("num_references", "seed", "num"), "Int64")
-            pd.DataFrame(_rows(comparison), columns=_COLUMNS).astype(integers).to_csv(file, index=False)
-        with atomic_write(folder / HTML) as file:
-            file.write_text(page, encoding="utf-8")
+        for name, text in texts.items():
+            with atomic_write(folder / name) as file:
+                file.write_text(text, encoding="utf-8")
     return folder / HTML
 
 

@@ -1,0 +1,256 @@
+"""One small call of every public function of arrays, and how its arguments may be sharded."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from small_network import mlp
+
+import anchor_jax as aj
+from anchor_jax.config import base
+from anchor_jax.core import uncertainty
+from anchor_jax.data import corruptions
+
+B, K, M, H, C = 8, 4, 8, 6, 3  # inputs, references, bank, features of an input, classes
+
+
+class Rows(NamedTuple):
+    """An array whose first axis is that of the batch."""
+
+    value: Any
+
+
+class Bank(NamedTuple):
+    """An array whose first axis is that of references, members or training examples."""
+
+    value: Any
+
+
+class Call(NamedTuple):
+    """A function of arrays and its arguments; those that are neither `Rows` nor `Bank` are not sharded."""
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+
+
+def normal(seed, *shape):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def key(seed=0):
+    return jax.random.key(seed)
+
+
+X, PAIRED, REFERENCES, BANK = normal(0, B, H), normal(1, B, H), normal(2, K, H), normal(3, M, H)
+PARAMS = {"in": normal(4, 2 * H, 8), "out": normal(5, 8, C)}
+MASK = np.arange(B) % 3 == 0
+LABELS = (np.arange(B) % C).astype(np.int32)
+LOGITS = normal(6, B, C)
+PROBS = np.exp(LOGITS) / np.exp(LOGITS).sum(1, keepdims=True)
+MEMBER_PROBS = np.stack([PROBS, PROBS[::-1], np.eye(C, dtype=np.float32)[LABELS]])
+CONFIDENCE, CORRECT = PROBS.max(1), PROBS.argmax(1) == LABELS
+STDS = np.abs(normal(7, B)) + 0.1
+IMAGES = np.random.default_rng(8).integers(0, 256, (B, 8, 8, 3)).astype(np.uint8)
+MIXING = np.random.default_rng(9).integers(0, 256, (2, 9, 9, 3)).astype(np.uint8)
+NORMALIZATION = aj.data.Normalization((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+SPLIT = aj.SplitModel(lambda p, z: z @ p["in"], lambda p, h: jax.numpy.tanh(h) @ p["out"])
+SETTINGS = aj.regression.Settings(hidden=(4,), steps=2, batch_size=4, mask_prob=0.5, mask_per="example", dropout=0.1)
+
+
+def image_keys():
+    return jax.random.split(key(), B)
+
+
+def sums(params, inputs):
+    return (inputs @ params["in"]).sum(1)
+
+
+def augmented(options, keys, images, mixing):
+    config = base().augmentation
+    config.update(options)
+    return aj.data.augment(keys, images, config, mixing)
+
+
+def fitted(x, y):
+    return aj.regression.fit(key(), x, y, SETTINGS)
+
+
+def predicted(x, y, inputs):
+    return aj.regression.predict(key(1), fitted(x, y), inputs, 3)
+
+
+def gradient_of_step(params, x, labels, bank, key):
+    """Return the gradient of a training step with drawn references and masks."""
+    reference_key, mask_key = jax.random.split(key)
+    references = aj.sample_references(reference_key, bank, len(x))
+    mask = aj.sample_mask(mask_key, len(x), 0.5, per="example")
+
+    def loss(params):
+        return aj.anchored_cross_entropy(aj.anchored(mlp)(params, x, references, mask=mask), labels, mask).mean()
+
+    return jax.grad(loss)(params)
+
+
+CORE = {
+    "anchor": Call(aj.anchor, (Rows(X), Rows(PAIRED), Rows(MASK))),
+    "anchored": Call(lambda x, r, m, p: aj.anchored(mlp)(p, x, r, mask=m), (Rows(X), Rows(PAIRED), Rows(MASK), PARAMS)),
+    "anchored, gradient": Call(gradient_of_step, (PARAMS, Rows(X), Rows(LABELS), Bank(BANK), key)),
+    "anchored_kernel": Call(partial(aj.anchored_kernel, channels=3), (normal(0, H, 4),)),
+    "sample_references": Call(lambda k, bank: aj.sample_references(k, bank, B), (key, Bank(BANK))),
+    "sample_references, permuted": Call(
+        lambda k, bank: aj.sample_references(k, bank, K, replace=False), (key, Bank(BANK))
+    ),
+    "sample_mask": Call(lambda k: aj.sample_mask(k, B, 0.5, per="example"), (key,)),
+    "sample_mask, batch": Call(lambda k: aj.sample_mask(k, B, 0.5), (key,)),
+    "anchored_cross_entropy": Call(
+        partial(aj.anchored_cross_entropy, label_smoothing=0.1), (Rows(LOGITS), Rows(LABELS), Rows(MASK))
+    ),
+    "anchored_cross_entropy, soft": Call(aj.anchored_cross_entropy, (Rows(LOGITS), Rows(PROBS))),
+    "anchored_squared_error": Call(aj.anchored_squared_error, (Rows(X), Rows(PAIRED), Rows(MASK))),
+    "anchored_gaussian_nll": Call(aj.anchored_gaussian_nll, (Rows(X), Rows(X**2 + 1), Rows(PAIRED), Rows(MASK))),
+    "predict": Call(lambda p, x, r: aj.predict(mlp, p, x, r), (PARAMS, Rows(X), Bank(REFERENCES))),
+    "predict, split": Call(
+        lambda p, x, r: aj.predict(SPLIT, p, x, r, chunk_size=3), (PARAMS, Rows(X), Bank(REFERENCES))
+    ),
+    "classify": Call(lambda p, x, r: aj.classify(mlp, p, x, r), (PARAMS, Rows(X), Bank(REFERENCES))),
+    "inference.classify_with_votes": Call(
+        lambda p, x, r: aj.inference.classify_with_votes(mlp, p, x, r, chunk_size=3, temper="duq"),
+        (PARAMS, Rows(X), Bank(REFERENCES)),
+    ),
+    "encode_references": Call(lambda p, r: aj.encode_references(SPLIT, p, r), (PARAMS, Bank(REFERENCES))),
+    "EncodedReferences": Call(
+        lambda p, x, r: aj.classify(SPLIT, p, x, aj.encode_references(SPLIT, p, r)),
+        (PARAMS, Rows(X), Bank(REFERENCES)),
+    ),
+    "inference.single_vote": Call(aj.inference.single_vote, (Rows(LOGITS),)),
+    "inference.predict_ensemble": Call(
+        lambda x, members: aj.inference.predict_ensemble(lambda m: x * m[None], members), (Rows(X), Bank(REFERENCES))
+    ),
+    "inference.classify_ensemble": Call(
+        lambda x, members: aj.inference.classify_ensemble(lambda m: x * m[None], members, chunk_size=3),
+        (Rows(X), Bank(REFERENCES)),
+    ),
+    "transductive_references": Call(aj.transductive_references, (Rows(X), Bank(BANK), Bank(REFERENCES))),
+    "inference.transductive_rows": Call(aj.inference.transductive_rows, (Rows(X), Bank(BANK), Bank(REFERENCES))),
+    "SplitModel": Call(lambda p, z: SPLIT(p, z), (PARAMS, Rows(normal(0, B, 2 * H)))),
+    "uncertainty.predictive_entropy": Call(uncertainty.predictive_entropy, (Rows(PROBS),)),
+    "uncertainty.expected_entropy": Call(uncertainty.expected_entropy, (MEMBER_PROBS,)),
+    "uncertainty.mutual_information": Call(uncertainty.mutual_information, (MEMBER_PROBS,)),
+    "uncertainty.information_gain": Call(uncertainty.information_gain, (Rows(CONFIDENCE), Rows(STDS))),
+    "uncertainty.probability_spread": Call(uncertainty.probability_spread, (MEMBER_PROBS,)),
+    "uncertainty.deviation": Call(uncertainty.deviation, (Rows(STDS),)),
+    "uncertainty.energy": Call(uncertainty.energy, (Rows(LOGITS),)),
+}
+
+CONTRIB = {
+    "expected_improvement": Call(partial(aj.expected_improvement, best=0.5), (Rows(CONFIDENCE), Rows(STDS))),
+    "pager.nonconformity": Call(
+        lambda p, x, r, y: aj.pager.nonconformity(sums, p, x, r, y, chunk_size=3),
+        (PARAMS, Rows(X), Bank(REFERENCES), Bank(REFERENCES[:, 0])),
+    ),
+    "pager.refined_nonconformity": Call(
+        lambda p, x, r, y: aj.pager.refined_nonconformity(sums, p, x, r, y, steps=2),
+        (PARAMS, Rows(X), Bank(REFERENCES), Bank(REFERENCES[:, 0])),
+    ),
+    "pager.risk_regimes": Call(
+        partial(aj.pager.risk_regimes, uncertainty_limit=0.5, nonconformity_limit=0.5), (Rows(CONFIDENCE), Rows(STDS))
+    ),
+    "pager.regime_errors": Call(aj.pager.regime_errors, (Rows(np.arange(B, dtype=np.int32) % 4), Rows(STDS))),
+    "regression.fit": Call(fitted, (Rows(X), Rows(STDS))),
+    "regression.predict": Call(predicted, (Bank(X), Bank(PAIRED[:, :2]), Rows(X))),
+    "regression.nonconformity": Call(
+        lambda x, y, inputs: aj.regression.nonconformity(fitted(x, y), inputs), (Bank(X), Bank(STDS), Rows(X))
+    ),
+    "regression.combine_members": Call(
+        lambda means: aj.regression.combine_members(aj.regression.Regression(means, None, abs(means))), (MEMBER_PROBS,)
+    ),
+    "regression.fourier_features": Call(aj.regression.fourier_features, (normal(0, 5, H), Rows(X))),
+}
+
+METRICS = {
+    f"metrics.{name}": Call(function, tuple(map(Rows, arguments)))
+    for name, function, *arguments in (
+        ("accuracy", aj.metrics.accuracy, PROBS, LABELS),
+        ("top_k_accuracy", partial(aj.metrics.top_k_accuracy, k=2), PROBS, LABELS),
+        ("nll", aj.metrics.nll, PROBS, LABELS),
+        ("brier", aj.metrics.brier, PROBS, LABELS),
+        ("reliability", aj.metrics.reliability, PROBS, LABELS),
+        ("reliability_bins", aj.metrics.reliability_bins, CONFIDENCE, CORRECT),
+        ("calibration_error", lambda *a: aj.metrics.calibration_error(aj.metrics.reliability(*a)), PROBS, LABELS),
+        ("adaptive_calibration_error", aj.metrics.adaptive_calibration_error, CONFIDENCE, CORRECT),
+        ("smooth_ece", aj.metrics.smooth_ece, CONFIDENCE, CORRECT),
+        ("risk_coverage", aj.metrics.risk_coverage, CONFIDENCE, CORRECT),
+        ("aurc", aj.metrics.aurc, CONFIDENCE, CORRECT),
+        ("excess_aurc", aj.metrics.excess_aurc, CONFIDENCE, CORRECT),
+        ("per_example_scores", aj.metrics.per_example_scores, PROBS, LABELS),
+        ("summarize", lambda *a: aj.metrics.summarize(aj.metrics.per_example_scores(*a)), PROBS, LABELS),
+        ("summary", aj.metrics.summary, PROBS, LABELS),
+        ("rmse", aj.metrics.rmse, X, PAIRED),
+        ("gaussian_nll", aj.metrics.gaussian_nll, X, X**2 + 1, PAIRED),
+        ("coverage_error", aj.metrics.coverage_error, X, X**2 + 1, PAIRED),
+        (
+            "interval_coverage",
+            lambda *a: aj.metrics.interval_coverage(*a, np.float32([0.5, 0.9])),
+            X,
+            X**2 + 1,
+            PAIRED,
+        ),
+    )
+}
+
+AUGMENTATION = {
+    "data.normalize": Call(lambda images: aj.data.normalize(images, NORMALIZATION), (Rows(IMAGES),)),
+    "data.random_erasing": Call(
+        lambda keys, x: aj.data.random_erasing(keys, x, 0.5), (image_keys, Rows(normal(0, B, 8, 8, 3)))
+    ),
+    "data.mixup_or_cutmix": Call(
+        lambda k, x, t: aj.data.mixup_or_cutmix(k, x, t, mixup_alpha=0.5, cutmix_alpha=0.5),
+        (key, Rows(normal(0, B, 8, 8, 3)), Rows(PROBS)),
+    ),
+    **{
+        f"data.augment, {name}": Call(
+            partial(augmented, options),
+            (image_keys, Rows(IMAGES), MIXING),
+        )
+        for name, options in {
+            "crop": {"crop_padding": 2, "flip": True},
+            "resize": {"resized_crop": (0.3, 1.0)},
+            "trivial_augment": {"policy": "trivial_augment"},
+            "rand_augment": {"policy": "rand_augment"},
+            "pixmix": {"policy": "pixmix"},
+        }.items()
+    },
+}
+
+CORRUPTIONS = {
+    f"data.corrupt, {name}": Call(lambda k, i, name=name: aj.data.corrupt(k, i, name, 3), (key, Rows(IMAGES)))
+    for name in corruptions.CORRUPTIONS
+} | {
+    "data.corruptions.corrupt_each": Call(
+        lambda keys, images: corruptions.corrupt_each(keys, images, "contrast", 3), (image_keys, Rows(IMAGES))
+    )
+}
+
+CALLS = CORE | CONTRIB | METRICS | AUGMENTATION | CORRUPTIONS
+
+# functions of paths, names, configs or arrays on the host, and those that place arrays on devices themselves
+WITHOUT_ARRAYS = {
+    f"{module}.{name}".removeprefix(".")
+    for module, names in {
+        "data.augmentation": "fractals",
+        "data": "check_differs class_rows eval_dataset load load_mixing_images load_test load_train "
+        "measure_normalization open_corrupted open_dataset open_stream open_test open_train_stream "
+        "photographs select_rows",
+        "data.corruptions": "is_small",
+        "evaluation": "evaluate load_results",
+        "": "load_exported load_predictor",
+        "models": "create from_torch to_torch",
+        "parallel": "device_get_global local_shard make_global_batch mesh "
+        "place_state platform_of pmapped replicate replicated_shapes replicated_sharding run_n_steps "
+        "shard_batch state_shapes",
+        "training": "prepare train",
+    }.items()
+    for name in names.split()
+}
