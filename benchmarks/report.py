@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from anchor_jax.runtime.atomic_files import atomic_write
+from anchor_jax.runtime.atomic_files import write_texts
 from benchmarks.environment import environment
 
 
@@ -51,13 +51,11 @@ def report(title: str, facts: Mapping[str, Any], results: Sequence[Result], file
 
 
 def write_json(file: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file atomically."""
-    with atomic_write(file) as new:
-        new.write_text(json.dumps(content, indent=1) + "\n")
+    """Write a JSON file atomically; another one of this name moves to `earlier/`."""
+    write_texts({file: json.dumps(content, indent=1) + "\n"})
 
 
 def write_rows(file: Path, facts: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
     """Write a JSON file with `facts` as its environment and one line per row."""
     lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)
-    with atomic_write(file) as new:
-        new.write_text(f'{{\n "environment": {json.dumps(facts)},\n "results": [\n{lines}\n ]\n}}\n')
+    write_texts({file: f'{{\n "environment": {json.dumps(facts)},\n "results": [\n{lines}\n ]\n}}\n'})

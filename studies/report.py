@@ -11,7 +11,7 @@ from anchor_jax.metrics import specs
 from anchor_jax.reporting import plots
 from anchor_jax.reporting.comparison.figures import seed_dots, severity_panel
 from anchor_jax.reporting.comparison.statistics import Difference, Summary
-from anchor_jax.runtime.atomic_files import atomic_write
+from anchor_jax.runtime.atomic_files import write_texts
 from studies.definitions import FULL
 from studies.results import Entry, StudyResults
 from studies.study import Size, Study
@@ -24,9 +24,7 @@ def write(name: str, study: Study, size: Size, results: StudyResults, folder: Pa
         markdown(study, results),
         json.dumps(content(name, study, size, results), indent=1, ensure_ascii=False) + "\n",
     )
-    for file, text in zip(files, texts, strict=True):
-        with atomic_write(file) as new:
-            new.write_text(text, encoding="utf-8")
+    write_texts(dict(zip(files, texts, strict=True)), folder / f"{name}.png")
     if _has_figure(study, results):
         files.append(folder / f"{name}.png")
         _draw(study, results, files[-1])

@@ -1,10 +1,11 @@
 """Collect the numbers of a study from the folders of its runs: over seeds, and relative to the standard network."""
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from anchor_jax.evaluation.results import Results
+from anchor_jax.evaluation.results import Results, short_hash
 from anchor_jax.reporting.comparison.statistics import Difference, Summary, difference_over_seeds, summary
 from studies.runs import EnsembleRun, StudyRun
 from studies.study import Column, Row, Study
@@ -36,6 +37,7 @@ def collect_results(study: Study, runs: Sequence[StudyRun | EnsembleRun]) -> Stu
     """
     values: dict[str, dict[str, dict[int, float]]] = {row.name: {} for row in study.rows}
     environments, networks, seconds = [], {}, {}
+    evaluated: dict[tuple[str, str], set[str]] = {}  # config and suite -> hashes of the evaluated data
     for run in runs:
         suites = run.results
         for column in study.columns:
@@ -46,9 +48,18 @@ def collect_results(study: Study, runs: Sequence[StudyRun | EnsembleRun]) -> Stu
             networks |= {network.workdir: network for network in run.networks}
         for key, facts in _facts(study, run, suites):
             seconds[run.name, key] = facts["seconds"]
+            if content := short_hash(facts):
+                evaluated.setdefault((run.row.config, key[0]), set()).add(content)
             environment = {name: facts[name] for name in _ENVIRONMENT}
             if environment not in environments:
                 environments.append(environment)
+    for (config, suite), contents in evaluated.items():
+        if len(contents) > 1:
+            warnings.warn(
+                f"{suite} of {config} was evaluated on different data, {', '.join(sorted(contents))}: do not compare "
+                "its numbers; evaluate all runs again",
+                stacklevel=2,
+            )
     entries = {
         name: {
             title: _entry(by_seed, values[baseline].get(title) if baseline and name != baseline else None)

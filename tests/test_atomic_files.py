@@ -13,7 +13,7 @@ import pytest
 
 from anchor_jax.evaluation import storage
 from anchor_jax.reporting.comparison.report import check_folder
-from anchor_jax.runtime.atomic_files import atomic_write, exclusive_lock, is_incomplete
+from anchor_jax.runtime.atomic_files import atomic_write, exclusive_lock, is_incomplete, write_texts
 
 WRITER = """
 import sys
@@ -119,3 +119,19 @@ def test_exclusive_lock_without_file_locks_warns(tmp_path, monkeypatch, number):
     message = r"has no locks \(.*\); make sure that no other process"
     with contextlib.ExitStack() as stack, pytest.warns(UserWarning, match=message):
         stack.enter_context(exclusive_lock(tmp_path))
+
+
+def test_write_texts_keeps_files_with_another_text(tmp_path, capsys):
+    table, figure = tmp_path / "table.md", tmp_path / "table.png"
+    for text in ("one", "one"):
+        write_texts({table: text}, figure)
+    figure.write_text("of one")
+    assert not capsys.readouterr().out
+    for number, text in enumerate(("two", "three"), start=1):
+        write_texts({table: text}, figure)
+        assert f"were moved to '{tmp_path / 'earlier' / str(number)}': table.md" in capsys.readouterr().out
+    kept = {str(file.relative_to(tmp_path)): file.read_text() for file in tmp_path.rglob("*.*")}
+    assert kept == {
+        **{"table.md": "three", "earlier/1/table.md": "one", "earlier/1/table.png": "of one"},
+        **{"earlier/2/table.md": "two"},
+    }

@@ -1,5 +1,8 @@
 """Methods of a comparison: how runs are grouped, and which runs cannot be compared."""
 
+import json
+import re
+
 import comparable_runs
 import numpy as np
 import pytest
@@ -195,6 +198,29 @@ def test_compare_rejects_different_corruptions(pair, tmp_path, fact, value):
     other = evaluated(tmp_path / "other", "masked", suites=("clean", "corruptions"), facts={fact: value})
     with pytest.raises(UserError, match=f"corruptions of .* are about different data: {fact} is"):
         compared([*pair, other])
+
+
+@pytest.mark.parametrize(
+    ("contents", "note"),
+    [
+        ("ab", "clean: the runs were evaluated on different data; differences are left out: '.*': digits test, 60 "),
+        ("a-", "clean: the content of the evaluated data is unknown: '.*anchored'"),
+        ("aa", ""),
+    ],
+)
+def test_compare_shows_no_differences_across_data(tmp_path, contents, note):
+    runs = [evaluated(tmp_path / kind, kind) for kind in ("standard", "anchored")]
+    for run, content in zip(runs, contents, strict=True):
+        file = next(run.glob("eval/*/clean.json"))
+        record = json.loads(file.read_text())
+        data = {"name": "digits", "split": "test", "num_examples": 60, "sha256": content * 64}
+        for facts in record["facts_of"].values() if content != "-" else ():
+            facts["data"] = data
+        file.write_text(json.dumps(record))
+    table = table_of(compared(runs), "clean")
+    assert re.match(note, table.data_note) if note else not table.data_note
+    entry = table.entry("anchored", metric="accuracy")
+    assert ({entry.over_seeds, entry.over_examples} == {None}) == (contents == "ab")
 
 
 def test_compare_accepts_members_in_another_order(pair, tmp_path):

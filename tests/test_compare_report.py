@@ -126,13 +126,17 @@ def test_json_and_csv_contain_every_number(three_methods, tmp_path):
     ]
 
 
-def test_write_replaces_a_comparison_and_keeps_other_files(pair, tmp_path):
-    out = tmp_path / "out"
-    compare(pair, out, ("corruptions",))
+def test_write_keeps_another_comparison_and_other_files(pair, tmp_path, capsys):
+    out, names = tmp_path / "out", ["compare.csv", "compare.html", "compare.json"]
+    for _ in range(2):  # the same comparison takes its own place
+        compare(pair, out, ("corruptions",))
     (out / "notes.txt").write_text("mine")
+    assert "moved" not in capsys.readouterr().out
     compare(pair, out, ("clean",))
-    assert sorted(file.name for file in out.iterdir()) == ["compare.csv", "compare.html", "compare.json", "notes.txt"]
-    assert json.loads((out / "compare.json").read_text())["suites"].keys() == {"clean"}
+    assert f"moved to '{out / 'earlier/1'}'" in capsys.readouterr().out
+    for folder, others, suite in ((out, ["earlier", "notes.txt"], "clean"), (out / "earlier/1", [], "corruptions")):
+        assert sorted(file.name for file in folder.iterdir()) == [*names, *others]
+        assert json.loads((folder / "compare.json").read_text())["suites"].keys() == {suite}
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"kind": "something else"}', "[1]"])

@@ -1,6 +1,9 @@
 """Predictions and evaluation of a run from its workdir."""
 
+import errno
 import json
+import os
+import shutil
 
 import matplotlib.image
 import numpy as np
@@ -11,9 +14,11 @@ from torchmetrics.classification import MulticlassCalibrationError
 
 import anchor_jax as aj
 from anchor_jax import UserError, data, evaluation
-from anchor_jax.reporting import Reporter
+from anchor_jax.reporting import Reporter, write_report
+from anchor_jax.reporting.comparison.methods import load
 from anchor_jax.runs import record as run_record
 from anchor_jax.runs.load import create_model
+from anchor_jax.runtime.atomic_files import exclusive_lock
 from anchor_jax.training.loop import train
 
 
@@ -205,3 +210,119 @@ def test_evaluate_writes_a_profile(trained, capsys):
     evaluation.evaluate(workdir, num_references=(2,), profile=True, report=Reporter())
     assert list((workdir / "profile").rglob("*.trace.json.gz"))
     assert f"profile: {workdir / 'profile'}" in capsys.readouterr().out
+
+
+# data that have moved or changed, and folders that cannot be written
+
+
+@pytest.fixture
+def moved(trained, tmp_path, monkeypatch):
+    """A copy of the run that was trained in `there/` on `there/tiny.npz`, seen from another folder."""
+    workdir = shutil.copytree(trained[0], tmp_path / "run", ignore=shutil.ignore_patterns("eval", "profile"))
+    (tmp_path / "there").mkdir()
+    shutil.copy(run_record.load(workdir).config.data.path, tmp_path / "there/tiny.npz")
+    record = json.loads((workdir / "run.json").read_text())
+    record["config"]["data"]["path"], record["data_path"] = "tiny.npz", str(tmp_path / "there/tiny.npz")
+    (workdir / "run.json").write_text(json.dumps(record))
+    monkeypatch.chdir(tmp_path)
+    return workdir
+
+
+def change(source, target, **arrays):
+    """Write an .npz file with some arrays inverted."""
+    target.parent.mkdir(exist_ok=True)
+    np.savez(target, **{name: 255 - array if name in arrays else array for name, array in np.load(source).items()})
+
+
+def test_evaluate_finds_the_data_of_a_relative_path(moved, tmp_path):
+    expected = evaluation.evaluate(moved, num_references=(2,))
+    shutil.move(tmp_path / "there", tmp_path / "new")
+    message = r"cannot read .*if the data, which were at '.*there/tiny.npz' at training, have moved, .* --data_path"
+    with pytest.raises(UserError, match=message):
+        evaluation.evaluate(moved)
+    assert evaluation.evaluate(moved, num_references=(2,), data_path="new/tiny.npz") == expected
+    with pytest.raises(UserError, match=r"no data of the run at '.*nothing'; --data_path takes the place of"):
+        evaluation.evaluate(moved, data_path="nothing")
+    shutil.copy("new/tiny.npz", "tiny.npz")
+    with pytest.warns(UserWarning, match=r"no longer at '.*there/tiny.npz'; those at '.*tiny.npz' are used"):
+        assert evaluation.evaluate(moved, num_references=(2,)) == expected
+
+
+def test_evaluate_keeps_results_on_other_data(moved, tmp_path, capsys):
+    evaluation.evaluate(moved, num_references=(1, 2))
+    folder, before = moved / "eval", json.loads((moved / "eval/metrics.json").read_text())
+    change("there/tiny.npz", tmp_path / "there/tiny.npz", x_test=True)
+    with pytest.warns(UserWarning, match="the test set, .*, is not the one that the run had at training"):
+        evaluation.evaluate(moved, num_references=(2,))
+    assert "clean: earlier results, measured on other data (tiny.npz test, 40 examples" in capsys.readouterr().out
+    after = json.loads((folder / "metrics.json").read_text())
+    assert after["clean"].keys() == {"2", "data"}
+    assert before["clean"]["data"]["sha256"] != after["clean"]["data"]["sha256"]
+    kept = json.loads((folder / "step12-bins15/earlier/1/clean.json").read_text())
+    assert kept["results"] == {num: before["clean"][num] for num in ("1", "2")}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"x_train": True}, r"the training set at 'b/x.npz' is not that of the run: it has 96 examples, sha256"),
+        (None, r"cannot check that the data are those of training: no array 'x_train'"),
+    ],
+)
+def test_evaluate_checks_moved_data_of_old_runs(moved, tmp_path, changes, message):
+    record = json.loads((moved / "run.json").read_text())
+    del record["data_path"], record["test_data"]
+    (moved / "run.json").write_text(json.dumps(record))
+    if changes:
+        change("there/tiny.npz", tmp_path / "b/x.npz", **changes)
+    else:
+        (tmp_path / "b").mkdir()
+        np.savez("b/x.npz", **{name: array for name, array in np.load("there/tiny.npz").items() if "test" in name})
+    with pytest.warns(UserWarning, match=message):
+        evaluation.evaluate(moved, num_references=(2,), data_path="b/x.npz")
+
+
+def read_only(monkeypatch, folder):
+    """Let a folder refuse to be written, also for the superuser."""
+    opened = os.open
+
+    def refuse(path, flags, *arguments, **options):
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) and str(folder) in os.path.abspath(os.fsdecode(path)):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
+        return opened(path, flags, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_evaluate_of_a_read_only_run_writes_to_out(moved, tmp_path, monkeypatch, is_known):
+    if is_known:
+        monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK or str(moved) not in str(path))
+    read_only(monkeypatch, moved)
+    before = sorted(moved.rglob("*"))
+    with pytest.raises(UserError, match=r"cannot write to '.*/eval' \(.*\); give another folder .* as --out"):
+        evaluation.evaluate(moved)
+    if is_known:
+        assert sorted(moved.rglob("*")) == before
+    out = tmp_path / "out"
+    results = evaluation.evaluate(moved, num_references=(2,), out=out, report=Reporter())
+    assert json.loads((out / "metrics.json").read_text())["clean"]["2"] == results["clean"]["2"]
+    assert (out / "step12-bins15/report.html").exists()
+    assert len(evaluation.load_results(out)) == len(results["clean"]["2"])
+    assert write_report(out) == out / "step12-bins15/report.html"
+    assert load([out, out])[0].result("clean", 2).metrics == results["clean"]["2"]
+    assert aj.load_predictor(moved)
+
+
+def test_evaluate_rejects_an_out_with_other_content(moved, tmp_path):
+    shutil.copytree(moved, tmp_path / "other")
+    evaluation.evaluate(tmp_path / "other", num_references=(2,), out=tmp_path / "out")
+    for out, message in (
+        (moved, "holds something other than results"),
+        (tmp_path / "there/tiny.npz", "is a file"),
+        (tmp_path / "out", r"holds results of another run, '.*other'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            evaluation.evaluate(moved, out=out)
+    with exclusive_lock(tmp_path / "locked"), pytest.raises(UserError, match="another process is writing to"):
+        evaluation.evaluate(moved, num_references=(2,), out=tmp_path / "locked")

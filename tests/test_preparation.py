@@ -220,3 +220,32 @@ def test_load_reports_corrupt_references(tiny, tmp_path):
     file.unlink()
     with pytest.raises(UserError, match="is missing or corrupt"):
         run_record.load(tmp_path / "run")
+
+
+# the place and the content of the data
+
+
+def test_record_has_the_place_and_the_test_set_of_the_data(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny.data.path = "tiny.npz"
+    started = begun(tiny, tmp_path / "run").run
+    assert started.data_path == str(tmp_path / "tiny.npz")
+    assert len(started.test_data) == 64
+    recorded = run_record.load(tmp_path / "run")
+    assert (recorded.data_path, recorded.test_data) == (started.data_path, started.test_data)
+    assert prepare(tiny, tmp_path / "run").run.changes == ()
+
+    (tmp_path / "new").mkdir()
+    monkeypatch.chdir(tmp_path / "new")
+    message = r"cannot read .*if the data, which were at '.*tiny\.npz' at training, have moved, .* --config\.data\.path"
+    with pytest.raises(UserError, match=message):
+        prepare(tiny, tmp_path / "run")
+    arrays = dict(np.load(tmp_path / "tiny.npz"))
+    np.savez("tiny.npz", **arrays | {"x_test": 255 - arrays["x_test"]})
+    with pytest.warns(UserWarning, match="the test set of '.*run' is not the one it had so far"):
+        moved = prepare(tiny, tmp_path / "run").run
+    run_record.record_config_changes(moved, None)
+    again = run_record.load(tmp_path / "run")
+    assert (again.data_path, again.test_data) == (str(tmp_path / "new/tiny.npz"), moved.test_data)
+    changes = json.loads((tmp_path / "run/run.json").read_text())["changes"]
+    assert [change["key"] for change in changes] == ["data.path", "test_data"]

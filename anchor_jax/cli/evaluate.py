@@ -11,7 +11,18 @@ from anchor_jax.reporting import Reporter
 
 WORKDIR = app.define_path("workdir", None, "Folder of the run.", required=True)
 CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "Checkpoint to evaluate: a step, 'latest' or 'best'.")
-PROFILE = flags.DEFINE_bool("profile", False, "Trace some batches into WORKDIR/profile, for TensorBoard or Perfetto.")
+DATA_PATH = app.define_path(
+    "data_path",
+    None,
+    "Where the data of the run are now, if they have moved; takes the place of config.data.path.",
+    what="the data",
+)
+OUT = app.define_path(
+    "out", None, "Folder of the results, such as for a run that cannot be written; by default WORKDIR/eval."
+)
+PROFILE = flags.DEFINE_bool(
+    "profile", False, "Trace some batches into WORKDIR/profile or OUT/profile, for TensorBoard or Perfetto."
+)
 
 SUITE_NAMES = flags.DEFINE_list("suites", ["clean"], f"Suites, comma-separated: {', '.join(SUITES)}.")
 NUM_BINS = flags.DEFINE_integer("num_bins", None, "Bins of the calibration errors; by default those of the config.")
@@ -43,11 +54,12 @@ _OF_REFERENCES = ("protocol", "blt_references", "draws")
 
 USAGE = app.Usage(
     description=(
-        f"{app.COMMANDS['evaluate']}\nPrints tables and writes WORKDIR/eval/: an HTML report, Parquet, CSV and JSON."
+        f"{app.COMMANDS['evaluate']}\nPrints tables and writes WORKDIR/eval/ or OUT/: an HTML report, Parquet, CSV and "
+        "JSON."
     ),
     synopsis="--workdir=WORKDIR [--suites=SUITES] [--num_references=K] [flags]",
     groups={
-        "Run": (WORKDIR, CHECKPOINT, PROFILE),
+        "Run": (WORKDIR, CHECKPOINT, DATA_PATH, OUT, PROFILE),
         "Suites": (
             SUITE_NAMES,
             *(flag for name, flag in OPTIONS.items() if name not in _OF_REFERENCES),
@@ -59,6 +71,9 @@ USAGE = app.Usage(
         "accuracy and calibration on the test set, with 1 and with 10 references": "--workdir runs/c10",
         "robustness and anomaly detection": (
             "--workdir runs/c10 --suites clean,corruptions,ood --num_references 10 --ood near=tfds:cifar100"
+        ),
+        "a run on a read-only disk, whose data have moved": (
+            "--workdir /archive/c10 --out results/c10 --data_path /data/tfds"
         ),
     },
 )
@@ -78,6 +93,8 @@ def main() -> None:
         options=Options(**values),
         num_bins=NUM_BINS.value,
         chunk_size=CHUNK_SIZE.value,
+        data_path=DATA_PATH.value,
+        out=None if OUT.value is None else app.path("out", OUT.value),
         profile=PROFILE.value,
         report=Reporter(),
     )

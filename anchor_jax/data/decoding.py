@@ -6,7 +6,7 @@ import itertools
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from anchor_jax.core.errors import UserError
-from anchor_jax.data.files import check_regular_file, reading_errors
+from anchor_jax.data.content import content_of_files
+from anchor_jax.data.files import FileList, check_regular_file, reading_errors
 from anchor_jax.data.image_files import FORMATS
 from anchor_jax.data.modes import AUTO
 
@@ -44,9 +45,10 @@ class EncodedDataset(NamedTuple):
     example: Callable[[int], Example]  # row -> example
     own_mode: Callable[[], str]  # "L" if all images are grayscale, otherwise "RGB"; may have to open every image
     image_size: int  # S, see `decode`; 0: as stored
-    files: Sequence[Path]  # the images do not change unless one of these files does
+    files: FileList  # the images do not change unless one of these files does
     crop_fraction: float = 1.0  # see `decode`
     given_mode: str = AUTO  # the mode to decode to; "auto": the own mode
+    part: str = ""  # of the files, if the examples are only those of a split in them
 
     def mode(self) -> str:
         """Return Pillow's mode that the images are decoded to, "L" or "RGB"."""
@@ -56,6 +58,10 @@ class EncodedDataset(NamedTuple):
         """Decode the first image and return its H, W and C."""
         height, width, channels = self.decoder()(self.example(0)).shape
         return height, width, channels
+
+    def content(self) -> str:
+        """Return a hash of the encoded images, see `data.content`; none is decoded."""
+        return content_of_files(self.files, self.label_names, self.part)
 
     def decoder(self) -> Callable[[Example], np.ndarray]:
         """Return a function that decodes an example with the options of this dataset."""

@@ -3,12 +3,13 @@
 import contextlib
 import dataclasses
 from collections.abc import Callable, Generator
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
+from anchor_jax.data.content import UNKNOWN, content_of_arrays
 from anchor_jax.data.dataset import Dataset, validate_labels
 from anchor_jax.data.decoding import EncodedDataset, decode_batches
 from anchor_jax.data.modes import MODES, convert_batch
@@ -30,6 +31,9 @@ class EvalDataset:
       labels: () -> int32 `[N]`; no image is decoded.
       batches: batch size b -> generator of images uint8 `[b, H, W, C]` and labels int32 `[b]` in [0, classes). Only the
         last batch may be smaller. Each example occurs once, and the order is always the same.
+      split: of a source, "" if there are none.
+      content: () -> SHA-256 that tells whether the content of two datasets is the same, see `data.content`; "" if
+        unknown.
 
     Example:
       >>> import anchor_jax as aj
@@ -46,6 +50,8 @@ class EvalDataset:
     num_examples: int
     labels: Callable[[], np.ndarray]
     batches: Callable[[int], Generator[Batch, None, None]]
+    split: str = ""
+    content: Callable[[], str] = UNKNOWN
 
     def __post_init__(self):
         object.__setattr__(self, "label_names", checks.several("label_names", self.label_names))
@@ -111,7 +117,9 @@ def eval_dataset(dataset: Dataset, name: str, *, channels: int = 0) -> EvalDatas
     checks.text("name", name)
     checks.images("dataset.images", dataset.images, "uint8", channels)
     images, labels, label_names = dataset
-    return eval_dataset_from_rows(images.__getitem__, labels, label_names, images.shape[1:], name)
+    content = cache(partial(content_of_arrays, images, labels, label_names))
+    opened = eval_dataset_from_rows(images.__getitem__, labels, label_names, images.shape[1:], name)
+    return dataclasses.replace(opened, content=content)
 
 
 def eval_dataset_from_rows(
@@ -153,7 +161,8 @@ def eval_dataset_from_encoded(encoded: EncodedDataset, name: str) -> EvalDataset
         for images, labels in decode_batches(encoded, batch_size):
             yield images, validate(labels)
 
-    return EvalDataset(name, encoded.label_names, encoded.image_shape(), encoded.num_examples, labels, batches)
+    shape, num = encoded.image_shape(), encoded.num_examples
+    return EvalDataset(name, encoded.label_names, shape, num, labels, batches, content=cache(encoded.content))
 
 
 def match_channels(dataset: EvalDataset, image_shape: tuple[int, ...]) -> EvalDataset:

@@ -1,8 +1,10 @@
 """Read files that may be missing, corrupt or malicious."""
 
 import contextlib
+import itertools
+import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -51,3 +53,30 @@ def open_npz(path: Path, hint: str) -> Iterator[Any]:
 def preview(names: Sequence[str]) -> str:
     """Return the first five names, separated by commas, for a message."""
     return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+
+
+class FileList(Sequence[Path]):
+    """Files in one folder, stored as a single byte string: millions of `Path` objects would take gigabytes."""
+
+    def __init__(self, folder: Path, names: Iterable[str]):
+        encoded = [os.fsencode(name) for name in names]
+        self._folder = folder
+        self._names = b"".join(encoded)
+        self._ends = np.cumsum([0, *map(len, encoded)])
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, row: int) -> Path:  # pyright: ignore[reportIncompatibleMethodOverride]  # no slices
+        return self._folder / self.name(row)
+
+    def name(self, row: int) -> str:
+        """Return the path of a file relative to the folder."""
+        if not 0 <= row < len(self):
+            raise IndexError(row)
+        return os.fsdecode(self._names[self._ends[row] : self._ends[row + 1]])
+
+    def names(self) -> Iterator[bytes]:
+        """Yield the paths of all files relative to the folder, encoded."""
+        for start, end in itertools.pairwise(self._ends):
+            yield self._names[start:end]

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from anchor_jax.core.errors import SkippedFilesWarning
 
 # Pillow's name of each format that is decoded -> suffixes of its files, in lower case
@@ -131,28 +129,6 @@ def warn_skipped(root: Path, skipped: Sequence[Skipped], read: str = "") -> None
             SkippedFilesWarning,
             stacklevel=1,  # always the same place, so that a warning is printed once however often a set is opened
         )
-
-
-class FileList(Sequence[Path]):
-    """Files in one folder, stored as a single byte string: millions of `Path` objects would take gigabytes."""
-
-    def __init__(self, folder: Path, names: Iterable[str]):
-        encoded = [os.fsencode(name) for name in names]
-        self._folder = folder
-        self._names = b"".join(encoded)
-        self._ends = np.cumsum([0, *map(len, encoded)])
-
-    def __len__(self) -> int:
-        return len(self._ends) - 1
-
-    def __getitem__(self, row: int) -> Path:  # pyright: ignore[reportIncompatibleMethodOverride]  # no slices
-        return self._folder / self.name(row)
-
-    def name(self, row: int) -> str:
-        """Return the path of a file relative to the folder."""
-        if not 0 <= row < len(self):
-            raise IndexError(row)
-        return os.fsdecode(self._names[self._ends[row] : self._ends[row + 1]])
 
 
 class _Place(NamedTuple):

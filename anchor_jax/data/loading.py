@@ -1,5 +1,8 @@
 """Load the datasets that a config names."""
 
+import dataclasses
+import math
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -8,10 +11,10 @@ from anchor_jax.config import DataConfig
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.class_mapping import remap_dataset, remap_labels, warn_empty_classes
 from anchor_jax.data.dataset import Dataset
-from anchor_jax.data.eval_dataset import EvalDataset
+from anchor_jax.data.eval_dataset import EvalDataset, eval_dataset
 from anchor_jax.data.label_noise import add_label_offsets, draw_label_offsets
 from anchor_jax.data.modes import mode_of
-from anchor_jax.data.sources import load, open_stream
+from anchor_jax.data.sources import SOURCES, load, open_encoded, open_stream
 
 
 def load_train(config: DataConfig, seed: int, label_names: tuple[str, ...] = ()) -> tuple[Dataset, Dataset | None]:
@@ -87,13 +90,16 @@ def load_test(config: DataConfig, label_names: tuple[str, ...], image_shape: tup
     return dataset
 
 
-def open_test(config: DataConfig, label_names: tuple[str, ...], image_shape: tuple[int, ...]) -> EvalDataset:
+def open_test(
+    config: DataConfig, label_names: tuple[str, ...], image_shape: tuple[int, ...], *, keep_bytes: float = 0
+) -> EvalDataset:
     """Open the test set of a config in batches; the dataset is named "test".
 
     Args:
       config: see `load_test`.
       label_names: see `load_test`.
       image_shape: see `load_test`.
+      keep_bytes: decode a test set of up to as many bytes once, and keep it in memory.
 
     Raises:
       UserError: as `load_test`.
@@ -105,6 +111,11 @@ def open_test(config: DataConfig, label_names: tuple[str, ...], image_shape: tup
       >>> test.name, test.num_examples
       ('test', 360)
     """
+    if keep_bytes and config.source in SOURCES and SOURCES[config.source].is_encoded:
+        encoded = open_encoded(config.source, config.test_split, name=config.name, path=config.path)
+        if encoded.num_examples * math.prod(image_shape) <= keep_bytes:
+            decoded = eval_dataset(load_test(config, label_names, image_shape), "test", channels=image_shape[-1])
+            return dataclasses.replace(decoded, split=config.test_split, content=cache(encoded.content))
     options = {**_location(config), "mode": mode_of(image_shape), "title": "test"}
     dataset = open_stream(config.source, config.test_split, **options)
     origin = f"split '{config.test_split}'"

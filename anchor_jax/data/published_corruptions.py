@@ -6,7 +6,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,11 +16,12 @@ from numpy.lib.format import open_memmap, read_array
 from anchor_jax.core import checks
 from anchor_jax.core.errors import SkippedFilesWarning, UserError
 from anchor_jax.data.class_mapping import complete_class_rows, with_class_rows
+from anchor_jax.data.content import UNKNOWN, content_of_files
 from anchor_jax.data.corruptions import SEVERITIES
 from anchor_jax.data.dataset import Dataset, validate_dataset
 from anchor_jax.data.dataset_spec import CORRUPTED_TFDS, image_options, more_channels
 from anchor_jax.data.eval_dataset import EvalDataset, eval_dataset_from_rows, match_channels
-from anchor_jax.data.files import check_regular_file, open_file, reading_errors
+from anchor_jax.data.files import FileList, check_regular_file, open_file, reading_errors
 from anchor_jax.data.image_files import (
     Skipped,
     files_beside,
@@ -45,6 +46,7 @@ _FOLDER_LAYOUT = (
     "expected layout: <path>/<corruption>/<severity>/<class name>/<image>.png, where corruptions may be in groups"
 )
 _NUMBER = re.compile(r"\d+(\.\d+)?")
+_MAX_LISTED = 200_000  # images of a folder that are listed for the hash of their content
 _NUM_COMPARED = 32  # images per corrupted set that are compared with the clean set
 
 
@@ -58,6 +60,8 @@ class CorruptedSet:
       num_examples: N, equal for all members and severities.
       stream: (member, severity) -> `EvalDataset` with images and labels like those of the run.
       severities: 1..5, from mild to strong.
+      split: of a source, "" if there are none.
+      content: as of `EvalDataset`, of all members and severities.
 
     Example:
       >>> import anchor_jax as aj
@@ -72,6 +76,8 @@ class CorruptedSet:
     num_examples: int
     stream: Callable[[str, int], EvalDataset]
     severities: tuple[int, ...] = SEVERITIES
+    split: str = ""
+    content: Callable[[], str] = UNKNOWN
 
 
 class _Subset(NamedTuple):
@@ -142,12 +148,15 @@ def open_corrupted(
         raise UserError(f"unknown corrupted set '{spec}'; allowed: {allowed}")
     tfds_name, split, kind, path = match.groups()
     if tfds_name:
-        name = tfds_name
-        subsets = _tfds_subsets(name, split, tfds_data_dir(os.fspath(tfds_dir)), image_shape)
+        name, split = tfds_name, split or CORRUPTED_TFDS.get(tfds_name, "test")
+        root = tfds_data_dir(os.fspath(tfds_dir))
+        subsets = _tfds_subsets(name, split, root, image_shape)
+        list_files = partial(_list_prepared, root / name)
     else:
         root = absolute_path(f"{kind}:PATH", path)
         name = root.name
         subsets = _npy_subsets(root, image_shape) if kind == "npy" else _folder_subsets(root, image_shape)
+        list_files = partial(_list_npy if kind == "npy" else _list_images, root)
     class_rows = _check_subsets(subsets, label_names, name)
 
     def stream(member: str, severity: int) -> EvalDataset:
@@ -156,7 +165,15 @@ def open_corrupted(
         return with_class_rows(dataset, label_names, class_rows[dataset.label_names])
 
     members = tuple(sorted(subsets))
-    return CorruptedSet(name, members, stream(members[0], 1).num_examples, stream)
+    num_examples = stream(members[0], 1).num_examples
+
+    @cache
+    def content() -> str:
+        num_images = num_examples * len(members) * len(SEVERITIES)
+        with reading_errors(f"'{root}'", "check its files"):
+            return content_of_files(list_files(num_images), name if tfds_name else "", split, members, num_images)
+
+    return CorruptedSet(name, members, num_examples, stream, split=split or "", content=content)
 
 
 def _check_subsets(
@@ -185,9 +202,8 @@ def _check_subsets(
 # TensorFlow Datasets
 
 
-def _tfds_subsets(name: str, split: str | None, data_dir: Path, image_shape: tuple[int, ...]) -> _Subsets:
+def _tfds_subsets(name: str, split: str, data_dir: Path, image_shape: tuple[int, ...]) -> _Subsets:
     subsets: dict[str, dict[int, _Subset]] = {}
-    split = split or CORRUPTED_TFDS.get(name, "test")
     for configuration in sorted({file.parts[-3] for file in data_dir.glob(f"{name}/*/*/features.json")}):
         if match := re.fullmatch(r"(\w+)_([1-5])", configuration):
             member = _PUBLISHED_NAMES.get(match[1], match[1])
@@ -203,6 +219,12 @@ def _tfds_subsets(name: str, split: str | None, data_dir: Path, image_shape: tup
             "(preparing, unlike reading, needs tensorflow installed)"
         )
     return subsets
+
+
+def _list_prepared(root: Path, num_images: int) -> FileList:
+    del num_images  # the images are in few files
+    files = (file.relative_to(root) for file in sorted(root.glob("*/*/*")) if file.is_file())
+    return FileList(root, map(str, files))
 
 
 def _tfds_subset(name: str, split: str, data_dir: Path, image_shape: tuple[int, ...]) -> _Subset:
@@ -227,6 +249,11 @@ def _npy_subsets(root: Path, image_shape: tuple[int, ...]) -> _Subsets:
     subsets = {file.stem: _npy_severities(file, rows, classes.label_names, image_shape) for file in files}
     warn_skipped(root, [skipped_file(name) for name in names if not name.endswith(".npy")], read=".npy")
     return subsets
+
+
+def _list_npy(root: Path, num_images: int) -> FileList:
+    del num_images
+    return FileList(root, sorted(name for name in os.listdir(root) if name.endswith(".npy") and not is_hidden(name)))
 
 
 def _read_npy_labels(file: Path) -> np.ndarray:
@@ -284,6 +311,17 @@ def _folder_subsets(root: Path, image_shape: tuple[int, ...]) -> _Subsets:
         raise UserError(f"no corruptions in '{root}'; {_FOLDER_LAYOUT}")
     warn_skipped(root, skipped)
     return subsets
+
+
+def _list_images(root: Path, num_images: int) -> FileList:
+    """List all images, or of more than `_MAX_LISTED` those of the first class of each corruption and severity."""
+    names: list[str] = []
+    for corruption in _corruption_folders(root, []):
+        for severity in sorted(_severity_folders(corruption).values()):
+            folder = (corruption / severity).relative_to(root)
+            for label_name in subfolders(root / folder)[: None if num_images <= _MAX_LISTED else 1]:
+                names += find_images(root, str(folder / label_name)).images
+    return FileList(root, names)
 
 
 def _corruption_folders(root: Path, skipped: list[Skipped]) -> Iterator[Path]:

@@ -20,7 +20,7 @@ from anchor_jax.core.errors import CorruptDataWarning, UserError
 from anchor_jax.data.class_mapping import complete_class_rows
 from anchor_jax.data.dataset import validate_labels
 from anchor_jax.data.decoding import EncodedDataset
-from anchor_jax.data.image_files import FileList
+from anchor_jax.data.files import FileList
 from anchor_jax.data.label_noise import add_label_offsets, draw_label_offsets
 from anchor_jax.data.prefetching import next_batch, prefetch
 from anchor_jax.data.sources import check_channels, open_encoded

@@ -1,18 +1,22 @@
 """What is evaluated: a run at one checkpoint, its data, and the options of the caller."""
 
 import dataclasses
-import math
+import warnings
+from collections.abc import Mapping
 from functools import cached_property
+from pathlib import PurePath
 from typing import Any, NamedTuple, TypeVar
 
 from anchor_jax.core.errors import UserError
-from anchor_jax.data import Dataset, EvalDataset, eval_dataset, load_test, open_dataset, open_test
+from anchor_jax.data import Dataset, EvalDataset, open_dataset, open_test
 from anchor_jax.evaluation.options import CommonOptions, SuiteOptions
 from anchor_jax.evaluation.predictions import PredictionTable, predict_dataset, predict_pairs
 from anchor_jax.evaluation.temperature import fit_temperature, require_held_out
 from anchor_jax.evaluation.transduction import Transduction, create_transduction
+from anchor_jax.runs.data_location import explain_moved_data
 from anchor_jax.runs.predictor import Predictor
 from anchor_jax.runs.record import Run
+from anchor_jax.runtime import multihost
 from anchor_jax.training.source import TrainSource, open_source
 
 _RESERVED = ("far", "in", "near")  # names of groups of datasets
@@ -38,6 +42,7 @@ class EvalContext:
       predictor: with the variables of the checkpoint.
       options: of the caller.
       settings: of this evaluation.
+      members: JSON values about the members of an ensemble, empty for a run.
     """
 
     run: Run
@@ -45,6 +50,7 @@ class EvalContext:
     predictor: Predictor
     options: CommonOptions
     settings: EvalSettings
+    members: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def num_bins(self) -> int:
@@ -63,10 +69,18 @@ class EvalContext:
     def test(self) -> EvalDataset:
         """The test set of the run; a small one is decoded once and stays in memory."""
         data = self.run.config.data, self.run.label_names, self.run.image_shape
-        stream = open_test(*data)
-        if stream.num_examples * math.prod(stream.image_shape) > _CACHED_BYTES:
-            return stream
-        return eval_dataset(load_test(*data), stream.name, channels=stream.image_shape[-1])
+        with explain_moved_data(self.run, "--data_path"):
+            return open_test(*data, keep_bytes=_CACHED_BYTES)
+
+    def is_test(self, dataset: object) -> bool:
+        """Return whether a dataset is the test set of the run, without opening that."""
+        return dataset is self.__dict__.get("test")
+
+    @property
+    def test_name(self) -> str:
+        """What the results call the test set."""
+        data = self.run.config.data
+        return data.name or PurePath(data.path).name or data.source
 
     def open(self, spec: str, **options: Any) -> EvalDataset:
         """Open a dataset, its images converted like those of the run; see `data.open_dataset`."""
@@ -101,7 +115,32 @@ class EvalContext:
     @cached_property
     def train(self) -> tuple[TrainSource, Dataset | None]:
         """The training set of the run, and the part of it that was held out."""
-        return open_source(self.run.config, self.run.label_names)
+        with explain_moved_data(self.run, "--data_path"):
+            return open_source(self.run.config, self.run.label_names)
+
+    def warn_of_other_data(self) -> None:
+        """Warn if the data that have been opened are not those that the run recorded at training."""
+        if not multihost.is_primary():
+            return
+        run, path = self.run, self.run.config.data.path
+        where = f"config.data.test_split='{run.config.data.test_split}' of '{path or run.config.data.source}'"
+        if "test" in self.__dict__ and run.test_data and self.test.content() != run.test_data:
+            warnings.warn(
+                f"the test set, {where}, is not the one that the run had at training: its content differs; the results "
+                "are stored as those of other data",
+                stacklevel=2,
+            )
+        if "train" in self.__dict__ and self.training_identity != run.data:
+            warnings.warn(
+                f"the training set at '{path}' is not that of the run: it has {self.training_identity}, and the run "
+                f"recorded {run.data}",
+                stacklevel=2,
+            )
+
+    @cached_property
+    def training_identity(self) -> str:
+        """What identifies the training set; see `TrainSource.identity`."""
+        return self.train[0].identity()
 
     @cached_property
     def transduction(self) -> Transduction:

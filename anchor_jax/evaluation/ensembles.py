@@ -27,6 +27,7 @@ from anchor_jax.evaluation.runner import measure, prepare
 from anchor_jax.evaluation.suites import SUITES, Options
 from anchor_jax.models.layers import Classifier
 from anchor_jax.runs import record as run_record
+from anchor_jax.runs.data_location import locate
 from anchor_jax.runs.load import create_model, load_checkpoint, run_normalization
 from anchor_jax.runs.network import CompiledNetwork
 from anchor_jax.runs.predictor import Predictor
@@ -67,20 +68,21 @@ def evaluate_ensemble(
     out = local_path("out", out)
     for suite in suites:
         checks.known("suite", suite, ENSEMBLE_SUITES)
-    runs = [run_record.load(workdir) for workdir in workdirs]
+    runs = [locate(run_record.load(workdir)) for workdir in workdirs]
     _check(kind, runs)
     steps, predictors = zip(*(load_checkpoint(run, "latest") for run in runs), strict=True)
     predictor = ensemble_predictor(kind, runs, predictors, num_members, options.seed)
     settings = EvalSettings(runs[0].config.evaluation.num_bins, runs[0].config.evaluation.chunk_size)
-    context = EvalContext(runs[0], steps[0], predictor, options, settings)
+    members = {"kind": kind, "steps": list(steps)} | ({} if kind == "ensemble" else {"seed": options.seed})
+    context = EvalContext(runs[0], steps[0], predictor, options, settings, members)
     prepared = prepare(context, suites)
+    context.warn_of_other_data()
     num = len(runs) if kind == "ensemble" else num_members
     store, results = storage.ResultStore(out), {}
     for suite in prepared:
         with progress_bar(suite, SUITES[suite].num_predictions(prepared[suite], num)):
             results[suite] = measure(context, suite, prepared[suite], num)
-        if moved := store.add(results[suite]):
-            print(f"{suite}: earlier results, measured with other options, were moved to {moved}")
+        storage.add_and_tell(store, results[suite])
     return results
 
 

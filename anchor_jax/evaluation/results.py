@@ -21,6 +21,7 @@ _PREFIXES = {"mean_probs": "", "mean_logits": "mean_logits_", "scaled": "scaled_
 SCHEMA = {
     "step": "Int64",  # of the checkpoint
     "num_bins": "Int64",  # of the calibration errors
+    "data": "string",  # the first digits of the SHA-256 of the evaluated data
     "suite": "string",  # "clean", "corruptions", ...
     "protocol": "string",  # how references were chosen: "random" or "blt"; in the suite protocols that of the row
     "num_references": "int64",  # K; 0 for a standard network
@@ -177,6 +178,12 @@ def column_name(name: str, dataset: str | None = None) -> str:
     return name if dataset is None else f"{dataset}/{name}"
 
 
+def short_hash(facts: Mapping[str, Any]) -> str | None:
+    """Return the first digits of the hash of the data that a result is about; None if it is unknown."""
+    content = (facts.get("data") or {}).get("sha256")
+    return content and content[:12]
+
+
 def to_frame(results: Iterable[SuiteResult]) -> pd.DataFrame:
     """Return all scores as one long-form table, one row per score, with the columns of `SCHEMA`.
 
@@ -189,6 +196,7 @@ def to_frame(results: Iterable[SuiteResult]) -> pd.DataFrame:
         | {
             "step": result.facts.get("step"),
             "num_bins": result.facts.get("num_bins"),
+            "data": short_hash(result.facts),
             "suite": result.suite,
             "protocol": score.protocol or result.protocol,
             "num_references": result.num_references,

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import platform
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,17 +16,17 @@ import jax
 from anchor_jax import config as configuration
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
-from anchor_jax.evaluation import storage
+from anchor_jax.evaluation import output, question, storage
 from anchor_jax.evaluation.context import EvalContext, EvalSettings
 from anchor_jax.evaluation.progress import progress_bar
 from anchor_jax.evaluation.results import Results, SuiteResult, storage_name
 from anchor_jax.evaluation.suites import SUITES, Options
 from anchor_jax.evaluation.temperature import require_held_out
 from anchor_jax.runs import record as run_record
+from anchor_jax.runs.data_location import locate
 from anchor_jax.runs.load import load_checkpoint
 from anchor_jax.runs.predictor import Predictor
 from anchor_jax.runtime import multihost
-from anchor_jax.runtime.atomic_files import exclusive_lock
 from anchor_jax.runtime.settings import with_own_settings
 
 _TRACED_BATCHES = 4
@@ -63,6 +64,8 @@ def evaluate(
     options: Options | None = None,
     num_bins: int | None = None,
     chunk_size: int | None = None,
+    data_path: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
     profile: bool = False,
     report: Reporter | None = None,
 ) -> dict[str, dict[str, dict[str, float]]]:
@@ -81,7 +84,10 @@ def evaluate(
       options: datasets and settings of the suites.
       num_bins: bins of the calibration errors; by default those of the run's config.
       chunk_size: references computed at once, 0 for as many as fill a batch; by default that of the run's config.
-      profile: trace some batches of the test set, after compilation, into `<workdir>/profile/`.
+      data_path: where the data of the run are now, if they have moved since training; takes the place of
+        `config.data.path`.
+      out: folder that takes the place of `<workdir>/eval/`; nothing is written to the workdir then.
+      profile: trace some batches of the test set, after compilation, into `<workdir>/profile/`, or `<out>/profile/`.
       report: presents the results; `anchor_jax.reporting.Reporter()` prints tables and writes the HTML report, as
         `eval.py` does. `anchor_jax.reporting.write_report(workdir)` writes the report later.
 
@@ -100,18 +106,21 @@ def evaluate(
     options = options or Options()
     checks.instance("options", options, Options, "evaluation.Options()")
     _check_names(suites, options)
-    run = run_record.load(workdir)
+    run = locate(run_record.load(workdir), data_path)
     workdir = run.workdir
+    root = output.open_root(workdir, out)
     found_step, predictor, settings = _load(run, step, num_bins, chunk_size)
     num_references = _valid_num_references(predictor, num_references, options)
 
     context = EvalContext(run, found_step, predictor, options, settings)
-    folder = storage.checkpoint_folder(workdir, found_step, settings.num_bins)
+    folder = root.path / storage.folder_name(found_step, settings.num_bins)
     if multihost.is_primary():
+        root.check_writable()
         _check_folder(folder)
     prepared = prepare(context, suites)
+    _check_data(context, run, is_moved=data_path is not None)
     measured: dict[str, dict[int, SuiteResult]] = {}
-    with _storing(context, folder, report) as store:
+    with _storing(context, root, folder, report) as store:
         for num in num_references:
             context.temperature(num)  # with a bar of its own
         for suite in prepared:
@@ -121,12 +130,12 @@ def evaluate(
                 for num in num_references:
                     result = measure(context, suite, prepared[suite], num)
                     measured.setdefault(name, {})[num] = result
-                    if store and (moved := store.add(result)):
-                        print(f"{name}: earlier results, measured with other options, were moved to {moved}")
+                    if store:
+                        storage.add_and_tell(store, result)
             if report and store:
                 report.suite_finished(measured[name])
     if profile:
-        _trace(context, num_references[-1], workdir / "profile", report)
+        _trace(context, num_references[-1], (workdir if out is None else root.path) / "profile", report)
     return {name: {str(num): of.metrics for num, of in results.items()} for name, results in measured.items()}
 
 
@@ -167,14 +176,15 @@ def measure(context: EvalContext, suite: str, prepared: Any, num_references: int
     """
     started = time.perf_counter()
     result = SUITES[suite].measure(prepared, num_references)
-    facts = {**result.facts, **_facts_of_measurement(context, suite), "seconds": time.perf_counter() - started}
+    seconds = time.perf_counter() - started
+    facts = {**result.facts, **_facts_of_measurement(context, suite, prepared), "seconds": seconds}
     return dataclasses.replace(result, facts=facts, protocol=context.options.protocol)
 
 
 def facts_of_run(run: run_record.Run) -> dict[str, Any]:
     """Return JSON values about a run, for its report."""
     return {
-        "workdir": run.workdir.name,
+        "workdir": run.workdir.resolve().name,
         "config": configuration.flatten(run.config),
         "label_names": list(run.label_names),
         "image_shape": list(run.image_shape),
@@ -219,8 +229,20 @@ def _check_folder(folder: Path) -> None:
     storage.read(folder)
 
 
+def _check_data(context: EvalContext, run: run_record.Run, *, is_moved: bool) -> None:
+    """Warn if the data are not those of training, or if that cannot be checked though they have moved."""
+    if is_moved and not run.test_data:
+        try:
+            _ = context.train
+        except UserError as error:
+            warnings.warn(f"cannot check that the data are those of training: {error}", stacklevel=2)
+    context.warn_of_other_data()
+
+
 @contextlib.contextmanager
-def _storing(context: EvalContext, folder: Path, report: Reporter | None) -> Iterator[storage.ResultStore | None]:
+def _storing(
+    context: EvalContext, root: output.Root, folder: Path, report: Reporter | None
+) -> Iterator[storage.ResultStore | None]:
     """Lock the folder and yield the store of its results; None on all processes but the first.
 
     Summaries and report are written in the end, also after a failure or an interruption.
@@ -229,8 +251,8 @@ def _storing(context: EvalContext, folder: Path, report: Reporter | None) -> Ite
         yield None
         return
     with contextlib.ExitStack() as stack:
+        stack.enter_context(root.lock())
         with storage.writing(folder):
-            stack.enter_context(exclusive_lock(folder.parent))
             folder.mkdir(parents=True, exist_ok=True)
         store = storage.ResultStore(folder)
         try:
@@ -245,12 +267,16 @@ def _option_names(options: type) -> list[str]:
     return [field.name for field in dataclasses.fields(options)]
 
 
-def _facts_of_measurement(context: EvalContext, suite: str) -> dict[str, Any]:
+def _facts_of_measurement(context: EvalContext, suite: str, prepared: Any) -> dict[str, Any]:
     options = context.options_of(SUITES[suite].options).facts()
     if context.options.protocol == "blt":
         options |= {"blt_references": context.options.blt_references, "seed": context.options.seed}
+    datasets = SUITES[suite].datasets(context, prepared)
     return {
         "options": options,
+        "data": question.data_facts(context, datasets),
+        "test_set": context.test.content() if any(map(context.is_test, datasets)) and multihost.is_primary() else None,
+        "network": question.network_facts(context, SUITES[suite].options),
         "step": context.step,
         **context.settings._asdict(),
         "anchored": context.run.config.anchoring.enabled,

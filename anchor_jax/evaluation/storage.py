@@ -7,7 +7,6 @@ files are read only to merge earlier results, to compare runs, and to make a rep
 
 import contextlib
 import dataclasses
-import itertools
 import json
 import math
 import os
@@ -20,26 +19,34 @@ import numpy as np
 import pandas as pd
 
 from anchor_jax.core.errors import UserError
-from anchor_jax.evaluation import legacy
+from anchor_jax.evaluation import legacy, question
+from anchor_jax.evaluation.output import root_of
+from anchor_jax.evaluation.presentation import format_num_references
 from anchor_jax.evaluation.results import BLT_SUFFIX, FIELDS, Score, SuiteResult, flat_name, to_frame
-from anchor_jax.runtime.atomic_files import atomic_write, is_incomplete
+from anchor_jax.runtime.atomic_files import atomic_write, is_incomplete, keep_earlier
 from anchor_jax.runtime.paths import local_path
 
 METRICS = "metrics.json"
 REPORT = "report.json"  # next to the files of the suites
-EARLIER = "earlier"  # numbered folders of results that were measured with other options
+_SUMMARIES = (METRICS, REPORT)
+_TIMES = ("seconds_per_1000",)  # metrics that differ between any two measurements
 _INTEGERS = {"severity", "draw", "draw_size"}
 
 
 def checkpoint_folder(workdir: Path, step: int, num_bins: int) -> Path:
     """Return the folder of one checkpoint's results."""
-    return workdir / "eval" / f"step{step}-bins{num_bins}"
+    return root_of(workdir) / folder_name(step, num_bins)
+
+
+def folder_name(step: int, num_bins: int) -> str:
+    """Return the name of the folder of one checkpoint's results."""
+    return f"step{step}-bins{num_bins}"
 
 
 def checkpoint_folders(workdir: Path) -> dict[int, dict[int, Path]]:
     """Return the folders with results of a run: step -> number of calibration bins -> folder, highest step first."""
     found: dict[int, dict[int, Path]] = {}
-    for folder in (workdir / "eval").glob("step*-bins*"):
+    for folder in root_of(workdir).glob("step*-bins*"):
         if match := re.fullmatch(r"step(\d+)-bins(\d+)", folder.name):
             found.setdefault(int(match[1]), {})[int(match[2])] = folder
     return dict(sorted(found.items(), reverse=True))
@@ -58,7 +65,7 @@ def read(folder: Path) -> dict[str, dict[int, SuiteResult]]:
     Raises:
       UserError: a file is corrupt; also on access to an array that is corrupt.
     """
-    files = (file for file in folder.glob("*.json") if file.name != REPORT and not is_incomplete(file))
+    files = (file for file in folder.glob("*.json") if file.name not in _SUMMARIES and not is_incomplete(file))
     return {name: _read_suite(folder, name) for name in sorted(file.stem for file in files)}
 
 
@@ -102,7 +109,8 @@ class ResultStore:
     def add(self, result: SuiteResult) -> Path | None:
         """Store a result; those of the same suite for other numbers of references stay.
 
-        Earlier results of the suite that were measured with other options move to `earlier/1`, `earlier/2`, ...
+        Earlier results of the suite that were measured with other options, on other data or with another network move
+        to `earlier/1`, `earlier/2`, ...; so do the report and the pictures that show them.
 
         Returns:
           The folder to which earlier results moved; None if none did.
@@ -118,7 +126,7 @@ class ResultStore:
                     "references"
                 )
         earlier = self.results.get(result.name, {})
-        others = any(each.facts.get("options") != result.facts.get("options") for each in earlier.values())
+        others = bool(self.differences(result))
         results = {} if others else {num: of for num, of in earlier.items() if num != result.num_references}
         text = _to_json([*results.values(), result])
         moved = _move_away(self.folder, result.name) if others else None
@@ -129,8 +137,13 @@ class ResultStore:
         self.results[result.name] = dict(sorted(results.items()))
         return moved
 
+    def differences(self, result: SuiteResult) -> list[str]:
+        """Return in words how the stored results of a suite answer another question than a new one; [] if none does."""
+        earlier = self.results.get(result.name, {}).values()
+        return list(dict.fromkeys(each for of in earlier for each in question.differences(of.facts, result.facts)))
+
     def write_summaries(self) -> None:
-        """Write `metrics.json`, `results.parquet` and `results.csv` next to the folder, and the tables also into it.
+        """Write `metrics.json`, `results.parquet` and `results.csv` into the folder, and those written last next to it.
 
         Raises:
           UserError: a folder is not writable.
@@ -139,14 +152,39 @@ class ResultStore:
             return
         results = dict(sorted(self.results.items()))
         frame = to_frame(result for by_number in results.values() for result in by_number.values())
-        metrics = {name: {str(num): of.metrics for num, of in by_number.items()} for name, by_number in results.items()}
+        metrics: dict[str, dict[str, Any]] = {
+            name: {str(num): of.metrics for num, of in by_number.items()} for name, by_number in results.items()
+        }
+        for name, by_number in results.items():  # all results of a suite are about the same data
+            if data := next(iter(by_number.values())).facts.get("data"):
+                metrics[name]["data"] = data
         with writing(self.folder):
-            _write_text(self.folder.parent / METRICS, json.dumps(metrics, indent=2) + "\n")
             for folder in (self.folder, self.folder.parent):
+                _write_text(folder / METRICS, json.dumps(metrics, indent=2) + "\n")
                 with atomic_write(folder / "results.parquet") as file:
                     frame.to_parquet(file, index=False)
                 with atomic_write(folder / "results.csv") as file:
                     frame.to_csv(file, index=False)
+
+
+def add_and_tell(store: ResultStore, result: SuiteResult) -> None:
+    """Store a result, and print what happens to earlier ones."""
+    reasons = store.differences(result)
+    replaced = store.results.get(result.name, {}).get(result.num_references)
+    moved = store.add(result)
+    if moved:
+        first, *others = reasons
+        also = f"; they were also measured {' and '.join(others)}" if others else ""
+        print(f"{result.name}: earlier results, measured {first}, were moved to {moved}{also}")
+    elif replaced and _timeless(replaced) != _timeless(result):
+        num = format_num_references(result.num_references)
+        print(
+            f"{result.name}: the earlier result, {num}, was replaced; it answered the same question with other numbers"
+        )
+
+
+def _timeless(result: SuiteResult) -> dict[str, float]:
+    return {flat_name(score): score.value for score in result.scores if score.metric not in _TIMES}
 
 
 @contextlib.contextmanager
@@ -244,14 +282,11 @@ def _reject_constant(constant: str):
 
 
 def _move_away(folder: Path, name: str) -> Path:
+    shown = [folder / file for file in ("report.html", REPORT)] + sorted(folder.glob(f"pictures/{name}-*.png"))
+    arrays = sorted(folder.glob(f"{name}-references*.npz"))
     with writing(folder):
-        number = next(number for number in itertools.count(1) if not (folder / EARLIER / str(number)).exists())
-        target = folder / EARLIER / str(number)
-        target.mkdir(parents=True)
         # the scores last: until they have moved, the earlier results are complete where they were
-        for file in (*folder.glob(f"{name}-references*.npz"), folder / f"{name}.json"):
-            file.rename(target / file.name)
-    return target
+        return keep_earlier(folder, [*filter(Path.exists, shown), *arrays, folder / f"{name}.json"])
 
 
 def _by_number(values: Mapping[int, Any]) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """What a suite is: one evaluation of a run, with its options, its scores, and the tables and figures of them."""
 
+from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
+from anchor_jax.data import CorruptedSet, EvalDataset
 from anchor_jax.evaluation.context import EvalContext
 from anchor_jax.evaluation.options import SuiteOptions
 from anchor_jax.evaluation.presentation import Figure, Highlight, Table
@@ -39,6 +41,18 @@ class Suite(Protocol[Prepared]):
           UserError: the run or the options do not allow this evaluation. Nothing has been measured yet.
         """
         ...
+
+    def datasets(self, context: EvalContext, prepared: Prepared) -> Sequence[EvalDataset | CorruptedSet]:
+        """Return the datasets that `measure` reads; results on different data are never mixed.
+
+        By default, this is the test set of the run.
+
+        Args:
+          context: what is evaluated.
+          prepared: what `prepare` returned.
+        """
+        del prepared
+        return (context.test,)
 
     def num_predictions(self, prepared: Prepared, num_references: int) -> int:
         """Return how many images `measure` predicts, each counted once per reference, for the progress bar.

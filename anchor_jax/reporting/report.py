@@ -3,6 +3,7 @@
 `report.html` is self-contained: figures are embedded, and there are no scripts and no links to other addresses.
 """
 
+import dataclasses
 import json
 import os
 from collections.abc import Mapping
@@ -12,7 +13,8 @@ from typing import Any
 from markupsafe import Markup
 
 from anchor_jax.core.errors import UserError
-from anchor_jax.evaluation import storage, suites
+from anchor_jax.evaluation import question, storage, suites
+from anchor_jax.evaluation.output import workdir_of
 from anchor_jax.evaluation.presentation import format_num_references
 from anchor_jax.evaluation.results import Results
 from anchor_jax.evaluation.runner import facts_of_run
@@ -21,6 +23,7 @@ from anchor_jax.reporting.html import draw_figures, render, rows_html, table_htm
 from anchor_jax.reporting.terminal import print_lines, print_table
 from anchor_jax.runs import record as run_record
 from anchor_jax.runtime.atomic_files import atomic_write
+from anchor_jax.runtime.paths import local_path
 
 _MAX_NAMES = 4  # of datasets, in the heading of a table on the terminal
 
@@ -51,6 +54,7 @@ class Reporter:
     def evaluation_finished(self, folder: Path, results: Mapping[str, Results], run_facts: Mapping[str, Any]) -> None:
         """Write the report and print where everything is."""
         page = write_page(folder, results, run_facts)
+        print_lines(*filter(None, [_other_test_sets(results)]))
         print_lines(f"numbers: {folder.parent / storage.METRICS}", f"report:  {page}")
 
     def profile_written(self, folder: Path) -> None:
@@ -73,8 +77,9 @@ def write_report(workdir: str | os.PathLike[str], step: int | None = None, num_b
       UserTypeError: an argument has the wrong type.
       UserError: there is no run, the checkpoint is not evaluated, or results are corrupt.
     """
-    run = run_record.load(workdir)
-    folders = storage.checkpoint_folders(run.workdir)
+    folder = local_path("workdir", workdir)
+    run = run_record.load(workdir_of(folder))
+    folders = storage.checkpoint_folders(folder)
     by_bins = folders.get(max(folders, default=0) if step is None else step, {})
     default = run.config.evaluation.num_bins
     default = default if default in by_bins else min(by_bins, default=default)
@@ -105,14 +110,15 @@ def write_page(folder: Path, results: Mapping[str, Results], run_facts: Mapping[
         for name, of in results.items()
     }
     with storage.writing(folder):
-        sections = [_section(name, of, results.get("clean", {}), run_facts, folder) for name, of in results.items()]
+        sections = [_section(name, of, _clean_of(of, results), run_facts, folder) for name, of in results.items()]
         with atomic_write(folder / storage.REPORT) as file:
             file.write_text(json.dumps({"run": run_facts, "suites": content}, indent=2, allow_nan=False) + "\n")
         page = render(
             "page.html.j2",
-            title=run_facts.get("title", folder.resolve().parents[1].name),
+            title=run_facts.get("title") or run_facts.get("workdir") or folder.resolve().parents[1].name,
             subtitle=_subtitle(results),
             highlights=[each for name, of in results.items() for each in suites.find(name).highlights(of[max(of)])],
+            warning=_other_test_sets(results),
             table_html=table_html,
             sections=sections,
             after={"the-run": "The run"},
@@ -130,15 +136,33 @@ def _subtitle(results: Mapping[str, Results]) -> str:
     return " · ".join([step, ", ".join(map(format_num_references, nums)), f"{facts['num_bins']} calibration bins"])
 
 
+def _clean_of(of: Results, results: Mapping[str, Results]) -> Results:
+    """Return the clean results to compare a suite with: none if they are about another test set."""
+    clean = results.get("clean", {})
+    same = all(question.same_images(one.facts, other.facts) for one in clean.values() for other in of.values())
+    return clean if same else {}
+
+
+def _other_test_sets(results: Mapping[str, Results]) -> str:
+    """Return a sentence if the suites are about different versions of the test set of the run, else ""."""
+    newest = {name: of[max(of)].facts for name, of in results.items()}
+    used = {name: question.describe_data(facts) for name, facts in newest.items() if facts.get("test_set")}
+    if len({newest[name]["test_set"] for name in used}) < 2:
+        return ""
+    each = "; ".join(f"{name}: {data}" for name, data in used.items())
+    return f"The suites were measured on different test sets, so do not compare them with each other. {each}."
+
+
 def _section(name: str, results: Results, clean: Results, run_facts: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    suite = suites.find(name)
+    suite, differing = suites.find(name), _differing_facts(results)
+    tables = suite.tables(results)
     return {
         "id": name,
         "heading": suites.title(name),
         "title": suites.title(name),
         "suite": suite,
-        "differing": _differing_facts(results),
-        "tables": suite.tables(results),
+        "differing": differing,
+        "tables": [dataclasses.replace(table, mark_best=False) for table in tables] if differing else tables,
         "figures": draw_figures(suite.figures(results, clean), folder / "pictures", f"{name}-"),
         "num_scores": len({score for result in results.values() for score in result.metrics}),
         "scores": _scores_html(results),
@@ -156,12 +180,13 @@ def _scores_html(results: Results) -> Markup:
 
 def _differing_facts(results: Results) -> list[str]:
     """Return the facts in which the rows of a table differ, though they should not."""
-    return [name for name in DATA_FACTS if len({_text(result.facts.get(name)) for result in results.values()}) > 1]
+    facts = [{**result.facts, "data": question.content(result.facts)} for result in results.values()]
+    return [name for name in ("data", *DATA_FACTS) if len({_text(each.get(name)) for each in facts}) > 1]
 
 
 def _facts(results: Results, run_facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the facts that are not those of the run: once if all results agree, else one per result."""
-    facts = []
+    facts = [] if any(result.facts.get("data") for result in results.values()) else [("data", "unknown")]
     for name in dict.fromkeys(name for result in results.values() for name in result.facts if name not in run_facts):
         texts = {num: _text(result.facts[name]) for num, result in results.items() if name in result.facts}
         if len(set(texts.values())) == 1:

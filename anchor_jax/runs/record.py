@@ -1,7 +1,7 @@
 """The folder of a run and its record, `run.json`.
 
-run.json         config, class names, image shape, fingerprint of the training set, references, package versions, and
-                 the changes since the run was created
+run.json         config, class names, image shape, fingerprints of the training and the test set, the absolute path of
+                 the data, references, package versions, and the changes since the run was created
 references.npz   pixels of the references
 checkpoints/     see `checkpoint`
 metrics.jsonl    one line per logged step
@@ -20,6 +20,7 @@ import json
 import os
 import reprlib
 import time
+import warnings
 from collections.abc import Generator, Iterable
 from functools import partial
 from pathlib import Path
@@ -33,14 +34,16 @@ from anchor_jax.config import RESUMABLE_CHANGES, Config, base, flatten
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.modes import AUTO, mode_of
+from anchor_jax.data.sources.tfds import tfds_data_dir
 from anchor_jax.models.pytorch.files import source_and_file, weight_files
 from anchor_jax.runs import references as reference_file
 from anchor_jax.runtime import multihost
 from anchor_jax.runtime.atomic_files import atomic_write, exclusive_lock
-from anchor_jax.runtime.paths import local_path
+from anchor_jax.runtime.paths import absolute_path, local_path
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 RECORD = "run.json"
+PATH = "data.path"
 DATA = "data"  # the name of the training set among the keys that may change
 _CONSEQUENCES = ("data.mean", "data.std", DATA)  # of other keys, such as data.mode, which are to be named first
 _REFERENCES = "references.npz"
@@ -82,6 +85,8 @@ class Run:
       data: identity of the training set, see `TrainingSetInfo.identity`.
       reference_rows: rows of the training set whose images are the references, int `[R]`; None for standard training.
       references: the references, uint8 `[R, H, W, C]`; None for standard training.
+      data_path: absolute path that `config.data.path` meant at training; "" if there is none, or it is unknown.
+      test_data: hash of the test set at training, see `EvalDataset.content`; "" if it is unknown.
       changes: differences from the record, to be recorded when the run resumes.
       record: content of `run.json` when it was read; None if there was none.
     """
@@ -93,6 +98,8 @@ class Run:
     data: str
     reference_rows: npt.NDArray[np.integer[Any]] | None
     references: npt.NDArray[np.uint8] | None
+    data_path: str = ""
+    test_data: str = ""
     changes: tuple[Change, ...] = ()
     record: bytes | None = None
 
@@ -129,12 +136,14 @@ def open_or_create(
         raise UserError(
             f"the path '{workdir}' contains *, ? or [, which orbax cannot save to; choose another --workdir"
         )
-    data = train.identity()
+    data, data_path = train.identity(), _absolute_path(config)
     if (workdir / RECORD).exists():
         run = load(workdir)
         changes = _changes(run, config, data)
         _check_compatible(run, train, changes, accept_changes)
-        run = dataclasses.replace(run, config=config, data=data, changes=changes)
+        if run.data_path not in ("", data_path) and not any(change.key == PATH for change in changes):
+            changes = (*changes, Change(PATH, run.data_path, data_path))  # a relative path, given in another folder
+        run = dataclasses.replace(run, config=config, data=data, data_path=data_path, changes=changes)
     elif leftover := [name for name in ("checkpoints", "metrics.jsonl") if (workdir / name).exists()]:
         raise UserError(
             f"'{workdir}' holds {leftover[0]} but no run.json; restore that file or choose another --workdir"
@@ -142,7 +151,7 @@ def open_or_create(
     else:
         rows = reference_file.draw_rows(config, bank) if bank is not None else None
         references = train.take(rows) if rows is not None else None
-        run = Run(workdir, config, train.label_names, train.image_shape, data, rows, references)
+        run = Run(workdir, config, train.label_names, train.image_shape, data, rows, references, data_path)
     if run.references is not None and config.evaluation.num_references > len(run.references):
         raise UserError(
             f"config.evaluation.num_references must be at most {len(run.references)}, the references saved with the "
@@ -154,6 +163,24 @@ def open_or_create(
 def recorded_label_names(workdir: Path) -> tuple[str, ...]:
     """Return the class names of the run in a folder, or () if it holds none."""
     return load(workdir).label_names if (workdir / RECORD).exists() else ()
+
+
+def with_test_data(run: Run, content: str) -> Run:
+    """Return a run with the hash of its test set, to be recorded; warn if it was another one so far.
+
+    Args:
+      run: of `open_or_create`.
+      content: see `EvalDataset.content`.
+    """
+    if run.record is None:
+        return dataclasses.replace(run, test_data=content)
+    is_asked = any(change.key.startswith("data.") and change.key != PATH for change in run.changes)
+    if run.test_data in ("", content):
+        return run
+    if not is_asked:
+        warnings.warn(f"the test set of '{run.workdir}' is not the one it had so far: its files differ", stacklevel=2)
+    changes = (*run.changes, Change("test_data", run.test_data, content))
+    return dataclasses.replace(run, test_data=content, changes=changes)
 
 
 @contextlib.contextmanager
@@ -207,6 +234,8 @@ def _write(run: Run) -> None:
         "label_names": run.label_names,
         "image_shape": run.image_shape,
         "data": run.data,
+        "data_path": run.data_path,
+        "test_data": run.test_data,
         "versions": package_versions(),
     }
     if run.config.model.weights:
@@ -234,7 +263,8 @@ def record_config_changes(run: Run, step: int | None) -> None:
     """
     if run.changes and multihost.is_primary():
         record = json.loads((run.workdir / RECORD).read_text())
-        record |= {"config": run.config.to_dict(), "data": run.data}
+        record |= {"config": run.config.to_dict(), "data": run.data, "data_path": run.data_path}
+        record |= {"test_data": run.test_data} if "test_data" in record else {}
         common = {"after_step": step, "versions": package_versions()}
         record["changes"] = [*record.get("changes", []), *(change._asdict() | common for change in run.changes)]
         with _writing_errors(run.workdir):
@@ -265,13 +295,15 @@ def load(workdir: str | os.PathLike[str]) -> Run:
         label_names, image_shape = _label_names(record["label_names"]), _image_shape(record["image_shape"])
         config = with_reading(config, image_shape)
         data = str(record["data"])
+        data_path, test_data = str(record.get("data_path", "")), str(record.get("test_data", ""))  # not in version 0.1
+        common = (workdir, config, label_names, image_shape, data)
         if not config.anchoring.enabled:
-            return Run(workdir, config, label_names, image_shape, data, None, None, record=content)
+            return Run(*common, None, None, data_path, test_data, record=content)
         rows, digest = np.array(record["references"]["rows"]), record["references"]["sha256"]
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise UserError(f"'{file}' is corrupt ({error}); restore it from a copy") from error
     references = reference_file.load(workdir / _REFERENCES, digest)
-    return Run(workdir, config, label_names, image_shape, data, rows, references, record=content)
+    return Run(*common, rows, references, data_path, test_data, record=content)
 
 
 def with_reading(config: Config, image_shape: tuple[int, ...]) -> Config:
@@ -299,6 +331,14 @@ def as_before(config: Config, workdir: Path) -> Config:
 def package_versions() -> dict[str, str]:
     """Return the versions of the packages that affect the numbers."""
     return {package: importlib.metadata.version(package) for package in PACKAGES}
+
+
+def _absolute_path(config: Config) -> str:
+    """Return what `config.data.path` means in the current folder; "" for a source without files."""
+    data = config.data
+    if data.source == "tfds":
+        return str(tfds_data_dir(data.path))
+    return str(absolute_path(PATH, data.path)) if data.path else ""
 
 
 def _label_names(recorded: Any) -> tuple[str, ...]:

@@ -3,10 +3,11 @@
 import contextlib
 import errno
 import fcntl
+import itertools
 import os
 import secrets
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from anchor_jax.core.errors import UserError
@@ -49,6 +50,43 @@ def write_new_file(path: Path) -> Iterator[Path]:
             yield file
     except OSError as error:
         raise UserError(f"cannot write '{path}' ({error.strerror})") from error
+
+
+def keep_earlier(folder: Path, files: Iterable[Path]) -> Path:
+    """Move files of a folder to `earlier/1`, `earlier/2`, ... in it, before others take their place.
+
+    Args:
+      folder: the folder.
+      files: in it or in its subfolders.
+
+    Returns:
+      The folder they moved to, where they keep their names and subfolders.
+    """
+    earlier = folder / "earlier"
+    target = next(earlier / str(number) for number in itertools.count(1) if not (earlier / str(number)).exists())
+    target.mkdir(parents=True)
+    for file in files:
+        place = target / file.relative_to(folder)
+        place.parent.mkdir(exist_ok=True)
+        file.rename(place)
+    return target
+
+
+def write_texts(texts: Mapping[Path, str], *belonging: Path) -> None:
+    """Write text files of one folder; if one exists with another text, all of them move away first, with a message.
+
+    Args:
+      texts: path -> text.
+      *belonging: other files of the folder that would move with them, and are written by the caller.
+    """
+    others = [file for file, text in texts.items() if file.exists() and file.read_text(encoding="utf-8") != text]
+    if others:
+        folder = others[0].parent
+        earlier = keep_earlier(folder, filter(Path.exists, (*texts, *belonging)))
+        print(f"earlier results in '{folder}' were moved to '{earlier}': {', '.join(file.name for file in texts)}")
+    for file, text in texts.items():
+        with atomic_write(file) as new:
+            new.write_text(text, encoding="utf-8")
 
 
 def check_does_not_exist(path: Path) -> None:

@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 
 from anchor_jax import metrics
 from anchor_jax.config import EvaluationConfig
-from anchor_jax.data import Dataset, EvalDataset, eval_dataset, load_test, open_test
+from anchor_jax.data import Dataset, EvalDataset, eval_dataset, open_test
 from anchor_jax.runs import checkpoint
 from anchor_jax.runs.load import create_predictor
 from anchor_jax.runs.predictor import Predictor, tree_concatenate
@@ -65,6 +65,4 @@ def _eval_dataset(run: Run, held_out: Dataset | None) -> EvalDataset:
     if held_out is not None:
         return eval_dataset(held_out, "validation", channels=channels)
     test_set = run.config.data, run.label_names, run.image_shape
-    if run.config.data.streaming:
-        return open_test(*test_set)
-    return eval_dataset(load_test(*test_set), "test", channels=channels)
+    return open_test(*test_set, keep_bytes=0 if run.config.data.streaming else math.inf)

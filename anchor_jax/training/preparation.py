@@ -1,5 +1,7 @@
 """Preparation of a run: check the config, open the data, create or resume the run, compile."""
 
+import contextlib
+import dataclasses
 import os
 from pathlib import Path
 
@@ -14,9 +16,11 @@ from anchor_jax.data.class_mapping import UnknownClassesError
 from anchor_jax.data.modes import MODES
 from anchor_jax.runs import checkpoint
 from anchor_jax.runs import record as run_record
+from anchor_jax.runs.data_location import explain_moved_data
 from anchor_jax.runs.load import create_model, run_normalization
 from anchor_jax.runs.state import variables
 from anchor_jax.runtime import mesh as mesh_lib
+from anchor_jax.runtime import multihost
 from anchor_jax.runtime.paths import local_path
 from anchor_jax.runtime.settings import with_own_settings
 from anchor_jax.training import optimizer as optimizer_lib
@@ -47,13 +51,16 @@ def prepare(config: Config, workdir: str | os.PathLike[str], accept_changes: tup
     config = config_lib.with_plain_values(config)
     mesh = mesh_lib.mesh()
     config = run_record.as_before(config, workdir)
-    source, held_out = _open_source(config, workdir)
+    with _explain_moved_data(config, workdir):
+        source, held_out = _open_source(config, workdir)
     schedule = make_schedule(config, source.num_examples, mesh.size)
     config = _with_normalization(run_record.with_reading(config, source.image_shape), source)
     bank = bank_rows(source, config) if uses_references(config.anchoring) else None
     predicts_with = bank if config.anchoring.enabled else None
     run = run_record.open_or_create(workdir, config, source, predicts_with, accept_changes)
     evaluator = create_evaluator(run, held_out, mesh)
+    if held_out is None and multihost.is_primary():  # only that process writes the record
+        run = run_record.with_test_data(run, evaluator.dataset.content())
 
     model = create_model(run, axis_name=mesh_lib.AXIS)
     learning_rate = optimizer_lib.create_schedule(config.optimizer, *schedule)
@@ -86,6 +93,13 @@ def _open_source(config: Config, workdir: Path) -> tuple[TrainSource, Dataset | 
         return open_source(config, run_record.recorded_label_names(workdir))
     except UnknownClassesError as error:
         raise UserError(f"'{workdir}' holds another run: {error}; choose another --workdir") from error
+
+
+def _explain_moved_data(config: Config, workdir: Path) -> contextlib.AbstractContextManager[None]:
+    """Name the place of the data at the start of the run, if they are missing when it resumes."""
+    if not (workdir / run_record.RECORD).exists():
+        return contextlib.nullcontext()
+    return explain_moved_data(dataclasses.replace(run_record.load(workdir), config=config), "--config.data.path")
 
 
 def _with_normalization(config: Config, source: TrainSource) -> Config:

@@ -5,6 +5,7 @@ register it in `SOURCES`. Configs then accept it as `data.source`, and `open_dat
 "SOURCE:PATH@SPLIT".
 """
 
+import dataclasses
 import math
 import os
 from typing import NamedTuple
@@ -127,11 +128,12 @@ def open_stream(
     opened = _open(source, split, name, path, image_size, crop_fraction, mode, channels)
     title, dataset = title or opened.title, opened.data
     if isinstance(dataset, Dataset):
-        return eval_dataset(_finished(opened, source, image_size, channels), title, channels=channels)
-    check_label_names(dataset.label_names, dataset.title)
-    stream = eval_dataset_from_encoded(dataset, title)
-    check_channels(stream.image_shape, channels, opened.title)
-    return stream
+        stream = eval_dataset(_finished(opened, source, image_size, channels), title, channels=channels)
+    else:
+        check_label_names(dataset.label_names, dataset.title)
+        stream = eval_dataset_from_encoded(dataset, title)
+        check_channels(stream.image_shape, channels, opened.title)
+    return dataclasses.replace(stream, split=split)
 
 
 def open_encoded(

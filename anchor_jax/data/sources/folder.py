@@ -1,7 +1,6 @@
 """Source "folder": image files in one folder per class; and any folder of images without classes."""
 
 import os
-from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -11,10 +10,9 @@ import numpy as np
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.decoding import EncodedDataset, Example, common_mode
 from anchor_jax.data.eval_dataset import EvalDataset, eval_dataset_from_encoded
-from anchor_jax.data.files import reading_errors
+from anchor_jax.data.files import FileList, reading_errors
 from anchor_jax.data.image_files import (
     IMAGE_SUFFIXES,
-    FileList,
     Skipped,
     count_reasons,
     files_beside,
@@ -76,7 +74,7 @@ def open_images(
 class _FileExamples(NamedTuple):
     """The examples of image files, by row."""
 
-    files: Sequence[Path]
+    files: FileList
     labels: np.ndarray  # int32 [N]
 
     def __call__(self, row: int) -> Example:
@@ -84,9 +82,7 @@ class _FileExamples(NamedTuple):
         return Example(file, int(self.labels[row]), str(file))
 
 
-def _encoded_files(
-    title: str, label_names: tuple[str, ...], files: Sequence[Path], labels: np.ndarray
-) -> EncodedDataset:
+def _encoded_files(title: str, label_names: tuple[str, ...], files: FileList, labels: np.ndarray) -> EncodedDataset:
     example = _FileExamples(files, labels)
 
     own_mode = cache(partial(common_mode, example, len(files)))

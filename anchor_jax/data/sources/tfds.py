@@ -11,7 +11,7 @@ import numpy as np
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.decoding import EncodedDataset, Example
-from anchor_jax.data.files import reading_errors
+from anchor_jax.data.files import FileList, reading_errors
 from anchor_jax.data.image_files import is_hidden
 from anchor_jax.data.sources.source import SourceRequest
 from anchor_jax.runtime.paths import absolute_path
@@ -28,10 +28,18 @@ def open_tfds(request: SourceRequest) -> EncodedDataset:
         builder = _open_builder(request.name, data_dir)
         mode, label_names = _classification_features(builder)
         records = _open_records(builder, request.split, prepare)
-        files = sorted(file for file in Path(builder.data_dir).iterdir() if not is_hidden(file.name))
+        folder = Path(builder.data_dir)
+        files = FileList(folder, sorted(file.name for file in folder.iterdir() if not is_hidden(file.name)))
     title = f"{builder.info.full_name}-{request.split}"
     return EncodedDataset(
-        title, label_names, len(records), _RecordExamples(records, title, hint), lambda: mode, 0, files
+        title,
+        label_names,
+        len(records),
+        _RecordExamples(records, title, hint),
+        lambda: mode,
+        0,
+        files,
+        part=request.split,
     )
 
 

@@ -37,7 +37,7 @@ from anchor_jax.evaluation.suites import common
 from anchor_jax.runs.predictor import pad_rows
 from anchor_jax.runtime import mesh as mesh_lib
 
-GENERATED, GENERATED_C_BAR = "generated", "generated-c-bar"
+GENERATED, GENERATED_C_BAR = _MADE = "generated", "generated-c-bar"
 _SAMPLE_SEVERITY = 3
 _RESERVED = r"severity\d|mean15|mean19|cbar"
 _NUM_IMAGENET_CLASSES = 1_000
@@ -130,6 +130,12 @@ class Corruptions(Suite[PreparedCorruptions]):
             else:
                 check_differs(context.test, *(corrupted.stream(name, SEVERITIES[-1]) for name in corrupted.members))
         return PreparedCorruptions(context, options, sets)
+
+    def datasets(self, context: EvalContext, prepared: PreparedCorruptions) -> list[EvalDataset | CorruptedSet]:
+        """Return the published sets, and the test set if corruptions are generated from it."""
+        pairs = list(zip(prepared.options.corruptions, prepared.sets, strict=True))
+        published: list[EvalDataset | CorruptedSet] = [corrupted for spec, corrupted in pairs if spec not in _MADE]
+        return published + ([context.test] if len(published) < len(pairs) else [])
 
     def num_predictions(self, prepared: PreparedCorruptions, num_references: int) -> int:
         """Return the number of images under all corruptions at all severities, once per reference."""

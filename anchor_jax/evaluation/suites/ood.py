@@ -111,6 +111,10 @@ class Ood(Suite[PreparedOod]):
             warn_shared_classes(stream.label_names, context.run.label_names, f"'{stream.name}'")
         return PreparedOod(context, list(map(AnomalySet, groups, streams)))
 
+    def datasets(self, context: EvalContext, prepared: PreparedOod) -> list[EvalDataset]:
+        """Return the test set and the anomalies."""
+        return [context.test, *(stream for _, stream in prepared.sets)]
+
     def num_predictions(self, prepared: PreparedOod, num_references: int) -> int:
         """Return the number of images in the test set and all datasets, once per reference."""
         streams = (prepared.context.test, *(of.stream for of in prepared.sets))

@@ -72,6 +72,10 @@ class Probe(Suite[PreparedProbe]):
             )
         return PreparedProbe(context, fitted, tested)
 
+    def datasets(self, context: EvalContext, prepared: PreparedProbe) -> list[EvalDataset]:
+        """Return the dataset that the probe is fitted to, and those that it is tested on."""
+        return [prepared.fitted, *prepared.tested]
+
     def num_predictions(self, prepared: PreparedProbe, num_references: int) -> int:
         """Return the number of images in the fitted and the tested datasets, once per reference."""
         streams = (prepared.fitted, *prepared.tested)

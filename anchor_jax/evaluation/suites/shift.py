@@ -74,6 +74,10 @@ class Shift(Suite[PreparedShift]):
             sets.append(ShiftedSet(stream, None if rows is None else tuple(rows.tolist())))
         return PreparedShift(context, sets)
 
+    def datasets(self, context: EvalContext, prepared: PreparedShift) -> list[EvalDataset]:
+        """Return the shifted sets."""
+        return [stream for stream, _ in prepared.sets]
+
     def num_predictions(self, prepared: PreparedShift, num_references: int) -> int:
         """Return the number of images in all datasets, once per reference."""
         return max(num_references, 1) * sum(of.stream.num_examples for of in prepared.sets)

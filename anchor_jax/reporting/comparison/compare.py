@@ -20,7 +20,7 @@ def compare(
 
     Args:
       workdirs: folders of runs, at least two; runs that differ only in their seed are one method.
-      out: folder of the report; an earlier comparison in it is replaced.
+      out: folder of the report; another comparison in it moves to `earlier/1`, `earlier/2`, ...
       suites: names of suites; by default all that the runs have in common.
       num_references: K of the anchored runs; by default, for each suite, the largest that all have.
 

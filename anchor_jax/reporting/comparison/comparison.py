@@ -12,7 +12,8 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.evaluation import suites
 from anchor_jax.evaluation.predictions import METRICS
 from anchor_jax.evaluation.presentation import GROUP_TITLES, format_num_references
-from anchor_jax.evaluation.results import BLT_SUFFIX, Score, SuiteResult, flat_name
+from anchor_jax.evaluation.question import describe_data
+from anchor_jax.evaluation.results import BLT_SUFFIX, Score, SuiteResult, flat_name, short_hash
 from anchor_jax.evaluation.suite import DATA_FACTS
 from anchor_jax.evaluation.suites.common import plain
 from anchor_jax.metrics import specs
@@ -96,6 +97,7 @@ class SuiteTable:
       num_bins: of the calibration errors.
       scores: name in `metrics.json` -> the score, whose value does not matter.
       entries: name in `metrics.json` -> method -> entry; a method may lack a score.
+      data_note: a sentence if the runs were evaluated on different or unknown data, else "".
     """
 
     suite: str
@@ -104,6 +106,7 @@ class SuiteTable:
     num_bins: int
     scores: Mapping[str, Score]
     entries: Mapping[str, Mapping[str, Entry]]
+    data_note: str = ""
 
     @property
     def base_suite(self) -> str:
@@ -249,19 +252,20 @@ def _common_references(runs: Sequence[EvaluatedRun], suite: str, requested: int 
 def _suite_table(methods: Sequence[Method], runs: Sequence[EvaluatedRun], suite: str, num: int) -> SuiteTable:
     _check_same_data(runs, suite, num)
     known = {flat_name(score): score for run in runs for score in _scores(run, suite, num)}
+    data_note = _data_note(runs, suite, num)
     baseline_scores, baseline_examples = _by_seed(methods[0], suite, num), _mean_examples(methods[0], suite, num)
     entries: dict[str, dict[str, Entry]] = {}
     for method in methods:
         examples = _mean_examples(method, suite, num)
         for name, values in _by_seed(method, suite, num).items():
             over_seeds = over_examples = None
-            if method is not methods[0] and name in baseline_scores:
+            if method is not methods[0] and name in baseline_scores and not data_note.differ:
                 over_seeds = difference_over_seeds(values, baseline_scores[name])
                 if name in examples and name in baseline_examples:
                     over_examples = paired(examples[name], baseline_examples[name])
             entries.setdefault(name, {})[method.name] = Entry(summary(values), over_seeds, over_examples)
-    facts = runs[0].result(suite, num).facts
-    return SuiteTable(suite, num, facts, runs[0].num_bins, {name: known[name] for name in entries}, entries)
+    facts, scores = runs[0].facts(suite, num), {name: known[name] for name in entries}
+    return SuiteTable(suite, num, facts, runs[0].num_bins, scores, entries, data_note.text)
 
 
 def _by_seed(method: Method, suite: str, num: int) -> dict[str, dict[int, float]]:
@@ -305,6 +309,24 @@ def _check_same_data(runs: Sequence[EvaluatedRun], suite: str, num: int) -> None
                     f"{suite} of '{first.name}' and of '{other.name}' are about different test sets: the labels of "
                     "their examples differ; evaluate both on the same data"
                 )
+
+
+class _DataNote(NamedTuple):
+    """Whether the content of the data of some runs differs, and what to say about it."""
+
+    differ: bool
+    text: str
+
+
+def _data_note(runs: Sequence[EvaluatedRun], suite: str, num: int) -> _DataNote:
+    contents = {run.name: short_hash(run.facts(suite, num)) for run in runs}
+    known = {name: content for name, content in contents.items() if content}
+    differ = len(set(known.values())) > 1
+    if differ:
+        each = "; ".join(f"'{run.name}': {describe_data(run.facts(suite, num))}" for run in runs)
+        return _DataNote(True, f"{suite}: the runs were evaluated on different data; differences are left out: {each}.")
+    unknown = ", ".join(f"'{name}'" for name in contents if name not in known)
+    return _DataNote(False, f"{suite}: the content of the evaluated data is unknown: {unknown}." if unknown else "")
 
 
 def _unordered(value: Any) -> Any:

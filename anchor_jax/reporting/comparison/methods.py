@@ -13,6 +13,7 @@ from anchor_jax.config import RESUMABLE_CHANGES, flatten
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.labels import composed_name
 from anchor_jax.evaluation import storage
+from anchor_jax.evaluation.output import workdir_of
 from anchor_jax.evaluation.results import Results, SuiteResult
 from anchor_jax.runs import record as run_record
 from anchor_jax.runs.record import Run
@@ -88,7 +89,7 @@ def load(workdirs: Sequence[str | os.PathLike[str]]) -> list[EvaluatedRun]:
     """Load runs at their latest evaluated checkpoints, all with the same number of calibration bins.
 
     Args:
-      workdirs: folders of runs, at least two.
+      workdirs: folders of runs, or of results outside of them (`eval.py --out`), at least two.
 
     Raises:
       UserError: fewer than two folders, a folder without a run, a run that is not evaluated or whose results are
@@ -96,7 +97,7 @@ def load(workdirs: Sequence[str | os.PathLike[str]]) -> list[EvaluatedRun]:
     """
     if len(workdirs) < 2:
         raise UserError(f"a comparison takes at least two runs; got {len(workdirs)}")
-    records = [run_record.load(workdir) for workdir in workdirs]
+    records = [dataclasses.replace(run_record.load(workdir_of(each)), workdir=each) for each in workdirs]
     _check_same_data(records)
     latest = [_latest(record) for record in records]
     shared = set.intersection(*(set(by_bins) for _, by_bins in latest))

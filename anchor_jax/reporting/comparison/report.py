@@ -22,7 +22,7 @@ from anchor_jax.reporting.comparison.figures import suite_figures
 from anchor_jax.reporting.comparison.statistics import Difference, Summary
 from anchor_jax.reporting.html import draw_figures, render, rows_html
 from anchor_jax.reporting.terminal import print_lines, print_table
-from anchor_jax.runtime.atomic_files import atomic_write, is_incomplete
+from anchor_jax.runtime.atomic_files import atomic_write, is_incomplete, keep_earlier
 
 KIND = "anchor_jax comparison"  # by which the JSON of a comparison is recognized
 JSON, CSV, HTML = "compare.json", "compare.csv", "compare.html"
@@ -61,7 +61,7 @@ def write(comparison: Comparison, folder: Path) -> Path:
 
     Args:
       comparison: the content.
-      folder: created if it does not exist; an earlier comparison in it is replaced.
+      folder: created if it does not exist; another comparison in it moves to `earlier/1`, `earlier/2`, ...
 
     Returns:
       The path of `compare.html`.
@@ -77,6 +77,9 @@ def write(comparison: Comparison, folder: Path) -> Path:
         HTML: _page(comparison),
     }
     with writing(folder):
+        if (folder / JSON).exists() and (folder / JSON).read_text(encoding="utf-8") != texts[JSON]:
+            earlier = [folder / name for name in reversed(texts) if (folder / name).exists()]
+            print_lines(f"the earlier comparison in '{folder}' was moved to '{keep_earlier(folder, earlier)}'")
         for name, text in texts.items():
             with atomic_write(folder / name) as file:
                 file.write_text(text, encoding="utf-8")
@@ -102,7 +105,12 @@ def print_tables(comparison: Comparison, *lines: str) -> None:
                 rows.append([score_title(score) if index == 0 else "", letter_of[method], *cells])
         headings = ["metric", "", "mean ± std", "Δ seeds", "Δ examples"]
         print_table(headings, rows, title=table.title, names=2)
-    print_lines("Δ: difference to A ± half of its 95% interval", *comparison.notes, *lines)
+    notes = (*comparison.notes, *_data_notes(comparison))
+    print_lines("Δ: difference to A ± half of its 95% interval", *notes, *lines)
+
+
+def _data_notes(comparison: Comparison) -> list[str]:
+    return [table.data_note for table in comparison.suites if table.data_note]
 
 
 def _half_width(spec: MetricSpec, difference: Difference | None) -> str:
@@ -142,7 +150,7 @@ def _record(comparison: Comparison) -> dict[str, Any]:
         },
         "paper": {"source": paper.SOURCE, "figures": [_paper_record(row) for row in comparison.paper]},
         "not_as_the_paper": dict(comparison.mismatches),
-        "notes": list(comparison.notes),
+        "notes": [*comparison.notes, *_data_notes(comparison)],
     }
 
 
@@ -194,6 +202,7 @@ def _page(comparison: Comparison) -> str:
         subtitle=" · ".join(f"{name} ({num} seed{'s' if num > 1 else ''})" for name, num in seeds.items()),
         after={"paper": "The paper", "reading": "How to read it", "runs": "The runs"},
         comparison=comparison,
+        data_notes=_data_notes(comparison),
         highlights=_highlights(comparison),
         sections=[_section(comparison, table) for table in comparison.suites],
         paper_source=paper.SOURCE,
