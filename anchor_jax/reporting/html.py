@@ -14,7 +14,6 @@ from anchor_jax.evaluation.presentation import Column, Figure, Table
 from anchor_jax.reporting import plots
 from anchor_jax.reporting.style import DPI
 
-_CSS_DPI = 96
 _DASH = "–"
 
 
@@ -47,7 +46,7 @@ def draw_figures(figures: Iterable[Figure], folder: Path, prefix: str = "") -> l
         file = folder / f"{prefix}{figure.name}.png"
         plots.save(figure.plot, file)
         with Image.open(file) as image:
-            width, height = (round(pixels * _CSS_DPI / DPI) for pixels in image.size)
+            width, height = (round(pixels * 96 / DPI) for pixels in image.size)
         source = f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()}"
         embedded.append(EmbeddedFigure(figure.title, figure.caption, source, width, height))
     return embedded

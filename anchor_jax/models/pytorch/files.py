@@ -50,7 +50,7 @@ def source_and_file(weights: str) -> Address:
       UserError: the format is another one, or the source is unknown.
     """
     source, _, file = weights.partition(":")
-    if re.match(r"\w[\w.+-]*://", file or weights) or re.match(r"\w[\w.+-]*://", weights):
+    if any(re.match(r"(?!file:)\w[\w.+-]*://", part) for part in (weights, file)):
         raise UserError(
             f"config.model.weights must be SOURCE:FILE with a file on this machine; got '{weights}'; download it first"
         )
