@@ -94,7 +94,7 @@ def main() -> None:
         num_bins=NUM_BINS.value,
         chunk_size=CHUNK_SIZE.value,
         data_path=DATA_PATH.value,
-        out=None if OUT.value is None else app.path("out", OUT.value),
+        out=OUT.value,
         profile=PROFILE.value,
         report=Reporter(),
     )

@@ -20,7 +20,6 @@ from anchor_jax.core.errors import CorruptDataWarning, UserError
 from anchor_jax.data.class_mapping import complete_class_rows
 from anchor_jax.data.dataset import validate_labels
 from anchor_jax.data.decoding import EncodedDataset
-from anchor_jax.data.files import FileList
 from anchor_jax.data.label_noise import add_label_offsets, draw_label_offsets
 from anchor_jax.data.prefetching import next_batch, prefetch
 from anchor_jax.data.sources import check_channels, open_encoded
@@ -123,12 +122,8 @@ class TrainStream:
 
     def identity(self) -> str:
         """Return what identifies the dataset: the number of examples, and a hash of the class and file names."""
-        files = self._encoded.files
-        if isinstance(files, FileList):
-            names = [files.name(row) for row in range(len(files))]
-        else:
-            names = [os.path.join(file.parent.name, file.name) for file in files]
-        digest = hashlib.sha256("\n".join([*self._encoded.label_names, *names]).encode(errors="surrogateescape"))
+        label_names = [name.encode(errors="surrogateescape") for name in self._encoded.label_names]
+        digest = hashlib.sha256(b"\n".join([*label_names, *self._encoded.files.names()]))
         return f"{self.num_examples} examples, sha256 of names {digest.hexdigest()}"
 
     def _generate(self, first_step: int) -> Generator[Batch, None, None]:

@@ -29,7 +29,8 @@ def open_tfds(request: SourceRequest) -> EncodedDataset:
         mode, label_names = _classification_features(builder)
         records = _open_records(builder, request.split, prepare)
         folder = Path(builder.data_dir)
-        files = FileList(folder, sorted(file.name for file in folder.iterdir() if not is_hidden(file.name)))
+        names = sorted(file.name for file in folder.iterdir() if not is_hidden(file.name))
+        files = FileList(folder.parent, [f"{folder.name}/{name}" for name in names])
     title = f"{builder.info.full_name}-{request.split}"
     return EncodedDataset(
         title,

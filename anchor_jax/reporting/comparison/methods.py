@@ -17,6 +17,7 @@ from anchor_jax.evaluation.output import workdir_of
 from anchor_jax.evaluation.results import Results, SuiteResult
 from anchor_jax.runs import record as run_record
 from anchor_jax.runs.record import Run
+from anchor_jax.runtime.paths import local_path
 
 # what all runs of a comparison must share
 _DATA = ("data.source", "data.name", "data.train_split", "data.test_split", "data.image_size")
@@ -63,6 +64,10 @@ class EvaluatedRun:
         """Return the result of a suite with that many references, or without any for a standard network."""
         return self.suites[suite][self.key(num_references)]
 
+    def facts(self, suite: str, num_references: int) -> Mapping[str, Any]:
+        """Return how, where and on which data it was measured."""
+        return self.result(suite, num_references).facts
+
 
 @dataclasses.dataclass(frozen=True)
 class Method:
@@ -97,7 +102,8 @@ def load(workdirs: Sequence[str | os.PathLike[str]]) -> list[EvaluatedRun]:
     """
     if len(workdirs) < 2:
         raise UserError(f"a comparison takes at least two runs; got {len(workdirs)}")
-    records = [dataclasses.replace(run_record.load(workdir_of(each)), workdir=each) for each in workdirs]
+    folders = [local_path("workdirs", workdir) for workdir in workdirs]
+    records = [dataclasses.replace(run_record.load(workdir_of(each)), workdir=each) for each in folders]
     _check_same_data(records)
     latest = [_latest(record) for record in records]
     shared = set.intersection(*(set(by_bins) for _, by_bins in latest))
