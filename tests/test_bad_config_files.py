@@ -71,7 +71,7 @@ CONFIGS = {
     "nothing in it": ("    return ConfigDict()\n", "config.anchoring.bank_per_class is missing; start the config from"),
     "no section": (
         "    config = base()\n    config.unlock()\n    del config.data\n    return config\n",
-        "config.data.crop_fraction is missing; start the config from anchor_jax.config.base()",
+        "config.data.channels is missing; start the config from anchor_jax.config.base()",
     ),
     "bool for a number": (
         "    return ConfigDict(base().to_dict() | {'seed': True})\n",

@@ -118,7 +118,7 @@ def _loop(place):
 FOLDERS = {
     "missing": (lambda at: at / "nothing", "FileNotFoundError"),
     "a file": (lambda at: Path(__file__), "NotADirectoryError"),
-    "no user's": (lambda at: Path("~nobody_of_that_name/images"), "no home directory for '~nobody_of_that_name/"),
+    "no user's": (lambda at: Path("~nobody_of_that_name/images"), "no home folder of ~nobody_of_that_name is known"),
     "no split": (lambda at: at, "no split 'train' in"),
     "one class": (lambda at: image_folder(at / "images", ("ant",)), "images-train must have at least 2 classes; got 1"),
     "no class": (lambda at: image_folder(at / "images", ()), "no class folders in"),

@@ -217,9 +217,9 @@ def test_compare_shows_no_differences_across_data(tmp_path, contents, note):
         for facts in record["facts_of"].values() if content != "-" else ():
             facts["data"] = data
         file.write_text(json.dumps(record))
-    table = table_of(compared(runs), "clean")
-    assert re.match(note, table.data_note) if note else not table.data_note
-    entry = table.entry("anchored", metric="accuracy")
+    comparison = compared(runs)
+    assert [bool(re.match(note, each)) for each in comparison.notes] == ([True] if note else [])
+    entry = table_of(comparison, "clean").entry("anchored", metric="accuracy")
     assert ({entry.over_seeds, entry.over_examples} == {None}) == (contents == "ab")
 
 

@@ -18,6 +18,7 @@ from anchor_jax.evaluation.output import workdir_of
 from anchor_jax.evaluation.presentation import format_num_references
 from anchor_jax.evaluation.results import Results
 from anchor_jax.evaluation.runner import facts_of_run
+from anchor_jax.evaluation.same_data import clean_results_for, warning_of_test_sets
 from anchor_jax.evaluation.suite import DATA_FACTS
 from anchor_jax.reporting.html import draw_figures, render, rows_html, table_html
 from anchor_jax.reporting.terminal import print_lines, print_table
@@ -54,7 +55,7 @@ class Reporter:
     def evaluation_finished(self, folder: Path, results: Mapping[str, Results], run_facts: Mapping[str, Any]) -> None:
         """Write the report and print where everything is."""
         page = write_page(folder, results, run_facts)
-        print_lines(*filter(None, [_other_test_sets(results)]))
+        print_lines(*filter(None, [warning_of_test_sets(results)]))
         print_lines(f"numbers: {folder.parent / storage.METRICS}", f"report:  {page}")
 
     def profile_written(self, folder: Path) -> None:
@@ -110,7 +111,7 @@ def write_page(folder: Path, results: Mapping[str, Results], run_facts: Mapping[
         for name, of in results.items()
     }
     with storage.writing(folder):
-        sections = [_section(name, of, _clean_of(of, results), run_facts, folder) for name, of in results.items()]
+        sections = [_section(name, results, run_facts, folder) for name in results]
         with atomic_write(folder / storage.REPORT) as file:
             file.write_text(json.dumps({"run": run_facts, "suites": content}, indent=2, allow_nan=False) + "\n")
         page = render(
@@ -118,7 +119,7 @@ def write_page(folder: Path, results: Mapping[str, Results], run_facts: Mapping[
             title=run_facts.get("title") or run_facts.get("workdir") or folder.resolve().parents[1].name,
             subtitle=_subtitle(results),
             highlights=[each for name, of in results.items() for each in suites.find(name).highlights(of[max(of)])],
-            warning=_other_test_sets(results),
+            warning=warning_of_test_sets(results),
             table_html=table_html,
             sections=sections,
             after={"the-run": "The run"},
@@ -136,26 +137,10 @@ def _subtitle(results: Mapping[str, Results]) -> str:
     return " · ".join([step, ", ".join(map(format_num_references, nums)), f"{facts['num_bins']} calibration bins"])
 
 
-def _clean_of(of: Results, results: Mapping[str, Results]) -> Results:
-    """Return the clean results to compare a suite with: none if they are about another test set."""
-    clean = results.get("clean", {})
-    same = all(question.same_images(one.facts, other.facts) for one in clean.values() for other in of.values())
-    return clean if same else {}
-
-
-def _other_test_sets(results: Mapping[str, Results]) -> str:
-    """Return a sentence if the suites are about different versions of the test set of the run, else ""."""
-    newest = {name: of[max(of)].facts for name, of in results.items()}
-    used = {name: question.describe_data(facts) for name, facts in newest.items() if facts.get("test_set")}
-    if len({newest[name]["test_set"] for name in used}) < 2:
-        return ""
-    each = "; ".join(f"{name}: {data}" for name, data in used.items())
-    return f"The suites were measured on different test sets, so do not compare them with each other. {each}."
-
-
-def _section(name: str, results: Results, clean: Results, run_facts: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    suite, differing = suites.find(name), _differing_facts(results)
-    tables = suite.tables(results)
+def _section(name: str, by_suite: Mapping[str, Results], run_facts: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    suite, results = suites.find(name), by_suite[name]
+    tables, differing = suite.tables(results), _differing_facts(results)
+    figures = suite.figures(results, clean_results_for(results, by_suite))
     return {
         "id": name,
         "heading": suites.title(name),
@@ -163,7 +148,7 @@ def _section(name: str, results: Results, clean: Results, run_facts: Mapping[str
         "suite": suite,
         "differing": differing,
         "tables": [dataclasses.replace(table, mark_best=False) for table in tables] if differing else tables,
-        "figures": draw_figures(suite.figures(results, clean), folder / "pictures", f"{name}-"),
+        "figures": draw_figures(figures, folder / "pictures", f"{name}-"),
         "num_scores": len({score for result in results.values() for score in result.metrics}),
         "scores": _scores_html(results),
         "facts": _facts(results, run_facts),

@@ -12,9 +12,8 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.evaluation import suites
 from anchor_jax.evaluation.predictions import METRICS
 from anchor_jax.evaluation.presentation import GROUP_TITLES, format_num_references
-from anchor_jax.evaluation.question import describe_data
-from anchor_jax.evaluation.results import BLT_SUFFIX, Score, SuiteResult, flat_name, short_hash
-from anchor_jax.evaluation.suite import DATA_FACTS
+from anchor_jax.evaluation.results import BLT_SUFFIX, Score, SuiteResult, flat_name
+from anchor_jax.evaluation.same_data import compare_data
 from anchor_jax.evaluation.suites.common import plain
 from anchor_jax.metrics import specs
 from anchor_jax.reporting.comparison import paper
@@ -23,9 +22,6 @@ from anchor_jax.reporting.comparison.statistics import Difference, Summary, diff
 
 PROTOCOLS = {"random1": "1 random reference", "randomK": "K random references", "blt": "BLT"}
 ANY = object()  # in `select`: every value but None
-
-# results that differ in one of these facts are about other data
-_SAME_FACTS = (*DATA_FACTS, "fitted_to")
 
 _AVERAGES = [{"metric": "accuracy", "group": group} for group in ("mean19", "mean15", "cbar")]
 # suite -> the scores of tables and figures, in this order; files hold all
@@ -97,7 +93,6 @@ class SuiteTable:
       num_bins: of the calibration errors.
       scores: name in `metrics.json` -> the score, whose value does not matter.
       entries: name in `metrics.json` -> method -> entry; a method may lack a score.
-      data_note: a sentence if the runs were evaluated on different or unknown data, else "".
     """
 
     suite: str
@@ -106,7 +101,6 @@ class SuiteTable:
     num_bins: int
     scores: Mapping[str, Score]
     entries: Mapping[str, Mapping[str, Entry]]
-    data_note: str = ""
 
     @property
     def base_suite(self) -> str:
@@ -187,7 +181,7 @@ def compare_methods(
         evaluated on different data.
     """
     runs = [run for method in methods for run in method.runs]
-    tables, left_out = [], []
+    tables, left_out, data_notes = [], [], []
     for suite in suite_names or sorted({suite for run in runs for suite in run.suites}, key=suites.report_order):
         try:
             num = _common_references(runs, suite, num_references)
@@ -196,11 +190,13 @@ def compare_methods(
                 raise
             left_out.append(f"{suite} is left out: {error}")
         else:
-            tables.append(_suite_table(methods, runs, suite, num))
+            data = compare_data({run.name: run.result(suite, num) for run in runs})
+            tables.append(_suite_table(methods, runs, suite, num, not data.differ))
+            data_notes.append(data.note)
     if not tables:
         raise UserError(f"the runs have no suite in common; {left_out[0]}")
     rows, mismatches = _next_to_paper(methods, tables)
-    notes = (*left_out, *_notes(methods, runs))
+    notes = (*left_out, *_notes(methods, runs), *filter(None, data_notes))
     return Comparison(tuple(methods), tuple(tables), tuple(rows), mismatches, notes)
 
 
@@ -249,23 +245,23 @@ def _common_references(runs: Sequence[EvaluatedRun], suite: str, requested: int 
     return num if known else 0
 
 
-def _suite_table(methods: Sequence[Method], runs: Sequence[EvaluatedRun], suite: str, num: int) -> SuiteTable:
-    _check_same_data(runs, suite, num)
+def _suite_table(
+    methods: Sequence[Method], runs: Sequence[EvaluatedRun], suite: str, num: int, is_same_data: bool
+) -> SuiteTable:
     known = {flat_name(score): score for run in runs for score in _scores(run, suite, num)}
-    data_note = _data_note(runs, suite, num)
     baseline_scores, baseline_examples = _by_seed(methods[0], suite, num), _mean_examples(methods[0], suite, num)
     entries: dict[str, dict[str, Entry]] = {}
     for method in methods:
         examples = _mean_examples(method, suite, num)
         for name, values in _by_seed(method, suite, num).items():
             over_seeds = over_examples = None
-            if method is not methods[0] and name in baseline_scores and not data_note.differ:
+            if method is not methods[0] and name in baseline_scores and is_same_data:
                 over_seeds = difference_over_seeds(values, baseline_scores[name])
                 if name in examples and name in baseline_examples:
                     over_examples = paired(examples[name], baseline_examples[name])
             entries.setdefault(name, {})[method.name] = Entry(summary(values), over_seeds, over_examples)
     facts, scores = runs[0].facts(suite, num), {name: known[name] for name in entries}
-    return SuiteTable(suite, num, facts, runs[0].num_bins, scores, entries, data_note.text)
+    return SuiteTable(suite, num, facts, runs[0].num_bins, scores, entries)
 
 
 def _by_seed(method: Method, suite: str, num: int) -> dict[str, dict[int, float]]:
@@ -286,53 +282,6 @@ def _scores(run: EvaluatedRun, suite: str, num: int) -> list[Score]:
     if suite == "protocols" and not run.anchored:  # its one protocol is compared with each of an anchored network
         return [dataclasses.replace(score, protocol=protocol) for protocol in PROTOCOLS for score in scores]
     return scores
-
-
-def _check_same_data(runs: Sequence[EvaluatedRun], suite: str, num: int) -> None:
-    """Raise a UserError if results of a suite are about different data."""
-    first, *others = runs
-    for other in others:
-        for fact in _SAME_FACTS:
-            expected, given = (_unordered(run.result(suite, num).facts.get(fact)) for run in (first, other))
-            if given != expected:
-                raise UserError(
-                    f"{suite} of '{first.name}' and of '{other.name}' are about different data: {fact} is "
-                    f"{expected!r} and {given!r}; evaluate both with the same options of eval.py"
-                )
-        expected, given = first.result(suite, num).arrays, other.result(suite, num).arrays
-        for name in expected.keys() & given.keys():
-            column = name.rpartition("/")[2]
-            if (column == "label" and not np.array_equal(expected[name], given[name])) or (
-                column == "correct" and expected[name].shape != given[name].shape
-            ):
-                raise UserError(
-                    f"{suite} of '{first.name}' and of '{other.name}' are about different test sets: the labels of "
-                    "their examples differ; evaluate both on the same data"
-                )
-
-
-class _DataNote(NamedTuple):
-    """Whether the content of the data of some runs differs, and what to say about it."""
-
-    differ: bool
-    text: str
-
-
-def _data_note(runs: Sequence[EvaluatedRun], suite: str, num: int) -> _DataNote:
-    contents = {run.name: short_hash(run.facts(suite, num)) for run in runs}
-    known = {name: content for name, content in contents.items() if content}
-    differ = len(set(known.values())) > 1
-    if differ:
-        each = "; ".join(f"'{run.name}': {describe_data(run.facts(suite, num))}" for run in runs)
-        return _DataNote(True, f"{suite}: the runs were evaluated on different data; differences are left out: {each}.")
-    unknown = ", ".join(f"'{name}'" for name in contents if name not in known)
-    return _DataNote(False, f"{suite}: the content of the evaluated data is unknown: {unknown}." if unknown else "")
-
-
-def _unordered(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _unordered(each) for key, each in value.items()}
-    return sorted(value) if isinstance(value, list) else value
 
 
 def _notes(methods: Sequence[Method], runs: Sequence[EvaluatedRun]) -> list[str]:

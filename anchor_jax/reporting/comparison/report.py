@@ -105,12 +105,7 @@ def print_tables(comparison: Comparison, *lines: str) -> None:
                 rows.append([score_title(score) if index == 0 else "", letter_of[method], *cells])
         headings = ["metric", "", "mean ± std", "Δ seeds", "Δ examples"]
         print_table(headings, rows, title=table.title, names=2)
-    notes = (*comparison.notes, *_data_notes(comparison))
-    print_lines("Δ: difference to A ± half of its 95% interval", *notes, *lines)
-
-
-def _data_notes(comparison: Comparison) -> list[str]:
-    return [table.data_note for table in comparison.suites if table.data_note]
+    print_lines("Δ: difference to A ± half of its 95% interval", *comparison.notes, *lines)
 
 
 def _half_width(spec: MetricSpec, difference: Difference | None) -> str:
@@ -150,7 +145,7 @@ def _record(comparison: Comparison) -> dict[str, Any]:
         },
         "paper": {"source": paper.SOURCE, "figures": [_paper_record(row) for row in comparison.paper]},
         "not_as_the_paper": dict(comparison.mismatches),
-        "notes": [*comparison.notes, *_data_notes(comparison)],
+        "notes": list(comparison.notes),
     }
 
 
@@ -202,7 +197,6 @@ def _page(comparison: Comparison) -> str:
         subtitle=" · ".join(f"{name} ({num} seed{'s' if num > 1 else ''})" for name, num in seeds.items()),
         after={"paper": "The paper", "reading": "How to read it", "runs": "The runs"},
         comparison=comparison,
-        data_notes=_data_notes(comparison),
         highlights=_highlights(comparison),
         sections=[_section(comparison, table) for table in comparison.suites],
         paper_source=paper.SOURCE,

@@ -1,0 +1,85 @@
+"""Whether results are about the same data, so that they may be compared."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from anchor_jax.core.errors import UserError
+from anchor_jax.evaluation.question import describe_data, same_images
+from anchor_jax.evaluation.results import Results, SuiteResult, short_hash
+from anchor_jax.evaluation.suite import DATA_FACTS
+
+# results that differ in one of these facts are about other data
+_SAME_FACTS = (*DATA_FACTS, "fitted_to")
+
+
+class DataComparison(NamedTuple):
+    """Whether the content of the data of some results differs, and what to say about it."""
+
+    differ: bool
+    note: str  # "" if there is nothing to say
+
+
+def compare_data(results: Mapping[str, SuiteResult]) -> DataComparison:
+    """Compare the data of results of one suite.
+
+    Args:
+      results: by what messages call them, such as the folder of the run.
+
+    Raises:
+      UserError: the results are about other datasets, splits or examples, and not only about other content of them.
+    """
+    (first, expected), *others = results.items()
+    for name, given in others:
+        _check_same_examples(first, expected, name, given)
+    contents = {name: short_hash(result.facts) for name, result in results.items()}
+    known = set(filter(None, contents.values()))
+    if len(known) > 1:
+        each = "; ".join(f"'{name}': {describe_data(result.facts)}" for name, result in results.items())
+        note = f"{expected.name}: the runs were evaluated on different data; differences are left out: {each}."
+        return DataComparison(True, note)
+    unknown = ", ".join(f"'{name}'" for name, content in contents.items() if not content)
+    note = f"{expected.name}: the content of the evaluated data is unknown: {unknown}."
+    return DataComparison(False, note if known and unknown else "")
+
+
+def clean_results_for(of_suite: Results, results: Mapping[str, Results]) -> Results:
+    """Return the clean results to compare those of a suite with: none if they are about another test set."""
+    clean = results.get("clean", {})
+    same = all(same_images(one.facts, other.facts) for one in clean.values() for other in of_suite.values())
+    return clean if same else {}
+
+
+def warning_of_test_sets(results: Mapping[str, Results]) -> str:
+    """Return a sentence if suites are about different versions of the test set of the run, else ""."""
+    newest = {name: of[max(of)].facts for name, of in results.items()}
+    used = {name: describe_data(facts) for name, facts in newest.items() if facts.get("test_set")}
+    if len({newest[name]["test_set"] for name in used}) < 2:
+        return ""
+    each = "; ".join(f"{name}: {data}" for name, data in used.items())
+    return f"The suites were measured on different test sets, so do not compare them with each other. {each}."
+
+
+def _check_same_examples(first: str, expected: SuiteResult, other: str, given: SuiteResult) -> None:
+    which = f"{expected.name} of '{first}' and of '{other}'"
+    for fact in _SAME_FACTS:
+        facts = [_unordered(result.facts.get(fact)) for result in (expected, given)]
+        if facts[0] != facts[1]:
+            raise UserError(
+                f"{which} are about different data: {fact} is {facts[0]!r} and {facts[1]!r}; evaluate both with the "
+                "same options of eval.py"
+            )
+    for name in expected.arrays.keys() & given.arrays.keys():
+        column, one, two = name.rpartition("/")[2], expected.arrays[name], given.arrays[name]
+        if (column == "label" and not np.array_equal(one, two)) or (column == "correct" and one.shape != two.shape):
+            raise UserError(
+                f"{which} are about different test sets: the labels of their examples differ; evaluate both on the "
+                "same data"
+            )
+
+
+def _unordered(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _unordered(each) for key, each in value.items()}
+    return sorted(value) if isinstance(value, list) else value
