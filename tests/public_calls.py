@@ -73,12 +73,22 @@ def augmented(options, keys, images, mixing):
     return aj.data.augment(keys, images, config, mixing)
 
 
+def in_32_bits(record):
+    """Return the values of a `Scale` or a `Regression`, whose leaves depend on what is traced."""
+    return [jax.numpy.asarray(value, "float32") for value in record if value is not None]
+
+
 def fitted(x, y):
     return aj.regression.fit(key(), x, y, SETTINGS)
 
 
+def arrays_of_fit(x, y):
+    network = fitted(x, y)
+    return network.params, network.bank, network.labels, in_32_bits(network.inputs), in_32_bits(network.targets)
+
+
 def predicted(x, y, inputs):
-    return aj.regression.predict(key(1), fitted(x, y), inputs, 3)
+    return in_32_bits(aj.regression.predict(key(1), fitted(x, y), inputs, 3))
 
 
 def gradient_of_step(params, x, labels, bank, key):
@@ -158,13 +168,14 @@ CONTRIB = {
         partial(aj.pager.risk_regimes, uncertainty_limit=0.5, nonconformity_limit=0.5), (Rows(CONFIDENCE), Rows(STDS))
     ),
     "pager.regime_errors": Call(aj.pager.regime_errors, (Rows(np.arange(B, dtype=np.int32) % 4), Rows(STDS))),
-    "regression.fit": Call(fitted, (Rows(X), Rows(STDS))),
+    "regression.fit": Call(arrays_of_fit, (Rows(X), Rows(STDS))),
     "regression.predict": Call(predicted, (Bank(X), Bank(PAIRED[:, :2]), Rows(X))),
     "regression.nonconformity": Call(
         lambda x, y, inputs: aj.regression.nonconformity(fitted(x, y), inputs), (Bank(X), Bank(STDS), Rows(X))
     ),
     "regression.combine_members": Call(
-        lambda means: aj.regression.combine_members(aj.regression.Regression(means, None, abs(means))), (MEMBER_PROBS,)
+        lambda means: in_32_bits(aj.regression.combine_members(aj.regression.Regression(means, None, abs(means)))),
+        (MEMBER_PROBS,),
     ),
     "regression.fourier_features": Call(aj.regression.fourier_features, (normal(0, 5, H), Rows(X))),
 }
@@ -247,7 +258,7 @@ WITHOUT_ARRAYS = {
         "evaluation": "evaluate load_results",
         "": "load_exported load_predictor",
         "models": "create from_torch to_torch",
-        "parallel": "device_get_global local_shard make_global_batch mesh "
+        "parallel": "device_get_global local_shard make_global_batch mesh one_at_a_time "
         "place_state platform_of pmapped replicate replicated_shapes replicated_sharding run_n_steps "
         "shard_batch state_shapes",
         "training": "prepare train",

@@ -77,9 +77,9 @@ CONFIGS = {
         "    return ConfigDict(base().to_dict() | {'seed': True})\n",
         "config.seed must be an integer; got True (bool)",
     ),
-    "list for a tuple": (
-        "    config = base().to_dict()\n    config['data']['mean'] = [0.5]\n    return ConfigDict(config)\n",
-        "config.data.mean must be a tuple of numbers; got [0.5] (list)",
+    "list of strings for numbers": (
+        "    config = base().to_dict()\n    config['data']['mean'] = ['0.5']\n    return ConfigDict(config)\n",
+        "config.data.mean must be a tuple of numbers; got ('0.5',) (tuple)",
     ),
     "number for a string": (
         "    config = base().to_dict()\n    config['data']['name'] = 10**400\n    return ConfigDict(config)\n",

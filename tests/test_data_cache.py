@@ -48,8 +48,15 @@ def test_cache_default_folder(folder, tmp_path, monkeypatch, variable, expected)
     assert len(list((tmp_path / "home" / expected).iterdir())) == 1
 
 
-@pytest.mark.parametrize("folder_of_cache", [None, "~/cache"])
-def test_cache_without_home_warns(folder, cache, monkeypatch, folder_of_cache):
+@pytest.mark.parametrize(
+    ("folder_of_cache", "reason"),
+    [
+        (None, "there is no home directory; set ANCHOR_JAX_CACHE to a folder"),
+        ("~/cache", "ANCHOR_JAX_CACHE is '~/cache', but no home folder of ~ is known here; give an absolute path"),
+        ("gs://bucket", "ANCHOR_JAX_CACHE is 'gs://bucket', an address"),
+    ],
+)
+def test_cache_without_home_warns(folder, cache, monkeypatch, folder_of_cache, reason):
     def nobody(_):
         raise KeyError
 
@@ -58,7 +65,7 @@ def test_cache_without_home_warns(folder, cache, monkeypatch, folder_of_cache):
     if folder_of_cache:
         monkeypatch.setenv("ANCHOR_JAX_CACHE", folder_of_cache)
     monkeypatch.setattr(pwd, "getpwuid", nobody)
-    with pytest.warns(UserWarning, match="cannot cache decoded images: there is no home directory; set ANCHOR_JAX"):
+    with pytest.warns(UserWarning, match=f"cannot cache decoded images: {reason}"):
         assert len(load("folder", "train", path=str(folder)).images)
 
 

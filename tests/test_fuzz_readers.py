@@ -101,6 +101,7 @@ def test_fuzz_config_is_rejected_or_survives_json(values):
     given_config = _with_values(values)
     if not _succeeds(lambda: configuration.validate(given_config)):
         return
+    given_config = configuration.with_plain_values(given_config)
 
     def restored(value):
         if isinstance(value, dict):

@@ -61,7 +61,8 @@ def test_results_of_the_same_question_stay(tmp_path, capsys):
     assert "the earlier result, 1 reference, was replaced; it answered the same question" in capsys.readouterr().out
     store.write_summaries()
     for file in (tmp_path / "eval/metrics.json", store.folder / "metrics.json"):
-        assert json.loads(file.read_text())["clean"] == {"1": {"accuracy": 0.75}, "10": {"accuracy": 0.5}, "data": DATA}
+        clean_metrics = {"1": {"accuracy": 0.75}, "10": {"accuracy": 0.5}}
+        assert json.loads(file.read_text()) == {"clean": clean_metrics, "data": {"clean": DATA}}
     assert set(storage.load_results(tmp_path)["data"]) == {"a" * 12}
 
 

@@ -75,17 +75,15 @@ def with_plain_values(config: Config) -> Config:
     plain = config.copy_and_resolve_references()
     options = {name: _plain(value) for name, value in config.model.options.items()}
     plain.model.options = cast(ModelOptions, ConfigDict(options))
-    for name, key in _KEYS.items():
-        if get_origin(key.type) is tuple:
-            section, _, last = name.rpartition(".")
-            plain[section][last] = _plain(plain[section][last])
+    with plain.ignore_type():
+        plain.update_from_flattened_dict({name: _plain(value) for name, value in flatten(plain).items()})
     return plain
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, list | tuple | np.ndarray):
-        return tuple(map(_plain, cast(Iterable[Any], value)))
-    return value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    return tuple(map(_plain, cast(Iterable[Any], value))) if isinstance(value, list | tuple) else value
 
 
 def validate(config: Config) -> None:

@@ -31,7 +31,9 @@ def load_cached(
     """
     try:
         folder = absolute_path("cache_dir", cache_dir) if cache_dir else cache_folder()
-    except OSError as error:
+    except (OSError, UserError) as error:
+        if cache_dir:
+            raise
         warnings.warn(f"cannot cache decoded images: {error}", stacklevel=3)
         return _decoded(encoded, decode)
     of_own_mode, cache_file = _cache_files(encoded, folder)

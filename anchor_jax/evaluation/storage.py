@@ -155,9 +155,10 @@ class ResultStore:
         metrics: dict[str, dict[str, Any]] = {
             name: {str(num): of.metrics for num, of in by_number.items()} for name, by_number in results.items()
         }
-        for name, by_number in results.items():  # all results of a suite are about the same data
-            if data := next(iter(by_number.values())).facts.get("data"):
-                metrics[name]["data"] = data
+        newest = {name: by_number[max(by_number)].facts for name, by_number in results.items()}
+        # all results of a suite are about the same data
+        if data := {name: facts["data"] for name, facts in newest.items() if facts.get("data")}:
+            metrics["data"] = data
         with writing(self.folder):
             for folder in (self.folder, self.folder.parent):
                 _write_text(folder / METRICS, json.dumps(metrics, indent=2) + "\n")

@@ -77,7 +77,7 @@ def pmapped(
     mapped = jax.shard_map(step, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
     compiler_options = backends.compiler_options(platform_of(mesh))
     compiled = jax.jit(mapped, donate_argnums=donate_argnums, compiler_options=compiler_options)
-    return one_at_a_time(wraps(step)(outside_mesh(compiled)), mesh)
+    return one_at_a_time(_OutsideMesh(compiled), mesh)
 
 
 def one_at_a_time(program: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
@@ -95,15 +95,22 @@ def one_at_a_time(program: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]
     return _OneAtATime(program) if platform_of(mesh) == "cpu" and mesh.size > 1 else program
 
 
-class _OneAtATime:
+class _CompiledWrapper:
     def __init__(self, program: Callable[..., Any]):
         self._program = program
 
+    def __getattr__(self, name: str):  # `lower` and other attributes of compiled functions
+        return getattr(self._program, name)
+
+
+class _OutsideMesh(_CompiledWrapper):
+    def __call__(self, *args):
+        return outside_mesh(self._program)(*args)
+
+
+class _OneAtATime(_CompiledWrapper):
     def __call__(self, *args):
         return jax.block_until_ready(self._program(*args))
-
-    def __getattr__(self, name: str):  # `lower` and other methods of compiled functions
-        return getattr(self._program, name)
 
 
 def run_n_steps(step: Callable[..., Tree], mesh: Mesh, carry_specs: Any = REPLICATED) -> Callable[..., Tree]:
