@@ -180,7 +180,7 @@ def help_flags(name):
 def script_flags(file):
     """Return the flags that a script defines."""
     text = file.read_text()
-    names = set(re.findall(r"""DEFINE_\w+\(\s*["'](\w+)["']""", text)) | {"help"}
+    names = set(re.findall(r"""(?:DEFINE_\w+|define_path)\(\s*["'](\w+)["']""", text)) | {"help"}
     if "distributed=True" in text:
         names |= {"coordinator", "num_processes", "process_id", "connect_timeout"}
     return names

@@ -164,13 +164,14 @@ def test_cache_folder_expands_the_home_folder(variable, value, folder, home, mon
 
 
 def test_path_flag_takes_paths_of_this_machine(home):
-    flag = path_flag.define_path("test_path_flag", None, "A test.", what="a new file")
+    path_flag.define_path("test_path_flag", None, "A test.", what="a new file")
     try:
-        flags.FLAGS(["test", "--test_path_flag=~/x.json"])
+        flag = flags.FLAGS["test_path_flag"]
+        flag.parse("~/x.json")
         assert flag.value == home / "x.json"
         for value, message in {"": "must be the path of a new file; got ''", "gs://b/x": "an address"}.items():
             with pytest.raises(flags.IllegalFlagValueError, match=message):
-                flags.FLAGS(["test", f"--test_path_flag={value}"])
+                flag.parse(value)
     finally:
         delattr(flags.FLAGS, "test_path_flag")
 

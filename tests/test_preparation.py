@@ -30,7 +30,7 @@ from anchor_jax.training.source import InMemorySource
         ),
         (
             {"model.name": "resnet81"},
-            r"unknown model 'resnet81'; allowed: deit_s16, mlp, .*Did you mean 'resnet18'",
+            r"unknown model 'resnet81'; allowed: deit_s16, fastnet, mlp, .*Did you mean 'resnet18'",
         ),
         ({"model.dtype": "float23"}, r"unknown dtype 'float23'.*Did you mean 'float32'"),
         ({"data.test_split": "tst"}, r"no array 'x_tst'"),

@@ -82,7 +82,7 @@ class TinyModel:
         self.variables = jax.tree.map(
             lambda leaf: leaf + 0.1 * rng.normal(size=leaf.shape).astype(np.float32), self.initial_variables
         )
-        self.has_batch_norm = name.startswith(("resnet", "wrn", "regnet"))
+        self.has_batch_norm = name.startswith(("resnet", "wrn", "regnet", "fastnet"))
         self.drop_rate = options.get("stochastic_depth", 0)
 
     @functools.cached_property

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from absl import flags
 
-# not taken from docstrings, which `python -OO` removes
+# not taken from docstrings, which PYTHONOPTIMIZE=2 removes
 COMMANDS = {
     "train": "Train a network, or resume a run.",
     "evaluate": "Evaluate a run: accuracy, calibration, robustness, anomaly detection.",
