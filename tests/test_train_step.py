@@ -303,6 +303,7 @@ def test_example_masks_do_not_affect_statistics(small):
 def test_overlay_adds_the_reference_to_masked_examples(small, weight):
     anchoring = small.anchoring
     anchoring.mask_per = "example"
+    small.augmentation.crop_padding, small.augmentation.flip = 0, False
     images = np.random.default_rng(0).integers(0, 256, (16, 6, 6, 1), np.uint8)
     batch = Batch(images, np.arange(16, dtype=np.int32) % CLASSES)
 

@@ -16,7 +16,7 @@ from anchor_jax import UserError
 from anchor_jax.data import open_train_stream, train_batches, train_stream
 from anchor_jax.data.cropping import random_resized_crop
 from anchor_jax.data.decoding import decode
-from anchor_jax.data.image_files import FileList
+from anchor_jax.data.files import FileList
 from anchor_jax.data.sources import open_encoded
 from anchor_jax.data.train_batches import EpochOrder
 
