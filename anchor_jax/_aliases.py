@@ -14,6 +14,8 @@ MOVED = {
     "anchor_jax.checks": "anchor_jax.core.checks",
     "anchor_jax.compare": "anchor_jax.cli.compare",
     "anchor_jax.comparison": "anchor_jax.reporting.comparison",
+    "anchor_jax.data.corrupted": "anchor_jax.data.published_corruptions",
+    "anchor_jax.data.spec": "anchor_jax.data.dataset_spec",
     "anchor_jax.errors": "anchor_jax.core.errors",
     "anchor_jax.export.__main__": "anchor_jax.cli.export",
     "anchor_jax.exported": "anchor_jax.export.format",

@@ -84,6 +84,7 @@ EVALUATIONS = {
     "--suites=": (1, "suites and num_references must each name at least one"),
     "--suites=clean,,": (1, "unknown suite ''; allowed: clean"),
     "--suites=Clean": (1, "unknown suite 'Clean'; allowed: clean"),
+    "--config.data.path=/data": (2, "flag 'config.data.path'; the config is that of the run; the place of data that"),
     "--num_references=": (1, "suites and num_references must each name at least one"),
     "--num_references=1.5": (2, "--num_references takes integers; got '1.5'"),
     "--num_references=-3": (1, "num_references must lie in 1..12"),

@@ -128,13 +128,20 @@ def _parse(usage: Usage | None, process_flags: tuple[flags.FlagHolder[Any], ...]
     except flags.Error as error:
         config_flag.exit_if_config_error(error)
         message = re.sub(r"flag --\w+=None: Flag (--\w+ must have a value) other than None\.", r"\1", str(error))
-        exit_with_error(USAGE_STATUS, f"{message}; see --help")
+        exit_with_error(USAGE_STATUS, f"{message}; {_hint(error)}")
     except KeyboardInterrupt:
         _exit_interrupted()
     except (Exception, SystemExit) as error:  # a config file is a program and may raise anything
         if any(re.match("--?help", argument) for argument in argv[1:]):
             raise  # --helpfull exits
         config_flag.exit_with_load_error(error)
+
+
+def _hint(error: flags.Error) -> str:
+    is_config_key = isinstance(error, flags.UnrecognizedFlagError) and error.flagname.startswith("config.")
+    if is_config_key and "data_path" in flags.FLAGS:
+        return "the config is that of the run; the place of data that have moved is given as --data_path"
+    return "see --help"
 
 
 def _disable_faulthandler() -> None:
