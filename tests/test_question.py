@@ -60,9 +60,10 @@ def test_results_of_the_same_question_stay(tmp_path, capsys):
     storage.add_and_tell(store, clean(FACTS, accuracy=0.75))
     assert "the earlier result, 1 reference, was replaced; it answered the same question" in capsys.readouterr().out
     store.write_summaries()
-    for file in (tmp_path / "eval/metrics.json", store.folder / "metrics.json"):
+    for folder in (tmp_path / "eval", store.folder):
         clean_metrics = {"1": {"accuracy": 0.75}, "10": {"accuracy": 0.5}}
-        assert json.loads(file.read_text()) == {"clean": clean_metrics, "data": {"clean": DATA}}
+        assert json.loads((folder / "metrics.json").read_text()) == {"clean": clean_metrics}
+        assert json.loads((folder / "data.json").read_text()) == {"clean": renamed["data"]}
     assert set(storage.load_results(tmp_path)["data"]) == {"a" * 12}
 
 

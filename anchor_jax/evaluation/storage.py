@@ -27,8 +27,9 @@ from anchor_jax.runtime.atomic_files import atomic_write, is_incomplete, keep_ea
 from anchor_jax.runtime.paths import local_path
 
 METRICS = "metrics.json"
+DATA = "data.json"
 REPORT = "report.json"  # next to the files of the suites
-_SUMMARIES = (METRICS, REPORT)
+_SUMMARIES = (METRICS, DATA, REPORT)
 _TIMES = ("seconds_per_1000",)  # metrics that differ between any two measurements
 _INTEGERS = {"severity", "draw", "draw_size"}
 
@@ -143,7 +144,7 @@ class ResultStore:
         return list(dict.fromkeys(each for of in earlier for each in question.differences(of.facts, result.facts)))
 
     def write_summaries(self) -> None:
-        """Write `metrics.json`, `results.parquet` and `results.csv` into the folder, and those written last next to it.
+        """Write `metrics.json`, `data.json`, `results.parquet` and `results.csv` into the folder, and also next to it.
 
         Raises:
           UserError: a folder is not writable.
@@ -152,16 +153,13 @@ class ResultStore:
             return
         results = dict(sorted(self.results.items()))
         frame = to_frame(result for by_number in results.values() for result in by_number.values())
-        metrics: dict[str, dict[str, Any]] = {
-            name: {str(num): of.metrics for num, of in by_number.items()} for name, by_number in results.items()
-        }
+        metrics = {name: {str(num): of.metrics for num, of in by_number.items()} for name, by_number in results.items()}
         newest = {name: by_number[max(by_number)].facts for name, by_number in results.items()}
-        # all results of a suite are about the same data
-        if data := {name: facts["data"] for name, facts in newest.items() if facts.get("data")}:
-            metrics["data"] = data
+        data = {name: facts.get("data") for name, facts in newest.items()}  # the same for all results of a suite
         with writing(self.folder):
             for folder in (self.folder, self.folder.parent):
                 _write_text(folder / METRICS, json.dumps(metrics, indent=2) + "\n")
+                _write_text(folder / DATA, json.dumps(data, indent=2) + "\n")
                 with atomic_write(folder / "results.parquet") as file:
                     frame.to_parquet(file, index=False)
                 with atomic_write(folder / "results.csv") as file:
