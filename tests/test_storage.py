@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -239,6 +240,13 @@ def small_disk(tmp_path):
         pytest.skip("needs permission to mount a file system")
     yield folder
     subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_reason_of_a_long_error_has_both_ends():
+    error = OSError(f"cannot write {'x' * 1_000}: No space left on device\nat line 3")
+    reason = checkpoint_integrity.reason(error)
+    assert re.fullmatch(r"cannot write x+ … x+: No space left on device", reason)
+    assert len(reason) < 510
 
 
 def remount(folder, option):

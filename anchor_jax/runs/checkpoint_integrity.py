@@ -112,8 +112,9 @@ def move_corrupt_scores_away(workdir: Path) -> None:
 
 
 def reason(error: Exception) -> str:
-    """Return the first line of an error, at most 500 characters."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:500]
+    """Return the first line of an error: both ends of a long one, since tensorstore names the cause last."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return line if len(line) <= 500 else f"{line[:200]} … {line[-300:]}"
 
 
 def _read_on_all(read: Callable[[], Result], folder: Path, *, may_move: bool) -> Result:
