@@ -280,6 +280,18 @@ def test_renamed_key_on_the_command_line_raises(tmp_path):
     assert (done.returncode, done.stderr) == (2, f"error: {message}\n")
 
 
+def test_values_of_keys_become_plain_tuples_and_numbers():
+    content = config.base().to_dict()
+    content["data"]["mean"], content["data"]["std"], content["seed"] = [0.5], np.array([0.25]), np.int64(3)
+    given = ConfigDict(content)
+    config.validate(given)
+    plain = config.with_plain_values(given)
+    assert (plain.data.mean, plain.data.std, plain.seed) == ((0.5,), (0.25,), 3)
+    assert type(plain.seed) is int
+    assert list(plain.data.keys()) == list(content["data"])
+    assert given.data.mean == [0.5]
+
+
 @pytest.mark.parametrize("hidden", [[16, 8], np.array([16, 8]), (np.int64(16), 8)], ids=["list", "array", "integers"])
 def test_options_become_plain_tuples(hidden):
     given = config.base()

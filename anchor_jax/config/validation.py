@@ -1,6 +1,8 @@
 """Checks of a config against the declared keys, with one-line errors."""
 
 import difflib
+import functools
+import operator
 import re
 import reprlib
 from collections.abc import Iterable, Iterator
@@ -10,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from anchor_jax.config.declaration import Key, Section, declared_keys
-from anchor_jax.config.keys import MAX_EPOCHS, Config, ModelOptions
+from anchor_jax.config.keys import MAX_EPOCHS, Config
 from anchor_jax.core.errors import UserError
 
 # Keys of version 0.1 -> their names now. Recorded runs may hold either.
@@ -73,10 +75,13 @@ def rename_old_keys(recorded: dict[str, Any]) -> dict[str, Any]:
 def with_plain_values(config: Config) -> Config:
     """Return a copy of a valid config with values of Python: tuples for lists and arrays, numbers for NumPy's."""
     plain = config.copy_and_resolve_references()
-    options = {name: _plain(value) for name, value in config.model.options.items()}
-    plain.model.options = cast(ModelOptions, ConfigDict(options))
-    with plain.ignore_type():
-        plain.update_from_flattened_dict({name: _plain(value) for name, value in flatten(plain).items()})
+    with plain.unlocked():
+        for name, value in flatten(plain).items():
+            *sections, last = name.split(".")
+            section = functools.reduce(operator.getitem, sections, plain)
+            del section[last]  # or the new value would be converted to the type of the old one
+            section[last] = _plain(value)
+    plain.model.options.unlock()  # as in `base`: each model has its own
     return plain
 
 
