@@ -10,12 +10,23 @@ from functools import partial
 from typing import Any
 
 from studies.fast import FAST, FAST_LENGTHS
-from studies.study import Column, Ensemble, Evaluation, FigureSpec, Row, Size, Study
+from studies.study import (
+    ANCHORED,
+    CLEAN,
+    LABEL,
+    MASKED,
+    MEAN,
+    SEVERITIES,
+    STANDARD,
+    Column,
+    Ensemble,
+    Evaluation,
+    FigureSpec,
+    Row,
+    Size,
+    Study,
+)
 
-STANDARD: dict[str, Any] = {"anchoring.enabled": False}
-ANCHORED: dict[str, Any] = {"anchoring.mask_prob": 0.0}
-MASKED: dict[str, Any] = {"anchoring.mask_prob": 0.25}
-LABEL = {"anchoring.masked_target": "label"}
 PER_EXAMPLE = {"anchoring.mask_per": "example"}
 ALL_STATISTICS = {"anchoring.update_bn_when_masked": True}  # as in the released code
 METHODS = {"standard": STANDARD, "anchored": ANCHORED, "anchored + masking": MASKED}
@@ -41,9 +52,6 @@ SIZES = {size.name: size for size in (FULL, REDUCED)}
 
 NEAR_OOD = {"cifar10": "cifar100", "cifar100": "cifar10"}  # training dataset -> similar dataset with other classes
 
-_MEAN = Column("corrupted", "corruptions", 1, "accuracy", {"group": "mean19"})
-_SEVERITIES = tuple(Column(f"severity {s}", "corruptions", 1, "accuracy", {"severity": s}) for s in range(1, 6))
-_CLEAN = Column("clean", "clean", 1, "accuracy")
 _CLEAN_AND_CORRUPTED = (Evaluation(("clean",), (1, 10)), Evaluation(("corruptions",), (1,)))
 
 # for the study of the reference set, by its size, 0 for all examples; fits into two hours
@@ -96,9 +104,9 @@ def _main() -> Study:
             Evaluation(("corruptions",), (1,)),
         ],
         columns=(
-            _MEAN,
-            _CLEAN,
-            *_SEVERITIES,
+            MEAN,
+            CLEAN,
+            *SEVERITIES,
             Column("clean, K = 10", "clean", 10, "accuracy"),
             Column("ECE, K = 10", "clean", 10, "ece"),
             Column("smoothed ECE, K = 10", "clean", 10, "smooth_ece"),
@@ -138,7 +146,7 @@ def _masking() -> Study:
             for name, (changes, seeds) in variants.items()
         ],
         evaluations=_CLEAN_AND_CORRUPTED,
-        columns=(_MEAN, _CLEAN, _SEVERITIES[-1], Column("ECE", "clean", 1, "ece")),
+        columns=(MEAN, CLEAN, SEVERITIES[-1], Column("ECE", "clean", 1, "ece")),
         figure=FigureSpec("accuracy, one reference", ("corrupted", "clean")),
     )
 
@@ -174,7 +182,7 @@ def _reference_set() -> Study:
     return Study(
         rows=rows,
         evaluations=[Evaluation(("clean",), (1,)), Evaluation(("corruptions",), (1,))],
-        columns=(_MEAN, _CLEAN, _SEVERITIES[-1]),
+        columns=(MEAN, CLEAN, SEVERITIES[-1]),
         figure=FigureSpec("accuracy, one reference", ("corrupted", "clean")),
     )
 
@@ -191,7 +199,7 @@ def _protocols() -> Study:
         ],
         columns=(
             Column("corrupted, K = 10", "corruptions", 10, "accuracy", {"group": "mean19"}),
-            _MEAN,
+            MEAN,
             Column("corrupted, BLT", "corruptions", 1, "accuracy", {"group": "mean19"}, protocol="blt"),
             *(
                 Column(f"clean, K = {num}", "protocols", 100, "accuracy", {"draw": 0, "draw_size": num})
@@ -221,7 +229,7 @@ def _augmentation() -> Study:
             for row in _method_rows(name, config, figures, seeds=1)
         ],
         evaluations=_CLEAN_AND_CORRUPTED,
-        columns=(_SEVERITIES[-1], _MEAN, _CLEAN),
+        columns=(SEVERITIES[-1], MEAN, CLEAN),
         figure=FigureSpec("accuracy, one reference", ("severity 5", "clean")),
     )
 
@@ -239,7 +247,7 @@ def _label_noise() -> Study:
             )
         ],
         evaluations=_CLEAN_AND_CORRUPTED,
-        columns=(_MEAN, _SEVERITIES[-1], _CLEAN),
+        columns=(MEAN, SEVERITIES[-1], CLEAN),
         figure=FigureSpec("accuracy, one reference", ("corrupted", "clean")),
     )
 
@@ -273,8 +281,8 @@ def _alternatives() -> Study:
             Evaluation(("protocols",), (1, 10)),
         ],
         columns=(
-            _MEAN,
-            _CLEAN,
+            MEAN,
+            CLEAN,
             Column("ECE", "clean", 1, "ece"),
             Column("ECE, corrupted", "corruptions", 1, "ece"),
             Column("near OOD AUROC", "ood", 1, "auroc", {"group": "near", "score": "entropy"}),

@@ -7,29 +7,33 @@ overlay shows `x + 0.5·r`: would any overlay do?
 
 from typing import Any
 
-from studies.study import Column, Evaluation, FigureSpec, Row, Size, Study
-
-ALPHA = 0.25
-_MASKED: dict[str, Any] = {"anchoring.mask_prob": ALPHA}
-_STANDARD: dict[str, Any] = {"anchoring.enabled": False}
-_UNIFORM = _MASKED | {"anchoring.masked_target": "uniform"}
+from studies.study import (
+    ANCHORED,
+    CLEAN,
+    LABEL,
+    MASKED,
+    MEAN,
+    SEVERITIES,
+    STANDARD,
+    Column,
+    Evaluation,
+    FigureSpec,
+    Row,
+    Size,
+    Study,
+)
 
 ARMS: dict[str, dict[str, Any]] = {
-    "standard": _STANDARD,
-    "anchored": {"anchoring.mask_prob": 0.0},
-    "uniform": _UNIFORM,
-    "label": _MASKED | {"anchoring.masked_target": "label"},
-    "control": _STANDARD | _MASKED | {"anchoring.overlay_weight": -1.0},
-    "overlay": _STANDARD | _MASKED | {"anchoring.overlay_weight": 0.5},
+    "standard": STANDARD,
+    "anchored": ANCHORED,
+    "uniform": MASKED | {"anchoring.masked_target": "uniform"},
+    "label": MASKED | LABEL,
+    "control": STANDARD | MASKED | {"anchoring.overlay_weight": -1.0},
+    "overlay": STANDARD | MASKED | {"anchoring.overlay_weight": 0.5},
 }
-_STRETCH = 1 / (1 - ALPHA)  # makes up for the steps of `uniform` that teach no class
+_STRETCH = 1 / (1 - MASKED["anchoring.mask_prob"])  # makes up for the steps of `uniform` that teach no class
 _SIZE = Size("fast", {"data.test_split": "test[:2000]"}, "the recipe of cifar10_fast, the first 2,000 test images")
-_SEVERITIES = tuple(Column(f"severity {s}", "corruptions", 1, "accuracy", {"severity": s}) for s in range(1, 6))
-_ACCURACIES = (
-    Column("corrupted", "corruptions", 1, "accuracy", {"group": "mean19"}),
-    Column("clean", "clean", 1, "accuracy"),
-    *_SEVERITIES,
-)
+_ACCURACIES = (MEAN, CLEAN, *SEVERITIES)
 
 
 def _row(arm: str, epochs: float = 1.0, seeds: int = 3) -> Row:

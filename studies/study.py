@@ -1,10 +1,15 @@
-"""The parts of a study: rows, evaluations, columns, its figure and the size of its runs."""
+"""The parts of a study, such as rows and columns, and those that studies share."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from anchor_jax.evaluation.results import storage_name
+
+STANDARD: dict[str, Any] = {"anchoring.enabled": False}
+ANCHORED: dict[str, Any] = {"anchoring.mask_prob": 0.0}
+MASKED: dict[str, Any] = {"anchoring.mask_prob": 0.25}
+LABEL: dict[str, Any] = {"anchoring.masked_target": "label"}
 
 
 class Ensemble(NamedTuple):
@@ -84,3 +89,8 @@ class Size(NamedTuple):
     name: str
     changes: Mapping[str, Any]
     description: str
+
+
+MEAN = Column("corrupted", "corruptions", 1, "accuracy", {"group": "mean19"})
+SEVERITIES = tuple(Column(f"severity {s}", "corruptions", 1, "accuracy", {"severity": s}) for s in range(1, 6))
+CLEAN = Column("clean", "clean", 1, "accuracy")
