@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-import warnings
 
 import numpy as np
 
@@ -10,7 +9,7 @@ from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.dataset import Dataset
 from anchor_jax.data.eval_dataset import EvalDataset
-from anchor_jax.data.files import preview
+from anchor_jax.data.files import preview, warn_once
 from anchor_jax.data.labels import composed_name, simplified_name
 
 
@@ -54,7 +53,7 @@ def class_rows(
     row_of |= {name: row for row, name in enumerate(run_label_names)}
     unknown = [name for name in label_names if _find(name, row_of) is None]
     if unknown and _are_positions(label_names, run_label_names):
-        _tell(
+        warn_once(
             f"{origin} has no class names: its labels are taken as the run's classes in order, 0 as "
             f"'{run_label_names[0]}', 1 as '{run_label_names[1]}', …"
         )
@@ -107,7 +106,7 @@ def warn_empty_classes(labels: np.ndarray, label_names: tuple[str, ...], origin:
     """Warn if a class does not occur among the labels, int `[N]`."""
     missing = np.setdiff1d(np.arange(len(label_names)), labels)
     if len(missing):
-        _tell(
+        warn_once(
             f"{origin} has no example of {len(missing)} of the {len(label_names)} classes: "
             f"{preview([label_names[row] for row in missing])}"
         )
@@ -118,7 +117,7 @@ def warn_shared_classes(label_names: tuple[str, ...], run_label_names: tuple[str
     known = set(map(composed_name, run_label_names))
     shared = [name for name in label_names if composed_name(name) in known and not _is_number(name)]
     if shared:
-        _tell(
+        warn_once(
             f"{len(shared)} of the {len(label_names)} classes of {origin} are also classes of the run: "
             f"{preview(shared)}; their images count as anomalies"
         )
@@ -154,7 +153,3 @@ def _similar(unknown: list[str], run_label_names: tuple[str, ...]) -> str:
         if other := spelled.get(simplified_name(name)):
             return f"; '{name}' and the run's '{other}' differ only in case or white space: rename one"
     return ""
-
-
-def _tell(message: str) -> None:
-    warnings.warn(message, stacklevel=1)  # always the same place: printed once, however often a set is opened

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import stat
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -53,6 +54,11 @@ def open_npz(path: Path, hint: str) -> Iterator[Any]:
 def preview(names: Sequence[str]) -> str:
     """Return the first five names, separated by commas, for a message."""
     return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+
+
+def warn_once(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn, always from this place: Python prints a warning once per place, however often a dataset is opened."""
+    warnings.warn(message, category, stacklevel=1)
 
 
 class FileList(Sequence[Path]):

@@ -1,13 +1,13 @@
 """Find the image files in a folder, and report the other files that lie there."""
 
 import os
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from anchor_jax.core.errors import SkippedFilesWarning
+from anchor_jax.data.files import warn_once
 
 # Pillow's name of each format that is decoded -> suffixes of its files, in lower case
 FORMATS = {
@@ -123,11 +123,10 @@ def warn_skipped(root: Path, skipped: Sequence[Skipped], read: str = "") -> None
     """Warn once about all files in a folder that are not read: how many, why, and an example."""
     if skipped:
         what = "1 file is" if len(skipped) == 1 else f"{len(skipped)} files are"
-        warnings.warn(
+        warn_once(
             f"{what} not read in '{root}' ({count_reasons(skipped)}), such as '{min(skipped).name}'; "
             f"read are: {read or ', '.join(sorted(IMAGE_SUFFIXES))}",
             SkippedFilesWarning,
-            stacklevel=1,  # always the same place, so that a warning is printed once however often a set is opened
         )
 
 

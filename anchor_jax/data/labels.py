@@ -1,14 +1,13 @@
 """Labels as arrays store them, numbers or names, and the classes that they make."""
 
 import unicodedata
-import warnings
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from anchor_jax.core.errors import UserError
-from anchor_jax.data.files import preview
+from anchor_jax.data.files import preview, warn_once
 
 
 class Classes(NamedTuple):
@@ -57,7 +56,7 @@ def read_labels(labels: np.ndarray, origin: str, *, quiet: bool = False) -> np.n
     if len(labels) and not -(2**63) <= int(labels.min()) <= int(labels.max()) < 2**63:
         raise UserError(f"labels of {origin} must fit into 64 bits; got {labels.max()}")
     if labels.dtype.kind in "fb" and not quiet:
-        _tell(f"labels of {origin} are {labels.dtype}; they are read as integers")
+        warn_once(f"labels of {origin} are {labels.dtype}; they are read as integers")
     return labels.astype(np.int64)
 
 
@@ -90,7 +89,7 @@ def classes_of(labels: Mapping[str, np.ndarray], origin: str) -> Classes:
     values = np.unique(np.concatenate(list(labels.values())))
     num = len(values)
     if values.dtype.kind == "i" and not np.array_equal(values, np.arange(num)):
-        _tell(
+        warn_once(
             f"labels of {origin} are {_listed(values)} instead of 0..{num - 1}: they make {num} classes, named by "
             "these numbers"
         )
@@ -135,7 +134,3 @@ def _listed(values: np.ndarray) -> str:
     if len(values) > 2 and values[-1] - values[0] == len(values) - 1:
         return f"{values[0]}..{values[-1]}"
     return preview(list(map(str, values.tolist())))
-
-
-def _tell(message: str) -> None:
-    warnings.warn(message, stacklevel=1)  # always the same place: printed once, however often a file is opened
