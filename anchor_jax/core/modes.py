@@ -1,4 +1,4 @@
-"""Functions that compute the same whatever global settings of JAX the caller has on.
+"""Make functions independent of the global settings of JAX.
 
 `jax_enable_x64` makes random draws and intermediate results 64 bits wide. `jax_numpy_rank_promotion="raise"` and
 `jax_numpy_dtype_promotion="strict"` are for the caller's own formulas, and would reject correct ones here.
@@ -23,13 +23,7 @@ _NARROW = {jnp.dtype(wide): narrow for wide, narrow in (("f8", "f4"), ("i8", "i4
 
 def any_promotion(function: Function) -> Function:
     """Make a function broadcast and promote dtypes by the default rules of NumPy, whatever the settings of JAX."""
-
-    @wraps(function)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        with _default_promotion():
-            return function(*args, **kwargs)
-
-    return wrapped  # pyright: ignore[reportReturnType]
+    return _default_promotion()(function)
 
 
 def in_32_bits(function: Function) -> Function:

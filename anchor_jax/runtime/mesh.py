@@ -105,7 +105,8 @@ class _CompiledWrapper:
 
 class _OutsideMesh(_CompiledWrapper):
     def __call__(self, *args):
-        return outside_mesh(self._program)(*args)
+        with outside_mesh():
+            return self._program(*args)
 
 
 class _OneAtATime(_CompiledWrapper):
