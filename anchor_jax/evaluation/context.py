@@ -14,6 +14,7 @@ from anchor_jax.evaluation.predictions import PredictionTable, predict_dataset, 
 from anchor_jax.evaluation.temperature import fit_temperature, require_held_out
 from anchor_jax.evaluation.transduction import Transduction, create_transduction
 from anchor_jax.runs.data_location import explain_moved_data
+from anchor_jax.runs.fingerprint import fingerprints
 from anchor_jax.runs.predictor import Predictor
 from anchor_jax.runs.record import Run
 from anchor_jax.runtime import multihost
@@ -78,7 +79,7 @@ class EvalContext:
 
     @property
     def test_name(self) -> str:
-        """What the results call the test set."""
+        """The name of the test set in results."""
         data = self.run.config.data
         return data.name or PurePath(data.path).name or data.source
 
@@ -141,6 +142,11 @@ class EvalContext:
     def training_identity(self) -> str:
         """What identifies the training set; see `TrainSource.identity`."""
         return self.train[0].identity()
+
+    @cached_property
+    def fingerprints(self) -> dict[str, int]:
+        """Fingerprints of the variables of the network, which are the same for all suites."""
+        return fingerprints(self.predictor.variables)
 
     @cached_property
     def transduction(self) -> Transduction:

@@ -1,4 +1,4 @@
-"""What a result is an answer to: options, data and network. Results that differ in one of them are never mixed."""
+"""What a result depends on: options, data and network. Results that differ in one of them are never mixed."""
 
 import hashlib
 import json
@@ -9,13 +9,12 @@ from anchor_jax.data import CorruptedSet, EvalDataset
 from anchor_jax.data.content import combined_content
 from anchor_jax.evaluation.context import EvalContext
 from anchor_jax.evaluation.options import SuiteOptions
+from anchor_jax.evaluation.results import HASH_DIGITS, short_hash
 from anchor_jax.runs import references as reference_file
-from anchor_jax.runs.fingerprint import fingerprints
 from anchor_jax.runtime import multihost
 
 Evaluated = EvalDataset | CorruptedSet
 
-_DIGITS = 12  # of a hash that people read
 # key of the network's facts -> what messages call it
 _NETWORK_WORDS = {"variables": "weights", "training_set": "training data"}
 
@@ -61,9 +60,11 @@ def network_facts(context: EvalContext, options: type[SuiteOptions]) -> dict[str
     """
     config, predictor = context.run.config, context.predictor
     facts: dict[str, Any] = {
-        "variables": _digest(fingerprints(predictor.variables)),
+        "variables": _digest(context.fingerprints),
         "moving_average": bool(config.training.ema_decay),
-        "references": None if predictor.references is None else reference_file.digest(predictor.references)[:_DIGITS],
+        "references": None
+        if predictor.references is None
+        else reference_file.digest(predictor.references)[:HASH_DIGITS],
         "model": config.model.name,
         "model_options": _json(dict(config.model.options)),
         "dtype": config.model.dtype,
@@ -79,7 +80,7 @@ def network_facts(context: EvalContext, options: type[SuiteOptions]) -> dict[str
 
 
 def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return in words how what was asked earlier differs from what is asked now; [] if it is the same.
+    """Describe how two results differ in options, data and network; return [] if they do not.
 
     Args:
       earlier: facts of a result.
@@ -108,12 +109,12 @@ def describe_data(facts: Mapping[str, Any]) -> str:
     if not data:
         return "unknown data"
     name = " ".join(filter(None, (data["name"], data["split"])))
-    content = f"sha256 {data['sha256'][:_DIGITS]}" if data["sha256"] else "unknown content"
+    content = f"sha256 {short_hash(facts)}" if data["sha256"] else "unknown content"
     return f"{name}, {data['num_examples']:,} examples, {content}"
 
 
 def same_images(clean: Mapping[str, Any], corrupted: Mapping[str, Any]) -> bool:
-    """Return whether the clean test set may be that of which a corrupted set was made; both are facts of results."""
+    """Return whether corrupted images may have been made from a clean test set; the arguments are facts of results."""
     if clean.get("test_set") and corrupted.get("test_set"):
         return clean["test_set"] == corrupted["test_set"]
     numbers = clean.get("num_examples"), corrupted.get("num_examples")
@@ -138,4 +139,4 @@ def _json(value: Any) -> Any:
 
 
 def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:_DIGITS]
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:HASH_DIGITS]

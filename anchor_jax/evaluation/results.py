@@ -15,6 +15,7 @@ import pandas as pd
 BLT_SUFFIX = "-blt"  # of the storage name of a suite that was evaluated with the protocol "blt"
 
 Prediction = Literal["mean_probs", "mean_logits", "scaled"]
+HASH_DIGITS = 12  # of a hash that people read
 _PREFIXES = {"mean_probs": "", "mean_logits": "mean_logits_", "scaled": "scaled_"}
 
 # the columns of the long-form table; a missing value means that the score is not specific to one dataset, severity, ...
@@ -181,7 +182,7 @@ def column_name(name: str, dataset: str | None = None) -> str:
 def short_hash(facts: Mapping[str, Any]) -> str | None:
     """Return the first digits of the hash of the data that a result is about; None if it is unknown."""
     content = (facts.get("data") or {}).get("sha256")
-    return content and content[:12]
+    return content and content[:HASH_DIGITS]
 
 
 def to_frame(results: Iterable[SuiteResult]) -> pd.DataFrame:

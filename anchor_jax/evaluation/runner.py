@@ -118,7 +118,7 @@ def evaluate(
         root.check_writable()
         _check_folder(folder)
     prepared = prepare(context, suites)
-    _check_data(context, run, is_moved=data_path is not None)
+    _check_data(context, is_moved=data_path is not None)
     measured: dict[str, dict[int, SuiteResult]] = {}
     with _storing(context, root, folder, report) as store:
         for num in num_references:
@@ -229,9 +229,9 @@ def _check_folder(folder: Path) -> None:
     storage.read(folder)
 
 
-def _check_data(context: EvalContext, run: run_record.Run, *, is_moved: bool) -> None:
+def _check_data(context: EvalContext, *, is_moved: bool) -> None:
     """Warn if the data are not those of training, or if that cannot be checked though they have moved."""
-    if is_moved and not run.test_data:
+    if is_moved and not context.run.test_data:
         try:
             _ = context.train
         except UserError as error:

@@ -76,13 +76,13 @@ def write_texts(texts: Mapping[Path, str], *belonging: Path) -> None:
     """Write text files of one folder; if one exists with another text, all of them move away first, with a message.
 
     Args:
-      texts: path -> text.
+      texts: path -> text, in the order in which they are written; they move in the reverse order.
       *belonging: other files of the folder that would move with them, and are written by the caller.
     """
     others = [file for file, text in texts.items() if file.exists() and file.read_text(encoding="utf-8") != text]
     if others:
         folder = others[0].parent
-        earlier = keep_earlier(folder, filter(Path.exists, (*texts, *belonging)))
+        earlier = keep_earlier(folder, filter(Path.exists, (*belonging, *reversed([*texts]))))
         print(f"earlier results in '{folder}' were moved to '{earlier}': {', '.join(file.name for file in texts)}")
     for file, text in texts.items():
         with atomic_write(file) as new:

@@ -113,10 +113,8 @@ class Protocols(Suite[PreparedProtocols]):
     def tables(self, results: Results) -> list[Table]:
         """Return the paper's table: one row per protocol."""
         rows = {title: (row.result, {"protocol": row.protocol}) for title, row in protocol_rows(results).items()}
-        columns, draws = (
-            common.quantities((*METRICS, "seconds_per_1000")),
-            common.newest(results).facts.get("draws", {}),
-        )
+        columns = common.quantities((*METRICS, "seconds_per_1000"))
+        draws = common.newest(results).facts.get("draws", {})
         counts = ", ".join(f"{count} of {num}" for num, count in draws.items())
         note = f"Random references: mean of the scores of several draws ({counts}); the suite clean has one draw."
         return common.score_table("", rows, columns, notes=[note] if draws else [])

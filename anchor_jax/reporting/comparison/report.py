@@ -22,7 +22,7 @@ from anchor_jax.reporting.comparison.figures import suite_figures
 from anchor_jax.reporting.comparison.statistics import Difference, Summary
 from anchor_jax.reporting.html import draw_figures, render, rows_html
 from anchor_jax.reporting.terminal import print_lines, print_table
-from anchor_jax.runtime.atomic_files import atomic_write, is_incomplete, keep_earlier
+from anchor_jax.runtime.atomic_files import is_incomplete, write_texts
 
 KIND = "anchor_jax comparison"  # by which the JSON of a comparison is recognized
 JSON, CSV, HTML = "compare.json", "compare.csv", "compare.html"
@@ -72,17 +72,12 @@ def write(comparison: Comparison, folder: Path) -> Path:
     check_folder(folder)
     integers = dict.fromkeys(("num_references", "seed", "num"), "Int64")
     texts = {  # the JSON first: it marks the folder as that of a comparison, even if the rest is interrupted
-        JSON: json.dumps(_record(comparison), indent=2, allow_nan=False) + "\n",
-        CSV: pd.DataFrame(_rows(comparison), columns=_COLUMNS).astype(integers).to_csv(index=False),
-        HTML: _page(comparison),
+        folder / JSON: json.dumps(_record(comparison), indent=2, allow_nan=False) + "\n",
+        folder / CSV: pd.DataFrame(_rows(comparison), columns=_COLUMNS).astype(integers).to_csv(index=False),
+        folder / HTML: _page(comparison),
     }
     with writing(folder):
-        if (folder / JSON).exists() and (folder / JSON).read_text(encoding="utf-8") != texts[JSON]:
-            earlier = [folder / name for name in reversed(texts) if (folder / name).exists()]
-            print_lines(f"the earlier comparison in '{folder}' was moved to '{keep_earlier(folder, earlier)}'")
-        for name, text in texts.items():
-            with atomic_write(folder / name) as file:
-                file.write_text(text, encoding="utf-8")
+        write_texts(texts)
     return folder / HTML
 
 
