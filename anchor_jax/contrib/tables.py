@@ -14,13 +14,7 @@ Numbers: TypeAlias = Any
 
 Names: TypeAlias = tuple[Hashable, ...]
 _TIMES = "convert times to numbers, such as seconds since the first"
-_HINTS = {
-    "M": _TIMES,
-    "m": _TIMES,
-    "O": "convert it to numbers",
-    "U": "convert it to numbers",
-    "S": "convert it to numbers",
-}
+_HINTS = dict.fromkeys("Mm", _TIMES) | dict.fromkeys("OUS", "convert it to numbers")  # by kind of dtype
 
 
 def numbers(name: str, values: Any, shape: str) -> tuple[Any, Names | None]:

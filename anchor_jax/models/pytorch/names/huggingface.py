@@ -32,7 +32,7 @@ _RESNET = NameTable(
 
 _REGNET = NameTable(
     features="regnet.",
-    block=lambda stage, block: f"encoder.stages.{stage - 1}.layers.{block - 1}.",
+    block=_RESNET.block,
     in_block={
         **{f"conv{i}": f"layer.{index}.convolution" for i, index in ((1, 0), (2, 1), (3, 3))},
         **{f"bn{i}": f"layer.{index}.normalization" for i, index in ((1, 0), (2, 1), (3, 3))},
@@ -41,11 +41,7 @@ _REGNET = NameTable(
         "shortcut_conv": "shortcut.convolution",
         "shortcut_bn": "shortcut.normalization",
     },
-    outside={
-        "stem_conv": "embedder.embedder.convolution",
-        "stem_bn": "embedder.embedder.normalization",
-        "head": "classifier.1",
-    },
+    outside=_RESNET.outside,
 )
 
 
