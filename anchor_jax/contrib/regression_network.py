@@ -18,8 +18,9 @@ from anchor_jax.core import checks, precision
 from anchor_jax.core.errors import UserError
 
 _MIN_VARIANCE = 1e-6  # of standardized targets: a lower bound on the predicted variance
-# A column varies by rounding alone if its standard deviation is at most this many units in the last place: of float64,
-# of a computed constant; of float32, of which real data far from zero use few. What is coarser is taken at its word.
+# A column counts as constant if its standard deviation is at most this many units in the last place, by bytes per
+# number. In float64, computed constants vary by a few units. In float32, real data far from zero may do so too, hence
+# the low limit. Coarser dtypes have none: any variation counts.
 _ROUNDING = {8: 8.0, 4: 0.5}
 
 

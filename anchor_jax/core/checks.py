@@ -84,7 +84,7 @@ def channels_last(name: str, shape: Sequence[int], channels: int = 0, key: str =
       name: what the message calls the images.
       shape: of a batch, `[N, H, W, C]`.
       channels: a number of channels that is allowed nevertheless, such as 13 of multispectral images; 0: none.
-      key: argument or config key with which users give that number.
+      key: name of the argument or config key that sets this number.
     """
     last, array = shape[-1], name if name.isidentifier() else "images"
     if last > MAX_CHANNELS and last != channels:

@@ -45,12 +45,12 @@ def local_path(name: str, path: str | os.PathLike[str]) -> Path:
 
 
 def absolute_path(name: str, path: str | os.PathLike[str]) -> Path:
-    """Same as `local_path`, made absolute: ".." is resolved, symbolic links are not."""
+    """Return `local_path` as an absolute path; resolve "..", but not symbolic links."""
     return Path(os.path.abspath(local_path(name, path)))
 
 
 def expanded(name: str, path: str | os.PathLike[str]) -> Path:
-    """Same as `local_path`, without the warning."""
+    """Return what `local_path` does, without its warning."""
     text = os.fspath(path)
     rest = text.removeprefix("./")
     if rest != text and (rest.startswith("~") or _ADDRESS.match(rest)):
