@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from studies.fast import FAST, FAST_LENGTHS
+from studies.fast import FAST_STUDIES
 from studies.study import (
     ANCHORED,
     CLEAN,
@@ -301,6 +301,5 @@ STUDIES: Mapping[str, Study] = {
     "augmentation": _augmentation(),
     "label_noise": _label_noise(),
     "alternatives": _alternatives(),
-    "fast": FAST,
-    "fast_lengths": FAST_LENGTHS,
+    **FAST_STUDIES,
 }

@@ -75,6 +75,8 @@ def markdown(study: Study, results: StudyResults) -> str:
         seeds = str(len(entries[first.title].summary.values) if first.title in entries else 0)
         cells = [_cell(entries.get(column.title), column.unit) for column in study.columns]
         gain = _gain(entries[first.title].difference) if first.title in entries else ""
+        if study.shows_gains:
+            cells[1:] = [_with_gain(cell, entries.get(of.title)) for cell, of in zip(cells[1:], others, strict=True)]
         lines.append([row.name, seeds, row.paper, cells[0], gain, *cells[1:]])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
@@ -105,6 +107,10 @@ def _gain(difference: Difference | None) -> str:
     if difference.low is not None and difference.high is not None:
         interval = f" [{100 * difference.low:+.2f}, {100 * difference.high:+.2f}]"
     return f"{100 * difference.mean:+.2f}{interval}"
+
+
+def _with_gain(cell: str, entry: Entry | None) -> str:
+    return f"{cell} ({100 * entry.difference.mean:+.2f})" if entry and entry.difference else cell
 
 
 def _has_figure(study: Study, results: StudyResults) -> bool:

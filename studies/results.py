@@ -1,6 +1,5 @@
 """Collect the numbers of a study from the folders of its runs: over seeds, and relative to the standard network."""
 
-import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -67,7 +66,7 @@ def collect_results(study: Study, runs: Sequence[StudyRun | EnsembleRun]) -> Stu
         }
         for (name, columns), baseline in zip(values.items(), find_baselines(study.rows).values(), strict=True)
     }
-    training = sum(sum(_training_seconds(network)) for network in networks.values())
+    training = sum(network.training_seconds for network in networks.values())
     return StudyResults(entries, environments, training, sum(seconds.values()))
 
 
@@ -98,6 +97,9 @@ def _value(run: StudyRun | EnsembleRun, column: Column, suites: Mapping[str, Res
     fields = dict(column.fields)
     if run.row.is_scaled and column.metric == "ece":
         fields["prediction"] = "scaled"
+    if column.corruptions:
+        values = [result.value(column.metric, corruption=name, **fields) for name in column.corruptions]
+        return None if None in values else sum(values) / len(values)
     value = result.value(column.metric, **fields)
     if value is None and column.suite == "protocols":  # without references there is a single protocol
         return result.value(column.metric, protocol="standard")
@@ -106,12 +108,3 @@ def _value(run: StudyRun | EnsembleRun, column: Column, suites: Mapping[str, Res
 
 def _entry(values: dict[int, float], baseline: dict[int, float] | None) -> Entry:
     return Entry(summary(values), difference_over_seeds(values, baseline) if baseline else None)
-
-
-def _training_seconds(run: StudyRun) -> Iterator[float]:
-    """Yield the seconds of each logged interval, without compilation before the first step."""
-    last_step = 0
-    for line in map(json.loads, (run.workdir / "metrics.jsonl").read_text().splitlines()):
-        if speed := line.get("train/images_per_second"):
-            yield (line["step"] - last_step) * run.config.training.batch_size / speed
-            last_step = line["step"]

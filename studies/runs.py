@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import runpy
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from anchor_jax.reporting.comparison.methods import effective_config
 from anchor_jax.runs import record as run_record
 from anchor_jax.training.schedule import TrainingSchedule
 from anchor_jax.training.source import open_source
+from studies import records
 from studies.definitions import FULL, NEAR_OOD
 from studies.running import Job
 from studies.study import Evaluation, Row, Size, Study
@@ -92,19 +94,44 @@ class StudyRun:
         Raises:
           UserError: the folder contains another run, or corrupt files.
         """
-        if not self._is_trained():
+        is_needed = not evaluations or not all(map(self._is_evaluated, evaluations))
+        if is_needed and not self._is_trained():
             yield self.train_command
         for evaluation in evaluations:
             if not self._is_evaluated(evaluation):
                 yield self.eval_command(evaluation)
+                save_record(self)
 
     @property
     def results(self) -> Mapping[str, Results]:
-        """Return the results of the final checkpoint, by storage name of the suite and number of references."""
+        """Return the results of the final checkpoint, by storage name of the suite and number of references.
+
+        Raises:
+          UserError: the folder or the record are those of another run, or corrupt.
+        """
+        record = read_record(self)
+        return records.merge(record.results if record else {}, self.results_of_folder)
+
+    @property
+    def results_of_folder(self) -> Mapping[str, Results]:
+        """Return the results in the folder of the run, with their arrays."""
         if not self._has_started:
             return {}
         steps, bins = self._schedule.total_steps, self.config.evaluation.num_bins
         return storage.read(storage.checkpoint_folder(self.workdir, steps, bins))
+
+    @property
+    def training_seconds(self) -> float:
+        """Return the time of all training steps, without compilation; 0 without a folder or a record."""
+        if not self._has_started:
+            record = read_record(self)
+            return record.training_seconds if record else 0.0
+        seconds, last_step = 0.0, 0
+        for line in map(json.loads, (self.workdir / "metrics.jsonl").read_text().splitlines()):
+            if speed := line.get("train/images_per_second"):
+                seconds += (line["step"] - last_step) * self.config.training.batch_size / speed
+                last_step = line["step"]
+        return seconds
 
     @property
     def networks(self) -> "Sequence[StudyRun]":
@@ -196,11 +223,33 @@ class EnsembleRun:
                     *(f"--members={members}", *_format_flags(_suite_flags(first, evaluation))),
                     *(str(network.workdir) for network in self.networks),
                 ]
+                save_record(self)
 
     @property
     def results(self) -> Mapping[str, Results]:
-        """Return the results, by name of the suite and number of members."""
+        """Return the results, by name of the suite and number of members; see `StudyRun.results`."""
+        record = read_record(self)
+        return records.merge(record.results if record else {}, self.results_of_folder)
+
+    @property
+    def results_of_folder(self) -> Mapping[str, Results]:
+        """Return the results in the folder of the ensemble."""
         return storage.read(self._folder)
+
+    @property
+    def config(self) -> Config:
+        """Return the config of its first network; the others differ in their seeds."""
+        return self.networks[0].config
+
+    @property
+    def size(self) -> Size:
+        """Return the size of its networks."""
+        return self.networks[0].size
+
+    @property
+    def training_seconds(self) -> float:
+        """Return the time of all training steps of its networks."""
+        return sum(network.training_seconds for network in self.networks)
 
     def stored_num_references(self, num_references: int) -> int:
         """Return the number under which results are stored: that of the members."""
@@ -215,6 +264,45 @@ class EnsembleRun:
     def _ensemble(self):
         assert self.row.ensemble
         return self.row.ensemble
+
+
+def read_record(run: StudyRun | EnsembleRun) -> records.Record | None:
+    """Return the record of a run; None if there is none, or its size has no records.
+
+    Raises:
+      UserError: it is the record of another run.
+    """
+    file = _record_file(run)
+    if file is None or not file.exists():
+        return None
+    record, expected = records.load(file), _defining_config(run)
+    for key in {**expected, **record.config}:
+        if record.config.get(key) != expected.get(key):
+            raise UserError(
+                f"'{file}' is the record of another run: config.{key} is {record.config.get(key)!r}, but "
+                f"{expected.get(key)!r} in studies/; move it away"
+            )
+    return record
+
+
+def save_record(run: StudyRun | EnsembleRun) -> None:
+    """Write what the folder of a run holds into its record, beside what that holds; nothing without a folder."""
+    file = _record_file(run)
+    if file is not None and run.results_of_folder:
+        records.save(file, records.Record(_defining_config(run), run.training_seconds, run.results))
+
+
+def _record_file(run: StudyRun | EnsembleRun) -> Path | None:
+    if not (run.size.records and run.row.record):
+        return None
+    return ROOT / run.size.records / f"{run.row.record}-{run.seed}.json"
+
+
+def _defining_config(run: StudyRun | EnsembleRun) -> dict[str, Any]:
+    """Return the keys that define a run and differ from the defaults, as JSON has them."""
+    defaults, defining = flatten(base()), effective_config(flatten(run.config)) | {"seed": run.seed}
+    changed = {key: value for key, value in defining.items() if key not in defaults or value != defaults[key]}
+    return json.loads(json.dumps(changed))
 
 
 def create_runs(study: Study, size: Size, folder: Path) -> list[StudyRun | EnsembleRun]:

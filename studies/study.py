@@ -26,6 +26,7 @@ class Row(NamedTuple):
     config: str  # stem of a file in configs/
     changes: Mapping[str, Any]  # config key -> value
     paper: str = ""  # the paper's value of the first column
+    record: str = ""  # stem of the records of its runs, where the size has records; the seed follows
     seeds: int = 3
     reduced_seeds: int = 1  # at the reduced size
     epochs: float = 1.0  # as a fraction of the size's epochs
@@ -59,6 +60,7 @@ class Column(NamedTuple):
     fields: Mapping[str, Any] = MappingProxyType({})  # other fields of `anchor_jax.evaluation.results.Score`
     unit: str = "%"
     protocol: str = "random"
+    corruptions: tuple[str, ...] = ()  # the mean over these
 
     @property
     def result_name(self) -> str:
@@ -81,6 +83,7 @@ class Study(NamedTuple):
     columns: Sequence[Column]
     figure: FigureSpec
     size: "Size | None" = None  # of its runs, whichever is requested
+    shows_gains: bool = False  # over the baseline, in all columns and not only in the first
 
 
 class Size(NamedTuple):
@@ -89,6 +92,7 @@ class Size(NamedTuple):
     name: str
     changes: Mapping[str, Any]
     description: str
+    records: str = ""  # folder of the records of runs, in the repository; see `studies.records`
 
 
 MEAN = Column("corrupted", "corruptions", 1, "accuracy", {"group": "mean19"})

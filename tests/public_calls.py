@@ -129,7 +129,7 @@ CORE = {
         lambda p, x, r: aj.inference.classify_with_votes(mlp, p, x, r, chunk_size=3, temper="duq"),
         (PARAMS, Rows(X), Bank(REFERENCES)),
     ),
-    "encode_references": Call(lambda p, r: aj.encode_references(SPLIT, p, r), (PARAMS, Bank(REFERENCES))),
+    "encode_references": Call(lambda p, r: aj.encode_references(SPLIT, p, r, shown=-r), (PARAMS, Bank(REFERENCES))),
     "EncodedReferences": Call(
         lambda p, x, r: aj.classify(SPLIT, p, x, aj.encode_references(SPLIT, p, r)),
         (PARAMS, Rows(X), Bank(REFERENCES)),

@@ -79,6 +79,10 @@ INFERENCE = [
         "references must have a floating dtype; got int64; normal",
     ),
     value(lambda: aj.encode_references(SPLIT, None, BANK[:0]), "references must not be empty"),
+    value(
+        lambda: aj.encode_references(SPLIT, None, BANK, shown=BANK[:2]),
+        r"shown \(2, 5\) must have the shape of the references \(6, 5\)",
+    ),
     kind(lambda: aj.transductive_references(IMAGES, BANK, BANK), "x must have a floating dtype; got uint8; normalize"),
     kind(lambda: aj.transductive_references(X, list(BANK), BANK), "bank must be a JAX or NumPy array"),
     kind(lambda: aj.transductive_references(X, BANK, None), "residuals must be a JAX or NumPy array"),

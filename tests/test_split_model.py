@@ -39,6 +39,21 @@ def test_split_model_agrees_with_complete_model(function, num, chunk_size):
     assert_close(SPLIT(PARAMS, np.tile(X, 2)), complete_model(PARAMS, np.tile(X, 2)))
 
 
+@FUNCTIONS
+def test_encoded_references_may_show_others(function):
+    own, shown = REFERENCES[:3], REFERENCES[3:6]
+
+    def exchanged(params, inputs):  # the same by hand: exchange the reference, keep the residual
+        reference, residual = jnp.split(inputs, 2, axis=-1)
+        which = jnp.argmin(jnp.abs(own - reference[:1]).sum(-1))
+        other = jnp.broadcast_to(jnp.asarray(shown)[which], residual.shape)
+        return complete_model(params, jnp.concatenate([other, residual], -1))
+
+    encoded = aj.encode_references(SPLIT, PARAMS, own, shown=shown)
+    assert_close(function(SPLIT, PARAMS, X, encoded), function(exchanged, PARAMS, X, own))
+    assert_close(aj.encode_references(SPLIT, PARAMS, own, shown=own), aj.encode_references(SPLIT, PARAMS, own))
+
+
 def test_split_model_in_half_precision_is_about_as_accurate():
     x, references = normal(0, B, 8, 8, 2), normal(1, 6, 8, 8, 2)
     variables = models.create("resnet18", C, width=8).init(jax.random.key(0), np.tile(x, 2))

@@ -1,4 +1,4 @@
-"""The suites protocols, probe and landscape, against the method written out by hand."""
+"""The suites protocols, reference_use, probe and landscape, against the method written out by hand."""
 
 import jax
 import numpy as np
@@ -34,6 +34,25 @@ def test_protocols_average_over_their_draws(digits_run):
         assert found[f"{protocol}/accuracy"] == pytest.approx(mean)
         assert found[f"{protocol}/seconds_per_1000"] > 0
     assert "draws/3/1/accuracy" not in found
+
+
+def test_reference_use_shows_other_references(digits_run):
+    context = context_of(digits_run)
+    found = measured(context, "reference_use", 2).metrics
+    test, norm, model = data.load("digits", "test"), run_normalization(context.run), create_model(context.run)
+    x, all_references = (np.asarray(data.normalize(images, norm)) for images in (test.images, context.run.references))
+    own, zero, mean = all_references[:2], np.zeros_like(all_references[:1]), all_references.mean(0, keepdims=True)
+    pairs = {"own": (own, own), "another": (all_references[2:4], own), "masked": (0 * own, own)}
+    pairs |= {"zero": (zero, zero), "mean": (mean, mean)}
+    for name, (shown, subtracted) in pairs.items():
+        logits = [
+            model.apply(context.predictor.variables, np.concatenate([x * 0 + s, x - r], -1))
+            for s, r in zip(shown, subtracted, strict=True)
+        ]
+        probs = np.mean(scipy.special.softmax(logits, axis=-1), axis=0)
+        assert found[f"{name}/accuracy"] == pytest.approx((probs.argmax(-1) == test.labels).mean(), abs=0.003)
+        assert found[f"{name}/nll"] == pytest.approx(log_loss(test.labels, probs), rel=1e-3)
+    assert found["own/nll"] != pytest.approx(found["another/nll"], rel=1e-3)
 
 
 def test_transduction_chooses_the_nearest_reference(digits_run):
@@ -92,8 +111,9 @@ def test_protocols_of_a_standard_network_are_one(tmp_path):
     config = digits_config(tiny_config(tmp_path))
     config.anchoring.enabled = False
     train(config, tmp_path / "run")
-    found = evaluation.evaluate(tmp_path / "run", ("protocols", "landscape"), (1, 10))
-    assert {name.split("/")[0] for name in found["protocols"]["0"]} == {"standard"}
+    found = evaluation.evaluate(tmp_path / "run", ("protocols", "reference_use", "landscape"), (1, 10))
+    for suite in ("protocols", "reference_use"):
+        assert {name.split("/")[0] for name in found[suite]["0"]} == {"standard"}
     assert found["landscape"]["0"].keys() == {"accuracy"}
     with pytest.raises(UserError, match=r"protocol 'blt' chooses references, and a standard network has none"):
         evaluation.evaluate(tmp_path / "run", options=Options(protocol="blt"))

@@ -105,6 +105,11 @@ class ModelConfig(Section):
         'PyTorch weights to start from, as "SOURCE:FILE" or "SOURCE:FILE#ENTRY" (see docs/models.md); "": random '
         "initialization.",
     )
+    whiten_stem: bool = key(
+        False,
+        'Initialize the first layer of "fastnet" so that it whitens patches of the training images, reference and '
+        "residual each on their own.",
+    )
 
 
 class AnchoringConfig(Section):

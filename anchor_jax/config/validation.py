@@ -124,6 +124,11 @@ def _check_combinations(given: dict[str, Any]) -> None:
         raise UserError(
             f"config.anchoring.group_size must be 0 or divide training.batch_size={batch_size}; got {group_size}"
         )
+    if given["model.whiten_stem"] and (given["model.name"] != "fastnet" or given["model.weights"]):
+        raise UserError(
+            "config.model.whiten_stem needs config.model.name='fastnet' and no config.model.weights; got "
+            f"{given['model.name']!r} and {given['model.weights']!r}"
+        )
     if given["data.repeats"] > 1 and not given["data.streaming"]:
         raise UserError(
             f"config.data.repeats must be 1 unless config.data.streaming is True; got {given['data.repeats']}"

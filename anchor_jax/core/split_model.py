@@ -73,7 +73,11 @@ class EncodedReferences(NamedTuple):
 
 @explicit.within_mesh
 def encode_references(
-    model: SplitModel, params: Params, references: Float[AnyArray, "references *features"]
+    model: SplitModel,
+    params: Params,
+    references: Float[AnyArray, "references *features"],
+    *,
+    shown: Float[AnyArray, "references *features"] | None = None,
 ) -> EncodedReferences:
     """Compute the references' part of the first layer once, for repeated calls of `predict` and `classify`.
 
@@ -81,13 +85,17 @@ def encode_references(
       model: the model to be evaluated.
       params: parameters of the model.
       references: floating `[K, ..., C]`, K at least 1.
+      shown: what the model sees in place of each reference `r`, same shape: its inputs become `[shown, x - r]`. Zeros
+        mask the references; those of other images test whether the model uses its references at all. None for the
+        references themselves.
 
     Returns:
       The encoded references.
 
     Raises:
-      UserTypeError: `model` is not a `SplitModel`, or the references are not floating.
-      UserError: K is below 1, or the first layer does not return features `[K, ...]`.
+      UserTypeError: `model` is not a `SplitModel`, or an array is not floating.
+      UserError: K is below 1, the shapes of `shown` and `references` differ, or the first layer does not return
+        features `[K, ...]`.
 
     Example:
       >>> import anchor_jax as aj
@@ -106,6 +114,12 @@ def encode_references(
     checks.instance("model", model, SplitModel, "anchor_jax.SplitModel(first_layer, rest)")
     checks.model_inputs("references", references, "[K, ..., C]")
     anchored = anchor(jnp.zeros_like(references), references)
+    if shown is not None:
+        checks.model_inputs("shown", shown, "[K, ..., C]")
+        if shown.shape != references.shape:
+            raise UserError(f"shown {shown.shape} must have the shape of the references {references.shape}")
+        residual = anchored[..., references.shape[-1] :]
+        anchored = jnp.concatenate([jnp.asarray(shown, anchored.dtype), residual], axis=-1)
     constant = apply_first_layer(model, params, jnp.zeros((1, *anchored.shape[1:]), anchored.dtype))
     return EncodedReferences(apply_first_layer(model, params, anchored) - constant)
 

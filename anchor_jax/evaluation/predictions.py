@@ -15,6 +15,7 @@ from anchor_jax.core.uncertainty import energy
 from anchor_jax.data import EvalDataset
 from anchor_jax.evaluation.progress import with_progress
 from anchor_jax.evaluation.results import Prediction, Score, make_scores
+from anchor_jax.runs.network import References
 from anchor_jax.runs.predictor import Predictor, tree_concatenate
 
 Column = jax.Array | np.ndarray
@@ -46,6 +47,7 @@ def predict_dataset(
     *,
     classes: tuple[int, ...] | None = None,
     temperature: float | None = None,
+    encoded: References = None,
 ) -> PredictionTable:
     """Predict every example of a dataset once.
 
@@ -55,12 +57,13 @@ def predict_dataset(
       num_references: K.
       classes: rows of the logits that the labels of the dataset refer to; None for all.
       temperature: of temperature scaling; None for none.
+      encoded: references to use in place of the first K of the run, see `CompiledNetwork.encode_shown`.
 
     Raises:
       UserError: a prediction is NaN or infinite.
     """
     batches = with_progress(stream, predictor, stream.name, num_references)
-    rows = predictor.stream(batches, num_references, then=_rows_at(temperature), classes=classes)
+    rows = predictor.stream(batches, num_references, then=_rows_at(temperature), classes=classes, encoded=encoded)
     return _finite(tree_concatenate(rows), stream)
 
 

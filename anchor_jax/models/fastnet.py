@@ -1,7 +1,8 @@
 """A shallow, wide convolutional network that fits CIFAR in a few epochs.
 
 Source: the network of the CIFAR-10 speed runs, Jordan 2024, *94% on CIFAR-10 in 3.29 Seconds on a Single GPU*, arXiv
-2404.00498. Here the first layer is trained instead of whitening patches, and GELU is its tanh approximation.
+2404.00498. Here the first layer is trained, also if it starts from whitening patches (`anchor_jax.models.whitening`),
+and GELU is its tanh approximation.
 """
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from anchor_jax.models.layers import (
+    ChannelDropout,
     Classifier,
     batch_norm,
     conv,
@@ -16,6 +18,8 @@ from anchor_jax.models.layers import (
     maybe_remat,
     torch_kernel_init,
 )
+
+STEM_SIZE = 2  # pixels, height and width of the first layer's filters
 
 _FEATURE_SCALE = 1 / 9  # keeps the first logits small, as in the paper
 
@@ -25,11 +29,13 @@ class ConvGroup(nn.Module):
 
     Attributes:
       width: channels of both convolutions.
+      dropout_rate: of `ChannelDropout` before the second one.
       dtype: of the activations.
       axis_name: see `Classifier`.
     """
 
     width: int
+    dropout_rate: float
     dtype: jnp.dtype
     axis_name: str | None
 
@@ -39,6 +45,7 @@ class ConvGroup(nn.Module):
         norm = batch_norm(self.dtype, self.axis_name, train)
         x = conv(self.width, 3, dtype=self.dtype, kernel_init=identity_kernel_init, name="conv1")(x)
         x = nn.gelu(norm(name="bn1")(max_pool(x, 2)))
+        x = ChannelDropout(self.dropout_rate, self.axis_name)(x)
         x = conv(self.width, 3, dtype=self.dtype, kernel_init=identity_kernel_init, name="conv2")(x)
         return nn.gelu(norm(name="bn2")(x))
 
@@ -51,15 +58,17 @@ class FastNet(Classifier):
     Attributes:
       width: channels of the first group; the second and third have `4 * width`.
       stem_width: channels of the 2×2 convolution.
+      dropout_rate: rate of `ChannelDropout` before the second convolution of each group.
     """
 
     width: int = 64
     stem_width: int = 24
+    dropout_rate: float = 0.0
 
     def setup(self) -> None:
         """Create the first and the last layer."""
         self.stem_conv = nn.Conv(
-            self.stem_width, (2, 2), padding="VALID", dtype=self.dtype, kernel_init=torch_kernel_init
+            self.stem_width, (STEM_SIZE, STEM_SIZE), padding="VALID", dtype=self.dtype, kernel_init=torch_kernel_init
         )
         self.head = nn.Dense(self.num_classes, dtype=jnp.float32, kernel_init=torch_kernel_init)
 
@@ -73,7 +82,7 @@ class FastNet(Classifier):
         group_class = maybe_remat(ConvGroup, self.remat and train, static_argnums=(2,))
         x = nn.gelu(x)
         for index, width in enumerate((self.width, 4 * self.width, 4 * self.width)):
-            x = group_class(width, self.dtype, self.axis_name, name=f"block{index + 1}")(x, train)
+            x = group_class(width, self.dropout_rate, self.dtype, self.axis_name, name=f"block{index + 1}")(x, train)
         return _FEATURE_SCALE * jnp.max(x, axis=(1, 2)).astype(jnp.float32)
 
 

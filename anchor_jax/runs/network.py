@@ -29,6 +29,7 @@ from anchor_jax.runtime import mesh as mesh_lib
 from anchor_jax.runtime.settings import with_own_settings
 
 Images: TypeAlias = npt.NDArray[np.uint8] | jax.Array
+Normalized: TypeAlias = npt.NDArray[np.float32] | jax.Array
 References: TypeAlias = EncodedReferences | jax.Array | None  # see `CompiledNetwork.encode`
 Temper: TypeAlias = Literal["duq"] | None  # see `anchor_jax.classify`
 Classes: TypeAlias = tuple[int, ...] | None  # restrict the logits to these classes; None: all
@@ -63,6 +64,7 @@ class CompiledNetwork:
         self.anchored, self.inputs_at_once, self.chunk_size = anchored, inputs_at_once, chunk_size
         same, sharded = mesh_lib.REPLICATED, mesh_lib.SHARDED
         self._encode = mesh_lib.pmapped(self._encode_references, mesh, in_specs=same, out_specs=same)
+        self._encode_shown = mesh_lib.pmapped(self._encode_shown_references, mesh, in_specs=same, out_specs=same)
         self._features = self._mapped(self._features_of_shard, same, same, sharded)
         self.classify_program = cache(self._compile_classify)
         self._pairs_program = cache(self._compile_pairs)
@@ -80,6 +82,17 @@ class CompiledNetwork:
           None for a standard network.
         """
         return self._encode(variables, references) if self.anchored else None
+
+    @with_own_settings
+    def encode_shown(self, variables: Any, references: Normalized, shown: Normalized) -> EncodedReferences:
+        """Return the encoded references of inputs `[shown, x - r]`; see `anchor_jax.encode_references`.
+
+        Args:
+          variables: passed to `model.apply`.
+          references: normalized, float32 `[K, H, W, C]`.
+          shown: normalized, float32 `[K, H, W, C]`.
+        """
+        return self._encode_shown(variables, references, shown)
 
     @with_own_settings
     def classify(
@@ -141,6 +154,11 @@ class CompiledNetwork:
     def _encode_references(self, variables: Any, references: jax.Array) -> EncodedReferences | jax.Array:
         network, normalized = _network_of(self.model), normalize(references, self.normalization)
         return encode_references(network, variables, normalized) if isinstance(network, SplitModel) else normalized
+
+    def _encode_shown_references(self, variables: Any, references: jax.Array, shown: jax.Array) -> EncodedReferences:
+        network = _network_of(self.model)
+        assert isinstance(network, SplitModel)  # as all models of `anchor_jax.models`
+        return encode_references(network, variables, references, shown=shown)
 
     def _classify_shard(
         self, classes: Classes, temper: Temper, variables: Any, references: References, images: jax.Array

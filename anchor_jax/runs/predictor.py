@@ -107,6 +107,7 @@ class Predictor:
         then: Then = _votes,
         classes: Classes = None,
         temper: Temper = None,
+        encoded: References = None,
     ) -> Iterator[Any]:
         """Classify a stream of batches, with references that are encoded once.
 
@@ -118,6 +119,7 @@ class Predictor:
             so that it is compiled once.
           classes: restrict the logits to these classes before anything else is computed; None for all.
           temper: see `anchor_jax.classify`.
+          encoded: references to use in place of the first K of the run, see `CompiledNetwork.encode_shown`.
 
         Yields:
           The result of `then` for each batch, as NumPy arrays without the padding; a `VotedClassification` by default.
@@ -127,7 +129,7 @@ class Predictor:
         """
         checks.choice("temper", temper, TEMPERS)
         classes = None if classes is None else checks.several("classes", classes)
-        references = self._encode_references(num_references)
+        references = self._encode_references(num_references) if encoded is None else encoded
 
         def classify(images: jax.Array, *rest: jax.Array) -> Any:
             votes = self.network.classify(self.variables, references, images, classes=classes, temper=temper)

@@ -14,11 +14,14 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.data import Dataset, Normalization
 from anchor_jax.data.class_mapping import UnknownClassesError
 from anchor_jax.data.modes import MODES
+from anchor_jax.models.fastnet import FastNet
+from anchor_jax.models.layers import Classifier
+from anchor_jax.models.pretrained import AdaptedWeights
 from anchor_jax.runs import checkpoint
 from anchor_jax.runs import record as run_record
 from anchor_jax.runs.data_location import explain_moved_data
 from anchor_jax.runs.load import create_model, run_normalization
-from anchor_jax.runs.state import variables
+from anchor_jax.runs.state import TrainState, variables
 from anchor_jax.runtime import mesh as mesh_lib
 from anchor_jax.runtime import multihost
 from anchor_jax.runtime.paths import local_path
@@ -70,7 +73,6 @@ def prepare(config: Config, workdir: str | os.PathLike[str], accept_changes: tup
     carry_specs = (specs or mesh_lib.REPLICATED, mesh_lib.REPLICATED)
     train_step = make_train_step(model, optimizer, config, run_normalization(run), specs)
 
-    starts_from_weights = config.model.weights and not checkpoint.has_checkpoints(workdir)
     return Trainer(
         run=run,
         schedule=schedule,
@@ -83,8 +85,20 @@ def prepare(config: Config, workdir: str | os.PathLike[str], accept_changes: tup
         data=source.train_data(bank if uses_bank(config) else None, config, mesh),
         run_steps=source.compile_steps(train_step, config, mesh, carry_specs),
         evaluator=evaluator,
-        weights=warm_start.read_weights(run, model, variables(shapes)) if starts_from_weights else None,
+        weights=None if checkpoint.has_checkpoints(workdir) else _initial_weights(run, model, source, shapes),
     )
+
+
+def _initial_weights(
+    run: run_record.Run, model: Classifier, source: TrainSource, shapes: TrainState
+) -> AdaptedWeights | None:
+    """Return the weights that replace random ones, None if there are none."""
+    if run.config.model.weights:
+        return warm_start.read_weights(run, model, variables(shapes))
+    if run.config.model.whiten_stem:
+        assert isinstance(model, FastNet)  # as the config is valid
+        return warm_start.whitened_stem(run, model, source)
+    return None
 
 
 def _open_source(config: Config, workdir: Path) -> tuple[TrainSource, Dataset | None]:

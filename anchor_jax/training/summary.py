@@ -54,7 +54,7 @@ def _weights(trainer: Trainer) -> str:
         return trainer.run.config.model.weights
     kept = f"head kept, its {len(trainer.run.label_names)} outputs taken as the classes in order"
     changes = (*trainer.weights.changes, *([kept] if trainer.weights.has_head else []))
-    return "; ".join((trainer.run.config.model.weights, *changes))
+    return "; ".join(filter(None, (trainer.run.config.model.weights, *changes)))
 
 
 def _data(trainer: Trainer) -> str:

@@ -49,7 +49,7 @@ class Trainer:
       data: what the devices hold besides the state.
       run_steps: the compiled training steps.
       evaluator: the evaluation during training.
-      weights: the pretrained weights to start from; None to start from random ones.
+      weights: those that replace random ones at the start; None if there are none, or the run resumes.
     """
 
     run: Run

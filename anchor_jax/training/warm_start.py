@@ -1,16 +1,25 @@
-"""Initial weights of a run from a PyTorch network, `config.model.weights`."""
+"""Initial weights of a run that are not random: those of a PyTorch network, and a first layer that whitens."""
 
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from anchor_jax.core.errors import UserError
+from anchor_jax.data import normalize
+from anchor_jax.models.fastnet import STEM_SIZE, FastNet
 from anchor_jax.models.pretrained import AdaptedWeights, adapt_weights
 from anchor_jax.models.pytorch.conversion import Converted, convert
 from anchor_jax.models.pytorch.entries import TOP_LEVEL, StateDict, listed
 from anchor_jax.models.pytorch.files import read_checkpoint, source_and_file
+from anchor_jax.models.whitening import whitening_kernel
+from anchor_jax.runs.load import run_normalization
 from anchor_jax.runs.record import Run
+from anchor_jax.training.source import TrainSource
+
+_NUM_WHITENED = 5_000  # images whose patches are enough for their covariance
 
 
 def read_weights(run: Run, model: nn.Module, shapes: Any) -> AdaptedWeights:
@@ -41,6 +50,28 @@ def read_weights(run: Run, model: nn.Module, shapes: Any) -> AdaptedWeights:
             f"'{file}' {has}; train the head for some epochs, or use the data of its classes"
         )
     return adapted._replace(changes=(*_taken(found, converted), *adapted.changes))
+
+
+def whitened_stem(run: Run, model: FastNet, source: TrainSource) -> AdaptedWeights:
+    """Return a kernel of the first layer that whitens patches of the training images, see `whitening_kernel`.
+
+    Args:
+      run: the run.
+      model: its model.
+      source: its training set.
+
+    Raises:
+      UserError: the number of features does not fit the patches.
+    """
+    num_images = min(_NUM_WHITENED, source.num_examples)
+    rows = np.linspace(0, source.num_examples - 1, num_images).astype(np.int32)
+    images = np.asarray(normalize(source.take(rows), run_normalization(run)))
+    kernel = whitening_kernel(images, STEM_SIZE, model.stem_width, anchored=run.config.anchoring.enabled)
+    size = f"{STEM_SIZE}×{STEM_SIZE}"
+    return AdaptedWeights(
+        {("params", "stem_conv", "kernel"): jnp.asarray(kernel)},
+        (f"the first layer whitens {size} patches, measured on {num_images:,} training images",),
+    )
 
 
 def _taken(found: StateDict, converted: Converted) -> list[str]:

@@ -15,11 +15,13 @@ from anchor_jax.evaluation.suites.landscape import Landscape
 from anchor_jax.evaluation.suites.ood import Ood, OodOptions
 from anchor_jax.evaluation.suites.probe import Probe, ProbeOptions
 from anchor_jax.evaluation.suites.protocols import Protocols, ProtocolsOptions
+from anchor_jax.evaluation.suites.reference_use import ReferenceUse
 from anchor_jax.evaluation.suites.shift import Shift, ShiftOptions
 
 # in the order of the report
 SUITES: dict[str, Suite[Any]] = {
-    suite.name: suite for suite in (Clean(), Corruptions(), Shift(), Ood(), Protocols(), Probe(), Landscape())
+    suite.name: suite
+    for suite in (Clean(), Corruptions(), Shift(), Ood(), Protocols(), ReferenceUse(), Probe(), Landscape())
 }
 
 
