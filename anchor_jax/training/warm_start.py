@@ -65,7 +65,7 @@ def whitened_stem(run: Run, model: FastNet, source: TrainSource) -> AdaptedWeigh
     """
     num_images = min(_NUM_WHITENED, source.num_examples)
     rows = np.linspace(0, source.num_examples - 1, num_images).astype(np.int32)
-    images = np.asarray(normalize(source.take(rows), run_normalization(run)))
+    images = np.asarray(normalize(jnp.asarray(source.take(rows)), run_normalization(run)))
     kernel = whitening_kernel(images, STEM_SIZE, model.stem_width, anchored=run.config.anchoring.enabled)
     size = f"{STEM_SIZE}×{STEM_SIZE}"
     return AdaptedWeights(

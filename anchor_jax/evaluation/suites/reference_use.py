@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from anchor_jax.data import normalize
@@ -61,15 +62,12 @@ class ReferenceUse(Suite[EvalContext]):
             table = prepared.predict(test, num_references)
             scores = main_scores(table, prepared.num_bins, protocol="standard")
             return SuiteResult(self.name, num_references, tuple(scores), {}, facts)
-        assert predictor.references is not None
         scores = []
         for protocol, (shown, subtracted) in _pairs(prepared, references).items():
             encoded = predictor.network.encode_shown(predictor.variables, subtracted, shown)
             table = predict_dataset(predictor, test, len(shown), encoded=encoded)
             scores += main_scores(table, prepared.num_bins, protocol=protocol)
-        return SuiteResult(
-            self.name, num_references, tuple(scores), {}, facts | {"averaged": len(predictor.references)}
-        )
+        return SuiteResult(self.name, num_references, tuple(scores), {}, facts)
 
     def tables(self, results: Results) -> list[Table]:
         """Return one row per kind of input."""
@@ -83,14 +81,13 @@ class ReferenceUse(Suite[EvalContext]):
 
 def _pairs(context: EvalContext, references: np.ndarray) -> Mapping[str, ReferencePair]:
     """Return protocol -> what is shown and subtracted."""
-    all_normalized = _normalized(context, context.predictor.references)
-    own = _normalized(context, references)
-    shift = len(own) if len(own) < len(all_normalized) else 1  # so that no reference is its own replacement
-    others = np.roll(all_normalized, -shift, axis=0)
-    mean, zero = all_normalized.mean(axis=0, keepdims=True), np.zeros_like(all_normalized[:1])
+    own, saved = _normalized(context, references), _normalized(context, context.run.references)
+    shift = len(own) if len(own) < len(saved) else 1  # so that no reference is its own replacement
+    others = np.roll(saved, -shift, axis=0)[: len(own)]
+    mean, zero = saved.mean(axis=0, keepdims=True), np.zeros_like(saved[:1])
     return {
         "own": ReferencePair(own, own),
-        "another": ReferencePair(others[: len(own)], own),
+        **({"another": ReferencePair(others, own)} if len(saved) > 1 else {}),
         "masked": ReferencePair(np.zeros_like(own), own),
         "zero": ReferencePair(zero, zero),
         "mean": ReferencePair(mean, mean),
@@ -98,4 +95,4 @@ def _pairs(context: EvalContext, references: np.ndarray) -> Mapping[str, Referen
 
 
 def _normalized(context: EvalContext, images: np.ndarray | None) -> np.ndarray:
-    return np.asarray(normalize(images, context.predictor.network.normalization))
+    return np.asarray(normalize(jnp.asarray(images), context.predictor.network.normalization))
