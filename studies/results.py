@@ -24,7 +24,7 @@ class StudyResults(NamedTuple):
 
     entries: Mapping[str, Mapping[str, Entry]]  # row -> column -> entry
     environments: Sequence[Mapping[str, Any]]  # all different ones
-    training_seconds: float
+    training_seconds: float  # of the networks with a folder or a record
     evaluation_seconds: float
 
 

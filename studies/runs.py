@@ -344,7 +344,8 @@ def _create_run(row: Row, seed: int, size: Size, folder: Path) -> StudyRun | Ens
         return StudyRun(row, seed, size, folder)
     num_networks = row.ensemble.members if row.ensemble.kind == "ensemble" else 1
     seeds = range(seed * num_networks, (seed + 1) * num_networks)
-    return EnsembleRun(row, seed, [StudyRun(row, network_seed, size, folder) for network_seed in seeds])
+    of_network = row._replace(record="")  # the record is that of the ensemble
+    return EnsembleRun(row, seed, [StudyRun(of_network, network_seed, size, folder) for network_seed in seeds])
 
 
 def _has_results(
