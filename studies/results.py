@@ -35,7 +35,7 @@ def collect_results(study: Study, runs: Sequence[StudyRun | EnsembleRun]) -> Stu
       UserError: a folder contains corrupt files or another run.
     """
     values: dict[str, dict[str, dict[int, float]]] = {row.name: {} for row in study.rows}
-    environments, networks, seconds = [], {}, {}
+    environments, training_seconds, seconds = [], {}, {}
     evaluated: dict[tuple[str, str], set[str]] = {}  # config and suite -> hashes of the evaluated data
     for run in runs:
         suites = run.results
@@ -44,7 +44,9 @@ def collect_results(study: Study, runs: Sequence[StudyRun | EnsembleRun]) -> Stu
             if value is not None:
                 values[run.row.name].setdefault(column.title, {})[run.seed] = value
         if suites:
-            networks |= {network.workdir: network for network in run.networks}
+            for network in run.networks:  # those of an ensemble may be runs of another row, with a record
+                known = training_seconds.get(network.workdir, 0.0)
+                training_seconds[network.workdir] = max(known, network.training_seconds)
         for key, facts in _facts(study, run, suites):
             seconds[run.name, key] = facts["seconds"]
             if content := short_hash(facts):
@@ -66,8 +68,7 @@ def collect_results(study: Study, runs: Sequence[StudyRun | EnsembleRun]) -> Stu
         }
         for (name, columns), baseline in zip(values.items(), find_baselines(study.rows).values(), strict=True)
     }
-    training = sum(network.training_seconds for network in networks.values())
-    return StudyResults(entries, environments, training, sum(seconds.values()))
+    return StudyResults(entries, environments, sum(training_seconds.values()), sum(seconds.values()))
 
 
 def find_baselines(rows: Sequence[Row]) -> dict[str, str | None]:
