@@ -40,7 +40,7 @@ IMAGENET = {
         imagenet_swin_v2_b,
     )
 }
-WRN = [("model.name", "wrn40_2")]
+WRN = [("model.name", "wrn40_2"), ("model.options.dropout_rate", 0.3)]
 AVERAGE = "mean of 19 corruptions and 5 severities, 1 reference"
 GAIN = "gain at severity 5 over the standard network, 1 reference"
 
@@ -74,7 +74,7 @@ def test_imagenet_configs_match_the_published_protocol(tmp_path, model):
 
 
 def test_protocols_name_config_keys_and_published_models():
-    known = {key for key in configuration.flatten(configuration.base())}
+    known = set(configuration.flatten(configuration.base()))
     for protocol in PROTOCOLS.values():
         for recipe in protocol.recipes.values():
             keys = {key for key in [*protocol.keys, *recipe] if not key.startswith("model.options.")}
@@ -136,6 +136,7 @@ def test_published_results_depend_on_the_bank_size(tmp_path):
         ("anchoring.bank_size", 7, "config.anchoring.bank_size is 7, in the paper 0 or 5"),
         ("data.name", "svhn_cropped", "config.data.name is 'svhn_cropped', in the paper 'cifar10' or 'cifar100'"),
         ("model.name", "wrn40_2", "config.model.name is 'wrn40_2', published for 'resnet18'"),
+        ("model.options.dropout_rate", 0.3, "config.model.options.dropout_rate is 0.3, in the paper not set"),
     ],
 )
 def test_other_configs_have_no_published_result(tmp_path, key, value, reason):

@@ -88,8 +88,8 @@ class Ood(Suite[PreparedOod]):
     question = "Can the model distinguish images of unknown classes from those of its test set?"
     reading = (
         "All scores are higher for more anomalous images. AUROC is the probability that an anomaly scores above a test "
-        "image; 50% is chance. FPR at 95% TPR is the fraction of test images rejected when 95% of the anomalies are. The "
-        "energy, the score of the paper, comes first."
+        "image; 50% is chance. FPR at 95% TPR is the fraction of test images rejected when 95% of the anomalies are. "
+        "The energy, the score of the paper, comes first."
     )
     options = OodOptions
     supports_blt = True

@@ -67,11 +67,11 @@ def _rows(
     for quantity, published in paper.published_results(method).items():
         if suites and quantity.suite not in suites:
             continue
-        row = PaperRow(
-            method.name, quantity.title, quantity.suite, quantity.metric, published, None, "", "", quantity.note
-        )
+        title, suite, metric, note = quantity.title, quantity.suite, quantity.metric, quantity.note
+        row = PaperRow(method.name, title, suite, metric, published, None, "", "", note)
+        num = quantity.references or num_references.get(suite, 1)
         try:
-            ours, source = _ours(method, baseline, quantity, quantity.references or num_references.get(quantity.suite, 1))
+            ours, source = _ours(method, baseline, quantity, num)
             yield row._replace(ours=summary(ours), source=source)
         except UserError as error:
             yield row._replace(missing=str(error))

@@ -61,6 +61,7 @@ _CIFAR = _COMMON | {
     "training.label_smoothing": (0.0,),
 }
 _RESNET18 = {"model.options.width": (64, None), "model.options.stem": ("cifar", None)}
+_WRN = {"model.options.dropout_rate": (0.3, 0.0, None)}  # 0.3 in the released code; not specified in the paper
 
 _IMAGENET = _COMMON | {
     "data.test_split": ("validation", "val"),
@@ -73,6 +74,7 @@ _IMAGENET = _COMMON | {
     "model.dtype": ("bfloat16", "float32"),
     "anchoring.references": ("batch",),
     "anchoring.group_size": (32,),
+    "anchoring.mask_per": ("batch", "group"),  # the paper's text and its released code
     "anchoring.mask_prob": (0.0, 0.2),
     "anchoring.mask_draw": ("random", "periodic"),  # the paper's text: every fifth batch
     "optimizer.schedule": ("cosine",),
@@ -139,7 +141,7 @@ _VIT = _ADAMW | {
 
 PROTOCOLS: Mapping[str, Protocol] = {  # by the name of the dataset
     "cifar10": Protocol("in the paper", 50_000, _CIFAR, {"resnet18": _RESNET18}),
-    "cifar100": Protocol("in the paper", 50_000, _CIFAR, {"resnet18": _RESNET18, "wrn40_2": {}}),
+    "cifar100": Protocol("in the paper", 50_000, _CIFAR, {"resnet18": _RESNET18, "wrn40_2": _WRN}),
     "imagenet2012": Protocol(
         "in the published recipe",
         1_281_167,

@@ -1,10 +1,10 @@
 """Published results, in percent, and what each of them measures.
 
-Sources: *On the Use of Anchoring for Training Vision Models*, Narayanaswamy et al., NeurIPS 2024 (arXiv 2406.00529), and
-its project page. RegNetY-800MF and DeiT-S are on the project page alone. Results without a deviation were read off
+Sources: *On the Use of Anchoring for Training Vision Models*, Narayanaswamy et al., NeurIPS 2024 (arXiv 2406.00529),
+and its project page. RegNetY-800MF and DeiT-S are on the project page alone. Results without a deviation were read off
 plots: the means over CIFAR-10-C and CIFAR-100-C to about 0.2 points, all others, as the project page shows them, to
-about 0.1 points. The two differ by half a point in the mean over CIFAR-10-C (75.6 and 80.8 in the paper's figure 1, 76.1
-and 81.3 on the project page).
+about 0.1 points. The two differ by half a point in the mean over CIFAR-10-C (75.6 and 80.8 in the paper's figure 1,
+76.1 and 81.3 on the project page).
 """
 
 from collections.abc import Mapping, Sequence
@@ -64,7 +64,7 @@ CURVE = (CLEAN, *map(_at_severity, range(1, 6)))
 
 _SEVERITY_NOTE = (
     "Accuracies on ImageNet-C and ImageNet-C̄ are published without their severity. They are compared at severity 5, "
-    "which those of the standard networks fit: over all severities, such networks are known to reach 15 to 20 points more."
+    "which those of the standard networks fit: over all severities, such networks reach 15 to 20 points more."
 )
 _SET_NOTE = "The smoothed ECE is published without its dataset; ours is that of the clean test set."
 # the columns of `_IMAGENET`

@@ -184,7 +184,7 @@ def _rows(comparison: Comparison) -> Iterator[tuple[Any, ...]]:
                     if difference:
                         yield (*start, f"difference_over_{over}", None, *difference)
     for row in comparison.paper:
-        yield (row.suite, row.quantity, row.method, None, "paper", None, row.paper.value, None, None, None)
+        yield (row.suite, row.quantity, row.method, None, row.paper.source, None, row.paper.value, None, None, None)
 
 
 # page
