@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from anchor_jax.evaluation.suites.ood import HEADLINE
 from studies.fast import FAST_STUDIES
 from studies.study import (
     ANCHORED,
@@ -111,8 +112,8 @@ def _main() -> Study:
             Column("ECE, K = 10", "clean", 10, "ece"),
             Column("smoothed ECE, K = 10", "clean", 10, "smooth_ece"),
             Column("ECE, corrupted", "corruptions", 1, "ece"),
-            Column("near OOD AUROC, K = 10", "ood", 10, "auroc", {"group": "near", "score": "entropy"}),
-            Column("far OOD AUROC, K = 10", "ood", 10, "auroc", {"group": "far", "score": "entropy"}),
+            Column("near OOD AUROC, energy, K = 10", "ood", 10, "auroc", {"group": "near", "score": HEADLINE}),
+            Column("far OOD AUROC, energy, K = 10", "ood", 10, "auroc", {"group": "far", "score": HEADLINE}),
         ),
         figure=FigureSpec("accuracy by severity, one reference"),
     )
@@ -285,11 +286,11 @@ def _alternatives() -> Study:
             CLEAN,
             Column("ECE", "clean", 1, "ece"),
             Column("ECE, corrupted", "corruptions", 1, "ece"),
-            Column("near OOD AUROC", "ood", 1, "auroc", {"group": "near", "score": "entropy"}),
-            Column("far OOD AUROC", "ood", 1, "auroc", {"group": "far", "score": "entropy"}),
+            Column("near OOD AUROC, energy", "ood", 1, "auroc", {"group": "near", "score": HEADLINE}),
+            Column("far OOD AUROC, energy", "ood", 1, "auroc", {"group": "far", "score": HEADLINE}),
             Column("time", "protocols", 1, *_seconds("randomK")),
         ),
-        figure=FigureSpec("", ("corrupted", "ECE, corrupted", "near OOD AUROC")),
+        figure=FigureSpec("", ("corrupted", "ECE, corrupted", "near OOD AUROC, energy")),
     )
 
 

@@ -1,7 +1,7 @@
 """Write the results of a study as a Markdown table, as JSON and as a figure."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ from anchor_jax.reporting import plots
 from anchor_jax.reporting.comparison.figures import seed_dots, severity_panel
 from anchor_jax.reporting.comparison.statistics import Difference, Summary
 from anchor_jax.runtime.atomic_files import write_texts
-from studies.definitions import FULL
+from studies.definitions import FULL, STUDIES
 from studies.results import Entry, StudyResults
-from studies.study import Size, Study
+from studies.study import Column, Size, Study
 
 
 def write(name: str, study: Study, size: Size, results: StudyResults, folder: Path) -> list[Path]:
@@ -37,6 +37,14 @@ def load(file: Path) -> dict[str, Any]:
     for part in (content, *content["rows"]):
         part["changes"] = {RENAMED_KEYS.get(key, key): value for key, value in part["changes"].items()}
     return content
+
+
+def measured_study(content: Mapping[str, Any]) -> Study:
+    """Return the study of a result file with the columns of the file, which may be older than the definition."""
+    study = STUDIES[content["study"]]
+    columns = {column.title: column for column in study.columns}
+    titles = max((row["numbers"] for row in content["rows"]), key=len) or columns
+    return study._replace(columns=[columns.get(title) or Column(title, "", 0, "") for title in titles])
 
 
 def content(name: str, study: Study, size: Size, results: StudyResults) -> dict[str, Any]:

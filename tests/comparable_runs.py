@@ -13,6 +13,8 @@ from anchor_jax.runs.record import Run, lock_workdir
 from configs import cifar10
 
 CORRUPTIONS = [f"corruption_{letter}" for letter in "abcdefghijklmnopqrs"]  # 19, as in the paper
+C_BAR = [f"bar_{letter}" for letter in "abcdefghij"]
+C_AND_C_BAR = [*CORRUPTIONS, *C_BAR]
 MASKED = "anchored + masking (0.25)"
 QUALITY = {"standard": 0.7, "anchored": 0.75, "masked": 0.8}
 NUM_EXAMPLES = 60
@@ -109,15 +111,50 @@ def value_of(folder, suite, num, metric):
     return record["results"][str(num)][metric]
 
 
-def write_paper_run(folder, kind, seed=0, *, experiment=cifar10, step=78_000, changes=(), **options):
-    """Write an evaluated run with the config of the paper's protocol."""
+def begin_paper_run(folder, kind, seed=0, *, experiment=cifar10, changes=(), **options):
+    """Write a run with the config of the paper's protocol."""
     config = experiment.get_config()
     config.seed = seed
     config.anchoring.enabled = kind != "standard"
-    config.anchoring.mask_prob = 0.25 if kind == "masked" else 0.0
+    if kind != "masked":
+        config.anchoring.mask_prob = 0.0
     config.update_from_flattened_dict(dict(changes))
-    begun(folder, config)
+    return begun(folder, config, **options)
+
+
+def write_paper_run(folder, kind, seed=0, *, experiment=cifar10, step=78_000, changes=(), **options):
+    """Write an evaluated run with the config of the paper's protocol."""
+    begin_paper_run(folder, kind, seed, experiment=experiment, changes=changes)
     return evaluated(folder, kind, seed, step=step, suites=("clean", "corruptions"), bins=20, **options)
+
+
+def write_imagenet_run(folder, kind, experiment, suites=("clean", "corruptions", "shift", "ood"), **options):
+    """Write an ImageNet run with the published recipe, and its results; return its folder."""
+    begin_paper_run(folder, kind, experiment=experiment, **options)
+    config = experiment.get_config().training
+    step = round(config.total_epochs * (1_281_167 // config.batch_size))
+    rng = np.random.default_rng(zlib.crc32(kind.encode()))
+    found = {
+        "clean": ({"accuracy": 0.8, "smooth_ece": rng.random()}, FACTS),
+        "corruptions": (
+            {f"{name}/{severity}/accuracy": rng.random() for name in C_AND_C_BAR for severity in range(1, 6)}
+            | {name: rng.random() for name in ("accuracy", "mean19/accuracy", "cbar/accuracy", "severity5/accuracy")},
+            CORRUPTION_FACTS | {"members": C_AND_C_BAR, "averages": {"mean19": CORRUPTIONS, "cbar": C_BAR}},
+        ),
+        "shift": (
+            {f"{name}/accuracy": rng.random() for name in ("imagenet_real", "ImageNet-R", "sketch-test")},
+            {"members": ["imagenet_real", "ImageNet-R", "sketch-test"]},
+        ),
+        "ood": (
+            {f"{name}/auroc": rng.random() for name in ("energy", "dtd/energy", "NINCO/energy", "NINCO/entropy")},
+            {"members": ["dtd", "NINCO"]},
+        ),
+    }
+    for suite in suites:
+        metrics, facts = found[suite]
+        num = int(kind != "standard")
+        write_results(folder / f"eval/step{step}-bins20", suite, facts | {"step": step}, {num: (metrics, {})})
+    return folder
 
 
 def write_three_methods(folder):

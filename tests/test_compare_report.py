@@ -11,6 +11,8 @@ from comparable_runs import (
     MASKED,
     evaluated,
     table_of,
+    value_of,
+    write_imagenet_run,
     write_pair,
     write_paper_run,
     write_three_methods,
@@ -19,6 +21,7 @@ from conftest import write_results
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.reporting.comparison import compare
+from configs import imagenet_regnet_y_800mf
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +75,7 @@ def test_page_is_well_formed_and_self_contained(three_methods, tmp_path, capsys)
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
     assert "Comparison of 9 runs" in text
     assert "config.data.source is 'digits', in the paper 'tfds'" in text
+    assert text.index("Anomalies: AUROC, energy") < text.index("AUROC, max softmax")
     printed = capsys.readouterr().out
     assert "Corruptions, 10 references" in printed
     assert f"report: {tmp_path / 'out/compare.html'}" in printed
@@ -97,6 +101,20 @@ def test_page_states_that_corruptions_were_generated(tmp_path):
         _, text = page_of(folder / "out")
         assert ("Our corruptions were generated from the test set" in text) == generated
         assert source in text
+
+
+def test_page_shows_published_results_next_to_ours(tmp_path):
+    runs = [write_imagenet_run(tmp_path / kind, kind, imagenet_regnet_y_800mf) for kind in ("standard", "masked")]
+    compare(runs, tmp_path / "out")
+    _, text = page_of(tmp_path / "out")
+    ours = 100 * value_of(runs[1], "clean", 1, "smooth_ece")
+    assert f"smoothed ECE, 1 reference 14.4 project page {ours:.2f} 1 imagenet2012" in text
+    assert text.count("published without their severity") == 1
+    remark = "the target of masked examples is uniform, as in the paper's text"
+    assert f"anchored + masking (0.2): {remark}" in text
+    record = json.loads((tmp_path / "out/compare.json").read_text())["paper"]
+    assert record["remarks"].keys() == {"anchored + masking (0.2)"}
+    assert [row["metric"] for row in record["figures"]] == 2 * [*["accuracy"] * 4, "smooth_ece", "auroc"]
 
 
 def test_json_and_csv_contain_every_number(three_methods, tmp_path):

@@ -14,6 +14,7 @@ from anchor_jax import UserError, config, load_predictor
 from anchor_jax.data import augment, load_test
 from anchor_jax.evaluation import SUITES, ensembles
 from anchor_jax.evaluation.results import Score, SuiteResult
+from anchor_jax.evaluation.suites.ood import HEADLINE
 from anchor_jax.metrics import specs
 from anchor_jax.reporting.comparison.statistics import Difference, Summary
 from anchor_jax.runs import record as run_record
@@ -76,6 +77,7 @@ def test_studies_have_valid_configs_and_columns(study, size, tmp_path):
     for column in study.columns:
         Score(column.metric, 0.0, **column.fields)
         specs.get(column.metric)
+    assert {column.fields["score"] for column in study.columns if column.suite == "ood"} <= {HEADLINE}
     titles = [column.title for column in study.columns]
     assert len(set(titles)) == len(titles)
     assert set(study.figure.columns) <= set(titles)
@@ -306,7 +308,7 @@ def results_of(content):
 @pytest.mark.parametrize("file", RESULTS, ids=lambda file: file.stem)
 def test_tables_of_the_page_match_the_result_files(file):
     content = report.load(file)
-    study = STUDIES[content["study"]]
+    study = report.measured_study(content)
     page = (ROOT / "docs/small_network.md").read_text()
     assert report.markdown(study, results_of(content)) in page
     for numbers in (numbers for row in content["rows"] for numbers in row["numbers"].values()):

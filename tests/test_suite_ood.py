@@ -77,6 +77,16 @@ def test_ood_averages_over_groups_of_sets(digits_run, tmp_path):
     assert not {"spread", "agreement"} & {n.split("/")[0] for n in measured(context, "ood", 1).metrics}
 
 
+@pytest.mark.parametrize("names", [("entropy", "max_softmax", "energy"), ("entropy", "max_softmax")])
+def test_energy_is_the_score_that_is_singled_out(names):
+    areas = {"entropy": 0.7, "max_softmax": 0.9, "energy": 0.6}
+    result = SuiteResult("ood", 10, tuple(Score("auroc", areas[name], score=name) for name in names))
+    first = "energy" if "energy" in names else names[0]
+    [highlight] = Ood().highlights(result)
+    assert (highlight.value, highlight.remark) == (areas[first], f"{first}, 10 references")
+    assert Ood().tables({10: result})[0].columns[0].title == first
+
+
 def test_roc_figure_labels_curves_with_their_areas():
     rng = np.random.default_rng(0)
     ties = np.float32([0, 0, 1, 1, 1, 2]), np.float32([0, 1, 2, 2])

@@ -1,4 +1,4 @@
-"""Time every model of the paper at full size, forward and training, in JAX and PyTorch, and measure its memory.
+"""Time every model at full size, forward and training, in JAX and PyTorch, and measure its memory.
 
     python -m benchmarks.speed.models --models vit_b16,swin_v2_t --json models.json
 
@@ -53,7 +53,7 @@ MODELS = flags.DEFINE_list("models", NAMES, f"Comma-separated, of {', '.join(NAM
 CASE_NAMES = flags.DEFINE_list("cases", list(CASES), f"Comma-separated, of {', '.join(CASES)}.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Images per pass; 64 by default, 8 on CPU.", lower_bound=1)
 IMAGE_SIZE = flags.DEFINE_integer(
-    "image_size", None, "Pixels per side, for all models; by default that of the paper.", lower_bound=1
+    "image_size", None, "Pixels per side, for all models; by default that of its recipe.", lower_bound=1
 )
 DTYPE = flags.DEFINE_enum("dtype", "float32", list(models.DTYPES), "Of activations.")
 SAMPLES = flags.DEFINE_integer("samples", 5, "Samples of each implementation.", lower_bound=1)

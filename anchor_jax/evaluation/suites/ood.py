@@ -34,18 +34,19 @@ from anchor_jax.evaluation.suite import Suite
 from anchor_jax.evaluation.suites import common
 from anchor_jax.metrics import specs
 
+HEADLINE = "energy"  # the score of the paper, shown first and where a single one is shown
 # score -> its formula; each is higher for more anomalous examples
 SCORES = {
+    HEADLINE: "-logsumexp of the mean logits",
     "max_softmax": "1 - max probability",
     "max_logit": "-max of the mean logits",
-    "energy": "-logsumexp of the mean logits",
     "entropy": "entropy of the mean probabilities, nats",
     "mutual_information": "mutual information between prediction and reference, nats",
     "spread": "standard deviation over references of the probabilities, mean over classes",
     "agreement": "1 - largest fraction of references that predict the same class",
 }
 METRICS = ("auroc", "aupr_in", "aupr_out", "fpr95")
-_SINGLE_PASS = ("max_softmax", "max_logit", "energy", "entropy")  # the others need at least two references
+_SINGLE_PASS = (HEADLINE, "max_softmax", "max_logit", "entropy")  # the others need at least two references
 _GROUPS = ("near", "far")
 _TEST_SET = "in"  # how the arrays of the test set are named
 _STORED, _SHOWN = 12, 60  # images of each set that are stored, images of all sets that are shown
@@ -87,7 +88,8 @@ class Ood(Suite[PreparedOod]):
     question = "Can the model distinguish images of unknown classes from those of its test set?"
     reading = (
         "All scores are higher for more anomalous images. AUROC is the probability that an anomaly scores above a test "
-        "image; 50% is chance. FPR at 95% TPR is the fraction of test images rejected when 95% of the anomalies are."
+        "image; 50% is chance. FPR at 95% TPR is the fraction of test images rejected when 95% of the anomalies are. "
+        "The energy, the score of the paper, comes first."
     )
     options = OodOptions
     supports_blt = True
@@ -159,14 +161,13 @@ class Ood(Suite[PreparedOod]):
         return tables
 
     def highlights(self, result: SuiteResult) -> list[Highlight]:
-        """Return the AUROC of the best score."""
-        areas = {name: result.value("auroc", score=name) for name in _names(result)}
-        areas = {name: area for name, area in areas.items() if area is not None}
-        if not areas:
-            return []
-        best, spec = max(areas, key=areas.__getitem__), specs.get("auroc")
-        remark = f"best score: {common.plain(best)}, {format_num_references(result.num_references)}"
-        return [Highlight(f"{self.title}: {spec.title}", spec, areas[best], remark)]
+        """Return the AUROC of the energy, or of another score if the energy was not measured."""
+        for name in _names(result):
+            if (area := result.value("auroc", score=name)) is not None:
+                spec = specs.get("auroc")
+                remark = f"{common.plain(name)}, {format_num_references(result.num_references)}"
+                return [Highlight(f"{self.title}: {spec.title}", spec, area, remark)]
+        return []
 
     def figures(self, results: Results, clean: Results) -> list[Figure]:
         """Return ROC curves, areas below them, histograms of the scores, and some anomalies."""
@@ -260,8 +261,9 @@ def _mean(scores: list[Score], group: str | None, members: list[str]) -> list[Sc
 
 
 def _names(result: SuiteResult) -> list[str]:
-    """Return the names of the scores in a result."""
-    return list(dict.fromkeys(score.score for score in result.scores if score.score))
+    """Return the names of the scores in a result, `HEADLINE` first."""
+    names = dict.fromkeys(score.score for score in result.scores if score.score)
+    return sorted(names, key=lambda name: name != HEADLINE)
 
 
 def _sorted_members(result: SuiteResult) -> list[str]:

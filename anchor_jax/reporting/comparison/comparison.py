@@ -1,7 +1,6 @@
 """The numbers of a comparison: for every suite and score, each method over its seeds and next to the baseline."""
 
 import dataclasses
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,9 +14,10 @@ from anchor_jax.evaluation.presentation import GROUP_TITLES, format_num_referenc
 from anchor_jax.evaluation.results import BLT_SUFFIX, Score, SuiteResult, flat_name
 from anchor_jax.evaluation.same_data import compare_data
 from anchor_jax.evaluation.suites.common import plain
+from anchor_jax.evaluation.suites.ood import HEADLINE
 from anchor_jax.metrics import specs
-from anchor_jax.reporting.comparison import paper
 from anchor_jax.reporting.comparison.methods import EvaluatedRun, Method, evaluation_command
+from anchor_jax.reporting.comparison.next_to_paper import PaperRow, next_to_paper
 from anchor_jax.reporting.comparison.statistics import Difference, Summary, difference_over_seeds, paired, summary
 
 PROTOCOLS = {"random1": "1 random reference", "randomK": "K random references", "blt": "BLT"}
@@ -39,6 +39,8 @@ _HEADLINES: dict[str, list[dict[str, Any]]] = {
     ],
     "shift": [*({"metric": name} for name in METRICS), {"metric": "accuracy", "dataset": ANY}],
     "ood": [
+        {"metric": "auroc", "score": HEADLINE},
+        {"metric": "auroc", "score": HEADLINE, "group": ANY},
         {"metric": "auroc", "score": ANY},
         {"metric": "auroc", "score": ANY, "group": ANY},
         {"metric": "fpr95", "score": ANY},
@@ -149,15 +151,17 @@ class Comparison:
     Attributes:
       methods: the baseline first.
       suites: those that all runs have.
-      paper: published results next to ours, for methods trained with the paper's protocol.
-      mismatches: method -> the first difference to the paper's protocol.
+      paper: published results next to ours, for methods trained as published.
+      mismatches: method -> the first difference to the published configuration.
+      remarks: other method -> what readers of its published results must know.
       notes: what readers must know, such as suites that are left out.
     """
 
     methods: tuple[Method, ...]
     suites: tuple[SuiteTable, ...]
-    paper: tuple["PaperRow", ...]
+    paper: tuple[PaperRow, ...]
     mismatches: Mapping[str, str]
+    remarks: Mapping[str, str]
     notes: tuple[str, ...]
 
     @property
@@ -195,9 +199,9 @@ def compare_methods(
             data_notes.append(data.note)
     if not tables:
         raise UserError(f"the runs have no suite in common; {left_out[0]}")
-    rows, mismatches = _next_to_paper(methods, tables)
+    published = next_to_paper(methods, suite_names, {table.suite: table.num_references for table in tables})
     notes = (*left_out, *_notes(methods, runs), *filter(None, data_notes))
-    return Comparison(tuple(methods), tuple(tables), tuple(rows), mismatches, notes)
+    return Comparison(tuple(methods), tuple(tables), *published, notes)
 
 
 def example_values(result: SuiteResult) -> dict[str, np.ndarray]:
@@ -293,69 +297,3 @@ def _notes(methods: Sequence[Method], runs: Sequence[EvaluatedRun]) -> list[str]
     if len({tuple(run.seed for run in method.runs) for method in methods}) > 1:
         notes.append("The methods have different seeds: differences over seeds use only the shared ones.")
     return notes
-
-
-class PaperRow(NamedTuple):
-    """A published result and ours."""
-
-    method: str
-    quantity: str
-    paper: paper.PublishedResult
-    ours: Summary | None
-    source: str  # of our corrupted images
-    missing: str  # why there is no result of ours, and how to get it
-
-
-def _next_to_paper(methods: Sequence[Method], tables: Sequence[SuiteTable]) -> tuple[list[PaperRow], dict[str, str]]:
-    mismatches = {method.name: reason for method in methods if (reason := paper.protocol_mismatch(method))}
-    baseline = None if methods[0].anchored or methods[0].name in mismatches else methods[0]
-    rows = []
-    for table, method in itertools.product([of for of in tables if of.suite == "corruptions"], methods):
-        results = {} if method.name in mismatches else paper.published_results(method)
-        for quantity, published in results.items():
-            row = PaperRow(method.name, quantity.title, published, None, "", "")
-            try:
-                ours, sources = _ours(method, baseline, quantity, table.num_references)
-                rows.append(row._replace(ours=summary(ours), source=", ".join(sources)))
-            except UserError as error:
-                rows.append(row._replace(missing=str(error)))
-    return rows, mismatches
-
-
-def _ours(
-    method: Method, baseline: Method | None, quantity: paper.Quantity, num: int
-) -> tuple[dict[int, float], list[str]]:
-    """Return seed -> our result, and the corrupted sets.
-
-    Raises:
-      UserError: a run was not evaluated as in the paper.
-    """
-    if quantity.gain and baseline is None:
-        raise UserError("needs a standard network trained with the paper's protocol among the runs")
-    ours, sources = _accuracy_by_seed(method, quantity, quantity.references or num)
-    if not quantity.gain or baseline is None:
-        return ours, sources
-    of_baseline, _ = _accuracy_by_seed(baseline, quantity, quantity.references or num)
-    if not ours.keys() & of_baseline.keys():
-        raise UserError("needs a seed that the standard network has too")
-    return {seed: ours[seed] - of_baseline[seed] for seed in ours.keys() & of_baseline.keys()}, sources
-
-
-def _accuracy_by_seed(method: Method, quantity: paper.Quantity, num: int) -> tuple[dict[int, float], list[str]]:
-    """Return seed -> accuracy, and the corrupted sets.
-
-    Raises:
-      UserError: a run was not evaluated as in the paper.
-    """
-    if quantity.references is None and num == 1:
-        raise UserError("needs more than 1 reference, such as --num_references 10")
-    values, sources = {}, []
-    for run in method.runs:
-        if run.key(num) not in run.suites["corruptions"]:
-            raise UserError(f"run {evaluation_command(run.name, 'corruptions', num)}")
-        result = run.result("corruptions", num)
-        if len(result.facts["members"]) != paper.NUM_CORRUPTIONS or result.value("accuracy", group="mean19") is None:
-            raise UserError(f"needs exactly the {paper.NUM_CORRUPTIONS} corruptions of the paper")
-        values[run.seed] = result.value("accuracy", **quantity.fields)
-        sources += [source for source in result.facts["source"] if source not in sources]
-    return values, sources

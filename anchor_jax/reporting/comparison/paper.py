@@ -1,170 +1,94 @@
-"""Published results of the paper, and whether a method was trained with the paper's protocol.
+"""The published results of a method, and whether it was trained as they were.
 
-Source: *On the Use of Anchoring for Training Vision Models*, Narayanaswamy et al., NeurIPS 2024 (arXiv 2406.00529): a
-ResNet-18 on CIFAR-10 and CIFAR-100, and a WRN-40-2 on CIFAR-100. Results without a deviation were read off plots, to
-about 0.2 points; those for single severities come from the project page, to about 0.1 points. The two differ by half a
-point in the mean over CIFAR-10-C (75.6 and 80.8 in the paper's figure 1, 76.1 and 81.3 on the project page).
+The numbers are in `paper_results`, the configurations in `paper_protocols`.
 """
 
+import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from anchor_jax.config import base, flatten
 from anchor_jax.reporting.comparison.methods import Method, method_kind
+from anchor_jax.reporting.comparison.paper_protocols import PROTOCOLS, Allowed
+from anchor_jax.reporting.comparison.paper_results import MASKED, PUBLISHED, Quantity
 
-SOURCE = "arXiv 2406.00529"
-NUM_CORRUPTIONS = 19
-_TRAINING_EXAMPLES = 50_000
-
-# key -> the values that the paper's protocol allows; other keys must have their default
-PROTOCOL: dict[str, tuple[Any, ...]] = {
-    "data.source": ("tfds",),
-    "data.name": ("cifar10", "cifar100"),
-    "data.train_split": ("train",),
-    "data.test_split": ("test",),
-    "data.validation_fraction": (0.0,),
-    "data.image_size": (0,),
-    "data.mean": ((0.4914, 0.4822, 0.4465),),
-    "data.std": ((0.2023, 0.1994, 0.2010),),
-    "augmentation.crop_padding": (4,),
-    "augmentation.flip": (True,),
-    "model.name": ("resnet18", "wrn40_2"),
-    "model.dtype": ("float32",),
-    "model.options.width": (64, None),
-    "model.options.stem": ("cifar", None),
-    "anchoring.enabled": (True, False),
-    "anchoring.references": ("bank",),
-    "anchoring.bank_size": (0, 5, 50, 500, 2_500, 5_000),
-    "anchoring.bank_per_class": (False,),
-    "anchoring.mask_prob": (0.0, 0.25),
-    "anchoring.mask_per": ("batch",),
-    "anchoring.masked_target": ("uniform",),
-    "anchoring.update_bn_when_masked": (True, False),  # not specified in the paper
-    "optimizer.name": ("sgd",),
-    "optimizer.learning_rate": (0.1,),
-    "optimizer.momentum": (0.9,),
-    "optimizer.weight_decay": (5e-4,),
-    "optimizer.schedule": ("step",),
-    "optimizer.warmup_epochs": (0.0,),
-    "optimizer.milestones_epochs": ((60, 120, 160),),
-    "optimizer.decay_factor": (0.2,),
-    "training.batch_size": (128,),
-    "training.total_epochs": (200.0,),
-    "training.label_smoothing": (0.0,),
+IMAGENET = "imagenet2012"
+_NUM_IMAGENET_CLASSES = 1_000
+_IDENTITY = ("data.source", "data.name", "model.name")
+_TARGET_REMARKS = {
+    "uniform": "the target of masked examples is uniform, as in the paper's text; the published numbers more likely "
+    "come from the label, the target in the released code",
+    "label": "the target of masked examples is the label, as in the released code, from which the published numbers "
+    "more likely come; the paper's text says uniform",
 }
 
 
 class PublishedResult(NamedTuple):
-    """A number of the paper, as a fraction."""
+    """A published number, as a fraction, with its standard deviation and where it is published."""
 
     value: float
-    std: float | None = None
-
-
-class Quantity(NamedTuple):
-    """What a published result measures.
-
-    Attributes:
-      title: in words.
-      group: of the accuracy in the suite corruptions, such as "mean19".
-      severity: same as above.
-      references: 1, or None for multiple random references.
-      gain: over the standard network, instead of the accuracy itself.
-    """
-
-    title: str
-    group: str | None
-    severity: int | None
-    references: int | None
-    gain: bool = False
-
-    @property
-    def fields(self) -> dict[str, Any]:
-        """The fields of the `Score`, except its metric."""
-        return {"group": self.group, "severity": self.severity}
-
-
-def _at_severity(severity: int) -> Quantity:
-    return Quantity(f"mean of 19 corruptions at severity {severity}, 1 reference", None, severity, 1)
-
-
-AVERAGE = Quantity("mean of 19 corruptions and 5 severities, 1 reference", "mean19", None, 1)
-AVERAGE_OF_K = Quantity("mean of 19 corruptions and 5 severities, K references", "mean19", None, None)
-GAIN_AT_5 = Quantity("gain at severity 5 over the standard network, 1 reference", None, 5, 1, gain=True)
-
-_Percent = tuple[float, ...]  # a number, possibly with its deviation
-_ByBank = dict[int, _Percent]  # examples in the bank, 0 for all -> result
-
-
-def _by_severity(standard: tuple[float, ...], masked: tuple[float, ...]) -> dict[Quantity, dict[str, _ByBank]]:
-    return {
-        _at_severity(severity): {"standard": {0: (plain,)}, "anchored + masking": {0: (proposed,)}}
-        for severity, (plain, proposed) in enumerate(zip(standard, masked, strict=True), start=1)
-    }
-
-
-# dataset and model -> quantity -> kind of method -> result, in percent
-_RESULTS: dict[tuple[str, str], dict[Quantity, dict[str, _ByBank]]] = {
-    ("cifar10", "resnet18"): {
-        AVERAGE: {
-            "standard": {0: (75.6,)},
-            "anchored": {0: (76.4,), 5: (76.3,), 50: (76.4,), 500: (76.4,), 2_500: (76.5,), 5_000: (76.5,)},
-            "anchored + masking": {0: (80.8,), 5: (73.9,), 50: (75.0,), 500: (77.2,), 2_500: (80.7,), 5_000: (81.2,)},
-        },
-        **_by_severity((89.5, 83.5, 77.9, 70.7, 58.7), (90.9, 87.2, 83.1, 77.8, 67.2)),
-        GAIN_AT_5: {"anchored + masking": {0: (8.5,)}},
-    },
-    ("cifar100", "resnet18"): {
-        AVERAGE: {
-            "standard": {0: (50.2,)},
-            "anchored": {0: (50.70, 0.44), 5: (50.1,), 50: (50.5,), 500: (50.6,), 2_500: (50.9,), 5_000: (50.8,)},
-            "anchored + masking": {
-                0: (53.49, 0.38),
-                5: (48.4,),
-                50: (48.4,),
-                500: (50.8,),
-                2_500: (52.3,),
-                5_000: (52.8,),
-            },
-        },
-        AVERAGE_OF_K: {"anchored": {0: (50.70, 0.43)}, "anchored + masking": {0: (53.55, 0.42)}},
-        _at_severity(5): {"standard": {0: (34.0,)}, "anchored": {0: (34.4,)}, "anchored + masking": {0: (38.1,)}},
-        GAIN_AT_5: {"anchored + masking": {0: (4.1,)}},
-    },
-    ("cifar100", "wrn40_2"): {
-        **_by_severity((62.2, 52.8, 46.8, 40.2, 30.0), (65.9, 57.8, 52.3, 45.6, 35.5)),
-        GAIN_AT_5: {"anchored + masking": {0: (5.5,)}},
-    },
-}
+    std: float | None
+    source: str
 
 
 def published_results(method: Method) -> dict[Quantity, PublishedResult]:
     """Return the published results of a method that has no `protocol_mismatch`."""
-    config, kind = method.config, method_kind(method.config)
-    bank_size = config.get("anchoring.bank_size", 0)
-    results = {
-        quantity: by_kind.get(kind, {}).get(bank_size)
-        for quantity, by_kind in _RESULTS.get((config["data.name"], config["model.name"]), {}).items()
-    }
+    key = dataset_of(method), method.config["model.name"]
+    kind, bank_size = method_kind(method.config), method.config.get("anchoring.bank_size", 0)
     return {
-        quantity: PublishedResult(*(round(part / 100, 4) for part in percent))
-        for quantity, percent in results.items()
-        if percent
+        quantity: _result(percent, source)
+        for source, by_key in PUBLISHED.items()
+        for quantity, by_kind in by_key.get(key, {}).items()
+        if (percent := by_kind.get(kind, {}).get(bank_size))
     }
 
 
 def protocol_mismatch(method: Method) -> str | None:
-    """Return the first difference to the paper's protocol in words, None if there is none."""
-    config, defaults = method.config, flatten(base())
-    for key in dict.fromkeys([*PROTOCOL, *config]):
-        if key not in config and key.startswith("anchoring."):
-            continue  # without an effect in this method
-        given, allowed = config.get(key), PROTOCOL.get(key, (defaults.get(key),))
-        if given not in allowed:
-            return f"config.{key} is {_text(given)}, in the paper {' or '.join(map(_text, allowed))}"
-    total_steps = round(config["training.total_epochs"] * (_TRAINING_EXAMPLES // config["training.batch_size"]))
+    """Return the first difference to the published configuration in words, None if there is none."""
+    config, protocol = method.config, PROTOCOLS.get(dataset_of(method))
+    if protocol is None:
+        return _difference(config, {"data.source": ("tfds",), "data.name": tuple(PROTOCOLS)}, "in the paper")
+    if reason := _difference(config, {"model.name": tuple(protocol.recipes)}, "published for"):
+        return reason
+    stated, defaults = {**protocol.keys, **protocol.recipes[config["model.name"]]}, flatten(base())
+    others = {key: (defaults.get(key),) for key in config if key not in stated and key not in _IDENTITY}
+    if reason := _difference(config, stated | others, protocol.where):
+        return reason
+    steps_per_epoch = protocol.training_examples // config["training.batch_size"]
+    total_steps = round(config["training.total_epochs"] * steps_per_epoch)
     for run in method.runs:
         if run.step != total_steps:
             return f"'{run.name}' was evaluated at step {run.step:,} of {total_steps:,}"
+    return None
+
+
+def remark(method: Method) -> str:
+    """Return what readers must know about a method that has no `protocol_mismatch`, "" if there is nothing."""
+    if not published_results(method):
+        return "no result of this method is published"
+    return _TARGET_REMARKS[method.config["anchoring.masked_target"]] if method_kind(method.config) == MASKED else ""
+
+
+def dataset_of(method: Method) -> str:
+    """Return the name of the training set in TFDS, also of ImageNet in folders; "" if it is unknown."""
+    source, names = method.config["data.source"], method.runs[0].run.label_names
+    if source == "folder" and len(names) == _NUM_IMAGENET_CLASSES and all(re.fullmatch(r"n\d{8}", n) for n in names):
+        return IMAGENET
+    return method.config["data.name"] if source == "tfds" else ""
+
+
+def _result(percent: tuple[float, ...], source: str) -> PublishedResult:
+    value, *std = (round(part / 100, 4) for part in percent)
+    return PublishedResult(value, std[0] if std else None, source)
+
+
+def _difference(config: Mapping[str, Any], allowed: Allowed, where: str) -> str | None:
+    for key, values in allowed.items():
+        if key not in config and key.startswith("anchoring."):
+            continue  # without an effect in this method
+        if config.get(key) not in values:
+            expected = " or ".join(dict.fromkeys(map(_text, values)))
+            return f"config.{key} is {_text(config.get(key))}, {where} {expected}"
     return None
 
 

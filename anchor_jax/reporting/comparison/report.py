@@ -14,11 +14,13 @@ from markupsafe import Markup
 from anchor_jax.core.errors import UserError
 from anchor_jax.evaluation import suites
 from anchor_jax.evaluation.storage import writing
+from anchor_jax.evaluation.suites.ood import HEADLINE
 from anchor_jax.metrics import specs
 from anchor_jax.metrics.specs import MetricSpec
-from anchor_jax.reporting.comparison import paper
-from anchor_jax.reporting.comparison.comparison import Comparison, Entry, PaperRow, SuiteTable, score_title
+from anchor_jax.reporting.comparison.comparison import Comparison, Entry, SuiteTable, score_title
 from anchor_jax.reporting.comparison.figures import suite_figures
+from anchor_jax.reporting.comparison.next_to_paper import PaperRow
+from anchor_jax.reporting.comparison.paper_results import SOURCE
 from anchor_jax.reporting.comparison.statistics import Difference, Summary
 from anchor_jax.reporting.html import draw_figures, render, rows_html
 from anchor_jax.reporting.terminal import print_lines, print_table
@@ -35,7 +37,7 @@ _HIGHLIGHTS = (
     ("corruptions", {"metric": "accuracy", "severity": 5}),
     ("corruptions", {"metric": "ece"}),
     ("shift", {"metric": "accuracy"}),
-    ("ood", {"metric": "auroc", "score": "entropy"}),
+    ("ood", {"metric": "auroc", "score": HEADLINE}),
 )
 
 
@@ -138,7 +140,11 @@ def _record(comparison: Comparison) -> dict[str, Any]:
             }
             for table in comparison.suites
         },
-        "paper": {"source": paper.SOURCE, "figures": [_paper_record(row) for row in comparison.paper]},
+        "paper": {
+            "source": SOURCE,
+            "figures": [_paper_record(row) for row in comparison.paper],
+            "remarks": dict(comparison.remarks),
+        },
         "not_as_the_paper": dict(comparison.mismatches),
         "notes": list(comparison.notes),
     }
@@ -178,7 +184,7 @@ def _rows(comparison: Comparison) -> Iterator[tuple[Any, ...]]:
                     if difference:
                         yield (*start, f"difference_over_{over}", None, *difference)
     for row in comparison.paper:
-        yield ("corruptions", row.quantity, row.method, None, "paper", None, row.paper.value, None, None, None)
+        yield (row.suite, row.quantity, row.method, None, row.paper.source, None, row.paper.value, None, None, None)
 
 
 # page
@@ -194,8 +200,9 @@ def _page(comparison: Comparison) -> str:
         comparison=comparison,
         highlights=_highlights(comparison),
         sections=[_section(comparison, table) for table in comparison.suites],
-        paper_source=paper.SOURCE,
+        paper_source=SOURCE,
         paper_table=_paper_table(comparison),
+        paper_notes=list(dict.fromkeys(row.note for row in comparison.paper if row.note)),
         generated=any("generated" in row.source for row in comparison.paper),
         runs=_run_table(comparison),
     )
@@ -267,15 +274,16 @@ def _highlights(comparison: Comparison) -> Markup:
 
 
 def _paper_table(comparison: Comparison) -> Markup | None:
-    accuracy, rows = specs.get("accuracy"), {}
+    rows = {}
     for place, row in enumerate(comparison.paper, 1):
         std = f" ± {100 * row.paper.std:.2f}" if row.paper.std is not None else ""
         rows[row.method, str(place)] = {
             "quantity": row.quantity,
-            "paper": f"{100 * row.paper.value:.{2 if row.paper.std else 1}f}{std}",
-            "ours": _mean(accuracy, row.ours) if row.ours else _DASH,
+            "published": f"{100 * row.paper.value:.{2 if row.paper.std else 1}f}{std}",
+            "in": row.paper.source,
+            "ours": _mean(specs.get(row.metric), row.ours) if row.ours else _DASH,
             "seeds": len(row.ours.values) if row.ours else "",
-            "our corruptions": row.missing or row.source,
+            "our data": row.missing or row.source,
         }
     return rows_html(rows) if rows else None
 
