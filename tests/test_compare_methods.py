@@ -144,6 +144,18 @@ def test_standard_network_is_compared_with_every_protocol(tmp_path):
     np.testing.assert_allclose(differences, [0.1, 0.2, 0.3])
 
 
+@pytest.mark.parametrize(("suite", "option"), [("protocols", "blt_references"), ("clean-blt", "blt_references")])
+def test_different_options_of_anchored_runs_are_rejected(tmp_path, suite, option):
+    runs = [evaluated(tmp_path / kind, kind) for kind in ("standard", "anchored", "masked")]
+    at, scores = "eval/step12-bins15", ({"accuracy": 0.5}, {})
+    for run, num, value in zip(runs, (0, 10, 10), (0, 50, 50), strict=True):
+        write_results(run / at, suite, FACTS | {"options": {option: value}}, {num: scores})
+    assert table_of(compared(runs), suite)  # references do not matter to the standard network
+    write_results(runs[2] / at, suite, FACTS | {"options": {option: 1_000}}, {10: scores})
+    with pytest.raises(UserError, match=rf"{suite} of '.*anchored' and of '.*masked' were .*: {option} is 50 and 1000"):
+        compared(runs)
+
+
 def test_load_needs_two_runs(pair):
     with pytest.raises(UserError, match="at least two runs; got 1"):
         load(pair[:1])

@@ -11,7 +11,7 @@ from sklearn.metrics import accuracy_score, log_loss
 from sklearn.preprocessing import StandardScaler
 
 from anchor_jax import UserError, data, evaluation, metrics
-from anchor_jax.evaluation import Options
+from anchor_jax.evaluation import SUITES, Options
 from anchor_jax.evaluation.suites.landscape import filter_normalized_direction
 from anchor_jax.reporting import Reporter
 from anchor_jax.runs.load import create_model, run_normalization
@@ -74,6 +74,28 @@ def test_transduction_chooses_the_nearest_reference(digits_run):
     )
     np.testing.assert_array_equal(table.predicted, logits.argmax(-1))
     np.testing.assert_allclose(table.mean_probs.confidence, scipy.special.softmax(logits, -1).max(-1), rtol=1e-3)
+
+
+def test_blt_chooses_among_50_random_references(digits_run):
+    bank = data.load("digits", "train").images
+    found = {seed: context_of(digits_run, seed=seed).transduction for seed in (0, 1)}
+    for transduction in found.values():
+        assert len(transduction.references) == 50
+        assert {image.tobytes() for image in transduction.references} <= {image.tobytes() for image in bank}
+    assert (found[0].references != found[1].references).any()
+    everything = context_of(digits_run, blt_references=0).transduction
+    assert len(everything.references) == everything.bank_size == found[0].bank_size > 1_000
+
+
+def test_numbers_of_blt_candidates_are_told_not_mixed(digits_run, tmp_path, capsys):
+    for num, told in ((50, "50 of the 1,150 references"), (0, "all 1,150 references")):
+        some = Options(blt_references=num, protocol="blt")
+        evaluation.evaluate(digits_run, ("ood",), options=some, out=tmp_path, report=Reporter())
+        sentence, printed = f"BLT chooses among {told} of the bank", capsys.readouterr().out
+        assert sentence in printed
+        assert ("measured with other options, were moved" in printed) == (num == 0)
+        assert sentence in next(tmp_path.glob("step*/report.html")).read_text()
+    assert sentence in SUITES["protocols"].tables({2: measured(context_of(digits_run, blt_references=0), "protocols", 2)})[0].notes[1]
 
 
 def test_evaluate_with_transduction_renames_the_suites(digits_run):

@@ -66,10 +66,10 @@ class TemperatureOption(SuiteOptions):
 
 @dataclasses.dataclass(frozen=True)
 class TransductionOption(SuiteOptions):
-    """The candidates of bilinear transduction."""
+    """The candidates of bilinear transduction; by default as many as in the paper."""
 
     blt_references: int = option(
-        1_000, "Number of references among which BLT chooses; 0 uses the complete bank.", minimum=0
+        50, "Number of references, drawn at random from the bank, among which BLT chooses; 0: the whole bank.", minimum=0
     )
 
 
