@@ -4,6 +4,7 @@
 
 Recipe: the released code's (LLNL/anchoring c472301, ImageNet/run_train.sh, 16 × 32 images), without warm-up.
 
+- Masks are drawn per block of 32 images, as on its GPUs.
 - It turns its flags for the moving average, 0.99998 and 32 steps, into a decay of 1 - 2e-5 · 512 · 32 / 400 every 32
   steps, which is the value here.
 - It applies weight decay to all weights. Here, as in the authors' code of SwinV2, the network of relative positions and
@@ -28,6 +29,7 @@ def get_config() -> Config:
     config.augmentation.mixup_alpha = 0.8
     config.augmentation.cutmix_alpha = 1.0
     config.model.name = "swin_v2_b"
+    config.anchoring.mask_per = "group"
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 1e-4
     config.optimizer.weight_decay = 0.05

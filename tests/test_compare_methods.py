@@ -90,6 +90,11 @@ def test_settings_without_effect_do_not_make_a_method(tmp_path):
         evaluated(tmp_path / "d", "anchored", 1),
     ]
     assert names_of(runs) == ["standard", "anchored"]
+    grouped = {f"anchoring__{key}": value for key, value in (("references", "batch"), ("group_size", 4))}
+    masked = {"anchoring__mask_per": "group", **grouped}
+    runs = [evaluated(tmp_path / "e", "masked", 0, **masked)]
+    runs += [evaluated(tmp_path / "f", "masked", 1, **masked, anchoring__update_bn_when_masked=True)]
+    assert names_of(runs) == ["anchored + masking (0.25)"]
 
 
 def test_normalization_may_differ_slightly_within_a_method(tmp_path):

@@ -169,7 +169,7 @@ def test_cifar_experiments_follow_the_protocol_of_the_paper():
         ("anchoring.mask_prob", -0.1, r"mask_prob must be in \[0, 1\]; got -0.1"),
         ("anchoring.bank_size", -1, r"bank_size must be at least 0; got -1"),
         ("anchoring.references", "banks", r"references must be one of bank, batch; got 'banks'"),
-        ("anchoring.mask_per", "epoch", r"mask_per must be one of batch, example; got 'epoch'"),
+        ("anchoring.mask_per", "epoch", r"mask_per must be one of batch, group, example; got 'epoch'"),
         ("anchoring.masked_target", "none", r"masked_target must be one of uniform, label; got 'none'"),
         ("optimizer.name", "adam", r"optimizer.name must be one of sgd, adamw; got 'adam'"),
         ("optimizer.schedule", "exponential", r"schedule must be one of step, cosine, linear; got 'exponential'"),
@@ -191,6 +191,26 @@ def test_value_out_of_range_raises(key, value, message):
         given.update_from_flattened_dict({key: value})
     with pytest.raises(UserError, match=message):
         config.validate(given)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"group_size": 32}, r"needs .*references='batch' and .*; got references='bank' and group_size=32"),
+        ({"references": "batch"}, r"group_size, such as 32; got references='batch' and group_size=0"),
+        (
+            {"references": "batch", "group_size": 32, "mask_draw": "periodic"},
+            r"mask_draw='periodic' masks whole batches; with mask_per='group' set mask_draw='random'",
+        ),
+    ],
+)
+def test_masks_per_group_need_groups(changes, message):
+    given = config.base()
+    given.anchoring.update({"mask_per": "group", **changes})
+    with pytest.raises(UserError, match=message):
+        config.validate(given)
+    given.anchoring.update({"references": "batch", "group_size": 32, "mask_draw": "random"})
+    config.validate(given)
 
 
 def test_unknown_and_missing_keys_raise():
@@ -235,6 +255,7 @@ def test_declared_default_and_bounds_are_valid(name):
     assert key.meaning.endswith(".")
     given = config.base()
     given.model.weights = "timm:file.pth"  # so that total_epochs may have its minimum
+    given.anchoring.references, given.anchoring.group_size = "batch", 32  # so that mask_per may be "group"
     for value in (key.default, key.at_least, key.at_most, *get_args(key.type)):
         if value is not None and isinstance(value, type(key.default)):
             given.update_from_flattened_dict({name: value})
