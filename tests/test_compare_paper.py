@@ -13,11 +13,11 @@ from comparable_runs import (
 from anchor_jax import config as configuration
 from anchor_jax.reporting.comparison import paper
 from anchor_jax.reporting.comparison.methods import group_by_method, load
-from configs import cifar10, cifar100
+from configs import cifar10, cifar100, cifar100_wrn40_2
 
 
 def test_configs_match_the_papers_protocol(tmp_path):
-    for experiment in (cifar10, cifar100):
+    for experiment in (cifar10, cifar100, cifar100_wrn40_2):
         folder = tmp_path / experiment.__name__
         runs = [
             write_paper_run(folder / kind, kind, experiment=experiment) for kind in ("standard", "anchored", "masked")
@@ -73,6 +73,7 @@ def test_published_results_depend_on_the_bank_size(tmp_path):
     [
         ("training.total_epochs", 8.0, "config.training.total_epochs is 8.0, in the paper 200.0"),
         ("model.options.width", 16, "config.model.options.width is 16, in the paper 64"),
+        ("model.options.dropout_rate", 0.3, "config.model.options.dropout_rate is 0.3, in the paper not set"),
         ("anchoring.mask_prob", 0.2, "config.anchoring.mask_prob is 0.2, in the paper 0.0 or 0.25"),
         ("anchoring.bank_size", 7, "config.anchoring.bank_size is 7, in the paper 0 or 5"),
         ("data.name", "svhn_cropped", "config.data.name is 'svhn_cropped', in the paper 'cifar10' or 'cifar100'"),

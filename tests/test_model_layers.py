@@ -1,4 +1,4 @@
-"""Layers of the models: stochastic depth, channel dropout, normalized vectors."""
+"""Layers of the models: stochastic depth, dropout, normalized vectors."""
 
 from functools import partial
 
@@ -14,6 +14,7 @@ from anchor_jax import models
 from anchor_jax.models.fastnet import identity_kernel_init
 from anchor_jax.models.layers import (
     ChannelDropout,
+    Dropout,
     StochasticDepth,
     max_pool,
     stochastic_depth_rates,
@@ -42,10 +43,28 @@ def test_channel_dropout_drops_channels_only_with_a_key():
     assert_same_bits(ChannelDropout(0.0, None).apply({}, x, rngs={"dropout": jax.random.key(0)}), x)
 
 
-@pytest.mark.parametrize("block", ["basic", "bottleneck"])
-def test_resnet_dropout_draws_a_subnetwork_per_key(block):
-    options = {"stage_sizes": (1, 1), "width": 4, "block": block}
-    plain, dropout = (models.create("resnet18", 3, dropout_rate=rate, **options) for rate in (0.0, 0.5))
+def test_dropout_drops_single_activations_only_with_a_key():
+    x = normal(5, 200, 3, 2, 10)
+    dropped = np.asarray(Dropout(0.3, None).apply({}, x, rngs={"dropout": jax.random.key(0)}))
+    kept = dropped != 0
+    assert_close(dropped, np.where(kept, x / 0.7, 0))
+    for axes in ((1, 2, 3), (0, 2, 3), (0, 1, 2)):  # within an example, and over rows and channels of all
+        of_rest = kept.mean(axis=axes)
+        assert (abs(of_rest - 0.7) < 5 * (0.3 * 0.7 * len(of_rest) / kept.size) ** 0.5).all()
+    assert_same_bits(Dropout(0.3, None).apply({}, x), x)
+    assert_same_bits(Dropout(0.0, None).apply({}, x, rngs={"dropout": jax.random.key(0)}), x)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("resnet18", {"stage_sizes": (1, 1), "width": 4, "block": "basic"}),
+        ("resnet18", {"stage_sizes": (1, 1), "width": 4, "block": "bottleneck"}),
+        ("wrn40_2", {"depth": 10, "widen": 1}),
+    ],
+)
+def test_network_with_dropout_draws_a_subnetwork_per_key(name, options):
+    plain, dropout = (models.create(name, 3, dropout_rate=rate, **options) for rate in (0.0, 0.5))
     inputs = normal(6, 2, 8, 8, 6)
     variables = plain.init(jax.random.key(0), inputs)
     assert jax.tree.structure(dropout.init(jax.random.key(0), inputs)) == jax.tree.structure(variables)

@@ -341,11 +341,14 @@ def test_overlay_adds_the_reference_to_masked_examples(small, weight):
 # dropout
 
 
-def test_dropout_is_the_same_on_all_device_counts(small):
-    small.model.name, small.model.options = "resnet18", {"stage_sizes": (1,), "width": 4, "dropout_rate": 0.5}
+@pytest.mark.parametrize(
+    ("name", "options"), [("resnet18", {"stage_sizes": (1,), "width": 4}), ("wrn40_2", {"depth": 10, "widen": 1})]
+)
+def test_dropout_is_the_same_on_all_device_counts(small, name, options):
+    small.model.name, small.model.options = name, options | {"dropout_rate": 0.5}
     expected, _, _ = run_steps(small, 2)
     assert_close(run_steps(small, 2, num_devices=8)[0], expected, atol=1e-5)
-    small.model.options = {"stage_sizes": (1,), "width": 4}
+    small.model.options = options
     without, _, _ = run_steps(small, 2)
     assert (without[-1].params["head"]["kernel"] != expected[-1].params["head"]["kernel"]).any()
 
