@@ -22,6 +22,7 @@ def get_config() -> Config:
     config.data.image_size = 224
     config.data.mode = "RGB"
     config.data.crop_fraction = 0.875  # the shorter side becomes 256 pixels
+    config.data.interpolation = "bilinear"  # torchvision's default, in training and evaluation
     # those of the released code and of torchvision
     config.data.mean = (0.485, 0.456, 0.406)
     config.data.std = (0.229, 0.224, 0.225)

@@ -46,6 +46,11 @@ class DataConfig(Section):
         at_least=0.05,
         at_most=1,
     )
+    interpolation: Literal["auto", "bilinear", "bicubic"] = key(
+        "auto",
+        'How images are resized, in training and evaluation; always with antialiasing. "auto": bilinear in the random '
+        "crops of `augmentation.resized_crop`, and bicubic everywhere else.",
+    )
     label_noise: float = key(
         0.0, "Fraction of training labels that are replaced by another class.", at_least=0, at_most=1
     )
@@ -133,8 +138,8 @@ class AnchoringConfig(Section):
     )
     mask_per: Literal["batch", "group", "example"] = key(
         "batch",
-        "Draw the mask once per batch, once per group of `group_size` consecutive images, as the released ImageNet code "
-        'does for the 32 of each process, or once per example. "group" needs `references="batch"` and a `group_size`.',
+        "Draw the mask once per batch, per group of `group_size` consecutive images (as the released ImageNet code "
+        'does, for the 32 of each process), or per example. "group" needs `references="batch"` and a `group_size`.',
     )
     mask_draw: Literal["random", "periodic"] = key(
         "random",
