@@ -21,6 +21,7 @@ from anchor_jax.models.layers import (
     torch_kernel_init,
 )
 from anchor_jax.models.swin_v2 import l2_normalize
+from anchor_jax.runtime import mesh as mesh_lib
 
 
 def test_stochastic_depth_drops_examples_and_scales_the_others():
@@ -55,16 +56,24 @@ def test_dropout_drops_single_activations_only_with_a_key():
     assert_same_bits(Dropout(0.0, None).apply({}, x, rngs={"dropout": jax.random.key(0)}), x)
 
 
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("resnet18", {"stage_sizes": (1, 1), "width": 4, "block": "basic"}),
-        ("resnet18", {"stage_sizes": (1, 1), "width": 4, "block": "bottleneck"}),
-        ("wrn40_2", {"depth": 10, "widen": 1}),
-    ],
-)
-def test_network_with_dropout_draws_a_subnetwork_per_key(name, options):
-    plain, dropout = (models.create(name, 3, dropout_rate=rate, **options) for rate in (0.0, 0.5))
+@pytest.mark.parametrize("layer", [Dropout, ChannelDropout])
+def test_dropout_layers_are_the_same_on_all_device_counts(layer):
+    x, rngs = normal(7, 16, 3, 2, 10), {"dropout": jax.random.key(0)}
+    expected = layer(0.5, None).apply({}, x, rngs=rngs)
+    for num in (2, 8):
+        drop = mesh_lib.pmapped(
+            lambda x: layer(0.5, mesh_lib.AXIS).apply({}, x, rngs=rngs),
+            mesh_lib.mesh(num),
+            in_specs=mesh_lib.SHARDED,
+            out_specs=mesh_lib.SHARDED,
+        )
+        assert_same_bits(drop(x), expected)
+
+
+@pytest.mark.parametrize("block", ["basic", "bottleneck"])
+def test_resnet_dropout_draws_a_subnetwork_per_key(block):
+    options = {"stage_sizes": (1, 1), "width": 4, "block": block}
+    plain, dropout = (models.create("resnet18", 3, dropout_rate=rate, **options) for rate in (0.0, 0.5))
     inputs = normal(6, 2, 8, 8, 6)
     variables = plain.init(jax.random.key(0), inputs)
     assert jax.tree.structure(dropout.init(jax.random.key(0), inputs)) == jax.tree.structure(variables)

@@ -280,7 +280,7 @@ def describe_transduction(facts: Mapping[str, Any]) -> list[str]:
     ['BLT chooses among 50 of the 50,000 references of the bank, drawn at random, with 1,000 residuals.']
     """
     num, bank = facts.get("blt_references"), facts.get("blt_bank")
-    if num is None:
+    if num is None or "blt_residuals" not in facts:
         return []
     drawn = f"all {num:,} references of the bank"
     if num != bank:  # earlier results do not say how many there are

@@ -13,7 +13,7 @@ from anchor_jax.evaluation.suite import DATA_FACTS
 # results that differ in one of these facts are about other data
 _SAME_FACTS = (*DATA_FACTS, "fitted_to")
 # results with references that differ in one of these options are of other methods
-_SAME_OPTIONS = ("blt_references",)
+_SAME_OPTIONS = ("blt_references", "probe_mask_prob")
 
 
 class DataComparison(NamedTuple):
@@ -86,9 +86,9 @@ def _check_same_examples(first: str, expected: SuiteResult, other: str, given: S
 def _check_same_options(results: Mapping[str, SuiteResult]) -> None:
     for option in _SAME_OPTIONS:
         given = {
-            name: result.facts["options"][option]
+            name: result.facts.get("options", {}).get(option, "not recorded")
             for name, result in results.items()
-            if result.num_references and option in result.facts.get("options", {})
+            if result.num_references
         }
         first = next(iter(given), "")
         for name, value in given.items():
