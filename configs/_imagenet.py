@@ -3,8 +3,9 @@
 The dataset must be prepared by tensorflow-datasets, in $TFDS_DATA_DIR or --config.data.path. Images are decoded batch
 by batch, in --config.data.workers processes. As on one GPU of the released code (LLNL/anchoring c472301,
 ImageNet/run_train.sh and wrapper.py), references are other images of the same block of 32, and are masked with
-probability 0.2. The target of masked examples is uniform, as in the paper (arXiv 2406.00529); the released code uses
-the label, --config.anchoring.masked_target=label.
+probability 0.2. As in the paper (arXiv 2406.00529), whole batches are masked, and the target of masked examples is
+uniform; the released code masks each block of 32 (--config.anchoring.mask_per=group), with the label as target
+(--config.anchoring.masked_target=label).
 
 If a recipe changes the learning rate every epoch, as torchvision's do, it changes every step here.
 """
@@ -21,6 +22,7 @@ def get_config() -> Config:
     config.data.image_size = 224
     config.data.mode = "RGB"
     config.data.crop_fraction = 0.875  # the shorter side becomes 256 pixels
+    config.data.interpolation = "bilinear"  # torchvision's default, in training and evaluation
     # those of the released code and of torchvision
     config.data.mean = (0.485, 0.456, 0.406)
     config.data.std = (0.229, 0.224, 0.225)

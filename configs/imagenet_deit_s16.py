@@ -20,6 +20,7 @@ from configs import _imagenet
 def get_config() -> Config:
     config = _imagenet.get_config()
     config.data.repeats = 3
+    config.data.interpolation = "bicubic"
     config.augmentation.policy = "rand_augment"
     config.augmentation.num_operations = 2
     config.augmentation.magnitude = 27

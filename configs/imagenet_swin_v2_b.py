@@ -4,6 +4,8 @@
 
 Recipe: the released code's (LLNL/anchoring c472301, ImageNet/run_train.sh, 16 × 32 images), without warm-up.
 
+- Masks are drawn per block of 32 images, as on its GPUs. Images are resized by bicubic interpolation, in training and
+  evaluation. Its TrivialAugment interpolates so, too; here it takes nearest neighbors, torchvision's default.
 - It turns its flags for the moving average, 0.99998 and 32 steps, into a decay of 1 - 2e-5 · 512 · 32 / 400 every 32
   steps, which is the value here.
 - It applies weight decay to all weights. Here, as in the authors' code of SwinV2, the network of relative positions and
@@ -22,12 +24,14 @@ def get_config() -> Config:
     config = _imagenet.get_config()
     config.data.image_size = 256
     config.data.crop_fraction = 1.0
+    config.data.interpolation = "bicubic"
     config.data.repeats = 4
     config.augmentation.policy = "trivial_augment"
     config.augmentation.erasing_prob = 0.25
     config.augmentation.mixup_alpha = 0.8
     config.augmentation.cutmix_alpha = 1.0
     config.model.name = "swin_v2_b"
+    config.anchoring.mask_per = "group"
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 1e-4
     config.optimizer.weight_decay = 0.05

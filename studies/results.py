@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from anchor_jax.evaluation.results import Results, short_hash
 from anchor_jax.reporting.comparison.statistics import Difference, Summary, difference_over_seeds, summary
-from studies.runs import EnsembleRun, StudyRun
+from studies.runs import EnsembleRun, StudyRun, has_options
 from studies.study import Column, Row, Study
 
 _ENVIRONMENT = ("devices", "host", "python", "versions")  # facts of a measurement that are reported
@@ -38,7 +38,7 @@ def collect_results(study: Study, runs: Sequence[StudyRun | EnsembleRun]) -> Stu
     environments, training_seconds, seconds = [], {}, {}
     evaluated: dict[tuple[str, str], set[str]] = {}  # config and suite -> hashes of the evaluated data
     for run in runs:
-        suites = run.results
+        suites = _required_results(study, run.results)
         for column in study.columns:
             value = _value(run, column, suites)
             if value is not None:
@@ -78,6 +78,15 @@ def find_baselines(rows: Sequence[Row]) -> dict[str, str | None]:
         latest = row.name if row.is_baseline else latest
         baselines[row.name] = latest
     return baselines
+
+
+def _required_results(study: Study, suites: Mapping[str, Results]) -> dict[str, Results]:
+    """Return the results that were measured with the options that the study requires."""
+    options = {name: evaluation.options for evaluation in study.evaluations for name in evaluation.names}
+    return {
+        name: {num: result for num, result in results.items() if has_options(result, options.get(name, {}))}
+        for name, results in suites.items()
+    }
 
 
 def _facts(

@@ -12,8 +12,9 @@ from typing import Any
 
 from anchor_jax.config import RENAMED_KEYS, Config, base, flatten
 from anchor_jax.core.errors import UserError
-from anchor_jax.evaluation import SUITES, storage
-from anchor_jax.evaluation.results import Results
+from anchor_jax.evaluation import storage, suites
+from anchor_jax.evaluation.options import TransductionOption
+from anchor_jax.evaluation.results import Results, SuiteResult
 from anchor_jax.reporting.comparison.methods import effective_config
 from anchor_jax.runs import record as run_record
 from anchor_jax.training.schedule import TrainingSchedule
@@ -84,6 +85,7 @@ class StudyRun:
         flags = _suite_flags(self, evaluation) | {
             "num_references": ",".join(map(str, evaluation.num_references)),
             "protocol": evaluation.protocol,
+            **evaluation.options,
         }
         scaled = ["--temperature_scaling"] if evaluation.temperature_scaling and self.row.is_scaled else []
         return [sys.executable, "eval.py", self._workdir_flag, *_format_flags(flags), *scaled]
@@ -189,7 +191,7 @@ class StudyRun:
         return True
 
     def _is_evaluated(self, evaluation: Evaluation) -> bool:
-        options = {"temperature_scaling": evaluation.temperature_scaling and self.row.is_scaled}
+        options = {"temperature_scaling": evaluation.temperature_scaling and self.row.is_scaled, **evaluation.options}
         nums = evaluation.num_references if self.config.anchoring.enabled else (0,)
         return _has_results(self.results, evaluation, nums, options | _ood_option(self, evaluation))
 
@@ -352,18 +354,22 @@ def _has_results(
     results: Mapping[str, Results], evaluation: Evaluation, nums: Sequence[int], options: Mapping[str, Any]
 ) -> bool:
     """Return whether all suites have results for these numbers of references, measured with these options."""
-    for suite, name in zip(evaluation.suites, evaluation.names, strict=True):
+    for name in evaluation.names:
         for num in nums:
             if num not in (of_suite := results.get(name, {})):
                 return False
-            measured = of_suite[num].facts.get("options", {})
-            if any(measured.get(option) != options.get(option, measured.get(option)) for option in _options_of(suite)):
+            if not has_options(of_suite[num], options):
                 return False
     return True
 
 
-def _options_of(suite: str) -> list[str]:
-    return [field.name for field in dataclasses.fields(SUITES[suite].options)]
+def has_options(result: SuiteResult, options: Mapping[str, Any]) -> bool:
+    """Return whether a result was measured with these options; those that its suite does not have do not count."""
+    measured = result.facts.get("options", {})
+    names = {field.name for field in dataclasses.fields(suites.find(result.suite).options)}
+    if result.protocol == "blt":
+        names |= {field.name for field in dataclasses.fields(TransductionOption)}
+    return all(measured.get(name) == value for name, value in options.items() if name in names)
 
 
 def _ood_option(run: StudyRun, evaluation: Evaluation) -> dict[str, list[str]]:

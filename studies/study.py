@@ -43,6 +43,7 @@ class Evaluation(NamedTuple):
     num_references: tuple[int, ...]
     protocol: str = "random"
     temperature_scaling: bool = False  # for rows with `is_scaled`
+    options: Mapping[str, Any] = MappingProxyType({})  # other flags: name -> value
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -113,6 +113,7 @@ CORE = {
         lambda k, bank: aj.sample_references(k, bank, K, replace=False), (key, Bank(BANK))
     ),
     "sample_mask": Call(lambda k: aj.sample_mask(k, B, 0.5, per="example"), (key,)),
+    "sample_mask, group": Call(lambda k: aj.sample_mask(k, B, 0.5, per="group", group_size=B), (key,)),
     "sample_mask, batch": Call(lambda k: aj.sample_mask(k, B, 0.5), (key,)),
     "anchored_cross_entropy": Call(
         partial(aj.anchored_cross_entropy, label_smoothing=0.1), (Rows(LOGITS), Rows(LABELS), Rows(MASK))

@@ -45,8 +45,9 @@ def rename(state_dict, renamings):
 
 
 class PreActivationBlock(nn.Module):
-    def __init__(self, channels, width, stride):
+    def __init__(self, channels, width, stride, dropout):
         super().__init__()
+        self.dropout = dropout
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv1 = nn.Conv2d(channels, width, 3, stride, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
@@ -55,14 +56,15 @@ class PreActivationBlock(nn.Module):
 
     def forward(self, x):
         activated = torch.relu(self.bn1(x))
-        y = self.conv2(torch.relu(self.bn2(self.conv1(activated))))
+        y = torch.relu(self.bn2(self.conv1(activated)))
+        y = self.conv2(nn.functional.dropout(y, self.dropout, self.training) if self.dropout else y)
         return y + (x if self.convShortcut is None else self.convShortcut(activated))
 
 
 class WideResNet(nn.Module):
     """The Wide ResNet of the released code, whose names no package has."""
 
-    def __init__(self, depth, widen):
+    def __init__(self, depth, widen, dropout=0.0):
         super().__init__()
         self.conv1 = nn.Conv2d(6, 16, 3, 1, 1, bias=False)
         before = 16
@@ -70,7 +72,7 @@ class WideResNet(nn.Module):
             blocks = []
             for block in range((depth - 4) // 6):
                 width = 16 * widen * 2**stage
-                blocks.append(PreActivationBlock(before, width, 2 if stage and not block else 1))
+                blocks.append(PreActivationBlock(before, width, 2 if stage and not block else 1, dropout))
                 before = width
             setattr(self, f"block{stage + 1}", nn.ModuleDict({"layer": nn.Sequential(*blocks)}))
         self.bn1 = nn.BatchNorm2d(before)

@@ -260,6 +260,17 @@ def test_sample_mask_per_example_is_independent():
     assert scipy.stats.chisquare(patterns).pvalue > 0.01
 
 
+def test_sample_mask_per_group_is_shared_by_each_group():
+    draw = jax.vmap(lambda key: aj.sample_mask(key, 8, 0.3, "group", group_size=4))
+    sampled = np.asarray(draw(jax.random.split(jax.random.key(4), 2000))).reshape(2000, 2, 4)
+    np.testing.assert_array_equal(sampled, np.broadcast_to(sampled[..., :1], sampled.shape))
+    patterns = np.bincount(sampled[..., 0] @ np.array([1, 2]), minlength=4)
+    assert scipy.stats.chisquare(patterns, 2000 * np.array([0.49, 0.21, 0.21, 0.09])).pvalue > 0.01
+    key = jax.random.key(5)
+    of_one = aj.sample_mask(key, 9, 0.5, "group", group_size=1)
+    np.testing.assert_array_equal(of_one, aj.sample_mask(key, 9, 0.5, "example"))
+
+
 @pytest.mark.parametrize("per", ["batch", "example"])
 def test_sample_mask_accepts_traced_probability(per):
     key, probs = jax.random.key(6), np.array([0.0, 0.3, 0.7, 1.0], np.float32)

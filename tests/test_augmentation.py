@@ -90,6 +90,18 @@ def test_augment_depends_on_own_key_only(options):
     np.testing.assert_array_equal(augment(KEYS[::-1], IMAGES[::-1])[::-1], augment(KEYS, IMAGES))
 
 
+def test_augment_takes_the_interpolation_of_resized_crops():
+    config = augmentation_config(resized_crop=(0.1, 1.0))
+    auto, bilinear, bicubic = (
+        np.asarray(augment(KEYS, IMAGES, config, interpolation=each), np.int32)
+        for each in ("auto", "bilinear", "bicubic")
+    )
+    np.testing.assert_array_equal(auto, bilinear)
+    assert 1 < np.abs(bicubic - bilinear).mean() < 20  # the same crops
+    with pytest.raises(UserError, match="interpolation must be 'auto' or 'bilinear' or 'bicubic'; got 'nearest'"):
+        augment(KEYS, IMAGES, config, interpolation="nearest")
+
+
 def test_augment_is_the_same_on_any_number_of_devices():
     config = augmentation_config(policy="pixmix")
     sharded = pmapped(

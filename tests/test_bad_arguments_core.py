@@ -114,8 +114,13 @@ ANCHORING = [
     kind(lambda: aj.sample_mask(KEY, B, None), r"prob must be a number in \[0, 1\]; got None"),
     kind(lambda: aj.sample_mask(KEY, B, True), r"prob must be a number in \[0, 1\]; got True"),
     kind(lambda: aj.sample_mask(KEY, B, CONFIDENCE), r"prob must be a number .*; got float32 of shape \(4,\)"),
-    value(lambda: aj.sample_mask(KEY, B, 0.5, "step"), "per must be 'batch' or 'example'; got 'step'"),
-    value(lambda: aj.sample_mask(KEY, B, 0.5, None), "per must be 'batch' or 'example'; got None"),
+    value(lambda: aj.sample_mask(KEY, B, 0.5, "step"), "per must be 'batch' or 'group' or 'example'; got 'step'"),
+    value(lambda: aj.sample_mask(KEY, B, 0.5, None), "per must be 'batch' or 'group' or 'example'; got None"),
+    value(lambda: aj.sample_mask(KEY, B, 0.5, "group"), "per='group' needs group_size, a divisor of batch_size; got N"),
+    value(lambda: aj.sample_mask(KEY, 4, 0.5, "group", group_size=3), "group_size must divide batch_size=4; got 3"),
+    value(lambda: aj.sample_mask(KEY, 4, 0.5, "group", group_size=0), "group_size must be at least 1; got 0"),
+    kind(lambda: aj.sample_mask(KEY, 4, 0.5, "group", group_size=2.0), "group_size must be an integer.*; got 2.0"),
+    value(lambda: aj.sample_mask(KEY, B, 0.5, group_size=2), "group_size applies to per='group' only; got 2 with"),
 ]
 
 LOSSES = [

@@ -85,7 +85,7 @@ USER_ERRORS = {
     "mask_prob": ((*TRAIN, "--workdir=x", "--config.anchoring.mask_prob=1.5"), "mask_prob must be in [0, 1]; got 1.5"),
     "choice": (
         (*TRAIN, "--workdir=x", "--config.anchoring.mask_per=epoch"),
-        "mask_per must be one of batch, example; got 'epoch'",
+        "mask_per must be one of batch, group, example; got 'epoch'",
     ),
     "source": ((*TRAIN, "--workdir=x", "--config.data.source=digit"), "Did you mean 'digits'?"),
     "dataset": (

@@ -90,6 +90,11 @@ def test_settings_without_effect_do_not_make_a_method(tmp_path):
         evaluated(tmp_path / "d", "anchored", 1),
     ]
     assert names_of(runs) == ["standard", "anchored"]
+    grouped = {f"anchoring__{key}": value for key, value in (("references", "batch"), ("group_size", 4))}
+    masked = {"anchoring__mask_per": "group", **grouped}
+    runs = [evaluated(tmp_path / "e", "masked", 0, **masked)]
+    runs += [evaluated(tmp_path / "f", "masked", 1, **masked, anchoring__update_bn_when_masked=True)]
+    assert names_of(runs) == ["anchored + masking (0.25)"]
 
 
 def test_normalization_may_differ_slightly_within_a_method(tmp_path):
@@ -142,6 +147,31 @@ def test_standard_network_is_compared_with_every_protocol(tmp_path):
     assert table.headlines == ["random1/accuracy", "randomK/accuracy", "blt/accuracy"]
     differences = [table.entries[name]["anchored"].over_seeds.mean for name in table.headlines]
     np.testing.assert_allclose(differences, [0.1, 0.2, 0.3])
+
+
+@pytest.mark.parametrize(
+    ("suite", "option", "others"),
+    [
+        ("protocols", "blt_references", {"blt_references": 1_000}),
+        ("clean-blt", "blt_references", {"blt_references": 0}),
+        ("probe", "probe_mask_prob", {"probe_mask_prob": 0.4}),
+        ("probe", "probe_mask_prob", {}),
+    ],
+)
+def test_different_options_of_anchored_runs_are_rejected(tmp_path, suite, option, others):
+    runs = [evaluated(tmp_path / kind, kind) for kind in ("standard", "anchored", "masked")]
+    at, scores = "eval/step12-bins15", ({"accuracy": 0.5}, {})
+    for run, num, value in zip(runs, (0, 10, 10), (0, 50, 50), strict=True):
+        facts = FACTS | ({"blt_references": value, "blt_bank": 99, "blt_residuals": 9} if "blt" in option else {})
+        write_results(run / at, suite, facts | {"options": {option: value}}, {num: scores})
+    comparison = compared(runs)
+    assert table_of(comparison, suite)  # references do not matter to the standard network
+    told = f"{suite}: BLT chooses among 50 of the 99 references of the bank, drawn at random, with 9 residuals."
+    assert (told in comparison.notes) == ("blt" in option)
+    write_results(runs[2] / at, suite, FACTS | {"options": others}, {10: scores})
+    told = rf"{option} is 50 and {others.get(option, 'not recorded')}; evaluate both with the same --{option}"
+    with pytest.raises(UserError, match=rf"{suite} of '.*anchored' and of '.*masked' were measured .*: {told}"):
+        compared(runs)
 
 
 def test_load_needs_two_runs(pair):

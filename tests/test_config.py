@@ -27,7 +27,8 @@ ROOT = Path(__file__).parents[1]
 EXPERIMENTS = sorted(file.stem for file in (ROOT / "configs").glob("[a-z]*.py"))  # files with "_" hold shared code
 STREAMING = [name for name in EXPERIMENTS if name.startswith(("imagenet_", "finetune"))]
 FAST = ["cifar100_fast", "cifar10_fast"]
-POLICIES = [name for name in EXPERIMENTS if name.startswith("cifar100_") and name not in FAST]
+WIDE_RESNET = "cifar100_wrn40_2"
+POLICIES = [name for name in EXPERIMENTS if name.startswith("cifar100_") and name not in (*FAST, WIDE_RESNET)]
 
 
 def config_of(experiment):
@@ -67,7 +68,7 @@ def test_experiment_builds_model_optimizer_and_schedule(experiment):
     assert max(rates) <= given.optimizer.learning_rate * (1 + 1e-6)
 
 
-@pytest.mark.parametrize("experiment", sorted(set(EXPERIMENTS) - set(STREAMING) - set(POLICIES) - set(FAST)))
+@pytest.mark.parametrize("experiment", sorted({*EXPERIMENTS} - {*STREAMING, *POLICIES, *FAST, WIDE_RESNET}))
 def test_experiment_takes_a_training_step(experiment, tiny, tmp_path):
     given = config_of(experiment)
     given.data = tiny.data
@@ -85,6 +86,12 @@ def test_experiment_takes_a_training_step(experiment, tiny, tmp_path):
 def test_cifar100_experiment_differs_from_cifar10_by_dataset(experiment):
     assert flat_differences(experiment, experiment.replace("100", "10")) == {"data.name"}
     assert flat_differences(experiment, "cifar100") == {"augmentation.policy"}
+
+
+def test_wide_resnet_experiment_differs_in_model_and_dropout():
+    differing = flat_differences(WIDE_RESNET, "cifar100")
+    assert differing == {"model.name", "model.options.dropout_rate"}
+    assert config_of(WIDE_RESNET).model.options.dropout_rate == 0.3
 
 
 def test_fast_experiments_train_the_fast_network_alike():
@@ -106,6 +113,8 @@ def test_swin_experiments_follow_the_released_recipe():
     assert given["optimizer.final_learning_rate"] == 1e-6
     assert given["optimizer.clip_norm"] == 5
     assert given["data.repeats"] == 4
+    assert given["data.interpolation"] == "bicubic"
+    assert (given["anchoring.mask_per"], given["anchoring.group_size"]) == ("group", 32)
     assert 1 - given["training.ema_decay"] == pytest.approx((1 - 0.99998) * 512 * 32 / 400)
     for name in ("imagenet_swin_v2_t", "imagenet_swin_v2_s"):
         assert flat_differences(name, "imagenet_swin_v2_b") == {"model.name"}
@@ -169,7 +178,7 @@ def test_cifar_experiments_follow_the_protocol_of_the_paper():
         ("anchoring.mask_prob", -0.1, r"mask_prob must be in \[0, 1\]; got -0.1"),
         ("anchoring.bank_size", -1, r"bank_size must be at least 0; got -1"),
         ("anchoring.references", "banks", r"references must be one of bank, batch; got 'banks'"),
-        ("anchoring.mask_per", "epoch", r"mask_per must be one of batch, example; got 'epoch'"),
+        ("anchoring.mask_per", "epoch", r"mask_per must be one of batch, group, example; got 'epoch'"),
         ("anchoring.masked_target", "none", r"masked_target must be one of uniform, label; got 'none'"),
         ("optimizer.name", "adam", r"optimizer.name must be one of sgd, adamw; got 'adam'"),
         ("optimizer.schedule", "exponential", r"schedule must be one of step, cosine, linear; got 'exponential'"),
@@ -191,6 +200,26 @@ def test_value_out_of_range_raises(key, value, message):
         given.update_from_flattened_dict({key: value})
     with pytest.raises(UserError, match=message):
         config.validate(given)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"group_size": 32}, r"needs .*references='batch' and .*; got references='bank' and group_size=32"),
+        ({"references": "batch"}, r"group_size, such as 32; got references='batch' and group_size=0"),
+        (
+            {"references": "batch", "group_size": 32, "mask_draw": "periodic"},
+            r"mask_draw='periodic' masks whole batches; with mask_per='group' set mask_draw='random'",
+        ),
+    ],
+)
+def test_masks_per_group_need_groups(changes, message):
+    given = config.base()
+    given.anchoring.update({"mask_per": "group", **changes})
+    with pytest.raises(UserError, match=message):
+        config.validate(given)
+    given.anchoring.update({"references": "batch", "group_size": 32, "mask_draw": "random"})
+    config.validate(given)
 
 
 def test_unknown_and_missing_keys_raise():
@@ -235,6 +264,7 @@ def test_declared_default_and_bounds_are_valid(name):
     assert key.meaning.endswith(".")
     given = config.base()
     given.model.weights = "timm:file.pth"  # so that total_epochs may have its minimum
+    given.anchoring.references, given.anchoring.group_size = "batch", 1  # so that mask_per may be "group"
     for value in (key.default, key.at_least, key.at_most, *get_args(key.type)):
         if value is not None and isinstance(value, type(key.default)):
             given.update_from_flattened_dict({name: value})

@@ -94,9 +94,21 @@ def test_example_masks_have_no_batch_mask(tiny):
     assert 0 < draws.per_example.mask.sum() < 16
 
 
-@pytest.mark.parametrize("mask_per", ["batch", "example"])
+def test_group_masks_are_one_draw_for_each_group(tiny):
+    anchoring = tiny.anchoring
+    anchoring.references, anchoring.mask_per, anchoring.group_size = "batch", "group", 4
+    draws = [draw(tiny, seed) for seed in range(8)]
+    masks = np.array([each.per_example.mask for each in draws]).reshape(8, 4, 4)
+    assert all(each.batch_is_masked is None for each in draws)
+    assert (masks == masks[..., :1]).all()
+    assert len({tuple(mask[:, 0]) for mask in masks}) > 4  # groups are independent of each other
+    anchoring.mask_per, ungrouped = "example", draw(tiny, 3)
+    assert_same_bits(draws[3].per_example.reference_rows, ungrouped.per_example.reference_rows)
+
+
+@pytest.mark.parametrize("mask_per", ["batch", "group", "example"])
 def test_no_mask_is_drawn_without_masking(tiny, mask_per):
-    tiny.anchoring.mask_prob, tiny.anchoring.mask_per = 0.0, mask_per
+    tiny.anchoring.mask_prob, tiny.anchoring.mask_per, tiny.anchoring.group_size = 0.0, mask_per, 4
     draws = draw(tiny)
     assert draws.batch_is_masked is None
     assert draws.per_example.mask is None

@@ -1,4 +1,4 @@
-"""Layers of the models: stochastic depth, channel dropout, normalized vectors."""
+"""Layers of the models: stochastic depth, dropout, normalized vectors."""
 
 from functools import partial
 
@@ -14,12 +14,14 @@ from anchor_jax import models
 from anchor_jax.models.fastnet import identity_kernel_init
 from anchor_jax.models.layers import (
     ChannelDropout,
+    Dropout,
     StochasticDepth,
     max_pool,
     stochastic_depth_rates,
     torch_kernel_init,
 )
 from anchor_jax.models.swin_v2 import l2_normalize
+from anchor_jax.runtime import mesh as mesh_lib
 
 
 def test_stochastic_depth_drops_examples_and_scales_the_others():
@@ -40,6 +42,32 @@ def test_channel_dropout_drops_channels_only_with_a_key():
     assert abs(kept.mean() - 0.8) < 4 * (0.2 * 0.8 / 2000) ** 0.5
     assert_same_bits(ChannelDropout(0.2, None).apply({}, x), x)
     assert_same_bits(ChannelDropout(0.0, None).apply({}, x, rngs={"dropout": jax.random.key(0)}), x)
+
+
+def test_dropout_drops_single_activations_only_with_a_key():
+    x = normal(5, 200, 3, 2, 10)
+    dropped = np.asarray(Dropout(0.3, None).apply({}, x, rngs={"dropout": jax.random.key(0)}))
+    kept = dropped != 0
+    assert_close(dropped, np.where(kept, x / 0.7, 0))
+    for axes in ((1, 2, 3), (0, 2, 3), (0, 1, 2)):  # within an example, and over rows and channels of all
+        of_rest = kept.mean(axis=axes)
+        assert (abs(of_rest - 0.7) < 5 * (0.3 * 0.7 * len(of_rest) / kept.size) ** 0.5).all()
+    assert_same_bits(Dropout(0.3, None).apply({}, x), x)
+    assert_same_bits(Dropout(0.0, None).apply({}, x, rngs={"dropout": jax.random.key(0)}), x)
+
+
+@pytest.mark.parametrize("layer", [Dropout, ChannelDropout])
+def test_dropout_layers_are_the_same_on_all_device_counts(layer):
+    x, rngs = normal(7, 16, 3, 2, 10), {"dropout": jax.random.key(0)}
+    expected = layer(0.5, None).apply({}, x, rngs=rngs)
+    for num in (2, 8):
+        drop = mesh_lib.pmapped(
+            lambda x: layer(0.5, mesh_lib.AXIS).apply({}, x, rngs=rngs),
+            mesh_lib.mesh(num),
+            in_specs=mesh_lib.SHARDED,
+            out_specs=mesh_lib.SHARDED,
+        )
+        assert_same_bits(drop(x), expected)
 
 
 @pytest.mark.parametrize("block", ["basic", "bottleneck"])

@@ -4,16 +4,18 @@ import copy
 import functools
 from functools import partial
 
+import flax.linen
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 from conftest import assert_same_bits
-from pytorch_networks import NETWORKS, NUM_CLASSES, build_network, rename, torchvision_vit
+from pytorch_networks import NETWORKS, NUM_CLASSES, WideResNet, build_network, rename, torchvision_vit
 from torch import nn
 
 from anchor_jax import UserError, models
+from anchor_jax.models.layers import Dropout
 from anchor_jax.models.pytorch.names import NAME_TABLES
 from benchmarks.pytorch.random_weights import logits_of, randomize_weights
 
@@ -118,6 +120,32 @@ def test_resnet_batch_norm_trains_as_in_pytorch():
     count = inputs[..., 0].size
     biased = old * 0.9 + (new - old * 0.9) * (count - 1) / count
     np.testing.assert_allclose(updates["batch_stats"]["stem_bn"]["var"], biased, rtol=1e-4, atol=1e-5)
+
+
+def test_wide_resnet_drops_where_the_released_code_does(monkeypatch):
+    """Both drop the same activations, by a mask that depends on their place."""
+    case, inputs = "the released Wide ResNet", images(2, 16, 16, 6)
+
+    def drop(x, rate):
+        return x * (np.random.default_rng(x.shape[-1]).random(x.shape[1:]) >= rate).astype(np.float32) / (1 - rate)
+
+    def drop_ours(function, args, kwargs, context):
+        return drop(args[0], context.module.rate) if isinstance(context.module, Dropout) else function(*args, **kwargs)
+
+    def drop_theirs(x, rate, training):
+        return torch.tensor(drop(x.permute(0, 2, 3, 1).numpy(), rate)).permute(0, 3, 1, 2) if training else x
+
+    monkeypatch.setattr(torch.nn.functional, "dropout", drop_theirs)
+    network = WideResNet(16, 1, dropout=0.3)
+    network.load_state_dict(state_dict(case))
+    for module in network.eval().modules():
+        module.training = not isinstance(module, nn.BatchNorm2d)
+    options = NETWORKS[case].options | {"dropout_rate": 0.3}
+    with flax.linen.intercept_methods(drop_ours):
+        logits = models.create("wrn40_2", NUM_CLASSES, **options).apply(variables_of(case), inputs)
+    expected = logits_of(network, inputs)
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    assert np.abs(expected - logits_of(build_network(case), inputs)).max() > 0.1 * np.abs(expected).max()
 
 
 def test_resnet_initial_weights_are_distributed_as_in_pytorch():

@@ -23,7 +23,7 @@ from anchor_jax.training import optimizer
 from studies import records, report, results, running
 from studies.definitions import ALL_STATISTICS, ANCHORED, MASKED, SIZES, STANDARD, STUDIES
 from studies.fast import ARMS
-from studies.runs import StudyRun, create_jobs, create_runs, save_record
+from studies.runs import StudyRun, create_jobs, create_runs, has_options, save_record
 from studies.study import Column, Ensemble, Evaluation, FigureSpec, Row, Size, Study
 
 TINY = Size(
@@ -144,6 +144,18 @@ def test_ood_datasets_are_the_other_cifar_and_photographs(tmp_path):
 
     assert ood_datasets("cifar10", "full") == ("near=tfds:cifar100", "far=photographs")
     assert ood_datasets("cifar100", "reduced") == ("near=tfds:cifar10@test[:2000]", "far=photographs")
+
+
+def test_study_of_protocols_takes_50_candidates(tmp_path):
+    study = STUDIES["protocols"]
+    run = StudyRun(study.rows[0], 0, SIZES["full"], tmp_path)
+    _, of_blt, of_protocols = (run.eval_command(each) for each in study.evaluations)
+    assert "--blt_references=50" in of_blt
+    assert "--blt_references=50" in of_protocols
+    for suite, protocol in (("protocols", "random"), ("corruptions", "blt")):
+        facts = [{"options": {"blt_references": num}} for num in (50, 1_000)]
+        found = [SuiteResult(suite, 1, (), {}, each, protocol) for each in facts]
+        assert [has_options(each, {"blt_references": 50}) for each in found] == [True, False]
 
 
 def test_workdir_with_former_key_names_is_used(tmp_path):

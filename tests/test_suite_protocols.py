@@ -11,8 +11,9 @@ from sklearn.metrics import accuracy_score, log_loss
 from sklearn.preprocessing import StandardScaler
 
 from anchor_jax import UserError, data, evaluation, metrics
-from anchor_jax.evaluation import Options
+from anchor_jax.evaluation import SUITES, Options
 from anchor_jax.evaluation.suites.landscape import filter_normalized_direction
+from anchor_jax.evaluation.suites.probe import ProbeOptions
 from anchor_jax.reporting import Reporter
 from anchor_jax.runs.load import create_model, run_normalization
 from anchor_jax.training.loop import train
@@ -76,6 +77,34 @@ def test_transduction_chooses_the_nearest_reference(digits_run):
     np.testing.assert_allclose(table.mean_probs.confidence, scipy.special.softmax(logits, -1).max(-1), rtol=1e-3)
 
 
+def test_blt_chooses_among_50_random_references(digits_run):
+    bank = data.load("digits", "train").images
+    found = {seed: context_of(digits_run, seed=seed).transduction for seed in (0, 1)}
+    for transduction in found.values():
+        assert len(transduction.references) == 50
+        assert {image.tobytes() for image in transduction.references} <= {image.tobytes() for image in bank}
+    assert (found[0].references != found[1].references).any()
+    everything = context_of(digits_run, blt_references=0).transduction
+    assert len(everything.references) == everything.bank_size == found[0].bank_size > 1_000
+
+
+def test_numbers_of_blt_candidates_are_told_not_mixed(digits_run, tmp_path, capsys):
+    bank = f"{context_of(digits_run).transduction.bank_size:,}"
+    for num, told in ((50, f"50 of the {bank} references"), (0, f"all {bank} references")):
+        some = Options(blt_references=num, protocol="blt")
+        evaluation.evaluate(digits_run, ("clean",), options=some, out=tmp_path, report=Reporter())
+        sentence, printed = f"BLT chooses among {told} of the bank", capsys.readouterr().out
+        assert sentence in printed
+        assert ("measured with other options, were moved" in printed) == (num == 0)
+        assert sentence in next(tmp_path.glob("step*/report.html")).read_text()
+    assert (
+        sentence
+        in SUITES["protocols"]
+        .tables({2: measured(context_of(digits_run, blt_references=0), "protocols", 2)})[0]
+        .notes[1]
+    )
+
+
 def test_evaluate_with_transduction_renames_the_suites(digits_run):
     some = Options(protocol="blt", blt_references=40)
     found = evaluation.evaluate(digits_run, ("clean", "ood"), (1, 5), options=some, report=Reporter())
@@ -109,9 +138,11 @@ def test_transduction_restricts_logits_to_classes(digits_run, tmp_path):
 
 def test_protocols_of_a_standard_network_are_one(tmp_path):
     config = digits_config(tiny_config(tmp_path))
-    config.anchoring.enabled = False
+    config.anchoring.enabled, options = False, Options(probe=("digits",))
     train(config, tmp_path / "run")
-    found = evaluation.evaluate(tmp_path / "run", ("protocols", "reference_use", "landscape"), (1, 10))
+    suites = ("protocols", "reference_use", "landscape", "probe")
+    found = evaluation.evaluate(tmp_path / "run", suites, (1, 10), options=options)
+    assert found["probe"]["0"]["accuracy"] > 0.6
     for suite in ("protocols", "reference_use"):
         assert {name.split("/")[0] for name in found[suite]["0"]} == {"standard"}
     assert found["landscape"]["0"].keys() == {"accuracy"}
@@ -119,27 +150,30 @@ def test_protocols_of_a_standard_network_are_one(tmp_path):
         evaluation.evaluate(tmp_path / "run", options=Options(protocol="blt"))
 
 
-def test_probe_is_logistic_regression_on_mean_features(digits_run, tmp_path):
+@pytest.mark.parametrize("mask_prob", [0.4, 0.0])
+def test_probe_is_fitted_anchored_and_tested_on_means(digits_run, tmp_path, mask_prob):
     test = data.load("digits", "test")
     flipped = write_npz(tmp_path / "flipped.npz", test.images[:, ::-1], test.labels, list("0123456789"))
-    context = context_of(digits_run, probe=("digits", flipped))
+    default = {} if mask_prob == 0.4 else {"probe_mask_prob": mask_prob}
+    context = context_of(digits_run, probe=("digits", flipped), **default)
     result = measured(context, "probe", 3)
     norm, model = run_normalization(context.run), create_model(context.run)
 
-    def features(images):
-        x, outputs = data.normalize(images, norm), []
-        for r in data.normalize(context.run.references[:3], norm):
-            first = model.apply(
-                context.predictor.variables, np.concatenate([x * 0 + r, x - r], -1), method="first_layer"
-            )
-            outputs.append(model.apply(context.predictor.variables, first, method="features"))
-        return np.mean(outputs, axis=0)
+    def features(images, rows, visible=1):
+        x, r = data.normalize(images, norm), data.normalize(context.run.references[rows], norm)
+        inputs = np.concatenate([np.broadcast_to(r * visible, x.shape), x - r], -1)
+        first = model.apply(context.predictor.variables, inputs, method="first_layer")
+        return model.apply(context.predictor.variables, first, method="features")
 
     fitted = data.load("digits", "train")
-    scaler = StandardScaler().fit(features(fitted.images))
-    linear = LogisticRegression(max_iter=1_000).fit(scaler.transform(features(fitted.images)), fitted.labels)
+    num, rng = len(fitted.images), np.random.default_rng(0)
+    rows, visible = rng.integers(len(context.run.references), size=num), rng.random(num) >= mask_prob
+    trained = features(fitted.images, rows, visible[:, None, None, None])
+    scaler = StandardScaler().fit(trained)
+    linear = LogisticRegression(max_iter=1_000).fit(scaler.transform(trained), fitted.labels)
     for name, images in (("digits", test.images), ("flipped", test.images[:, ::-1])):
-        probs = linear.predict_proba(scaler.transform(features(images)))
+        means = np.mean([features(images, [row]) for row in range(3)], axis=0)
+        probs = linear.predict_proba(scaler.transform(means))
         assert result.metrics[f"{name}/accuracy"] == pytest.approx(
             accuracy_score(test.labels, probs.argmax(-1)), abs=0.006
         )
@@ -147,6 +181,8 @@ def test_probe_is_logistic_regression_on_mean_features(digits_run, tmp_path):
     assert result.metrics["accuracy"] == result.metrics["digits/accuracy"] > 0.6
     assert result.facts["converged"]
     assert result.facts["in_distribution"] == "digits"
+    assert f"masked with probability {mask_prob:g}" in SUITES["probe"].tables({3: result})[0].notes[0]
+    assert context.options_of(ProbeOptions).facts()["probe_mask_prob"] == mask_prob
 
 
 def test_landscape_directions_have_the_norm_of_each_filter():

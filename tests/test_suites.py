@@ -56,6 +56,7 @@ def test_suites_name_the_options_they_need(digits_run, suite, options, message):
         ({"seed": -1}, "seed must be at least 0; got -1"),
         ({"draws": 0}, "draws must be at least 1; got 0"),
         ({"blt_references": -1}, "blt_references must be at least 0; got -1"),
+        ({"probe_mask_prob": 1.5}, r"probe_mask_prob must be in \[0, 1\]; got 1.5"),
         ({"protocol": "bls"}, r"unknown protocol 'bls'; allowed: blt, random. Did you mean 'blt'"),
     ],
 )

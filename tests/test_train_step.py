@@ -244,6 +244,16 @@ def test_batch_references_are_the_same_on_all_device_counts(small, group_size):
         assert_close(run_steps(small, 1, num_devices)[0], expected)
 
 
+def test_group_masks_are_the_same_on_all_device_counts(small):
+    small.anchoring.update({"mask_prob": 0.5, "mask_per": "group", "references": "batch", "group_size": 8})
+    expected, totals, _ = run_steps(small, 2)
+    assert totals.masked_examples % 8 == 0 < totals.masked_examples < totals.examples
+    for num_devices in (2, 4):  # with four images on a device, a group of eight lies on two of them
+        states, others, _ = run_steps(small, 2, num_devices)
+        assert_close(states, expected)
+        assert others.masked_examples == totals.masked_examples
+
+
 def test_groups_on_one_device_need_no_communication(small):
     small.anchoring.references, small.anchoring.group_size = "batch", 8
     assert "all_gather" not in lowered(small, num_devices=2)
@@ -288,9 +298,10 @@ def test_statistics_are_updated_if_all_batches_are_masked(small):
     assert (states[1].batch_stats["stem_bn"]["mean"] != states[0].batch_stats["stem_bn"]["mean"]).any()
 
 
-def test_example_masks_do_not_affect_statistics(small):
+@pytest.mark.parametrize("mask_per", ["group", "example"])
+def test_masks_below_batches_do_not_affect_statistics(small, mask_per):
     small.model.name, small.model.options = "resnet18", {"stage_sizes": (1,), "width": 4}
-    small.anchoring.mask_prob, small.anchoring.mask_per = 0.5, "example"
+    small.anchoring.update({"mask_prob": 0.5, "mask_per": mask_per, "references": "batch", "group_size": 4})
     default, _, _ = run_steps(small, 3)
     small.anchoring.update_bn_when_masked = True
     assert_same_bits(run_steps(small, 3)[0], default)
@@ -337,6 +348,18 @@ def test_dropout_is_the_same_on_all_device_counts(small):
     small.model.options = {"stage_sizes": (1,), "width": 4}
     without, _, _ = run_steps(small, 2)
     assert (without[-1].params["head"]["kernel"] != expected[-1].params["head"]["kernel"]).any()
+
+
+# interpolation
+
+
+def test_crops_in_memory_take_the_interpolation_of_the_config(small):
+    small.augmentation.resized_crop = (0.1, 1.0)
+    programs = {}
+    for interpolation in ("auto", "bilinear", "bicubic"):
+        small.data.interpolation = interpolation
+        programs[interpolation] = lowered(small, num_devices=1)
+    assert programs["auto"] == programs["bilinear"] != programs["bicubic"]
 
 
 # mixup and CutMix

@@ -25,6 +25,7 @@ from anchor_jax.training.loop import prepare, train
 from anchor_jax.training.model_batch import TrainData
 from anchor_jax.training.source import bank_rows
 from anchor_jax.training.step import make_in_memory_step, make_train_step
+from anchor_jax.training.summary import run_summary
 
 
 def test_public_api_trains_on_a_fresh_import():
@@ -290,6 +291,23 @@ def test_summary_says_what_is_trained_and_where_it_starts(tiny, tmp_path, capsys
     tiny.anchoring.enabled = False
     train(tiny, tmp_path / "standard")
     assert "method    standard training\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"mask_per": "example", "mask_draw": "periodic"}, "masked with probability 0.5 per example"),
+        ({"mask_draw": "periodic"}, "masked in evenly spaced batches, a fraction of 0.5"),
+        (
+            {"mask_per": "group", "references": "batch", "group_size": 8},
+            "references from the same 8 images of the batch, masked with probability 0.5 per group of 8",
+        ),
+    ],
+)
+def test_summary_says_what_draws_a_mask(tiny, tmp_path, changes, told):
+    tiny.anchoring.update(changes)
+    trainer = prepare(tiny, tmp_path / "run")
+    assert told in run_summary(trainer, trainer.init_carry()[0])
 
 
 def test_silent_logger_writes_nothing(tmp_path, capsys, monkeypatch):

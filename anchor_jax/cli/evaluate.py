@@ -44,6 +44,8 @@ def _define(field: dataclasses.Field[Any]) -> flags.FlagHolder[Any]:
         return flags.DEFINE_list(name, list(default), help)
     if isinstance(default, bool):
         return flags.DEFINE_bool(name, default, help)
+    if isinstance(default, float):
+        return flags.DEFINE_float(name, default, help, lower_bound=0, upper_bound=1)
     if isinstance(default, int):
         return flags.DEFINE_integer(name, default, help, lower_bound=field.metadata["minimum"])
     return flags.DEFINE_enum(name, str(default), field.metadata["choices"], help)

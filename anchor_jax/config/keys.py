@@ -46,6 +46,11 @@ class DataConfig(Section):
         at_least=0.05,
         at_most=1,
     )
+    interpolation: Literal["auto", "bilinear", "bicubic"] = key(
+        "auto",
+        'How images are resized, in training and evaluation; always with antialiasing. "auto": bilinear in the random '
+        "crops of `augmentation.resized_crop`, and bicubic everywhere else.",
+    )
     label_noise: float = key(
         0.0, "Fraction of training labels that are replaced by another class.", at_least=0, at_most=1
     )
@@ -121,8 +126,8 @@ class AnchoringConfig(Section):
     )
     group_size: int = key(
         0,
-        'Number of consecutive images among which `references="batch"` draws; 0: the whole batch. Must divide '
-        "`training.batch_size`.",
+        'Number of consecutive images among which `references="batch"` draws, and which share a mask with '
+        '`mask_per="group"`; 0: the whole batch. Must divide `training.batch_size`.',
         at_least=0,
     )
     replace: bool = key(True, "Draw with replacement; False uses no reference twice within a step or a group.")
@@ -131,19 +136,23 @@ class AnchoringConfig(Section):
     mask_prob: float = key(
         0.25, "Probability of masking the reference: the paper's α; 0: no masking.", at_least=0, at_most=1
     )
-    mask_per: Literal["batch", "example"] = key("batch", "Draw the mask once per batch or once per example.")
+    mask_per: Literal["batch", "group", "example"] = key(
+        "batch",
+        "Draw the mask once per batch, per group of `group_size` consecutive images (as the released ImageNet code "
+        'does, for the 32 of each process), or per example. "group" needs `references="batch"` and a `group_size`.',
+    )
     mask_draw: Literal["random", "periodic"] = key(
         "random",
         'With `mask_per="batch"`: draw the mask of each batch at random, or mask every (1/`mask_prob`)-th batch, '
-        '"periodic".',
+        '"periodic". Masks per group or example are always drawn at random.',
     )
     masked_target: Literal["uniform", "label"] = key(
         "uniform", 'Target of masked examples: "uniform", as in the paper, or "label", as in the released code.'
     )
     update_bn_when_masked: bool = key(
         False,
-        "Let masked batches update BatchNorm's running statistics. They always do if masks are drawn per example or "
-        "`mask_prob` is 1.",
+        "Let masked batches update BatchNorm's running statistics. They always do if masks are drawn per group or "
+        "example, or `mask_prob` is 1.",
     )
     overlay_weight: float = key(
         0.0,

@@ -129,6 +129,7 @@ def _check_combinations(given: dict[str, Any]) -> None:
             "config.model.whiten_stem needs config.model.name='fastnet' and no config.model.weights; got "
             f"{given['model.name']!r} and {given['model.weights']!r}"
         )
+    _check_mask_per_group(given)
     if given["data.repeats"] > 1 and not given["data.streaming"]:
         raise UserError(
             f"config.data.repeats must be 1 unless config.data.streaming is True; got {given['data.repeats']}"
@@ -147,6 +148,21 @@ def _check_combinations(given: dict[str, Any]) -> None:
     milestones = given["optimizer.milestones_epochs"]
     if any(not 0 <= epoch <= MAX_EPOCHS for epoch in milestones):
         raise UserError(f"config.optimizer.milestones_epochs must be in [0, {MAX_EPOCHS}]; got {milestones}")
+
+
+def _check_mask_per_group(given: dict[str, Any]) -> None:
+    if given["anchoring.mask_per"] != "group":
+        return
+    references, group_size = given["anchoring.references"], given["anchoring.group_size"]
+    if references != "batch" or not group_size:
+        raise UserError(
+            "config.anchoring.mask_per='group' needs anchoring.references='batch' and an anchoring.group_size, such as "
+            f"32; got references={references!r} and group_size={group_size}"
+        )
+    if given["anchoring.mask_draw"] == "periodic":
+        raise UserError(
+            "config.anchoring.mask_draw='periodic' masks whole batches; with mask_per='group' set mask_draw='random'"
+        )
 
 
 def _check_value(name: str, key: Key, value: Any) -> None:

@@ -118,7 +118,12 @@ def _choose(key: PRNGKeyArray, num_rows: int, shape: tuple[int, ...], replace: b
 
 @modes.in_32_bits
 def sample_mask(
-    key: PRNGKeyArray, batch_size: int, prob: Real[ArrayLike, ""], per: Literal["batch", "example"] = "batch"
+    key: PRNGKeyArray,
+    batch_size: int,
+    prob: Real[ArrayLike, ""],
+    per: Literal["batch", "group", "example"] = "batch",
+    *,
+    group_size: int | None = None,
 ) -> Bool[Array, "{batch_size}"]:
     """Draw which references are masked.
 
@@ -126,15 +131,18 @@ def sample_mask(
       key: a JAX random key.
       batch_size: B, at least 1.
       prob: probability of a mask, α in the paper, in [0, 1]. The range of a JAX array is not checked.
-      per: "batch" draws a single Bernoulli variable for the batch, as the paper and its released code do; "example"
-        draws one per example.
+      per: "batch" draws a single Bernoulli variable for the batch, as the paper does; "group" draws one per group of
+        consecutive examples, as the released ImageNet code does for the 32 examples of each process; "example" draws
+        one per example.
+      group_size: number of examples in a group, a divisor of B; for `per="group"` only.
 
     Returns:
       bool `[B]`, true where masked.
 
     Raises:
-      UserTypeError: `key` is not a key, `batch_size` is not an integer, or `prob` is not a number.
-      UserError: `key` holds multiple keys, `batch_size` is below 1, `prob` is outside [0, 1], or `per` is unknown.
+      UserTypeError: `key` is not a key, `batch_size` or `group_size` is not an integer, or `prob` is not a number.
+      UserError: `key` holds multiple keys, `batch_size` is below 1, `prob` is outside [0, 1], `per` is unknown, or
+        `group_size` does not divide `batch_size`, is missing, or does not apply.
 
     Example:
       >>> import anchor_jax as aj
@@ -146,7 +154,8 @@ def sample_mask(
     checks.key("key", key)
     batch_size = checks.count("batch_size", batch_size)
     checks.number("prob", prob)
-    checks.choice("per", per, ("batch", "example"))
+    checks.choice("per", per, ("batch", "group", "example"))
+    size = _mask_group_size(per, group_size, batch_size)
     prob = 1.0 * prob  # the integers 0 and 1 are accepted, too
     if per == "batch":
         return jnp.broadcast_to(jax.random.bernoulli(key, prob), (batch_size,))
@@ -154,7 +163,21 @@ def sample_mask(
     def draw(key: PRNGKeyArray) -> Array:
         return jax.random.bernoulli(key, prob)
 
-    return jax.vmap(draw)(jax.random.split(key, batch_size))
+    return jnp.repeat(jax.vmap(draw)(jax.random.split(key, batch_size // size)), size)
+
+
+def _mask_group_size(per: str, group_size: int | None, batch_size: int) -> int:
+    """Return the number of consecutive examples that share a draw, 1 with `per="example"`; check `group_size`."""
+    if per != "group":
+        if group_size is not None:
+            raise UserError(f"group_size applies to per='group' only; got {group_size} with per={per!r}")
+        return 1
+    if group_size is None:
+        raise UserError("per='group' needs group_size, a divisor of batch_size; got None")
+    group_size = checks.count("group_size", group_size)
+    if batch_size % group_size:
+        raise UserError(f"group_size must divide batch_size={batch_size}; got {group_size}")
+    return group_size
 
 
 def anchored(apply_fn: Callable[..., Any]) -> Callable[..., Any]:

@@ -38,7 +38,8 @@ def transductive_references(
 
     Args:
       x: inputs, floating `[B, ..., C]`, normalized.
-      bank: references, floating `[M, ..., C]`.
+      bank: references, floating `[M, ..., C]`; the paper searches 50, such as
+        `sample_references(key, bank, 50, replace=False)`.
       residuals: `x - r` of pairs seen in training, floating `[D, ..., C]`.
 
     Returns:

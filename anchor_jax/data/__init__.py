@@ -11,12 +11,13 @@ from anchor_jax.data.augmentation import (
 )
 from anchor_jax.data.bank import select_rows
 from anchor_jax.data.class_mapping import class_rows
+from anchor_jax.data.clean_copies import check_differs
 from anchor_jax.data.corruptions import corrupt
 from anchor_jax.data.dataset import Dataset
 from anchor_jax.data.dataset_spec import open_dataset
 from anchor_jax.data.eval_dataset import EvalDataset, eval_dataset
 from anchor_jax.data.loading import load_test, load_train, open_test
-from anchor_jax.data.published_corruptions import CorruptedSet, check_differs, open_corrupted
+from anchor_jax.data.published_corruptions import CorruptedSet, open_corrupted
 from anchor_jax.data.sample_photographs import photographs
 from anchor_jax.data.sources import load, open_stream
 from anchor_jax.data.train_stream import Batch, TrainStream, open_train_stream

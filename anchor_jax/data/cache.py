@@ -13,6 +13,8 @@ from anchor_jax.data.dataset import Dataset, validate_dataset
 from anchor_jax.data.decoding import EncodedDataset
 from anchor_jax.data.files import open_npz, reading_errors
 from anchor_jax.data.modes import AUTO, mode_of
+from anchor_jax.data.resampling import AUTO as AUTO_INTERPOLATION
+from anchor_jax.data.resampling import filter_of_images
 from anchor_jax.runtime.atomic_files import atomic_write, cache_folder
 from anchor_jax.runtime.paths import absolute_path
 
@@ -59,7 +61,10 @@ def _cache_files(encoded: EncodedDataset, folder: Path) -> tuple[Path, Path]:
     They depend on the decoding options, and on size and modification time of every file.
     """
     title, image_size = encoded.title, encoded.image_size
-    digest = hashlib.sha256(repr((_FORMAT, title, image_size, encoded.crop_fraction)).encode())
+    options = [_FORMAT, title, image_size, encoded.crop_fraction]
+    if filter_of_images(encoded.interpolation) != filter_of_images(AUTO_INTERPOLATION):  # the only one of version 0.1
+        options.append(encoded.interpolation)
+    digest = hashlib.sha256(repr(tuple(options)).encode())
     for file in encoded.files:
         with reading_errors(f"'{file}'", "replace or remove it"):
             status = file.stat()

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
+from anchor_jax.data import resampling
 from anchor_jax.data.class_mapping import drop_empty_classes, remap_labels
 from anchor_jax.data.eval_dataset import EvalDataset, eval_dataset, match_channels
 from anchor_jax.data.files import reading_errors
@@ -45,6 +46,7 @@ def open_dataset(
     default_split: str = "test",
     tfds_dir: str | os.PathLike[str] = "",
     crop_fraction: float = 1.0,
+    interpolation: str = resampling.AUTO,
     channels: int = 0,
 ) -> EvalDataset:
     """Open the dataset that a string names, with images and labels like those of a run.
@@ -65,6 +67,7 @@ def open_dataset(
       default_split: split of a spec without one.
       tfds_dir: folder of prepared datasets (default: $TFDS_DATA_DIR, or else ~/tensorflow_datasets).
       crop_fraction: of the run, for images that are resized; see `load`.
+      interpolation: of the run, for images that are resized; see `load`.
       channels: C, only required if H, W and C look like C, H and W, such as (1, 128, 9).
 
     Returns:
@@ -86,16 +89,19 @@ def open_dataset(
     image_shape = checks.image_shape("image_shape", image_shape, channels)
     if label_names is not None:
         label_names = checks.several("label_names", label_names)
-    dataset = _open(_parse(spec), image_shape, default_split, tfds_dir, crop_fraction)
+    options = image_options(image_shape, crop_fraction, resampling.check_interpolation(interpolation))
+    dataset = _open(_parse(spec), image_shape, default_split, tfds_dir, options)
     dataset = match_channels(dataset, image_shape)
     return remap_labels(dataset, label_names) if label_names else dataset
 
 
-def image_options(image_shape: tuple[int, ...], crop_fraction: float = 1.0) -> dict[str, Any]:
+def image_options(
+    image_shape: tuple[int, ...], crop_fraction: float = 1.0, interpolation: str = resampling.AUTO
+) -> dict[str, Any]:
     """Return the arguments of `open_stream` for images like those of a run: resized if square, grayscale or RGB."""
     height, width, _ = image_shape
     size = {"image_size": height, "crop_fraction": crop_fraction} if height == width else {"image_size": 0}
-    return {**size, "mode": mode_of(image_shape)}
+    return {**size, "interpolation": interpolation, "mode": mode_of(image_shape)}
 
 
 def more_channels(image_shape: tuple[int, ...]) -> int:
@@ -137,10 +143,10 @@ def _open(
     image_shape: tuple[int, ...],
     default_split: str,
     tfds_dir: str | os.PathLike[str],
-    crop_fraction: float,
+    options: dict[str, Any],
 ) -> EvalDataset:
     kind, location, split = spec.kind, spec.location, spec.split or default_split
-    title, options = spec.title(), image_options(image_shape, crop_fraction)
+    title = spec.title()
     if kind == "photographs":
         return eval_dataset(photographs(image_shape), title)
     if kind == "images":

@@ -8,6 +8,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from anchor_jax.core.errors import UserError
+from anchor_jax.data import resampling
 from anchor_jax.data.content import content_of_files
 from anchor_jax.data.files import FileList, check_regular_file, reading_errors
 from anchor_jax.data.image_files import FORMATS
@@ -47,6 +49,7 @@ class EncodedDataset(NamedTuple):
     image_size: int  # S, see `decode`; 0: as stored
     files: FileList  # the images do not change unless one of these files does
     crop_fraction: float = 1.0  # see `decode`
+    interpolation: str = resampling.AUTO  # see `decode`
     given_mode: str = AUTO  # the mode to decode to; "auto": the own mode
     part: str = ""  # of the files, if the examples are only those of a split in them
 
@@ -65,11 +68,18 @@ class EncodedDataset(NamedTuple):
 
     def decoder(self) -> Callable[[Example], np.ndarray]:
         """Return a function that decodes an example with the options of this dataset."""
-        mode = self.mode()
-        return lambda example: decode(example, mode=mode, image_size=self.image_size, crop_fraction=self.crop_fraction)
+        options = {"image_size": self.image_size, "crop_fraction": self.crop_fraction}
+        return partial(decode, mode=self.mode(), interpolation=self.interpolation, **options)
 
 
-def decode(example: Example, *, mode: str, image_size: int = 0, crop_fraction: float = 1.0) -> np.ndarray:
+def decode(
+    example: Example,
+    *,
+    mode: str,
+    image_size: int = 0,
+    crop_fraction: float = 1.0,
+    interpolation: str = resampling.AUTO,
+) -> np.ndarray:
     """Decode an image to uint8 `[H, W, C]`; an orientation in its EXIF data is ignored.
 
     Of a file with several images, such as an animated GIF or a TIFF of many pages, the first is decoded.
@@ -77,9 +87,10 @@ def decode(example: Example, *, mode: str, image_size: int = 0, crop_fraction: f
     Args:
       example: the image.
       mode: "L" (grayscale) or "RGB".
-      image_size: S. The shorter side is resized to `round(S / crop_fraction)` pixels, bicubic with antialiasing, and
-        the center is cropped to S x S. 0 keeps the stored size.
+      image_size: S. The shorter side is resized to `round(S / crop_fraction)` pixels, with antialiasing, and the
+        center is cropped to S x S. 0 keeps the stored size.
       crop_fraction: in (0, 1].
+      interpolation: "bilinear" or "bicubic"; "auto" is bicubic.
 
     Raises:
       UserError: the image cannot be read, or has more than 8 bits per channel.
@@ -88,7 +99,8 @@ def decode(example: Example, *, mode: str, image_size: int = 0, crop_fraction: f
         image = convert(image, mode, example.origin)
         if image_size:
             border = (1 - image_size / round(image_size / crop_fraction)) / 2
-            image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BICUBIC, bleed=border)
+            size, method = (image_size, image_size), resampling.filter_of_images(interpolation)
+            image = ImageOps.fit(image, size, method, bleed=border)
         return np.asarray(image).reshape(image.height, image.width, len(mode))
 
 

@@ -131,6 +131,7 @@ def _location(config: DataConfig) -> dict[str, Any]:
         "path": config.path,
         "image_size": config.image_size,
         "crop_fraction": config.crop_fraction,
+        "interpolation": config.interpolation,
         "channels": config.channels,
     }
 

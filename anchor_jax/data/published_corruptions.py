@@ -1,20 +1,20 @@
 """Corrupted test sets as published: one dataset per corruption and severity."""
 
 import dataclasses
-import hashlib
 import os
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.format import open_memmap, read_array
 
 from anchor_jax.core import checks
 from anchor_jax.core.errors import SkippedFilesWarning, UserError
+from anchor_jax.data import resampling
 from anchor_jax.data.class_mapping import complete_class_rows, with_class_rows
 from anchor_jax.data.content import UNKNOWN, content_of_files
 from anchor_jax.data.corruptions import SEVERITIES
@@ -47,7 +47,6 @@ _FOLDER_LAYOUT = (
 )
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 _MAX_LISTED = 200_000  # images of a folder that are listed for the hash of their content
-_NUM_COMPARED = 32  # images per corrupted set that are compared with the clean set
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +96,7 @@ def open_corrupted(
     image_shape: tuple[int, ...],
     label_names: tuple[str, ...],
     tfds_dir: str | os.PathLike[str] = "",
+    interpolation: str = resampling.AUTO,
     channels: int = 0,
 ) -> CorruptedSet:
     """Open a published corrupted set, and check that it is complete and matches the run.
@@ -115,6 +115,7 @@ def open_corrupted(
       image_shape: H, W and C of the run's images, see `open_dataset`.
       label_names: class names of the run; see `class_rows` for sets without names.
       tfds_dir: see `open_dataset`.
+      interpolation: see `open_dataset`.
       channels: see `open_dataset`.
 
     Returns:
@@ -142,6 +143,7 @@ def open_corrupted(
     checks.text("spec", spec)
     image_shape = checks.image_shape("image_shape", image_shape, channels)
     label_names = checks.several("label_names", label_names)
+    options = image_options(image_shape, interpolation=resampling.check_interpolation(interpolation))
     match = re.fullmatch(r"tfds:([^@:/]+)(?:@(.+))?|(npy|folder):(.+)", spec)
     if not match:
         allowed = f"tfds:NAME[@SPLIT] ({', '.join(CORRUPTED_TFDS)}), npy:PATH, folder:PATH"
@@ -150,12 +152,12 @@ def open_corrupted(
     if tfds_name:
         name, split = tfds_name, split or CORRUPTED_TFDS.get(tfds_name, "test")
         root = tfds_data_dir(os.fspath(tfds_dir))
-        subsets = _tfds_subsets(name, split, root, image_shape)
+        subsets = _tfds_subsets(name, split, root, image_shape, options)
         list_files = partial(_list_prepared, root / name)
     else:
         root = absolute_path(f"{kind}:PATH", path)
         name = root.name
-        subsets = _npy_subsets(root, image_shape) if kind == "npy" else _folder_subsets(root, image_shape)
+        subsets = _npy_subsets(root, image_shape) if kind == "npy" else _folder_subsets(root, options)
         list_files = partial(_list_npy if kind == "npy" else _list_images, root)
     class_rows = _check_subsets(subsets, label_names, name)
 
@@ -202,12 +204,14 @@ def _check_subsets(
 # TensorFlow Datasets
 
 
-def _tfds_subsets(name: str, split: str, data_dir: Path, image_shape: tuple[int, ...]) -> _Subsets:
+def _tfds_subsets(
+    name: str, split: str, data_dir: Path, image_shape: tuple[int, ...], options: dict[str, Any]
+) -> _Subsets:
     subsets: dict[str, dict[int, _Subset]] = {}
     for configuration in sorted({file.parts[-3] for file in data_dir.glob(f"{name}/*/*/features.json")}):
         if match := re.fullmatch(r"(\w+)_([1-5])", configuration):
             member = _PUBLISHED_NAMES.get(match[1], match[1])
-            subset = _tfds_subset(f"{name}/{configuration}", split, data_dir, image_shape)
+            subset = _tfds_subset(f"{name}/{configuration}", split, data_dir, image_shape, options)
             subsets.setdefault(member, {})[int(match[2])] = subset
     if not subsets:
         builder = f"tfds.builder('{name}', config=c, data_dir='{data_dir}', file_format='array_record')"
@@ -227,9 +231,11 @@ def _list_prepared(root: Path, num_images: int) -> FileList:
     return FileList(root, map(str, files))
 
 
-def _tfds_subset(name: str, split: str, data_dir: Path, image_shape: tuple[int, ...]) -> _Subset:
+def _tfds_subset(
+    name: str, split: str, data_dir: Path, image_shape: tuple[int, ...], options: dict[str, Any]
+) -> _Subset:
     # opened now for its metadata, and again for every read, so that many datasets do not keep their files open
-    reopen = partial(open_stream, "tfds", split, name=name, path=data_dir, title=name, **image_options(image_shape))
+    reopen = partial(open_stream, "tfds", split, name=name, path=data_dir, title=name, **options)
     dataset = match_channels(reopen(), image_shape)
     return _Subset(dataset.label_names, dataset.num_examples, reopen)
 
@@ -297,14 +303,14 @@ def _map_file(file: Path) -> np.ndarray:
 # folders of images
 
 
-def _folder_subsets(root: Path, image_shape: tuple[int, ...]) -> _Subsets:
+def _folder_subsets(root: Path, options: dict[str, Any]) -> _Subsets:
     subsets, skipped = {}, []
     with reading_errors(f"folder '{root}'", _FOLDER_LAYOUT):
         for corruption in _corruption_folders(root, skipped):
             if corruption.name in subsets:
                 raise UserError(f"'{corruption.name}' occurs twice in '{root}'; {_FOLDER_LAYOUT}")
             subsets[corruption.name] = {
-                severity: _folder_subset(corruption, name, image_shape, skipped)
+                severity: _folder_subset(corruption, name, options, skipped)
                 for severity, name in _severity_folders(corruption).items()
             }
     if not subsets:
@@ -356,7 +362,7 @@ def _severity_folders(corruption: Path) -> dict[int, str]:
     return dict(zip(SEVERITIES, names, strict=True))
 
 
-def _folder_subset(corruption: Path, severity: str, image_shape: tuple[int, ...], skipped: list[Skipped]) -> _Subset:
+def _folder_subset(corruption: Path, severity: str, options: dict[str, Any], skipped: list[Skipped]) -> _Subset:
     folder = corruption / severity
     classes = subfolders(folder)
     found = [find_images(folder, name) for name in classes]
@@ -366,44 +372,6 @@ def _folder_subset(corruption: Path, severity: str, image_shape: tuple[int, ...]
     def reopen() -> EvalDataset:
         with warnings.catch_warnings():  # all that is skipped is reported once for the complete set
             warnings.simplefilter("ignore", SkippedFilesWarning)
-            return open_stream("folder", severity, path=corruption, **image_options(image_shape))
+            return open_stream("folder", severity, path=corruption, **options)
 
     return _Subset(tuple(classes), sum(len(part.images) for part in found), reopen)
-
-
-# comparison with the clean set
-
-
-def check_differs(clean: EvalDataset, *corrupted: EvalDataset) -> None:
-    """Check that corrupted sets are not the clean set under another name, in the same or another order.
-
-    An example is `cifar10_corrupted` taken from TFDS without the name of a corruption (hendrycks/robustness#29).
-
-    Args:
-      clean: the test set, which is read completely.
-      corrupted: datasets; at least one of the first 32 images of each must not occur in the clean set.
-
-    Raises:
-      UserError: the first images of a dataset all occur in the clean set.
-
-    Example:
-      >>> import anchor_jax as aj
-      >>> images, labels, names = aj.data.load("digits", "test")
-      >>> clean = aj.data.eval_dataset(aj.data.Dataset(images[:8], labels[:8], names), "digits")
-      >>> inverted = aj.data.eval_dataset(aj.data.Dataset(255 - images[:8], labels[:8], names), "inverted")
-      >>> aj.data.check_differs(clean, inverted)
-      >>> aj.data.check_differs(clean, clean)  # doctest: +ELLIPSIS
-      Traceback (most recent call last):
-      anchor_jax.core.errors.UserError: the first images of 'digits' are all in the clean set 'digits': ...
-    """
-    known = {_digest(image) for images, _ in clean.batches(256) for image in images}
-    for dataset in corrupted:
-        if all(_digest(image) in known for image in dataset.first(_NUM_COMPARED)[0]):
-            raise UserError(
-                f"the first images of '{dataset.name}' are all in the clean set '{clean.name}': they are not "
-                "corrupted; give the set as published"
-            )
-
-
-def _digest(image: np.ndarray) -> bytes:
-    return hashlib.blake2b(image.tobytes(), digest_size=16).digest()

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from anchor_jax.core.errors import UserError
+from anchor_jax.data import resampling
 from anchor_jax.data.cropping import random_resized_crop
 from anchor_jax.data.decoding import Example, decode
 from anchor_jax.data.files import preview
@@ -122,12 +123,14 @@ class ImageTransform(NamedTuple):
       crop_fraction: of a central crop, see `decode`.
       area: of a random crop, see `random_resized_crop`; (): training uses central crops, too.
       mode: "L" or "RGB".
+      interpolation: see `decode` and `random_resized_crop`.
     """
 
     image_size: int
     crop_fraction: float
     area: tuple[float, ...]
     mode: str
+    interpolation: str = resampling.AUTO
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -136,13 +139,19 @@ class ImageTransform(NamedTuple):
 
     def center_crop(self, example: Example) -> np.ndarray:
         """Return the central crop of evaluation."""
-        return decode(example, mode=self.mode, image_size=self.image_size, crop_fraction=self.crop_fraction)
+        return decode(
+            example,
+            mode=self.mode,
+            image_size=self.image_size,
+            crop_fraction=self.crop_fraction,
+            interpolation=self.interpolation,
+        )
 
     def random_crop(self, example: Example, seed: list[int]) -> np.ndarray:
         """Return the random crop of training."""
         if not self.area:
             return self.center_crop(example)
-        return random_resized_crop(example, self.image_size, self.area, seed, self.mode)
+        return random_resized_crop(example, self.image_size, self.area, seed, self.mode, self.interpolation)
 
 
 class BatchPart(NamedTuple):

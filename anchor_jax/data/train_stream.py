@@ -211,6 +211,7 @@ def open_train_stream(
         path=config.path,
         image_size=config.image_size,
         crop_fraction=config.crop_fraction,
+        interpolation=config.interpolation,
         mode=config.mode,
     )
     num_examples = encoded.num_examples
@@ -220,7 +221,9 @@ def open_train_stream(
             f"config.training.batch_size={batch_size}; allowed: up to {num_examples}, the size of the training set, "
             f"and divisible by {num_processes}, the number of processes"
         )
-    transform = ImageTransform(config.image_size, config.crop_fraction, tuple(area), encoded.mode())
+    transform = ImageTransform(
+        config.image_size, config.crop_fraction, tuple(area), encoded.mode(), config.interpolation
+    )
     check_channels(transform.image_shape, config.channels, encoded.title)
     local_size = batch_size // num_processes
     num_parts = math.ceil(local_size / _EXAMPLES_PER_TASK)

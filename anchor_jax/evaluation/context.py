@@ -86,7 +86,11 @@ class EvalContext:
     def open(self, spec: str, **options: Any) -> EvalDataset:
         """Open a dataset, its images converted like those of the run; see `data.open_dataset`."""
         data = self.run.config.data
-        like = {"crop_fraction": data.crop_fraction, "channels": data.channels}
+        like = {
+            "crop_fraction": data.crop_fraction,
+            "interpolation": data.interpolation,
+            "channels": data.channels,
+        }
         return open_dataset(spec, image_shape=self.run.image_shape, tfds_dir=self.tfds_dir, **like, **options)
 
     def open_all(self, specs: tuple[str, ...], **options: Any) -> list[EvalDataset]:

@@ -104,7 +104,7 @@ def ensemble_predictor(
     else:
         variables, members = predictors[0].variables, jax.random.split(jax.random.key(seed), num_members)
     model = create_model(runs[0], axis_name=mesh_lib.AXIS)  # dropout draws one mask for the batch of all devices
-    logits_fn = partial(_LOGITS[kind], model, run_normalization(runs[0]), runs[0].config.augmentation)
+    logits_fn = partial(_LOGITS[kind], model, run_normalization(runs[0]), runs[0].config)
     network = EnsembleNetwork(predictors[0].network, logits_fn, members)
     return dataclasses.replace(predictors[0], variables=variables, network=network)
 
@@ -149,9 +149,10 @@ def _dropout_logits(model: Classifier, normalization: Normalization, _, variable
     return model.apply(variables, normalize(images, normalization), rngs={"dropout": member})
 
 
-def _augmentation_logits(model: Classifier, normalization: Normalization, augmentation, variables, member, images):
+def _augmentation_logits(model: Classifier, normalization: Normalization, config, variables, member, images):
     keys = jnp.broadcast_to(member, len(images))  # the same crop for all images, independent of the batch
-    augmented = augment(keys, images, augmentation, channels=images.shape[-1])
+    options = {"interpolation": config.data.interpolation, "channels": images.shape[-1]}
+    augmented = augment(keys, images, config.augmentation, **options)
     return model.apply(variables, normalize(augmented, normalization))
 
 

@@ -12,7 +12,7 @@ def option(default: Any, help: str, *, minimum: int | None = None, choices: tupl
     """Return a dataclass field with a help text.
 
     Args:
-      default: its type is that of the field: a tuple of strings, an integer, a boolean or a string.
+      default: its type is that of the field: a tuple of strings, an integer, a fraction, a boolean or a string.
       help: one sentence; the help of the flag and part of the documentation of the dataclass.
       minimum: smallest allowed integer.
       choices: allowed strings.
@@ -31,6 +31,8 @@ class SuiteOptions:
                 object.__setattr__(self, field.name, checks.several(field.name, value))
             if isinstance(field.default, bool):
                 object.__setattr__(self, field.name, checks.flag(field.name, value))
+            if isinstance(field.default, float):
+                object.__setattr__(self, field.name, checks.static_number(field.name, value))
             if minimum is not None:
                 object.__setattr__(self, field.name, checks.count(field.name, value, minimum))
             if choices:
@@ -47,7 +49,9 @@ class SeedOption(SuiteOptions):
     """The seed of suites that draw at random."""
 
     seed: int = option(
-        0, "Seed of generated corruptions, of the candidates of BLT and of the directions of the landscape."
+        0,
+        "Seed of generated corruptions, of the candidates of BLT, of the references and masks that the probe is fitted "
+        "with and of the directions of the landscape.",
     )
 
     def __post_init__(self):
@@ -66,10 +70,12 @@ class TemperatureOption(SuiteOptions):
 
 @dataclasses.dataclass(frozen=True)
 class TransductionOption(SuiteOptions):
-    """The candidates of bilinear transduction."""
+    """The candidates of bilinear transduction; by default as many as in the paper."""
 
     blt_references: int = option(
-        1_000, "Number of references among which BLT chooses; 0 uses the complete bank.", minimum=0
+        50,
+        "Number of references, drawn at random from the bank, among which BLT chooses; 0: the whole bank.",
+        minimum=0,
     )
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -271,3 +271,18 @@ def format_num_references(num_references: int) -> str:
     ('standard network', '1 reference', '1,000 references')
     """
     return {0: "standard network", 1: "1 reference"}.get(num_references, f"{num_references:,} references")
+
+
+def describe_transduction(facts: Mapping[str, Any]) -> list[str]:
+    """Return a sentence on the candidates of bilinear transduction; none if the facts of a result name none.
+
+    >>> describe_transduction({"blt_references": 50, "blt_bank": 50_000, "blt_residuals": 1_000})
+    ['BLT chooses among 50 of the 50,000 references of the bank, drawn at random, with 1,000 residuals.']
+    """
+    num, bank = facts.get("blt_references"), facts.get("blt_bank")
+    if num is None or "blt_residuals" not in facts:
+        return []
+    drawn = f"all {num:,} references of the bank"
+    if num != bank:  # earlier results do not say how many there are
+        drawn = f"{num:,} of the {f'{bank:,} ' if bank else ''}references of the bank, drawn at random"
+    return [f"BLT chooses among {drawn}, with {facts['blt_residuals']:,} residuals."]

@@ -7,6 +7,7 @@ from typing import Any
 
 from anchor_jax.data import CorruptedSet, EvalDataset
 from anchor_jax.data.content import combined_content
+from anchor_jax.data.resampling import AUTO
 from anchor_jax.evaluation.context import EvalContext
 from anchor_jax.evaluation.options import SuiteOptions
 from anchor_jax.evaluation.results import HASH_DIGITS, short_hash
@@ -72,6 +73,8 @@ def network_facts(context: EvalContext, options: type[SuiteOptions]) -> dict[str
         "std": list(config.data.std),
         "crop_fraction": config.data.crop_fraction,
     }
+    if config.data.interpolation != AUTO:  # which results of earlier versions do not name
+        facts["interpolation"] = config.data.interpolation
     if _uses_training_set(context, options):
         anchoring = config.anchoring
         bank = [anchoring.bank_size, anchoring.bank_per_class, config.seed]

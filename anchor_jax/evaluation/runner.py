@@ -268,11 +268,13 @@ def _option_names(options: type) -> list[str]:
 
 
 def _facts_of_measurement(context: EvalContext, suite: str, prepared: Any) -> dict[str, Any]:
-    options = context.options_of(SUITES[suite].options).facts()
+    options, candidates = context.options_of(SUITES[suite].options).facts(), {}
     if context.options.protocol == "blt":
         options |= {"blt_references": context.options.blt_references, "seed": context.options.seed}
+        candidates = context.transduction.facts()
     datasets = SUITES[suite].datasets(context, prepared)
     return {
+        **candidates,
         "options": options,
         "data": question.data_facts(context, datasets),
         "test_set": context.test.content() if any(map(context.is_test, datasets)) and multihost.is_primary() else None,

@@ -12,6 +12,8 @@ from anchor_jax.evaluation.suite import DATA_FACTS
 
 # results that differ in one of these facts are about other data
 _SAME_FACTS = (*DATA_FACTS, "fitted_to")
+# results with references that differ in one of these options are of other methods
+_SAME_OPTIONS = ("blt_references", "probe_mask_prob")
 
 
 class DataComparison(NamedTuple):
@@ -28,8 +30,10 @@ def compare_data(results: Mapping[str, SuiteResult]) -> DataComparison:
       results: by what messages call them, such as the folder of the run.
 
     Raises:
-      UserError: the results are about other datasets, splits or examples, and not only about other content of them.
+      UserError: the results are about other datasets, splits or examples, and not only about other content of them; or
+        references were used differently.
     """
+    _check_same_options(results)
     (first, expected), *others = results.items()
     for name, given in others:
         _check_same_examples(first, expected, name, given)
@@ -77,6 +81,22 @@ def _check_same_examples(first: str, expected: SuiteResult, other: str, given: S
                 f"{which} are about different test sets: the labels of their examples differ; evaluate both on the "
                 "same data"
             )
+
+
+def _check_same_options(results: Mapping[str, SuiteResult]) -> None:
+    for option in _SAME_OPTIONS:
+        given = {
+            name: result.facts.get("options", {}).get(option, "not recorded")
+            for name, result in results.items()
+            if result.num_references
+        }
+        first = next(iter(given), "")
+        for name, value in given.items():
+            if value != given[first]:
+                raise UserError(
+                    f"{results[name].name} of '{first}' and of '{name}' were measured with different options: {option} "
+                    f"is {given[first]} and {value}; evaluate both with the same --{option}"
+                )
 
 
 def _unordered(value: Any) -> Any:

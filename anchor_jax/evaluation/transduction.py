@@ -26,12 +26,22 @@ class Transduction:
     Attributes:
       references: uint8 `[M, H, W, C]`, rows of the run's bank.
       residuals: float32 `[D, H, W, C]`, between normalized pairs as in training, but un-augmented.
+      bank_size: number of references that the candidates were drawn from.
       nearest: compiled; uint8 `[B, H, W, C]` -> int32 `[B]`, rows of `references`; B divisible by the devices.
     """
 
     references: np.ndarray
     residuals: jax.Array
+    bank_size: int
     nearest: Callable[[Any], jax.Array]
+
+    def facts(self) -> dict[str, int]:
+        """Return JSON values that say how many candidates there were; see `presentation.describe_transduction`."""
+        return {
+            "blt_references": len(self.references),
+            "blt_bank": self.bank_size,
+            "blt_residuals": len(self.residuals),
+        }
 
     def paired(self, stream: EvalDataset) -> EvalDataset:
         """Return the dataset with a reference for each image: batches of `(images, references, labels)`."""
@@ -50,7 +60,7 @@ def create_transduction(run: Run, train: TrainSource, num_references: int, seed:
     Args:
       run: whose references are chosen.
       train: its training set.
-      num_references: M; 0 takes the complete bank.
+      num_references: M, drawn at random from the bank; 0 takes the whole bank.
       seed: of the draws.
     """
     normalization = run_normalization(run)
@@ -68,4 +78,6 @@ def create_transduction(run: Run, train: TrainSource, num_references: int, seed:
     specs = mesh_lib.SHARDED, mesh_lib.REPLICATED, mesh_lib.REPLICATED
     compiled = mesh_lib.pmapped(nearest, mesh, in_specs=specs, out_specs=mesh_lib.SHARDED)
     candidates = mesh_lib.replicate((references, x - r), mesh)
-    return Transduction(references, x - r, lambda images: compiled(mesh_lib.shard_batch(images, mesh), *candidates))
+    return Transduction(
+        references, x - r, len(bank), lambda images: compiled(mesh_lib.shard_batch(images, mesh), *candidates)
+    )

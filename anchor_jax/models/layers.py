@@ -14,7 +14,7 @@ from anchor_jax.runtime.mesh import local_shard
 
 ConvLayer = Callable[..., nn.Conv]  # `conv` with its dtype and initializer set
 NormLayer = Callable[..., nn.BatchNorm]  # `batch_norm(...)`
-DropLayer = Callable[..., nn.Module]  # `ChannelDropout` with its rate set
+DropLayer = Callable[..., nn.Module]  # `Dropout` or `ChannelDropout` with its rate set
 Block = TypeVar("Block", bound=nn.Module)
 
 # PyTorch's default for convolutions and linear layers, kaiming_uniform(a=√5): U(±1/√fan_in)
@@ -58,8 +58,8 @@ class Classifier(nn.Module):
         Args:
           inputs: images, or anchored images with twice the channels, `[B, ..., C]`.
           train: whether BatchNorm normalizes by the batch and updates its running statistics (collection
-            "batch_stats"), and stochastic depth drops branches (random stream "stochastic_depth"). Channel dropout
-            does not depend on it: it is active whenever a random stream "dropout" is passed.
+            "batch_stats"), and stochastic depth drops branches (random stream "stochastic_depth"). Dropout does
+            not depend on it: it is active whenever a random stream "dropout" is passed.
         """
         return self.rest(self.first_layer(inputs), train)
 
@@ -99,11 +99,32 @@ class StochasticDepth(nn.Module):
         return _dropout(self.make_rng("stochastic_depth"), branch, mask_shape, self.rate, self.axis_name)
 
 
-class ChannelDropout(nn.Module):
-    """Drops entire channels at random, independently per example.
+class Dropout(nn.Module):
+    """Drops single activations at random.
 
     It is active whenever the random stream "dropout" is passed, also outside training: the network is then one member
     of a Monte Carlo dropout ensemble.
+
+    Sources: Srivastava et al. 2014, *Dropout*, JMLR 15; Gal & Ghahramani 2016, arXiv 1506.02142.
+
+    Attributes:
+      rate: probability of dropping, in [0, 1).
+      axis_name: see `StochasticDepth`.
+    """
+
+    rate: float
+    axis_name: str | None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Zero the dropped activations of `[B, ...]` and scale the others by `1 / (1 - rate)`."""
+        if self.rate == 0 or not self.has_rng("dropout"):
+            return x
+        return _element_dropout(self.make_rng("dropout"), x, self.rate, self.axis_name)
+
+
+class ChannelDropout(nn.Module):
+    """Drops entire channels at random, independently per example; active as `Dropout` is.
 
     Sources: Tompson et al. 2015, arXiv 1411.4280; Gal & Ghahramani 2016, arXiv 1506.02142.
 
@@ -132,6 +153,16 @@ def _dropout(
     num_devices = jax.lax.axis_size(axis_name) if axis_name else 1
     keep = _draw_kept(key, rate, (len(x) * num_devices, *mask_shape))
     keep = local_shard(keep, axis_name) if axis_name else keep
+    return x * (keep / (1 - rate)).astype(x.dtype)
+
+
+@modes.any_promotion
+def _element_dropout(key: jax.Array, x: jax.Array, rate: float, axis_name: str | None) -> jax.Array:
+    """Apply inverted dropout to each element; every device draws for its own examples alone."""
+    num_devices = jax.lax.axis_size(axis_name) if axis_name else 1
+    keys = jax.random.split(key, len(x) * num_devices)
+    keys = local_shard(keys, axis_name) if axis_name else keys
+    keep = jax.vmap(lambda key: _draw_kept(key, rate, x.shape[1:]))(keys)
     return x * (keep / (1 - rate)).astype(x.dtype)
 
 

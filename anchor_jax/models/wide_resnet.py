@@ -10,6 +10,8 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.models.layers import (
     Classifier,
     ConvLayer,
+    DropLayer,
+    Dropout,
     NormLayer,
     batch_norm,
     conv,
@@ -21,7 +23,7 @@ from anchor_jax.runtime.backends import materialize
 
 
 class PreActivationBlock(nn.Module):
-    """BatchNorm and ReLU before each of two 3×3 convolutions, with a shortcut.
+    """BatchNorm and ReLU before each of two 3×3 convolutions, dropout before the second, with a shortcut.
 
     If the number of channels changes, the shortcut is a 1×1 convolution of the first activation.
     """
@@ -30,6 +32,7 @@ class PreActivationBlock(nn.Module):
     stride: int
     conv: ConvLayer
     norm: NormLayer
+    drop: DropLayer
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -37,7 +40,7 @@ class PreActivationBlock(nn.Module):
         x = materialize(x)
         activation = materialize(nn.relu(self.norm(name="bn1")(x)))
         y = self.conv(self.width, 3, self.stride, name="conv1")(activation)
-        y = materialize(nn.relu(self.norm(name="bn2")(y)))
+        y = materialize(self.drop(name="drop")(nn.relu(self.norm(name="bn2")(y))))
         y = self.conv(self.width, 3, name="conv2")(y)
         if x.shape[-1] != self.width:
             x = self.conv(self.width, 1, self.stride, name="shortcut_conv")(activation)
@@ -50,10 +53,12 @@ class WideResNet(Classifier):
     Attributes:
       depth: number of layers with weights, 6n + 4 for n blocks per stage.
       widen: widening factor k; the three stages have 16k, 32k and 64k channels.
+      dropout_rate: rate of `Dropout` between the convolutions of each block; 0.3 by default in the released code.
     """
 
     depth: int = 40
     widen: int = 2
+    dropout_rate: float = 0.0
 
     @property
     def blocks_per_stage(self) -> int:
@@ -77,9 +82,10 @@ class WideResNet(Classifier):
         block_class = maybe_remat(PreActivationBlock, self.remat and train)
         conv_layer = partial(conv, dtype=self.dtype)
         norm = batch_norm(self.dtype, self.axis_name, train)
+        drop = partial(Dropout, self.dropout_rate, self.axis_name)
         for stage in range(3):
             width = 16 * self.widen * 2**stage
             for block in range(self.blocks_per_stage):
                 stride = 2 if stage > 0 and block == 0 else 1
-                x = block_class(width, stride, conv_layer, norm, name=f"stage{stage + 1}_block{block + 1}")(x)
+                x = block_class(width, stride, conv_layer, norm, drop, name=f"stage{stage + 1}_block{block + 1}")(x)
         return global_average_pool(nn.relu(norm(name="bn")(x)))

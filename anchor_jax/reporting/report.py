@@ -15,7 +15,7 @@ from markupsafe import Markup
 from anchor_jax.core.errors import UserError
 from anchor_jax.evaluation import question, storage, suites
 from anchor_jax.evaluation.output import workdir_of
-from anchor_jax.evaluation.presentation import format_num_references
+from anchor_jax.evaluation.presentation import Table, describe_transduction, format_num_references
 from anchor_jax.evaluation.results import Results
 from anchor_jax.evaluation.runner import facts_of_run
 from anchor_jax.evaluation.same_data import clean_results_for, warning_of_test_sets
@@ -38,7 +38,7 @@ class Reporter:
     def suite_finished(self, results: Results) -> None:
         """Print the first table of a suite."""
         result = results[max(results)]
-        tables = suites.find(result.suite).tables(results)
+        tables = _tables(results)
         if not tables:
             return
         table, members = tables[0], result.facts.get("members", [])
@@ -51,6 +51,7 @@ class Reporter:
             for of in table.columns
         ]
         print_table(["", *table.rows], rows)
+        print_lines(*describe_transduction(result.facts))
 
     def evaluation_finished(self, folder: Path, results: Mapping[str, Results], run_facts: Mapping[str, Any]) -> None:
         """Write the report and print where everything is."""
@@ -139,7 +140,7 @@ def _subtitle(results: Mapping[str, Results]) -> str:
 
 def _section(name: str, by_suite: Mapping[str, Results], run_facts: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     suite, results = suites.find(name), by_suite[name]
-    tables, differing = suite.tables(results), _differing_facts(results)
+    tables, differing = _tables(results), _differing_facts(results)
     figures = suite.figures(results, clean_results_for(results, by_suite))
     return {
         "id": name,
@@ -153,6 +154,16 @@ def _section(name: str, by_suite: Mapping[str, Results], run_facts: Mapping[str,
         "scores": _scores_html(results),
         "facts": _facts(results, run_facts),
     }
+
+
+def _tables(results: Results) -> list[Table]:
+    """Return the tables of a suite; the first one of a suite that was evaluated with transduction says how."""
+    result = results[max(results)]
+    tables = suites.find(result.suite).tables(results)
+    if result.protocol != "blt" or not tables:
+        return tables
+    first, *others = tables
+    return [dataclasses.replace(first, notes=[*first.notes, *describe_transduction(result.facts)]), *others]
 
 
 def _scores_html(results: Results) -> Markup:

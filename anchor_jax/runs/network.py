@@ -66,6 +66,7 @@ class CompiledNetwork:
         self._encode = mesh_lib.pmapped(self._encode_references, mesh, in_specs=same, out_specs=same)
         self._encode_shown = mesh_lib.pmapped(self._encode_shown_references, mesh, in_specs=same, out_specs=same)
         self._features = self._mapped(self._features_of_shard, same, same, sharded)
+        self._pair_features = self._mapped(self._features_of_pairs, same, sharded, sharded, sharded)
         self.classify_program = cache(self._compile_classify)
         self._pairs_program = cache(self._compile_pairs)
 
@@ -134,6 +135,18 @@ class CompiledNetwork:
         """Return the inputs of the last layer, averaged over references: float32 `[B, features]`."""
         return self._features(variables, references, images)
 
+    @with_own_settings
+    def pair_features(self, variables: Any, images: Images, references: Images, mask: jax.Array) -> jax.Array:
+        """Return the inputs of the last layer for one reference per image, float32 `[B, features]`.
+
+        Args:
+          variables: passed to `model.apply`.
+          images: uint8 `[B, H, W, C]`.
+          references: uint8 `[B, H, W, C]`.
+          mask: bool `[B]`, true where the reference is masked.
+        """
+        return self._pair_features(variables, images, references, mask)
+
     def shard(self, array: Images) -> jax.Array:
         """Shard an array `[B, ...]` from the host or a device over the mesh."""
         return mesh_lib.shard_batch(array, self.mesh)
@@ -177,6 +190,12 @@ class CompiledNetwork:
         if not self.anchored or references is None:
             return network(variables, x)
         return predict(network, variables, x, references, chunk_size=self._chunk_size(images)).mean
+
+    def _features_of_pairs(
+        self, variables: Any, images: jax.Array, references: jax.Array, mask: jax.Array
+    ) -> jax.Array:
+        x, r = normalize(images, self.normalization), normalize(references, self.normalization)
+        return _network_of(self.model, last="features")(variables, anchor(x, r, mask))
 
     def _chunk_size(self, images: jax.Array) -> int:
         return self.chunk_size or max(self.inputs_at_once // len(images), 1)

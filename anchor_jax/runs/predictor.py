@@ -160,6 +160,21 @@ class Predictor:
 
         return self._pipeline(batches, features)
 
+    def stream_pair_features(self, batches: Iterable[tuple[Images, ...]]) -> Iterator[Any]:
+        """Same as `stream_features`, with one reference for each image, masked or not.
+
+        Args:
+          batches: tuples `(images, references, mask, *rest)`; the mask is bool `[B]`, true where a reference is zeroed.
+
+        Yields:
+          `(features, *rest)`, float32 `[B, features]`.
+        """
+
+        def features(images: jax.Array, references: jax.Array, mask: jax.Array, *rest: jax.Array) -> Any:
+            return self.network.pair_features(self.variables, images, references, mask), *rest
+
+        return self._pipeline(batches, features)
+
     def first_references(self, num_references: int) -> npt.NDArray[np.uint8] | None:
         """Return the first K references of the run, uint8 `[K, H, W, C]`; None for a standard network."""
         num_references = checks.integer("num_references", num_references)

@@ -98,8 +98,9 @@ def _draw_mask(
     """Return the mask of each example and, if all examples share one draw, that draw."""
     if not (uses_references(config) and config.mask_prob):
         return None, None
-    if config.mask_per == "example":
-        return sample_mask(key, batch_size, config.mask_prob, per="example"), None
+    if config.mask_per != "batch":
+        group_size = config.group_size if config.mask_per == "group" else None
+        return sample_mask(key, batch_size, config.mask_prob, per=config.mask_per, group_size=group_size), None
     if config.mask_draw == "periodic":
         batch_is_masked = _is_due(step, config.mask_prob)
     else:

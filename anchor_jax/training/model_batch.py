@@ -1,6 +1,6 @@
 """The model's inputs: a batch of stored images is augmented, normalized, mixed, and anchored to masked references."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +53,8 @@ def make_model_batch(
         augmentation.resized_crop = ()  # a stream crops while it decodes
     images, targets = jnp.asarray(batch.images), jnp.asarray(batch.labels)
     channels = images.shape[-1]  # those of the training set, which is checked
-    augmented = augment(per_example.augment_keys, images, augmentation, data.mixing_images, channels=channels)
+    options: dict[str, Any] = {"interpolation": config.data.interpolation, "channels": channels}
+    augmented = augment(per_example.augment_keys, images, augmentation, data.mixing_images, **options)
     x = normalize(augmented, normalization)
     if augmentation.erasing_prob:
         x = random_erasing(per_example.erase_keys, x, augmentation.erasing_prob, channels=channels)

@@ -2,7 +2,7 @@
 
 import jax
 
-from anchor_jax.config import DataConfig
+from anchor_jax.config import AnchoringConfig, DataConfig
 from anchor_jax.data.sources import SOURCES
 from anchor_jax.runs.state import TrainState
 from anchor_jax.training.draws import uses_references
@@ -36,12 +36,21 @@ def _method(trainer: Trainer) -> str:
     references = "references from the batch"
     if trainer.data.bank_images is not None:
         references = f"{trainer.data.bank_size:,} references in the bank"
-    drawn = "of every batch" if anchoring.mask_draw == "periodic" else "with probability"
+    elif anchoring.group_size:
+        references = f"references from the same {anchoring.group_size:,} images of the batch"
     if not anchoring.enabled:
-        overlay = f"overlay x + {anchoring.overlay_weight:g} r {drawn} {anchoring.mask_prob}"
+        overlay = f"overlay x + {anchoring.overlay_weight:g} r {_draws(anchoring)}"
         return f"standard training, {overlay}, {references}"
-    masking = f"masked {drawn} {anchoring.mask_prob}" if anchoring.mask_prob else "no masking"
+    masking = f"masked {_draws(anchoring)}" if anchoring.mask_prob else "no masking"
     return f"anchored training, {references}, {masking}"
+
+
+def _draws(anchoring: AnchoringConfig) -> str:
+    """Return in words what is masked, and how often."""
+    if anchoring.mask_per == "batch" and anchoring.mask_draw == "periodic":
+        return f"in evenly spaced batches, a fraction of {anchoring.mask_prob}"
+    per = {"batch": "", "group": f" per group of {anchoring.group_size:,}", "example": " per example"}
+    return f"with probability {anchoring.mask_prob}{per[anchoring.mask_per]}"
 
 
 def _model(trainer: Trainer, state: TrainState) -> str:

@@ -4,10 +4,12 @@ from collections.abc import Callable
 from functools import partial
 
 import jax
+from PIL import Image
 
 from anchor_jax.config import AugmentationConfig
 from anchor_jax.core import checks, explicit, modes
 from anchor_jax.core.errors import UserError
+from anchor_jax.data import resampling
 from anchor_jax.data.augmentation.crops import mirror, padded_crop, resized_crop
 from anchor_jax.data.augmentation.erasing import random_erasing
 from anchor_jax.data.augmentation.fractals import fractals
@@ -37,6 +39,7 @@ def augment(
     config: AugmentationConfig,
     mixing_images: jax.Array | None = None,
     *,
+    interpolation: str = resampling.AUTO,
     channels: int = 0,
 ) -> jax.Array:
     """Apply a random crop, a random mirror image and a policy to each image, as a config says; for use under `jit`.
@@ -47,6 +50,7 @@ def augment(
       config: the section `augmentation` of a config: `crop_padding`, or `resized_crop` instead if it is set; `flip`;
         `policy` with `num_operations` and `magnitude`. See `anchor_jax.config`.
       mixing_images: for "pixmix", uint8 `[M, h, w, C]`, at least as large as the images; see `load_mixing_images`.
+      interpolation: of `resized_crop`, "bilinear" or "bicubic"; "auto": bilinear. See `config.data.interpolation`.
       channels: C, required if it is above 4: such images are mostly `[B, C, H, W]`.
 
     Returns:
@@ -71,13 +75,15 @@ def augment(
     """
     checks.images("images", images, "uint8", channels)
     checks.keys("keys", keys, len(images))
+    crop_filter = resampling.filter_of_crops(resampling.check_interpolation(interpolation))
+    is_bicubic = crop_filter == Image.Resampling.BICUBIC
     policy = _policy(config, images.shape[1:], mixing_images)
 
     def augment_one(key, image):
         crop_key, flip_key = jax.random.split(key)
         if config.resized_crop:
             low, high = config.resized_crop
-            image = resized_crop(crop_key, image, (low, high))
+            image = resized_crop(crop_key, image, (low, high), is_bicubic=is_bicubic)
         elif config.crop_padding:
             image = padded_crop(crop_key, image, config.crop_padding)
         if config.flip:

@@ -22,13 +22,14 @@ def mirror(key: jax.Array, image: jax.Array) -> jax.Array:
     return jnp.asarray(pix.random_flip_left_right(key, image))
 
 
-def resized_crop(key: jax.Array, image: jax.Array, area: tuple[float, float]) -> jax.Array:
+def resized_crop(key: jax.Array, image: jax.Array, area: tuple[float, float], *, is_bicubic: bool = False) -> jax.Array:
     """Crop a random box and resize it to the size of the image: torchvision's `RandomResizedCrop`.
 
     Args:
       key: PRNG key.
       image: uint8 `[H, W, C]`.
       area: minimum and maximum area of the box, as fractions of the image's area, in (0, 1].
+      is_bicubic: whether the box is resized with the bicubic filter, instead of the bilinear one.
     """
     height, width, _ = image.shape
     uniform = jax.random.uniform(key, (NUM_UNIFORM,))
@@ -36,16 +37,20 @@ def resized_crop(key: jax.Array, image: jax.Array, area: tuple[float, float]) ->
         uniform, image.shape, area=area, aspect_ratio=_ASPECT_RATIO, min_side=1, max_sides=(height, width)
     )
     fallback = _central_box(height, width)
-    return resize(image, Box(*(jnp.where(fits, *sides) for sides in zip(box, fallback, strict=True))))
+    box = Box(*(jnp.where(fits, *sides) for sides in zip(box, fallback, strict=True)))
+    return resize(image, box, is_bicubic=is_bicubic)
 
 
-def resize(image: jax.Array, box: Box) -> jax.Array:
-    """Resize a box of an image uint8 `[H, W, C]` to H x W; equals Pillow's bilinear filter bit for bit.
+def resize(image: jax.Array, box: Box, *, is_bicubic: bool = False) -> jax.Array:
+    """Resize a box of an image uint8 `[H, W, C]` to H x W.
 
-    A box is never shrunk, so each pixel interpolates two neighbors per axis, and antialiasing has no effect.
+    It equals Pillow's bilinear filter bit for bit, and the bicubic one in more than 99% of the values and within two
+    gray levels. A box is never shrunk, so each pixel interpolates two or four neighbors per axis, and antialiasing has
+    no effect.
     """
-    image = materialize(_resize_axis(image, box.left, box.width, axis=1))
-    return _resize_axis(image, box.top, box.height, axis=0)
+    resize_axis = _resize_axis_bicubic if is_bicubic else _resize_axis
+    image = materialize(resize_axis(image, box.left, box.width, axis=1))
+    return resize_axis(image, box.top, box.height, axis=0)
 
 
 def _resize_axis(image: jax.Array, start: jax.Array, length: jax.Array, axis: int) -> jax.Array:
@@ -66,6 +71,31 @@ def _resize_axis(image: jax.Array, start: jax.Array, length: jax.Array, axis: in
     )
     rounding = 1 << (_WEIGHT_BITS - 1)
     return ((near * ((1 << _WEIGHT_BITS) - weight) + far * weight + rounding) >> _WEIGHT_BITS).astype(image.dtype)
+
+
+def _resize_axis_bicubic(image: jax.Array, start: jax.Array, length: jax.Array, axis: int) -> jax.Array:
+    """Resize along one axis; neighbors outside of the box have no weight, as in Pillow."""
+    size = image.shape[axis]
+    numerator = (2 * jnp.arange(size) + 1) * length - size  # of the position, over 2 size
+    before, fraction = numerator // (2 * size), (numerator % (2 * size)) / (2 * size)
+    rows = before[:, None] + jnp.arange(-1, 3)
+    distances = jnp.abs(jnp.arange(-1, 3) - fraction[:, None])
+    weights = jnp.where((rows >= 0) & (rows < length), _cubic(distances), 0)
+    weights = materialize(jnp.round(weights / weights.sum(axis=1, keepdims=True) * (1 << _WEIGHT_BITS)))
+    weights = weights.astype(jnp.int32)
+    total = 1 << (_WEIGHT_BITS - 1)
+    for neighbor in range(4):
+        at = start + jnp.clip(rows[:, neighbor], 0, length - 1)
+        weight = weights[:, neighbor].reshape([-1 if each == axis else 1 for each in range(3)])
+        total += jnp.take(image, at, axis, mode="clip").astype(jnp.int32) * weight
+    return jnp.clip(total >> _WEIGHT_BITS, 0, 255).astype(image.dtype)
+
+
+def _cubic(distance: jax.Array) -> jax.Array:
+    """Return the weights of Pillow's bicubic filter, with a = -1/2, at distances in [0, 2]."""
+    near = (1.5 * distance - 2.5) * distance**2 + 1
+    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+    return jnp.where(distance < 1, near, far)
 
 
 def _central_box(height: int, width: int) -> Box:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
+from anchor_jax.data import resampling
 from anchor_jax.data.cache import load_cached
 from anchor_jax.data.dataset import Dataset, check_label_names, validate_dataset, warn_similar_names
 from anchor_jax.data.decoding import EncodedDataset, decode_all
@@ -40,6 +41,7 @@ def load(
     path: str | os.PathLike[str] = "",
     image_size: int = 0,
     crop_fraction: float = 1.0,
+    interpolation: str = resampling.AUTO,
     mode: str = AUTO,
     channels: int = 0,
     cache_dir: str | os.PathLike[str] | None = None,
@@ -59,6 +61,7 @@ def load(
       image_size: S, in pixels. The shorter side is resized to `round(S / crop_fraction)`, and the center is cropped to
         S x S ("tfds" and "folder" only). 0 keeps the stored size.
       crop_fraction: in (0, 1].
+      interpolation: how images are resized, "bilinear" or "bicubic", with antialiasing; "auto": bicubic.
       mode: convert the images to "L" (grayscale) or "RGB"; "auto": grayscale if all image files of the split are,
         otherwise RGB, and arrays as they are.
       channels: the number C of channels, or 0 for any up to 4. Arrays with a longer last axis are mostly
@@ -79,7 +82,7 @@ def load(
       >>> train.images.shape, train.images.dtype, train.labels.dtype
       ((1437, 8, 8, 1), dtype('uint8'), dtype('int32'))
     """
-    opened = _open(source, split, name, path, image_size, crop_fraction, mode, channels)
+    opened = _open(source, split, name, path, image_size, crop_fraction, interpolation, mode, channels)
     dataset = opened.data
     if isinstance(dataset, EncodedDataset):
         dataset = load_cached(dataset, decode_all, os.fspath(cache_dir or ""))
@@ -94,6 +97,7 @@ def open_stream(
     path: str | os.PathLike[str] = "",
     image_size: int = 0,
     crop_fraction: float = 1.0,
+    interpolation: str = resampling.AUTO,
     mode: str = AUTO,
     channels: int = 0,
     title: str = "",
@@ -107,6 +111,7 @@ def open_stream(
       path: see `load`.
       image_size: see `load`.
       crop_fraction: see `load`.
+      interpolation: see `load`.
       mode: see `load`.
       channels: see `load`.
       title: name of the returned dataset; "": the source and split.
@@ -125,7 +130,7 @@ def open_stream(
       >>> test.name, test.num_examples
       ('digits', 360)
     """
-    opened = _open(source, split, name, path, image_size, crop_fraction, mode, channels)
+    opened = _open(source, split, name, path, image_size, crop_fraction, interpolation, mode, channels)
     title, dataset = title or opened.title, opened.data
     if isinstance(dataset, Dataset):
         stream = eval_dataset(_finished(opened, source, image_size, channels), title, channels=channels)
@@ -144,6 +149,7 @@ def open_encoded(
     path: str | os.PathLike[str] = "",
     image_size: int = 0,
     crop_fraction: float = 1.0,
+    interpolation: str = resampling.AUTO,
     mode: str = AUTO,
 ) -> EncodedDataset:
     """Open one split of "tfds" or "folder" for random access; no image is read. The arguments are those of `load`.
@@ -157,7 +163,7 @@ def open_encoded(
             f"source '{source}' cannot be streamed; allowed: {_ENCODED}; for a dataset that fits into memory set "
             "config.data.streaming=False"
         )
-    dataset = _open(source, split, name, path, image_size, crop_fraction, mode).data
+    dataset = _open(source, split, name, path, image_size, crop_fraction, interpolation, mode).data
     assert isinstance(dataset, EncodedDataset)
     check_label_names(dataset.label_names, dataset.title)
     return dataset
@@ -178,6 +184,7 @@ def _open(
     path: str | os.PathLike[str],
     image_size: int,
     crop_fraction: float,
+    interpolation: str,
     mode: str,
     channels: int = 0,
 ) -> _OpenedSplit:
@@ -185,6 +192,7 @@ def _open(
     checks.text("name", name)
     checks.path("path", path)
     checks.number("crop_fraction", crop_fraction, high=math.inf)
+    resampling.check_interpolation(interpolation)
     checks.integer("image_size", image_size)
     checks.count("channels", channels, least=0)
     mode = check_mode(mode)
@@ -199,7 +207,8 @@ def _open(
         )
     dataset = SOURCES[source].open(SourceRequest(split, name, os.fspath(path)))
     if isinstance(dataset, EncodedDataset):
-        dataset = dataset._replace(image_size=int(image_size), crop_fraction=crop_fraction, given_mode=mode)
+        size = {"image_size": int(image_size), "crop_fraction": crop_fraction, "interpolation": interpolation}
+        dataset = dataset._replace(**size, given_mode=mode)
     opened = _OpenedSplit(dataset, f"{source} split '{split}'", mode)
     warn_similar_names(dataset.label_names, opened.title)
     return opened

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from anchor_jax.core.errors import UserError
+from anchor_jax.data import resampling
 from anchor_jax.data.decoding import EncodedDataset, Example, common_mode
 from anchor_jax.data.eval_dataset import EvalDataset, eval_dataset_from_encoded
 from anchor_jax.data.files import FileList, reading_errors
@@ -45,7 +46,13 @@ def open_folder(request: SourceRequest) -> EncodedDataset:
 
 
 def open_images(
-    path: str | os.PathLike[str], *, image_size: int, mode: str, title: str, crop_fraction: float = 1.0
+    path: str | os.PathLike[str],
+    *,
+    image_size: int,
+    mode: str,
+    title: str,
+    crop_fraction: float = 1.0,
+    interpolation: str = resampling.AUTO,
 ) -> EvalDataset:
     """Open all images in a folder, at any depth, sorted by path; they have the single class "image".
 
@@ -55,6 +62,7 @@ def open_images(
       mode: "L", "RGB" or "auto", see `load`.
       title: name of the dataset.
       crop_fraction: see `load`.
+      interpolation: see `load`.
 
     Raises:
       UserError: there is no such folder, or no image in it. An image that is corrupt or differs in size raises when its
@@ -67,7 +75,8 @@ def open_images(
         raise UserError(f"no images in '{root}' or its subfolders; allowed: {', '.join(sorted(IMAGE_SUFFIXES))}")
     warn_skipped(root, skipped)
     encoded = _encoded_files(root.name, ("image",), FileList(root, names), np.zeros(len(names), np.int32))
-    encoded = encoded._replace(image_size=image_size, crop_fraction=crop_fraction, given_mode=mode)
+    size = {"image_size": image_size, "crop_fraction": crop_fraction, "interpolation": interpolation}
+    encoded = encoded._replace(**size, given_mode=mode)
     return eval_dataset_from_encoded(encoded, title)
 
 

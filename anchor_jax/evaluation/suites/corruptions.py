@@ -308,6 +308,7 @@ def _open(context: EvalContext, spec: str, seed: int) -> CorruptedSet:
         image_shape=shape,
         label_names=context.run.label_names,
         tfds_dir=context.tfds_dir,
+        interpolation=context.run.config.data.interpolation,
         channels=context.run.config.data.channels,
     )
 

@@ -2,7 +2,8 @@
 
 import dataclasses
 import warnings
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -13,7 +14,7 @@ from anchor_jax import metrics
 from anchor_jax.core.errors import UserError
 from anchor_jax.data import EvalDataset
 from anchor_jax.evaluation.context import EvalContext
-from anchor_jax.evaluation.options import SuiteOptions, option
+from anchor_jax.evaluation.options import SeedOption, option
 from anchor_jax.evaluation.predictions import METRICS
 from anchor_jax.evaluation.presentation import Figure, Table
 from anchor_jax.evaluation.progress import with_progress
@@ -27,11 +28,16 @@ _NUM_COMPARED = 32  # images of the training and the test split
 
 
 @dataclasses.dataclass(frozen=True)
-class ProbeOptions(SuiteOptions):
-    """The datasets of the linear probe."""
+class ProbeOptions(SeedOption):
+    """The datasets of the linear probe, and how it is fitted."""
 
     probe: tuple[str, ...] = option(
         (), "Datasets of the suite 'probe': the first trains and tests the linear probe, the others only test it."
+    )
+    probe_mask_prob: float = option(
+        0.4,
+        "Probability, in [0, 1], of masking the reference of an image that the linear probe of an anchored network is "
+        "fitted to; the label is the target. 0.4 as in the paper; 0 masks none.",
     )
 
 
@@ -39,6 +45,7 @@ class PreparedProbe(NamedTuple):
     """The opened datasets."""
 
     context: EvalContext
+    options: ProbeOptions
     fitted: EvalDataset
     tested: list[EvalDataset]  # the test split of the fitted dataset first
 
@@ -49,7 +56,10 @@ class Probe(Suite[PreparedProbe]):
     name = "probe"
     title = "Linear probe"
     question = "How good are the features for another task, with a linear classifier on top?"
-    reading = "The network is frozen. The linear layer is fitted on one dataset and tested on each of them."
+    reading = (
+        "The network is frozen. The linear layer is fitted on one dataset and tested on each of them. That of an "
+        "anchored network is trained anchored, too: each image has one random reference, which may be masked."
+    )
     options = ProbeOptions
 
     def prepare(self, context: EvalContext) -> PreparedProbe:
@@ -58,7 +68,8 @@ class Probe(Suite[PreparedProbe]):
         Raises:
           UserError: there are none, their classes differ, or training and test images are the same.
         """
-        specs = context.options_of(ProbeOptions).probe
+        options = context.options_of(ProbeOptions)
+        specs = options.probe
         if not specs:
             raise UserError("suite 'probe' needs a dataset to fit; give it as --probe, such as --probe=tfds:cifar100")
         fitted = context.open(specs[0], default_split="train")
@@ -70,24 +81,26 @@ class Probe(Suite[PreparedProbe]):
                 f"the probe would be fitted and tested on the same images of '{specs[0]}'; give a dataset with the "
                 "splits 'train' and 'test', without naming a split"
             )
-        return PreparedProbe(context, fitted, tested)
+        return PreparedProbe(context, options, fitted, tested)
 
     def datasets(self, context: EvalContext, prepared: PreparedProbe) -> list[EvalDataset]:
         """Return the dataset that the probe is fitted to, and those that it is tested on."""
         return [prepared.fitted, *prepared.tested]
 
     def num_predictions(self, prepared: PreparedProbe, num_references: int) -> int:
-        """Return the number of images in the fitted and the tested datasets, once per reference."""
-        streams = (prepared.fitted, *prepared.tested)
-        return max(num_references, 1) * sum(stream.num_examples for stream in streams)
+        """Return the number of fitted images, each with one reference, and of tested ones, once per reference."""
+        num_tested = sum(stream.num_examples for stream in prepared.tested)
+        return prepared.fitted.num_examples + max(num_references, 1) * num_tested
 
     def measure(self, prepared: PreparedProbe, num_references: int) -> SuiteResult:
         """Fit multinomial logistic regression to the split "train" of the first dataset, and score all test sets.
 
-        Features are means over K references, standardized with the statistics of the fitted dataset.
+        It is fitted to features with one of the saved references for each image, masked at random, and tested on means
+        over K references, whose logits are the means of the logits. Features are standardized with the statistics of
+        the fitted dataset.
         """
-        context, fitted, tested = prepared
-        features, labels = _features(context, fitted, num_references)
+        context, options, fitted, tested = prepared
+        features, labels = _fitted_features(context, options, fitted)
         scaler, linear = StandardScaler(), LogisticRegression(max_iter=_MAX_ITERATIONS)
         missing = len(fitted.label_names) - len(np.unique(labels))
         if missing:
@@ -115,6 +128,7 @@ class Probe(Suite[PreparedProbe]):
             "converged": iterations < _MAX_ITERATIONS,
             "solver": "scikit-learn LogisticRegression (lbfgs, C=1) on standardized features",
         }
+        facts |= {"mask_prob": options.probe_mask_prob} if num_references else {}
         return SuiteResult(self.name, num_references, tuple(scores), {}, facts)
 
     def tables(self, results: Results) -> list[Table]:
@@ -122,7 +136,7 @@ class Probe(Suite[PreparedProbe]):
         result = common.newest(results)
         columns = [common.Quantity(name, "accuracy", {"dataset": name}) for name in common.members(result)]
         return [
-            *common.by_references("Accuracy", results, columns),
+            *common.by_references("Accuracy", results, columns, notes=_notes(result)),
             *common.by_dataset(result, common.quantities()),
         ]
 
@@ -133,9 +147,38 @@ class Probe(Suite[PreparedProbe]):
         return common.accuracy_bars(results, "Accuracy of the probe", caption, "accuracy of the linear probe", suffixes)
 
 
+def _notes(result: SuiteResult) -> list[str]:
+    prob = result.facts.get("mask_prob")
+    if prob is None:  # of a standard network, or of an earlier version
+        return []
+    return [f"Fitted with one random reference per image, masked with probability {prob:g}; the label is the target."]
+
+
+def _fitted_features(context: EvalContext, options: ProbeOptions, stream: EvalDataset) -> tuple[np.ndarray, np.ndarray]:
+    """Return the features that the probe is fitted to, with one of the saved references per image."""
+    references = context.predictor.references
+    if references is None:
+        return _features(context, stream, 0)
+    rng, num = np.random.default_rng(options.seed), stream.num_examples
+    rows, mask = rng.integers(len(references), size=num), rng.random(num) < options.probe_mask_prob
+
+    def batches() -> Iterator[tuple[np.ndarray, ...]]:
+        start = 0
+        for images, labels in with_progress(stream, context.predictor, f"features of {stream.name}", 1):
+            part = slice(start, start + len(images))
+            yield images, references[rows[part]], mask[part], labels
+            start += len(images)
+
+    return _concatenated(context.predictor.stream_pair_features(batches()), stream)
+
+
 def _features(context: EvalContext, stream: EvalDataset, num_references: int) -> tuple[np.ndarray, np.ndarray]:
     batches = with_progress(stream, context.predictor, f"features of {stream.name}", num_references)
-    features, labels = tree_concatenate(context.predictor.stream_features(batches, num_references))
+    return _concatenated(context.predictor.stream_features(batches, num_references), stream)
+
+
+def _concatenated(parts: Iterator[Any], stream: EvalDataset) -> tuple[np.ndarray, np.ndarray]:
+    features, labels = tree_concatenate(parts)
     if not np.isfinite(features).all():
         raise UserError(f"features of '{stream.name}' are NaN or infinite: the checkpoint has diverged")
     return features, labels

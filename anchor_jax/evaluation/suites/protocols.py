@@ -13,7 +13,17 @@ from anchor_jax.data import Dataset, EvalDataset, eval_dataset
 from anchor_jax.evaluation.context import EvalContext
 from anchor_jax.evaluation.options import SeedOption, TransductionOption, option
 from anchor_jax.evaluation.predictions import METRICS, PredictionTable, main_scores, predict_dataset
-from anchor_jax.evaluation.presentation import DotPanel, DotPlots, Dots, Figure, Line, LinePanel, LinePlots, Table
+from anchor_jax.evaluation.presentation import (
+    DotPanel,
+    DotPlots,
+    Dots,
+    Figure,
+    Line,
+    LinePanel,
+    LinePlots,
+    Table,
+    describe_transduction,
+)
 from anchor_jax.evaluation.results import Results, Score, SuiteResult
 from anchor_jax.evaluation.suite import Suite
 from anchor_jax.evaluation.suites import common
@@ -103,21 +113,18 @@ class Protocols(Suite[PreparedProtocols]):
             seconds = _seconds_per_1000(timed, _with_draw(context, references, 0, num))
             scores.append(Score("seconds_per_1000", seconds, protocol=protocol))
         scores += _measured(prepared, "blt", context.predict_transduced)
-        facts |= {
-            "draws": {str(num): count for num, count in num_draws.items()},
-            "blt_references": len(context.transduction.references),
-            "blt_residuals": len(context.transduction.residuals),
-        }
+        facts |= {"draws": {str(num): count for num, count in num_draws.items()}, **context.transduction.facts()}
         return SuiteResult(self.name, num_references, tuple(scores), {}, facts)
 
     def tables(self, results: Results) -> list[Table]:
         """Return the paper's table: one row per protocol."""
         rows = {title: (row.result, {"protocol": row.protocol}) for title, row in protocol_rows(results).items()}
         columns = common.quantities((*METRICS, "seconds_per_1000"))
-        draws = common.newest(results).facts.get("draws", {})
-        counts = ", ".join(f"{count} of {num}" for num, count in draws.items())
+        facts = common.newest(results).facts
+        counts = ", ".join(f"{count} of {num}" for num, count in facts.get("draws", {}).items())
         note = f"Random references: mean of the scores of several draws ({counts}); the suite clean has one draw."
-        return common.score_table("", rows, columns, notes=[note] if draws else [])
+        notes = [note] if counts else []
+        return common.score_table("", rows, columns, notes=[*notes, *describe_transduction(facts)])
 
     def figures(self, results: Results, clean: Results) -> list[Figure]:
         """Return accuracy and time of each protocol, and accuracy against the number of references."""

@@ -10,7 +10,7 @@ import pandas as pd
 from anchor_jax.core.errors import UserError
 from anchor_jax.evaluation import suites
 from anchor_jax.evaluation.predictions import METRICS
-from anchor_jax.evaluation.presentation import GROUP_TITLES, format_num_references
+from anchor_jax.evaluation.presentation import GROUP_TITLES, describe_transduction, format_num_references
 from anchor_jax.evaluation.results import BLT_SUFFIX, Score, SuiteResult, flat_name
 from anchor_jax.evaluation.same_data import compare_data
 from anchor_jax.evaluation.suites.common import plain
@@ -197,6 +197,8 @@ def compare_methods(
             data = compare_data({run.name: run.result(suite, num) for run in runs})
             tables.append(_suite_table(methods, runs, suite, num, not data.differ))
             data_notes.append(data.note)
+            of_anchored = (run.facts(suite, num) for run in runs if run.anchored)
+            data_notes += [f"{suite}: {note}" for note in describe_transduction(next(of_anchored, {}))]
     if not tables:
         raise UserError(f"the runs have no suite in common; {left_out[0]}")
     published = next_to_paper(methods, suite_names, {table.suite: table.num_references for table in tables})

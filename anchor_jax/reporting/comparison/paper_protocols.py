@@ -68,6 +68,7 @@ _IMAGENET = _COMMON | {
     "data.streaming": (True, False),
     "data.image_size": (224,),
     "data.crop_fraction": (0.875,),
+    "data.interpolation": ("bilinear",),
     "data.mean": ((0.485, 0.456, 0.406),),
     "data.std": ((0.229, 0.224, 0.225),),
     "augmentation.resized_crop": ((0.08, 1.0),),
@@ -94,6 +95,7 @@ _REGNET = {
 }
 _DEIT = _ADAMW | _NO_DECAY | _MIXED
 _DEIT |= {
+    "data.interpolation": ("bicubic",),
     "data.repeats": (3,),
     "augmentation.policy": ("rand_augment",),
     "augmentation.magnitude": (27,),
@@ -108,6 +110,7 @@ _DEIT |= {
 }
 _SWIN = _ADAMW | _NO_DECAY | _MIXED
 _SWIN |= {
+    "data.interpolation": ("bicubic",),
     "data.repeats": (4,),
     "data.image_size": (256,),
     "data.crop_fraction": (1.0,),
