@@ -108,9 +108,7 @@ def _value(run: StudyRun | EnsembleRun, column: Column, suites: Mapping[str, Res
     if run.row.is_scaled and column.metric == "ece":
         fields["prediction"] = "scaled"
     if column.corruptions:
-        found = (result.value(column.metric, corruption=name, **fields) for name in column.corruptions)
-        values = [value for value in found if value is not None]
-        return sum(values) / len(values) if len(values) == len(column.corruptions) else None
+        return result.mean_over_corruptions(column.metric, column.corruptions, **fields)
     value = result.value(column.metric, **fields)
     if value is None and column.suite == "protocols":  # without references there is a single protocol
         return result.value(column.metric, protocol="standard")

@@ -6,7 +6,7 @@ and nowhere else.
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -152,6 +152,23 @@ class SuiteResult:
         (0.2, 0.1, None)
         """
         return self._values.get(_key(Score(metric, 0, **fields)))
+
+    def mean_over_corruptions(self, metric: str, corruptions: Sequence[str], **fields: Any) -> float | None:
+        """Return the mean of a score over corruptions, None if one of them has none.
+
+        Args:
+          metric: its name.
+          corruptions: their names.
+          **fields: the other fields of `Score`, as for `value`.
+
+        >>> scores = Score("ece", 0.2, corruption="fog"), Score("ece", 0.4, corruption="snow")
+        >>> result = SuiteResult("corruptions", 1, scores)
+        >>> round(result.mean_over_corruptions("ece", ("fog", "snow")), 6)
+        0.3
+        """
+        values = [self.value(metric, corruption=name, **fields) for name in corruptions]
+        measured = [value for value in values if value is not None]
+        return sum(measured) / len(values) if len(measured) == len(values) else None
 
     @functools.cached_property
     def _values(self) -> dict[tuple[Any, ...], float]:

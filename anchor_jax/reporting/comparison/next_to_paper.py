@@ -4,8 +4,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from anchor_jax.core.errors import UserError
 from anchor_jax.evaluation.results import SuiteResult
 from anchor_jax.metrics import specs
@@ -129,8 +127,7 @@ def _of_corruptions(run: EvaluatedRun, result: SuiteResult, quantity: Quantity) 
     members = facts.get("averages", {}).get(group, facts["members"])
     if set(members) == set(facts["members"]):
         return result.value(quantity.metric, severity=severity), facts["source"]
-    each = [result.value(quantity.metric, corruption=member, severity=severity) for member in members]
-    return (None if None in each else float(np.mean(each))), facts["source"]
+    return result.mean_over_corruptions(quantity.metric, members, severity=severity), facts["source"]
 
 
 def _of_dataset(run: EvaluatedRun, result: SuiteResult, quantity: Quantity) -> _Value:
