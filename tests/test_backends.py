@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import optimised
+from scipy import special
 
 from anchor_jax.runtime import backends
 from anchor_jax.runtime import mesh as mesh_lib
@@ -72,6 +73,16 @@ def test_cpu_options_are_not_used_on_other_platforms():
     assert not backends.has_fast_device_loops("cpu")
 
 
+@pytest.mark.parametrize(("platform", "num_loops"), [("cpu", 0), ("cuda", 1), ("tpu", 1)])
+def test_scan_is_a_loop_except_on_cpu(platform, num_loops):
+    def sums(x):
+        return backends.scan(lambda total, each: (total + each, total), jnp.zeros(4), x, len(x))
+
+    lowered = jax.jit(sums).trace(X).lower(lowering_platforms=(platform,)).as_text()
+    assert lowered.count("stablehlo.while") == num_loops
+    np.testing.assert_allclose(sums(X)[0], X.sum(0), rtol=1e-6)
+
+
 @pytest.mark.parametrize("option", [("xla_cpu_no_such_option", ""), ("xla_cpu_experimental_ynn_fusion_type", "NONE")])
 def test_options_unknown_to_xla_are_dropped(monkeypatch, option):
     monkeypatch.setattr(backends, "_CPU_OPTIONS", dict([option]))
@@ -83,35 +94,103 @@ def test_options_unknown_to_xla_are_dropped(monkeypatch, option):
 def test_attention_padded_for_cudnn_equals_the_unpadded(tokens, dtype, monkeypatch):
     query, key, value = jnp.asarray(np.random.default_rng(0).normal(size=(3, 2, 4, tokens, 2, 8)), dtype)
 
-    def attended():
-        batched = jax.vmap(backends.attention)
+    def attended(attention):
+        batched = jax.vmap(attention)
         gradient = jax.grad(lambda *qkv: jnp.sum(jnp.sin(batched(*qkv).astype(jnp.float32))), argnums=(0, 1, 2))
         return batched(query, key, value), gradient(query, key, value)
 
-    plain = attended()
+    plain = attended(backends.attention)
     xla, calls = jax.nn.dot_product_attention, []
 
     def instead_of_cudnn(*qkv, implementation, **lengths):
         calls.append((implementation, qkv[0].shape[-3]))
         return xla(*qkv, implementation="xla", **lengths)
 
-    monkeypatch.setattr(backends, "_has_cudnn_attention", lambda dtype: True)
     monkeypatch.setattr(jax.nn, "dot_product_attention", instead_of_cudnn)
-    padded = attended()
+    padded = attended(backends._attention_by_cudnn)
     assert set(calls) == {("cudnn", 6)}
     tolerance = 1e-5 if dtype == jnp.float32 else 2e-2
     jax.tree.map(lambda a, b: np.testing.assert_allclose(*map(np.float32, (a, b)), atol=tolerance), plain, padded)
 
 
-def test_exported_attention_does_not_use_cudnn(monkeypatch):
-    monkeypatch.setattr(backends, "_has_cudnn_attention", lambda dtype: True)
+@pytest.fixture
+def with_cudnn(monkeypatch):
+    """Stand in for cuDNN, which cannot be traced without JAX's plug-in for NVIDIA GPUs."""
+    monkeypatch.setattr(backends, "_has_cudnn_attention", backends._has_cudnn_attention.__wrapped__)
+    monkeypatch.setattr(backends, "_attention_by_cudnn", lambda query, key, value: jnp.tan(query + key + value))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_attention_of_tpu_equals_that_of_other_platforms(dtype):
+    query, key, value = jnp.asarray(np.random.default_rng(0).normal(size=(3, 2, 5, 2, 8)), dtype)
+
+    def derivatives(attention):
+        gradient = jax.grad(lambda *qkv: jnp.sum(jnp.sin(attention(*qkv).astype(jnp.float32))), argnums=(0, 1, 2))
+        return jax.jit(lambda *qkv: (attention(*qkv), gradient(*qkv)))(query, key, value)
+
+    tolerance = 1e-5 if dtype == jnp.float32 else 2e-2
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(*map(np.float32, (a, b)), atol=tolerance),
+        derivatives(backends._attention_by_einsum),
+        derivatives(backends.attention),
+    )
+
+
+@pytest.mark.parametrize(
+    ("platform", "dtype", "called"),
+    [("cuda", "bfloat16", True), ("cuda", "float32", False), ("tpu", "bfloat16", False), ("cpu", "bfloat16", False)],
+)
+def test_attention_calls_cudnn_in_programs_for_nvidia(platform, dtype, called, with_cudnn):
+    def loss(*qkv):
+        return jnp.sum(backends.attention(*qkv).astype(jnp.float32))
+
+    qkv = [jax.ShapeDtypeStruct((2, 5, 2, 8), dtype)] * 3
+    for function in (backends.attention, jax.grad(loss)):
+        lowered = jax.jit(function).trace(*qkv).lower(lowering_platforms=(platform,)).as_text()
+        assert ("stablehlo.tan " in lowered) == called
+        assert ("stablehlo.exponential" in lowered) != called
+
+
+def test_exported_attention_does_not_use_cudnn(with_cudnn):
     qkv = [jax.ShapeDtypeStruct(jax.export.symbolic_shape("b, 5, 2, 4"), jnp.bfloat16)] * 3
     exported = jax.export.export(jax.jit(backends.attention), platforms=("cpu", "cuda"))(*qkv)
-    assert "__cudnn$" not in exported.mlir_module()
+    assert "stablehlo.tan " not in exported.mlir_module()
 
 
-def test_attention_does_not_use_cudnn_on_cpu():
-    assert not backends._has_cudnn_attention(jnp.bfloat16)
+def test_attention_that_cudnn_does_not_have_is_left_to_xla(monkeypatch):
+    def unavailable(query, key, value):
+        raise NotImplementedError("The head dim must be <= 128 and a multiple of 8, but got 4.")
+
+    qkv = [jnp.ones((2, 5, 2, 4), jnp.bfloat16)] * 3
+    expected = backends.attention(*qkv)
+    monkeypatch.setattr(backends, "_attention_by_cudnn", unavailable)
+    backends._has_cudnn_attention.cache_clear()
+    assert not backends._has_cudnn_attention(qkv[0].shape, qkv[0].dtype)
+    np.testing.assert_array_equal(backends.attention(*qkv), expected)
+
+
+def test_gelu_of_tpu_is_exact_in_bfloat16():
+    bits = np.arange(2**16, dtype=np.uint16)
+    x = bits[bits & 0x7F80 != 0x7F80].view(jnp.bfloat16)  # all finite numbers
+    wide = x.astype(np.float64)
+    with np.errstate(all="ignore"):
+        density = np.exp(-(wide**2) / 2) / np.sqrt(2 * np.pi)
+        exact, slope = wide * special.ndtr(wide), special.ndtr(wide) + wide * density
+    ours, ours_slope = jax.jit(lambda x: jax.jvp(backends._gelu_by_tanh, (x,), (jnp.ones_like(x),)))(x)
+    for value, expected in ((ours, exact), (ours_slope, slope)):
+        # half a unit in the last place of bfloat16, and the rounding of float32
+        np.testing.assert_allclose(np.asarray(value, np.float64), expected, rtol=2**-8, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("platform", "dtype", "approximated"),
+    [("tpu", "bfloat16", True), ("tpu", "float32", False), ("cuda", "bfloat16", False), ("cpu", "bfloat16", False)],
+)
+def test_gelu_avoids_the_error_function_on_tpu(platform, dtype, approximated):
+    gradient = jax.grad(lambda x: jnp.sum(backends.gelu(x).astype(jnp.float32)))
+    for function in (backends.gelu, gradient):
+        traced = jax.jit(function).trace(jax.ShapeDtypeStruct((4, 4), dtype))
+        assert ("stablehlo.tanh" in traced.lower(lowering_platforms=(platform,)).as_text()) == approximated
 
 
 @pytest.mark.parametrize(("stride", "groups", "channels", "features"), [(1, 2, 8, 8), (2, 3, 12, 24), (2, 6, 6, 6)])

@@ -16,7 +16,6 @@ from anchor_jax import UserError, load_predictor, models
 from anchor_jax.data import Batch, Normalization, normalize
 from anchor_jax.runs import state
 from anchor_jax.runs.state import Totals
-from anchor_jax.runtime import backends
 from anchor_jax.runtime import mesh as mesh_lib
 from anchor_jax.training import optimizer, sharding
 from anchor_jax.training.draws import draw_step, step_keys
@@ -93,7 +92,8 @@ def lowered(config, num_devices):
 
 @pytest.mark.parametrize("on_device", [False, True])
 def test_accumulated_gradients_make_the_same_step(small, monkeypatch, on_device):
-    monkeypatch.setattr(backends, "has_fast_device_loops", lambda platform: on_device)
+    if on_device:  # the form of a program for accelerators
+        monkeypatch.setattr(jax.lax, "platform_dependent", lambda *args, default, **_: default(*args))
     small.anchoring.mask_per = "example"
     complete, totals, _ = run_steps(small, 2)
     small.training.accumulation_steps = 4

@@ -2,7 +2,7 @@
 
 import ctypes
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -47,8 +47,17 @@ def has_fast_device_loops(platform: str) -> bool:
     return platform != "cpu"
 
 
+def scan(body: Callable[..., Any], init: Any, xs: Any, length: int) -> Any:
+    """Call `jax.lax.scan`; unrolled in programs for CPUs, see `has_fast_device_loops`."""
+
+    def run(init: Any, xs: Any, unroll: int) -> Any:
+        return jax.lax.scan(body, init, xs, length, unroll=unroll)
+
+    return jax.lax.platform_dependent(init, xs, cpu=partial(run, unroll=length), default=partial(run, unroll=1))
+
+
 def attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-    """Compute scaled dot-product attention, with cuDNN if the default platform has it.
+    """Compute scaled dot-product attention; programs for NVIDIA GPUs call cuDNN, if it is installed where they are traced.
 
     A program with a symbolic batch size is exported and may run on another platform, so it never uses cuDNN.
 
@@ -60,8 +69,19 @@ def attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     Returns:
       `[B, T, heads, D]`, in the dtype of the inputs.
     """
-    if is_symbolic_dim(query.shape[0]) or not _has_cudnn_attention(query.dtype):
-        return jax.nn.dot_product_attention(query, key, value, implementation="xla")
+    by_xla = partial(jax.nn.dot_product_attention, implementation="xla")
+    on_nvidia = _attention_by_cudnn if _has_cudnn_attention(query.shape, query.dtype) else by_xla
+    return jax.lax.platform_dependent(query, key, value, cuda=on_nvidia, tpu=_attention_by_einsum, default=by_xla)
+
+
+def _attention_by_einsum(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+    """Same as `jax.nn.dot_product_attention` up to rounding, without its `vmap` over heads, which copies all inputs."""
+    logits = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
+    weights = jax.nn.softmax(logits * query.shape[-1] ** -0.5)
+    return jnp.einsum("bhqk,bkhd->bqhd", weights.astype(value.dtype), value)
+
+
+def _attention_by_cudnn(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     tokens = query.shape[1]
     if tokens % 2 == 0:
         return jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
@@ -74,17 +94,23 @@ def attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     return attended[:, :tokens]
 
 
-def _has_cudnn_attention(dtype: jnp.dtype) -> bool:
-    """Return whether cuDNN's flash attention is available: on NVIDIA GPUs, in bfloat16."""
-    if jax.default_backend() != "gpu" or dtype != jnp.bfloat16:
+@cache
+def _has_cudnn_attention(shape: tuple[Any, ...], dtype: jnp.dtype) -> bool:
+    """Return whether a call of cuDNN's attention can be traced here; the machine needs no GPU for that."""
+    if dtype != jnp.bfloat16 or is_symbolic_dim(shape[0]):
         return False
-    return "cuda" in jax.devices()[0].client.platform_version.lower()
+    try:
+        jax.eval_shape(_attention_by_cudnn, *[jax.ShapeDtypeStruct(shape, dtype)] * 3)
+    except (NotImplementedError, RuntimeError, ValueError):  # not these heads, not installed, or too old
+        return False
+    return True
 
 
 def histogram(values: jax.Array) -> jax.Array:
-    """Count each level of uint8 `[N]`: int32 `[256]`.
+    """Count each level of uint8 `[N]`, N below 2^24: int32 `[256]`.
 
-    A scatter-add is fastest on CPU and slowest on accelerators, which compare with all levels instead.
+    A scatter-add is fastest on CPU and slowest on accelerators. GPUs compare with all levels instead, TPUs with the 16
+    values of either half of a level's bits, whose pairs a matrix product counts.
     """
 
     def by_scatter(values: jax.Array) -> jax.Array:
@@ -93,7 +119,57 @@ def histogram(values: jax.Array) -> jax.Array:
     def by_comparison(values: jax.Array) -> jax.Array:
         return jnp.sum(values == jnp.arange(256, dtype=jnp.uint8)[:, None], axis=1, dtype=jnp.int32)
 
-    return jax.lax.platform_dependent(values, cpu=by_scatter, default=by_comparison)
+    def by_product(values: jax.Array) -> jax.Array:
+        digits = jnp.arange(16, dtype=jnp.uint8)[:, None]
+        high, low = ((digit == digits).astype(jnp.bfloat16) for digit in (values >> 4, values & 15))
+        return jnp.einsum("hn,ln->hl", high, low, preferred_element_type=jnp.float32).astype(jnp.int32).ravel()
+
+    return jax.lax.platform_dependent(values, cpu=by_scatter, tpu=by_product, default=by_comparison)
+
+
+def gelu(x: jax.Array) -> jax.Array:
+    """Compute `x Φ(x)`, the exact GELU; in bfloat16 on TPUs by a faster Φ, which is as exact as float32 is.
+
+    TPUs have a unit for tanh but compute the error function by divisions and branches on their vector unit, which takes
+    longer than the matrix product before it.
+    """
+    exact = partial(jax.nn.gelu, approximate=False)
+    if x.dtype != jnp.bfloat16:
+        return exact(x)
+    return jax.lax.platform_dependent(x, tpu=_gelu_by_tanh, default=exact)
+
+
+# Φ(x) = (1 + tanh(x p(x²))) / 2 with the polynomial p of least maximum error of x Φ(x): 7e-8 in exact arithmetic
+# and 6e-7 in float32. Where x² exceeds the limit, p stays what it is there.
+_PHI = (
+    *(0.7978842854499817, 0.03633414953947067, -3.302682307548821e-05, -5.527332177734934e-05),
+    *(3.974056653532898e-06, -1.3378200947045116e-07, 1.8138941459966418e-09),
+)
+_PHI_LIMIT = 30.0
+
+
+@jax.custom_jvp
+def _gelu_by_tanh(x: jax.Array) -> jax.Array:
+    wide = x.astype(jnp.float32)
+    # where Φ is below the rounding of float32, x must not magnify that rounding
+    return (jnp.maximum(wide, -(_PHI_LIMIT**0.5)) * _phi(wide)).astype(x.dtype)
+
+
+@_gelu_by_tanh.defjvp
+def _gelu_by_tanh_jvp(primals, tangents):
+    (x,), (tangent,) = primals, tangents
+    wide = x.astype(jnp.float32)
+    density = jnp.exp(-0.5 * jnp.square(wide)) * (2 * jnp.pi) ** -0.5
+    return _gelu_by_tanh(x), (_phi(wide) + wide * density).astype(x.dtype) * tangent
+
+
+def _phi(x: jax.Array) -> jax.Array:
+    """Return the standard normal distribution function of float32."""
+    square = jnp.minimum(x * x, _PHI_LIMIT)
+    polynomial = jnp.full_like(x, _PHI[-1])
+    for coefficient in _PHI[-2::-1]:
+        polynomial = polynomial * square + coefficient
+    return 0.5 + 0.5 * jnp.tanh(x * polynomial)
 
 
 @jax.custom_jvp

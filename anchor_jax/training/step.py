@@ -155,8 +155,7 @@ def _accumulate_gradients(
 
     parts = jax.tree.map(lambda array: array.reshape(num_parts, -1, *array.shape[1:]), model_batch)
     zeros = jax.tree.map(jnp.zeros_like, state.params), (state.batch_stats, Totals.zeros())
-    unroll = 1 if backends.has_fast_device_loops(jax.default_backend()) else num_parts
-    (grads, aux), _ = jax.lax.scan(add_part, zeros, (jnp.arange(num_parts), parts), unroll=unroll)
+    (grads, aux), _ = backends.scan(add_part, zeros, (jnp.arange(num_parts), parts), num_parts)
     return jax.tree.map(lambda total: total / num_parts, grads), aux
 
 
