@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from anchor_jax.data.augmentation.uniform import to_integer, to_range
+from anchor_jax.runtime import selection
 
 _ATTEMPTS = 10
 NUM_UNIFORM = 2 * _ATTEMPTS + 2  # random numbers per box
@@ -49,10 +50,10 @@ def random_box(
     widths = jnp.round(jnp.sqrt(areas * ratios)).astype(jnp.int32)
     heights = jnp.round(jnp.sqrt(areas / ratios)).astype(jnp.int32)
     fits = (jnp.minimum(heights, widths) >= min_side) & (heights <= max_sides[0]) & (widths <= max_sides[1])
-    first = jnp.argmax(fits)
-    top = to_integer(uniform[-2], height - heights[first] + 1)
-    left = to_integer(uniform[-1], width - widths[first] + 1)
-    return Box(top, left, heights[first], widths[first]), fits.any()
+    h, w = selection.entry((heights, widths), (jnp.argmax(fits),))
+    top = to_integer(uniform[-2], height - h + 1)
+    left = to_integer(uniform[-1], width - w + 1)
+    return Box(top, left, h, w), fits.any()
 
 
 def box_mask(box: Box, shape: tuple[int, ...]) -> jax.Array:

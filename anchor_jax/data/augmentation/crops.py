@@ -1,10 +1,10 @@
 """Random crops and mirroring of one image `[H, W, C]`; the result has the shape and dtype of the image."""
 
-import dm_pix as pix
 import jax
 import jax.numpy as jnp
 
 from anchor_jax.data.augmentation.boxes import NUM_UNIFORM, Box, random_box
+from anchor_jax.runtime import selection
 from anchor_jax.runtime.backends import materialize
 
 _ASPECT_RATIO = (3 / 4, 4 / 3)  # width / height, the default of torchvision
@@ -14,12 +14,14 @@ _WEIGHT_BITS = 22  # binary places of the interpolation weights, as in Pillow
 def padded_crop(key: jax.Array, image: jax.Array, padding: int) -> jax.Array:
     """Crop a random window of the image, padded with black on each side."""
     border = (padding, padding)
-    return jnp.asarray(pix.random_crop(key, jnp.pad(image, (border, border, (0, 0))), image.shape))
+    keys = jax.random.split(key, 3)  # one per axis, as dm_pix.random_crop, whose draws these are
+    starts = [jax.random.randint(each, (), 0, 2 * padding + 1) for each in keys[:2]]
+    return selection.window(jnp.pad(image, (border, border, (0, 0))), starts, image.shape[:2])
 
 
 def mirror(key: jax.Array, image: jax.Array) -> jax.Array:
     """Mirror the image left to right, with probability 1/2."""
-    return jnp.asarray(pix.random_flip_left_right(key, image))
+    return jnp.where(jax.random.bernoulli(key, 0.5), image[:, ::-1], image)
 
 
 def resized_crop(key: jax.Array, image: jax.Array, area: tuple[float, float], *, is_bicubic: bool = False) -> jax.Array:
@@ -66,7 +68,7 @@ def _resize_axis(image: jax.Array, start: jax.Array, length: jax.Array, axis: in
     weight = materialize((high << (_WEIGHT_BITS // 2)) + ((rest << (_WEIGHT_BITS // 2)) + size) // (2 * size))
     weight = weight.reshape([-1 if each == axis else 1 for each in range(3)])
     near, far = (
-        jnp.take(image, start + jnp.clip(at, 0, length - 1), axis, mode="clip").astype(jnp.int32)
+        selection.take(image, start + jnp.clip(at, 0, length - 1), axis).astype(jnp.int32)
         for at in (before, before + 1)
     )
     rounding = 1 << (_WEIGHT_BITS - 1)

@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from anchor_jax.data.augmentation.warping import warp
+from anchor_jax.runtime import selection
 from anchor_jax.runtime.backends import histogram, materialize
 
 Array = Any  # a NumPy array where an operation is created on the host, a jax.Array where it is applied
@@ -109,23 +111,6 @@ def apply(image: jax.Array, operation: Operation) -> jax.Array:
     return warp(blend(map_levels(image, operation.levels), operation.blend), operation.matrix)
 
 
-def warp(image: jax.Array, matrix: Array) -> jax.Array:
-    """Warp an image `[H, W, C]` by a matrix int32 `[6]`: nearest neighbors, black outside."""
-    height, width, _ = image.shape
-    y, x = jnp.mgrid[:height, :width]
-    column = (matrix[0] * x + matrix[1] * y + matrix[2]) >> 16
-    row = (matrix[3] * x + matrix[4] * y + matrix[5]) >> 16
-    return gather_pixels(image, row, column)
-
-
-def gather_pixels(image: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
-    """Return the pixels of an image `[H, W, C]` at int32 positions `[H, W]`, black outside."""
-    height, width, channels = image.shape
-    is_inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-    pixels = jnp.take(image.reshape(-1, channels), row * width + column, axis=0, mode="clip")
-    return jnp.where(is_inside[..., None], pixels, 0)
-
-
 # blends
 
 
@@ -170,10 +155,8 @@ def _smooth(levels: jax.Array) -> jax.Array:
 
 def map_levels(image: jax.Array, levels: Levels) -> jax.Array:
     """Map the levels of each channel of an image uint8 `[H, W, C]`."""
-    channels = image.shape[-1]
-    tables = jax.vmap(lambda values: _level_table(values, levels), in_axes=-1)(image.reshape(-1, channels))
-    positions = image.astype(jnp.int32) + 256 * jnp.arange(channels)
-    return materialize(jnp.take(materialize(tables).ravel(), positions, mode="clip"))
+    tables = jax.vmap(lambda values: _level_table(values, levels), in_axes=-1)(image.reshape(-1, image.shape[-1]))
+    return materialize(selection.levels_of(image, materialize(tables)))
 
 
 def _level_table(values: jax.Array, levels: Levels) -> jax.Array:
@@ -183,7 +166,8 @@ def _level_table(values: jax.Array, levels: Levels) -> jax.Array:
     stretched = jnp.clip(255 * (level - low) // jnp.maximum(high - low, 1), 0, 255)
     table = jnp.where(level >= levels.inverted_from, 255 - level, level) & levels.mask
     table = jnp.where(levels.stretched & (low < high), stretched, table)
-    return jnp.where(levels.equalized, _equalization_table(counts, counts[high]), table).astype(jnp.uint8)
+    equalized = _equalization_table(counts, selection.entry(counts, (high,)))
+    return jnp.where(levels.equalized, equalized, table).astype(jnp.uint8)
 
 
 def _equalization_table(counts: jax.Array, count_of_maximum: jax.Array) -> jax.Array:

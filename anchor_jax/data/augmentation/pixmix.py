@@ -11,8 +11,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from anchor_jax.data.augmentation.operations import IDENTITY_LEVELS, Levels, gather_pixels, map_levels
+from anchor_jax.data.augmentation.operations import IDENTITY_LEVELS, Levels, map_levels
 from anchor_jax.data.augmentation.uniform import to_integer, to_range
+from anchor_jax.runtime import selection
 
 MAX_ROUNDS = 4
 OPERATIONS = (
@@ -65,7 +66,8 @@ def _random_window(uniform: Sequence[jax.Array], mixing_images: jax.Array, shape
     """Crop a random window `[H, W, C]` of a random image."""
     nums = len(mixing_images), mixing_images.shape[1] - shape[0] + 1, mixing_images.shape[2] - shape[1] + 1
     row, top, left = (to_integer(number, num) for number, num in zip(uniform, nums, strict=True))
-    return jax.lax.dynamic_slice(mixing_images, (row, top, left, 0), (1, *shape))[0]
+    image = jax.tree.map(jnp.asarray, mixing_images)[row]
+    return selection.window(image, (top, left), shape[:2])
 
 
 # mixing
@@ -160,7 +162,7 @@ def warp_bilinear(image: jax.Array, to_x: jax.Array, to_y: jax.Array) -> jax.Arr
     def at(rows, columns):
         rows = jnp.clip(top.astype(jnp.int32) + rows, 0, height - 1)
         columns = jnp.clip(left.astype(jnp.int32) + columns, 0, width - 1)
-        return gather_pixels(image, rows, columns).astype(jnp.float32)
+        return selection.pixels_at(image, rows, columns).astype(jnp.float32)
 
     upper = at(0, 0) + (at(0, 1) - at(0, 0)) * right
     lower = at(1, 0) + (at(1, 1) - at(1, 0)) * right

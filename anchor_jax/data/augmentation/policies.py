@@ -13,6 +13,7 @@ import numpy as np
 
 from anchor_jax.data.augmentation.operations import Operation, apply, create_operation
 from anchor_jax.data.augmentation.uniform import to_integer
+from anchor_jax.runtime import selection
 
 NAMES = (
     *("Identity", "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate"),
@@ -118,4 +119,4 @@ def _stack(operations: list[Operation]) -> Operation:
 def _apply_random(key: jax.Array, image: jax.Array, table: Operation) -> jax.Array:
     """Apply an operation drawn uniformly from a table of arrays `[names, magnitudes, signs, ...]`."""
     row = to_integer(jax.random.uniform(key, (3,)), jnp.array(table.matrix.shape[:3]))
-    return apply(image, jax.tree.map(lambda rows: jnp.asarray(rows)[tuple(row)], table))
+    return apply(image, selection.entry(table, tuple(row)))
