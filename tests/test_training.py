@@ -230,6 +230,15 @@ def test_bank_has_the_images_of_the_saved_references(tiny, tmp_path):
     }
 
 
+def test_images_on_the_devices_are_rows_of_pixels(tiny, tmp_path):
+    tiny.anchoring.bank_size = 12
+    trainer = prepare(tiny, tmp_path / "run")
+    for images in (trainer.data.images, trainer.data.bank_images):
+        assert images.rows.shape == (len(images), np.prod(images.shape[1:]))
+    rows = np.array([[3, 1], [0, 2]])
+    np.testing.assert_array_equal(trainer.data.images[rows], trainer.source.take(rows))
+
+
 def test_bank_of_all_images_shares_their_memory(tiny, tmp_path):
     data = prepare(tiny, tmp_path / "bank").data
     assert data.bank_images is data.images

@@ -98,22 +98,21 @@ def sample_references(
     checks.key("key", key)
     checks.array("bank", bank, "real", "[M, ...]")
     num = checks.count("num", num)
-    if not replace:
-        if num > len(bank):
-            raise UserError(f"num must be at most {len(bank)}, the size of the bank, without replacement; got {num}")
-        return jnp.asarray(bank)[_choose(key, len(bank), (num,), replace=False)]
-
-    def draw(key: PRNGKeyArray) -> Array:
-        return jnp.asarray(bank)[_choose(key, len(bank), (), replace=True)]
-
-    return jax.vmap(draw)(jax.random.split(key, num))
+    if not replace and num > len(bank):
+        raise UserError(f"num must be at most {len(bank)}, the size of the bank, without replacement; got {num}")
+    return jnp.asarray(bank)[sample_rows(key, len(bank), num, replace=replace)]
 
 
 @modes.in_32_bits
-def _choose(key: PRNGKeyArray, num_rows: int, shape: tuple[int, ...], replace: bool) -> Array:
-    if replace:
-        return jax.random.randint(key, shape, 0, num_rows)
-    return jax.random.choice(key, num_rows, shape, replace=False)
+def sample_rows(key: PRNGKeyArray, num_rows: int, num: int, *, replace: bool = True) -> Array:
+    """Draw the rows of a bank of `num_rows` that `sample_references` returns, int32 `[num]`."""
+    if not replace:
+        return jax.random.choice(key, num_rows, (num,), replace=False)
+
+    def draw(key: PRNGKeyArray) -> Array:
+        return jax.random.randint(key, (), 0, num_rows)
+
+    return jax.vmap(draw)(jax.random.split(key, num))
 
 
 @modes.in_32_bits

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from anchor_jax.config import AnchoringConfig
-from anchor_jax.core.anchoring import sample_mask, sample_references
+from anchor_jax.core.anchoring import sample_mask, sample_rows
 
 
 class SeedKeys(NamedTuple):
@@ -117,12 +117,12 @@ def _is_due(step: jax.Array, fraction: float) -> jax.Array:
 def _draw_references(key: jax.Array, batch_size: int, bank_size: int, config: AnchoringConfig) -> jax.Array:
     """Return rows of the bank or, with `references="batch"`, rows of the batch within each example's group."""
     if config.references == "bank":
-        return sample_references(key, jnp.arange(bank_size), batch_size, replace=config.replace)
+        return sample_rows(key, bank_size, batch_size, replace=config.replace)
     group_size = config.group_size or batch_size
     if config.replace:
-        within_group = sample_references(key, jnp.arange(group_size), batch_size)
+        within_group = sample_rows(key, group_size, batch_size)
     else:
         keys = jax.random.split(key, batch_size // group_size)
-        permute_group = partial(sample_references, bank=jnp.arange(group_size), num=group_size, replace=False)
+        permute_group = partial(sample_rows, num_rows=group_size, num=group_size, replace=False)
         within_group = jax.vmap(permute_group)(keys).ravel()
     return jnp.arange(batch_size) // group_size * group_size + within_group

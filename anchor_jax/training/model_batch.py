@@ -8,17 +8,20 @@ import jax.numpy as jnp
 from anchor_jax.config import Config
 from anchor_jax.core.anchoring import anchor
 from anchor_jax.data import Batch, Normalization, augment, mixup_or_cutmix, normalize, random_erasing
+from anchor_jax.data.image_table import ImageTable
 from anchor_jax.runtime.mesh import AXIS, local_shard
 from anchor_jax.training.draws import StepDraws
+
+Images = jax.Array | ImageTable
 
 
 class TrainData(NamedTuple):
     """Arrays that every device holds besides the state; None for those that a run does not need."""
 
-    images: jax.Array | None = None  # uint8 [N, H, W, C], the training set; None if it is a stream
+    images: Images | None = None  # uint8 [N, H, W, C], the training set; None if it is a stream
     labels: jax.Array | None = None  # int32 [N], its labels; None if it is a stream
-    bank_images: jax.Array | None = None  # uint8 [M, H, W, C], the references of `references="bank"`
-    mixing_images: jax.Array | None = None  # uint8 [P, S, S, C], the images that PixMix mixes in
+    bank_images: Images | None = None  # uint8 [M, H, W, C], the references of `references="bank"`
+    mixing_images: Images | None = None  # uint8 [P, S, S, C], the images that PixMix mixes in
 
     @property
     def bank_size(self) -> int:
@@ -100,5 +103,5 @@ def _references_from_batch(x: jax.Array, rows: jax.Array, group_size: int) -> ja
     A group that lies on one device needs no communication.
     """
     if group_size and len(x) % group_size == 0:
-        return x[rows - jax.lax.axis_index(AXIS) * len(x)]
-    return jax.lax.all_gather(x, AXIS, tiled=True)[rows]
+        return ImageTable.of(x)[rows - jax.lax.axis_index(AXIS) * len(x)]
+    return ImageTable.of(jax.lax.all_gather(x, AXIS, tiled=True))[rows]

@@ -22,6 +22,7 @@ from anchor_jax.data import (
     open_train_stream,
     select_rows,
 )
+from anchor_jax.data.image_table import ImageTable
 from anchor_jax.runtime import mesh as mesh_lib
 from anchor_jax.training.device_loop import RunSteps, compile_in_memory_loop, compile_stream_loop
 from anchor_jax.training.draws import uses_references
@@ -121,11 +122,11 @@ class InMemorySource:
 
     def train_data(self, bank_rows: np.ndarray | None, config: Config, mesh: Mesh) -> TrainData:
         """Place the training set on the devices, and the bank; a bank of all images shares their memory."""
-        images, labels = mesh_lib.replicate((self._dataset.images, self._dataset.labels), mesh)
+        images, labels = mesh_lib.replicate((ImageTable.of(self._dataset.images), self._dataset.labels), mesh)
         bank_images = None
         if bank_rows is not None:
             is_complete = len(bank_rows) == self.num_examples
-            bank_images = images if is_complete else mesh_lib.replicate(self.take(bank_rows), mesh)
+            bank_images = images if is_complete else _place(self.take(bank_rows), mesh)
         return TrainData(images, labels, bank_images, _mixing_images(config, self.image_shape, mesh))
 
     def compile_steps(self, train_step: TrainStep, config: Config, mesh: Mesh, carry_specs: Any) -> RunSteps:
@@ -165,7 +166,7 @@ class StreamSource:
                     "config.anchoring.bank_size=0 puts the complete training set on the devices, where a stream does "
                     "not fit; set a number of images, or config.anchoring.references='batch'"
                 )
-            bank_images = mesh_lib.replicate(self.take(bank_rows), mesh)
+            bank_images = _place(self.take(bank_rows), mesh)
         return TrainData(bank_images=bank_images, mixing_images=_mixing_images(config, self.image_shape, mesh))
 
     def compile_steps(self, train_step: TrainStep, config: Config, mesh: Mesh, carry_specs: Any) -> RunSteps:
@@ -230,10 +231,14 @@ def bank_rows(source: TrainSource, config: Config) -> np.ndarray:
     return rows
 
 
-def _mixing_images(config: Config, image_shape: tuple[int, ...], mesh: Mesh) -> Any:
+def _place(images: np.ndarray, mesh: Mesh) -> ImageTable:
+    """Place images, uint8 `[M, H, W, C]`, on every device."""
+    return mesh_lib.replicate(ImageTable.of(images), mesh)
+
+
+def _mixing_images(config: Config, image_shape: tuple[int, ...], mesh: Mesh) -> ImageTable | None:
     """Return the images that PixMix mixes in, on the devices; None for other policies."""
     if config.augmentation.policy != "pixmix":
         return None
     *sides, channels = image_shape
-    images = load_mixing_images(config.augmentation.mixing_images_dir, max(sides), channels)
-    return mesh_lib.replicate(images, mesh)
+    return _place(load_mixing_images(config.augmentation.mixing_images_dir, max(sides), channels), mesh)

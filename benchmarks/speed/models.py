@@ -23,6 +23,7 @@ from anchor_jax.cli import app
 from anchor_jax.config import Config
 from anchor_jax.core.errors import unknown
 from anchor_jax.data import normalize
+from anchor_jax.data.image_table import ImageTable
 from anchor_jax.models.layers import Classifier
 from anchor_jax.runs import state
 from anchor_jax.runs.state import Totals
@@ -226,7 +227,7 @@ def train_ours(work: Work) -> Pass:
     step = make_in_memory_step(step, len(work.images))
     carry = mesh_lib.replicate((create_state(work, work.model()), Totals.zeros()), mesh)
     order = jnp.arange(len(work.images))
-    images, labels, order = mesh_lib.replicate((work.images, work.labels, order), mesh)
+    images, labels, order = mesh_lib.replicate((ImageTable.of(work.images), work.labels, order), mesh)
     data_and_order = TrainData(images, labels, bank_images=images), order
     mapped = mesh_lib.pmapped(step, mesh, in_specs=REPLICATED, out_specs=REPLICATED, donate_argnums=(0,))
     compiled, compile_time = timed_compile(mapped, carry, *data_and_order)

@@ -24,6 +24,7 @@ from anchor_jax import models
 from anchor_jax.cli import app
 from anchor_jax.config import Config
 from anchor_jax.core.errors import UserError
+from anchor_jax.data.image_table import ImageTable
 from anchor_jax.runs import state
 from anchor_jax.runs.state import Totals
 from anchor_jax.runtime import mesh as mesh_lib
@@ -84,7 +85,7 @@ def create_training(config: Config, num_seeds: int) -> Callable[[int], None]:
     rng, mesh = np.random.default_rng(0), mesh_lib.mesh(1)
     images = rng.integers(0, 256, (NUM_IMAGES, SIDE.value, SIDE.value, 3), np.uint8)
     examples = np.arange(NUM_IMAGES, dtype=np.int32)
-    images, labels = mesh_lib.replicate((images, examples % NUM_CLASSES), mesh)
+    images, labels = mesh_lib.replicate((ImageTable.of(images), examples % NUM_CLASSES), mesh)
     data = TrainData(images, labels, bank_images=images)
     model = models.create("resnet18", NUM_CLASSES, axis_name=mesh_lib.AXIS, **dict(config.model.options))
     transformation = optimizer.create(config.optimizer, optimizer.create_schedule(config.optimizer, 100, 10_000))

@@ -20,6 +20,7 @@ from anchor_jax import models
 from anchor_jax.cli import app
 from anchor_jax.config import Config
 from anchor_jax.core.errors import UserError, unknown
+from anchor_jax.data.image_table import ImageTable
 from anchor_jax.models.layers import Classifier
 from anchor_jax.runs import state
 from anchor_jax.runs.state import Totals
@@ -116,7 +117,7 @@ def train_ours(config: Config, images: np.ndarray, labels: np.ndarray) -> Steps:
     run_steps = mesh_lib.run_n_steps(step, mesh)
 
     examples = np.arange(NUM_IMAGES, dtype=np.int32)
-    on_devices = mesh_lib.replicate((images, labels), mesh)
+    on_devices = mesh_lib.replicate((ImageTable.of(images), labels), mesh)
     data = TrainData(*on_devices, bank_images=on_devices[0] if config.anchoring.enabled else None)
     order = mesh_lib.replicate(np.random.default_rng().permutation(examples), mesh)
     key = jax.random.key(0, impl="rbg")  # compiles quickly
