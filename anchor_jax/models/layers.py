@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from anchor_jax.core import modes
-from anchor_jax.runtime.backends import grouped_convolution
+from anchor_jax.runtime.backends import gelu, grouped_convolution
 from anchor_jax.runtime.mesh import local_shard
 
 ConvLayer = Callable[..., nn.Conv]  # `conv` with its dtype and initializer set
@@ -181,7 +181,7 @@ class FeedForward(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[..., D]` -> `[..., D]`."""
         dense = partial(nn.Dense, dtype=self.dtype, kernel_init=transformer_kernel_init)
-        hidden = nn.gelu(dense(self.hidden, name="fc1")(x), approximate=False)
+        hidden = gelu(dense(self.hidden, name="fc1")(x))
         return dense(x.shape[-1], name="fc2")(hidden)
 
 

@@ -9,6 +9,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
 
 from anchor_jax.core import explicit
 from anchor_jax.core.errors import UserError
@@ -26,6 +27,37 @@ from anchor_jax.runtime.backends import attention
 layer_norm = partial(nn.LayerNorm, epsilon=1e-6)
 
 
+class QueriesKeysValues(nn.Module):
+    """A dense layer, `nn.Dense(3 * width)`, whose outputs are queries, keys and values by head.
+
+    On TPUs it is three products, because XLA copies the outputs of a single one to divide them.
+    """
+
+    num_heads: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, ...]:
+        """`[B, T, D]` -> three arrays `[B, T, heads, D / heads]`."""
+        width = x.shape[-1]
+        kernel = self.param("kernel", transformer_kernel_init, (width, 3 * width))
+        bias = self.param("bias", nn.initializers.zeros, (3 * width,))
+        heads = (self.num_heads, width // self.num_heads)
+
+        def by_one_product(x, kernel, bias):
+            outputs = jnp.dot(x, kernel) + bias
+            return tuple(jnp.moveaxis(outputs.reshape(*x.shape[:-1], 3, *heads), -3, 0))
+
+        def by_three_products(x, kernel, bias):
+            kernels, biases = jnp.split(kernel.reshape(width, -1, heads[1]), 3, axis=1), jnp.split(bias, 3)
+            return tuple(
+                jnp.einsum("btw,whd->bthd", x, of) + b.reshape(heads) for of, b in zip(kernels, biases, strict=True)
+            )
+
+        promoted = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        return jax.lax.platform_dependent(*promoted, tpu=by_three_products, default=by_one_product)
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention."""
 
@@ -35,11 +67,9 @@ class SelfAttention(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, T, D]` -> `[B, T, D]`."""
-        dense = partial(nn.Dense, dtype=self.dtype, kernel_init=transformer_kernel_init)
-        batch, tokens, width = x.shape
-        qkv = dense(3 * width, name="qkv")(x).reshape(batch, tokens, 3, self.num_heads, width // self.num_heads)
-        query, key, value = jnp.moveaxis(qkv, 2, 0)
-        return dense(width, name="projection")(attention(query, key, value).reshape(batch, tokens, width))
+        query, key, value = QueriesKeysValues(self.num_heads, self.dtype, name="qkv")(x)
+        dense = nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=transformer_kernel_init, name="projection")
+        return dense(attention(query, key, value).reshape(x.shape))
 
 
 class EncoderBlock(nn.Module):
