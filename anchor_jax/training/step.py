@@ -44,6 +44,7 @@ def make_train_step(
     config: Config,
     normalization: Normalization,
     specs: TrainState | None = None,
+    platform: str | None = None,
 ) -> TrainStep:
     """Make the function `train_step((state, totals), data, batch) -> (state, totals)`.
 
@@ -55,6 +56,7 @@ def make_train_step(
       config: of the run.
       normalization: of the images.
       specs: partition specs of a sharded state, see `sharding.state_partition_specs`; None if it is replicated.
+      platform: that the step is compiled for; None for that of JAX's default devices.
     """
     keys = seed_keys(config.seed)
     param_specs = specs.params if specs else None
@@ -81,6 +83,8 @@ def make_train_step(
         )
         return jnp.mean(losses), (updates.get("batch_stats", {}), batch_totals(losses, logits, model_batch))
 
+    has_fast_loops = backends.has_fast_device_loops(platform or jax.default_backend())
+    num_parts = training.accumulation_steps
     gradient_fn = jax.grad(sharding.fsdp_loss(loss_fn, param_specs), has_aux=True)
 
     def train_step(carry, data, batch):
@@ -91,7 +95,7 @@ def make_train_step(
         depth_key = jax.random.fold_in(keys.depth, state.step)
 
         grads, (batch_stats, step_totals) = _accumulate_gradients(
-            gradient_fn, state, model_batch, depth_key, training.accumulation_steps
+            gradient_fn, state, model_batch, depth_key, num_parts, unroll=1 if has_fast_loops else num_parts
         )
         grads, step_totals = sharding.mean_over_devices(grads, param_specs), jax.lax.psum(step_totals, AXIS)
         gradient_norm = sharding.global_norm(grads, param_specs)
@@ -131,7 +135,13 @@ def make_in_memory_step(train_step: TrainStep, batch_size: int) -> InMemoryStep:
 
 
 def _accumulate_gradients(
-    gradient_fn: Callable[..., Any], state: TrainState, model_batch: ModelBatch, depth_key: jax.Array, num_parts: int
+    gradient_fn: Callable[..., Any],
+    state: TrainState,
+    model_batch: ModelBatch,
+    depth_key: jax.Array,
+    num_parts: int,
+    *,
+    unroll: int,
 ) -> tuple[Any, tuple[Any, Totals]]:
     """Compute the gradient of the mean loss over a device's examples, in `num_parts` parts to save memory.
 
@@ -155,7 +165,6 @@ def _accumulate_gradients(
 
     parts = jax.tree.map(lambda array: array.reshape(num_parts, -1, *array.shape[1:]), model_batch)
     zeros = jax.tree.map(jnp.zeros_like, state.params), (state.batch_stats, Totals.zeros())
-    unroll = 1 if backends.has_fast_device_loops(jax.default_backend()) else num_parts
     (grads, aux), _ = jax.lax.scan(add_part, zeros, (jnp.arange(num_parts), parts), unroll=unroll)
     return jax.tree.map(lambda total: total / num_parts, grads), aux
 
