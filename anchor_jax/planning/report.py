@@ -87,6 +87,8 @@ def _print_details(plan: Plan) -> None:
         print_lines(
             f"Without an estimate by the compiler: {_number(estimated.unestimated, 1e3)} ms, from bytes and bandwidth."
         )
+    if plan.target.chip.gpu:
+        print_lines(f"A lower bound: the launches of {estimated.kernels:,} kernels are not included.")
     if estimated.call_seconds > 0:
         print_lines(f"Once per call, of about a second of steps: {_number(estimated.call_seconds, 1e3)} ms.")
 
