@@ -9,8 +9,7 @@ as the same function as the standard one, for every reference (docs/models.md). 
 Recipe: our own, not tuned. AdamW with a small learning rate that decays layer by layer, as in the fine-tuning of BEiT
 (Bao et al. 2022, arXiv 2106.08254), so that the first layers change least.
 
-Time: an estimate, not measured (docs/results/estimates.json; what it leaves out: benchmarks/speed/estimate.py): 2.4
-chip-hours on H200s and 22 GB on each of eight. Result: not measured.
+Time: not yet planned (docs/planning.md). Result: not measured.
 """
 
 from anchor_jax.config import Config

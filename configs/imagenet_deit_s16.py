@@ -9,8 +9,7 @@ moving average of the parameters, which they found to gain nothing; the released
 Their RandAugment is timm's, with magnitude 9 out of 10 and a deviation of 0.5; here it is torchvision's, with a
 constant magnitude of 27 out of 30. With three repeats, an epoch shows a third of the images.
 
-Time: an estimate, not measured (docs/results/estimates.json; what it leaves out: benchmarks/speed/estimate.py): 9.7
-chip-hours on H200s and 11 GB on each of eight. Result: not measured.
+Time: not yet planned (docs/planning.md). Result: not measured.
 """
 
 from anchor_jax.config import Config

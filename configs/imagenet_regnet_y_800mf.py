@@ -7,8 +7,7 @@ The model is from the paper's project page, not from the paper; it is the smalle
 Recipe: torchvision's for its small RegNets (references/classification, 8 × 128 images), with crops and flips only. The
 released code has no recipe for this model.
 
-Time: an estimate, not measured (docs/results/estimates.json; what it leaves out: benchmarks/speed/estimate.py): at
-least 2.7 chip-hours on H200s and 12 GB on each of eight. Result: not measured.
+Time: not yet planned (docs/planning.md). Result: not measured.
 """
 
 from anchor_jax.config import Config

@@ -12,8 +12,7 @@ Recipe: the released code's (LLNL/anchoring c472301, ImageNet/run_train.sh, 16 Ã
   the scales of the cosine attention have none.
 - With four repeats, an epoch shows a quarter of the images.
 
-Time: an estimate, not measured (docs/results/estimates.json; what it leaves out: benchmarks/speed/estimate.py): 57
-chip-hours on H200s and 30 GB on each of eight. Result: not measured.
+Time: not yet planned (docs/planning.md). Result: not measured.
 """
 
 from anchor_jax.config import Config

@@ -4,8 +4,7 @@
 
 Recipe: that of SwinV2-B; the released code uses one recipe for all three sizes.
 
-Time: an estimate, not measured (docs/results/estimates.json; what it leaves out: benchmarks/speed/estimate.py): at
-least 25 chip-hours on H200s and 14 GB on each of eight. Result: not measured.
+Time: not yet planned (docs/planning.md). Result: not measured.
 """
 
 from anchor_jax.config import Config

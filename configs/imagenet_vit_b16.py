@@ -7,8 +7,8 @@ but states hyperparameters for SwinV2-B only. Torchvision turns its flags for th
 into a decay of 1 - 2e-5 · 4096 · 32 / 300 every 32 steps, which is the value here, and starts to average after the
 warm-up. With three repeats, an epoch shows a third of the images.
 
-Time: an estimate, not measured (docs/results/estimates.json; what it leaves out: benchmarks/speed/estimate.py): 36
-chip-hours on H200s and 83 GB on each of eight. Result: not measured.
+Time: estimates by compilers, not measured (docs/planning.md): on h200:8 26 chip-hours and 61 of 106 GiB. Result: not
+measured.
 """
 
 from anchor_jax.config import Config

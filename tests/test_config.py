@@ -13,8 +13,6 @@ import optax
 import pytest
 from commands import quick_command
 from ml_collections import ConfigDict
-from test_benchmarks_speed import benchmark, numbers_of
-from torchvision.models import ViT_B_16_Weights
 
 from anchor_jax import UserError, config, models
 from anchor_jax.config import reference
@@ -22,6 +20,7 @@ from anchor_jax.config.declaration import declared_keys
 from anchor_jax.runs import state
 from anchor_jax.training import optimizer
 from anchor_jax.training.loop import prepare
+from benchmarks.speed import plan_texts
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = sorted(file.stem for file in (ROOT / "configs").glob("[a-z]*.py"))  # files with "_" hold shared code
@@ -120,37 +119,20 @@ def test_swin_experiments_follow_the_released_recipe():
         assert flat_differences(name, "imagenet_swin_v2_b") == {"model.name"}
 
 
-def numbers_by_metric(results):
-    return {result["metric"]: result["median"] for result in results}
-
-
-def committed_estimates():
-    return json.loads((ROOT / "docs/results/estimates.json").read_text())
-
-
 @pytest.mark.parametrize("experiment", STREAMING)
-def test_experiment_docstring_has_the_committed_estimate(experiment):
-    numbers = numbers_by_metric(r for r in committed_estimates()["results"] if r["case"] == experiment)
+def test_experiment_docstring_has_the_committed_plans(experiment):
     docstring = " ".join(importlib.import_module(f"configs.{experiment}").__doc__.split())
-    at_least = "at least " if numbers["chip_hours_moving"] > numbers["chip_hours_computing"] else ""
-    assert "Time: an estimate, not measured" in docstring
-    assert f": {at_least}{numbers['chip_hours']:.2g} chip-hours" in docstring
-    assert f"{numbers['memory']:.2g} GB on each of eight" in docstring
+    assert plan_texts.time_text(plan_texts.plans_of(experiment)) in docstring
 
 
-def test_estimate_command_reproduces_the_committed_file(tmp_path):
-    file, committed = tmp_path / "estimates.json", committed_estimates()
-    content = numbers_of(benchmark("speed.estimate", "--configs=imagenet_vit_b16", "--json", file), file)
-    assert content["environment"]["stated"] == committed["environment"]["stated"]
-    numbers, expected = (
-        numbers_by_metric(r for r in file["results"] if r["case"] == "imagenet_vit_b16")
-        for file in (content, committed)
-    )
-    assert numbers == pytest.approx(expected, rel=0.05)  # FLOP counts differ slightly between versions of JAX
-    # torchvision counts a multiply-add as one operation, and its network has three input channels
-    assert numbers["forward_flop"] == pytest.approx(2 * ViT_B_16_Weights.IMAGENET1K_V1.meta["_ops"], rel=0.05)
-    # parameters, gradients, two moments and the moving average
-    assert numbers["parameters_and_optimizer"] == pytest.approx(5 * 4 * 86_567_656e-9, rel=0.01)
+def test_committed_plans_are_those_of_the_experiments():
+    files = list(plan_texts.FOLDER.glob("*.json"))
+    assert files
+    for file in files:
+        plan, given = json.loads(file.read_text()), config_of(file.name.split(".")[0])
+        stated = (given.model.name, given.model.dtype, given.training.batch_size, given.training.total_epochs)
+        assert (plan["model"], plan["dtype"], plan["batch_size"], plan["total_epochs"]) == stated
+    assert plan_texts.table() in plan_texts.PAGE.read_text()
 
 
 def test_cifar_experiments_follow_the_protocol_of_the_paper():

@@ -9,7 +9,14 @@ from commands import command, quick_command
 from anchor_jax.cli import config_flag, main, usage
 from anchor_jax.core.errors import UserError
 
-MODULES = {"train": "train", "evaluate": "evaluate", "compare": "compare", "export": "export", "to-torch": "to_torch"}
+MODULES = {
+    "train": "train",
+    "plan": "plan",
+    "evaluate": "evaluate",
+    "compare": "compare",
+    "export": "export",
+    "to-torch": "to_torch",
+}
 SCRIPTS = {"train": ("train.py",), "evaluate": ("eval.py",)} | {
     name: ("-m", f"anchor_jax.{module}") for name, module in MODULES.items() if name not in ("train", "evaluate")
 }

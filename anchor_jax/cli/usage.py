@@ -13,6 +13,7 @@ from absl import flags
 # not taken from docstrings, which PYTHONOPTIMIZE=2 removes
 COMMANDS = {
     "train": "Train a network, or resume a run.",
+    "plan": "Plan a run on TPUs or GPUs that are not there: memory and time.",
     "evaluate": "Evaluate a run: accuracy, calibration, robustness, anomaly detection.",
     "compare": "Compare evaluated runs side by side.",
     "export": "Export a run to a single file that JAX alone can run.",

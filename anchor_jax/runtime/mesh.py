@@ -5,7 +5,7 @@ The examples use one device; `mesh()` uses all of them.
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -114,7 +114,18 @@ class _OneAtATime(_CompiledWrapper):
         return jax.block_until_ready(self._program(*args))
 
 
-def run_n_steps(step: Callable[..., Tree], mesh: Mesh, carry_specs: Any = REPLICATED) -> Callable[..., Tree]:
+class NSteps(NamedTuple):
+    """`run(carry, num_steps, *args) -> carry`, see `run_n_steps`; `trace` is that of `jax.jit`."""
+
+    run: Callable[..., Any]
+    trace: Callable[..., Any]
+
+    def __call__(self, carry: Any, num_steps: Any, *args: Any) -> Any:
+        """Return the carry after `num_steps` steps."""
+        return self.run(carry, num_steps, *args)
+
+
+def run_n_steps(step: Callable[..., Any], mesh: Mesh, carry_specs: Any = REPLICATED) -> NSteps:
     """Map `step(carry, *args) -> carry` over the mesh and return `run(carry, num_steps, *args) -> carry`.
 
     The steps are compiled once, whatever `num_steps` is. On accelerators they run in one device-side loop, for which
@@ -143,23 +154,26 @@ def run_n_steps(step: Callable[..., Tree], mesh: Mesh, carry_specs: Any = REPLIC
         def steps(carry, num_steps, args):
             return jax.lax.fori_loop(0, num_steps, lambda _, carry: step(carry, *args), carry)
 
-        all_steps = pmapped(
+        all_steps: Any = pmapped(
             steps, mesh, in_specs=(carry_specs, REPLICATED, REPLICATED), out_specs=carry_specs, donate_argnums=(0,)
         )
-        return lambda carry, num_steps, *args: all_steps(carry, num_steps, args)
+        return NSteps(
+            lambda carry, num_steps, *args: all_steps(carry, num_steps, args),
+            lambda carry, num_steps, *args: all_steps.trace(carry, num_steps, args),
+        )
 
     @wraps(step)  # profiles show the name of the step
     def one(carry, args):
         return step(carry, *args)
 
-    one_step = pmapped(one, mesh, in_specs=(carry_specs, REPLICATED), out_specs=carry_specs, donate_argnums=(0,))
+    one_step: Any = pmapped(one, mesh, in_specs=(carry_specs, REPLICATED), out_specs=carry_specs, donate_argnums=(0,))
 
     def run(carry, num_steps, *args):
         for _ in range(num_steps):
             carry = one_step(carry, args)
         return carry
 
-    return run
+    return NSteps(run, lambda carry, _, *args: one_step.trace(carry, args))
 
 
 def platform_of(mesh: Mesh) -> str:

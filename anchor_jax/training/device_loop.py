@@ -55,7 +55,7 @@ def compile_in_memory_loop(
     batch_size = config.training.batch_size
     steps_per_epoch = num_examples // batch_size
     order_key = seed_keys(config.seed).order
-    run_n_steps = mesh_lib.run_n_steps(make_in_memory_step(train_step, batch_size), mesh, carry_specs)
+    run_n_steps = in_memory_program(train_step, config, mesh, carry_specs)
 
     @lru_cache(maxsize=1)
     def order_of(epoch: int) -> jax.Array:
@@ -78,18 +78,7 @@ def compile_stream_loop(
       mesh: the devices.
       carry_specs: partition specs of the carry.
     """
-
-    def stream_train_step(carry, data, batch):
-        carry = train_step(carry, data, batch)
-        return carry, carry[0].step  # the step is an output to wait for: the carry is donated to the next step
-
-    compiled = mesh_lib.pmapped(
-        stream_train_step,
-        mesh,
-        in_specs=(carry_specs, mesh_lib.REPLICATED, mesh_lib.SHARDED),
-        out_specs=(carry_specs, mesh_lib.REPLICATED),
-        donate_argnums=(0,),
-    )
+    compiled = stream_program(train_step, mesh, carry_specs)
 
     def run_steps(carry: Carry, data: TrainData, step: int, num_steps: int) -> Carry:
         ahead: deque[jax.Array] = deque()
@@ -101,3 +90,24 @@ def compile_stream_loop(
         return carry
 
     return run_steps
+
+
+def in_memory_program(train_step: TrainStep, config: Config, mesh: Mesh, carry_specs: Any) -> mesh_lib.NSteps:
+    """Return `program(carry, num_steps, data, order) -> carry`, see `compile_in_memory_loop`."""
+    return mesh_lib.run_n_steps(make_in_memory_step(train_step, config.training.batch_size), mesh, carry_specs)
+
+
+def stream_program(train_step: TrainStep, mesh: Mesh, carry_specs: Any) -> Callable[..., Any]:
+    """Return `program(carry, data, batch) -> (carry, step)`, see `compile_stream_loop`."""
+
+    def stream_train_step(carry, data, batch):
+        carry = train_step(carry, data, batch)
+        return carry, carry[0].step  # the step is an output to wait for: the carry is donated to the next step
+
+    return mesh_lib.pmapped(
+        stream_train_step,
+        mesh,
+        in_specs=(carry_specs, mesh_lib.REPLICATED, mesh_lib.SHARDED),
+        out_specs=(carry_specs, mesh_lib.REPLICATED),
+        donate_argnums=(0,),
+    )

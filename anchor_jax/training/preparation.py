@@ -5,8 +5,6 @@ import dataclasses
 import os
 from pathlib import Path
 
-import jax
-
 from anchor_jax import config as config_lib
 from anchor_jax.config import Config
 from anchor_jax.core import checks
@@ -20,20 +18,18 @@ from anchor_jax.models.pretrained import AdaptedWeights
 from anchor_jax.runs import checkpoint
 from anchor_jax.runs import record as run_record
 from anchor_jax.runs.data_location import explain_moved_data
-from anchor_jax.runs.load import create_model, run_normalization
 from anchor_jax.runs.state import TrainState, variables
 from anchor_jax.runtime import mesh as mesh_lib
 from anchor_jax.runtime import multihost
 from anchor_jax.runtime.paths import local_path
 from anchor_jax.runtime.settings import with_own_settings
-from anchor_jax.training import optimizer as optimizer_lib
-from anchor_jax.training import sharding, warm_start
+from anchor_jax.training import warm_start
 from anchor_jax.training.draws import uses_references
 from anchor_jax.training.evaluator import create_evaluator
+from anchor_jax.training.program import build_program
 from anchor_jax.training.schedule import make_schedule
 from anchor_jax.training.source import TrainSource, bank_rows, open_source, uses_bank
-from anchor_jax.training.step import make_train_step
-from anchor_jax.training.trainer import Trainer, init_state
+from anchor_jax.training.trainer import Trainer
 
 
 @with_own_settings
@@ -65,27 +61,22 @@ def prepare(config: Config, workdir: str | os.PathLike[str], accept_changes: tup
     if held_out is None and multihost.is_primary():  # only that process writes the record
         run = run_record.with_test_data(run, evaluator.dataset.content())
 
-    model = create_model(run, axis_name=mesh_lib.AXIS)
-    learning_rate = optimizer_lib.create_schedule(config.optimizer, *schedule)
-    optimizer = optimizer_lib.create(config.optimizer, learning_rate)
-    shapes = jax.eval_shape(lambda: init_state(run, model, optimizer))
-    specs = sharding.state_partition_specs(shapes, mesh.size, config.training.sharding)
-    carry_specs = (specs or mesh_lib.REPLICATED, mesh_lib.REPLICATED)
-    train_step = make_train_step(model, optimizer, config, run_normalization(run), specs)
-
+    program = build_program(run, schedule, mesh)
     return Trainer(
         run=run,
         schedule=schedule,
         mesh=mesh,
-        model=model,
-        optimizer=optimizer,
-        learning_rate=learning_rate,
-        specs=specs,
+        model=program.model,
+        optimizer=program.optimizer,
+        learning_rate=program.learning_rate,
+        specs=program.specs,
         source=source,
         data=source.train_data(bank if uses_bank(config) else None, config, mesh),
-        run_steps=source.compile_steps(train_step, config, mesh, carry_specs),
+        run_steps=source.compile_steps(program.train_step, config, mesh, program.carry_specs),
         evaluator=evaluator,
-        weights=None if checkpoint.has_checkpoints(workdir) else _initial_weights(run, model, source, shapes),
+        weights=None
+        if checkpoint.has_checkpoints(workdir)
+        else _initial_weights(run, program.model, source, program.shapes),
     )
 
 

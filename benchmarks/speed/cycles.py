@@ -39,6 +39,8 @@ AUGMENTATIONS: dict[str, dict[str, Any]] = {
 LAYERS = {"feed_forward": partial(FeedForward, 3072), "attention": partial(SelfAttention, 12)}
 VIT = "vit_b16 of depth 2"
 
+UNITS = {"cycles": "cycles", "copies": "cycles", "loops": "loops", "temporaries": "bytes"}
+
 CHIP = flags.DEFINE_enum("chip", "v5e", list(TOPOLOGIES), "Kind of TPU.")
 CASES = flags.DEFINE_list("cases", [*AUGMENTATIONS, *LAYERS], f"Comma-separated; also '{VIT}'.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Images per batch.", lower_bound=1)
@@ -63,9 +65,8 @@ def main() -> None:
         if name not in (*AUGMENTATIONS, *LAYERS, VIT):
             raise unknown("case", name, [*AUGMENTATIONS, *LAYERS, VIT])
         cost = compile_for(device, *program(name, BATCH_SIZE.value, SIZE.value))
-        units = Cost("cycles", "cycles", "loops", "bytes")
         case = f"{name}, batch {BATCH_SIZE.value}, {CHIP.value}"
-        results += [Result(case, "anchor_jax", *each) for each in zip(Cost._fields, units, ([c] for c in cost), strict=True)]
+        results += [Result(case, "anchor_jax", UNITS[of], of, [value]) for of, value in cost._asdict().items()]
     report("compiler's estimates, not measured", {"chip": CHIP.value}, results, JSON.value)
 
 
@@ -102,12 +103,14 @@ def _augment(options: dict[str, Any], keys: jax.Array, images: jax.Array, mixing
     return augment(keys, images, config, mixing_images)
 
 
-def compile_for(device: jax.Device, function: Callable[..., Any], shapes: Any) -> Cost:
+def compile_for(device: Any, function: Callable[..., Any], shapes: Any) -> Cost:
     """Compile a function for a device that need not exist."""
     sharding = SingleDeviceSharding(device)
     placed = jax.tree.map(lambda each: jax.ShapeDtypeStruct(each.shape, each.dtype, sharding=sharding), shapes)
     compiled = jax.jit(function).trace(*placed).lower(lowering_platforms=("tpu",)).compile()
-    return read_cost(compiled.as_text(), compiled.memory_analysis().temp_size_in_bytes)
+    text, memory = compiled.as_text(), compiled.memory_analysis()
+    assert text and memory
+    return read_cost(text, memory.temp_size_in_bytes)
 
 
 def read_cost(text: str, temporaries: int) -> Cost:

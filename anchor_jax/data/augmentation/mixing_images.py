@@ -49,10 +49,20 @@ def load_mixing_images(folder: str | os.PathLike[str], size: int, channels: int)
     checks.count("size", size)
     if checks.integer("channels", channels) not in MODES:
         raise UserError(f"'pixmix' takes images with 1 or 3 channels, but those of the run have {channels}")
-    size += size // 8
-    max_images = max(MAX_BYTES // (size * size * channels), 1)
+    num_fractals, (size, _, _) = mixing_images_shape(size, channels)
     if not os.fspath(folder):
-        return convert_images(fractals(_SEED, min(NUM_FRACTALS, max_images), size), MODES[channels], "fractals")
+        return convert_images(fractals(_SEED, num_fractals, size), MODES[channels], "fractals")
+    max_images = _max_images(size, channels)
     images = open_images(folder, image_size=size, mode=MODES[channels], title="mixing images of pixmix")
     rows = np.linspace(0, images.num_examples - 1, min(images.num_examples, max_images)).astype(int)
     return images.take(rows)[0]
+
+
+def mixing_images_shape(size: int, channels: int) -> tuple[int, tuple[int, int, int]]:
+    """Return the number of fractals that `load_mixing_images` generates, and the shape of each mixing image."""
+    size += size // 8
+    return min(NUM_FRACTALS, _max_images(size, channels)), (size, size, channels)
+
+
+def _max_images(size: int, channels: int) -> int:
+    return max(MAX_BYTES // (size * size * channels), 1)

@@ -1,0 +1,203 @@
+"""The chips that a run can be planned for, and targets such as "v5e:4x4" (a slice of TPUs) or "h200:8" (GPUs)."""
+
+import dataclasses
+import math
+import re
+from typing import Literal
+
+from anchor_jax.core.errors import UserError, unknown
+
+GIB = 2**30
+
+# A program on a GPU gets this fraction of the memory, unless XLA_PYTHON_CLIENT_MEM_FRACTION sets another one (JAX's
+# documentation, "GPU memory allocation").
+GPU_MEMORY_FRACTION = 0.75
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """What is known of a chip.
+
+    Attributes:
+      title: its name.
+      platform: of the compiler, "tpu" or "cuda".
+      memory: bytes that a program may use by default.
+      bandwidth: of the memory, bytes/s.
+      peak_flops: FLOP/s of matrix products, without sparsity, by dtype of the operands.
+      link: bytes/s that a chip sends to the others.
+      source: of these numbers.
+      clock: cycles per second of the compiler's estimates; 0 for GPUs, whose compiler has none.
+      devices_per_host: how many chips one host has.
+      gpu: what XLA needs to know of a GPU; None for TPUs.
+    """
+
+    title: str
+    platform: Literal["tpu", "cuda"]
+    memory: int
+    bandwidth: float
+    peak_flops: dict[str, float]
+    link: float
+    source: str
+    clock: float = 0.0
+    devices_per_host: int = 8
+    gpu: "GpuDescription | None" = None
+
+    def peak(self, dtype: str) -> float:
+        """Return the peak FLOP/s for operands of a dtype; a dtype that is not listed has the lowest of all peaks."""
+        return self.peak_flops.get(dtype, min(self.peak_flops.values()))
+
+
+@dataclasses.dataclass(frozen=True)
+class GpuDescription:
+    """What XLA's `GpuTargetConfigProto` states about a GPU that the compiler decides by."""
+
+    name: str
+    capability: tuple[int, int]
+    cores: int
+    fpus_per_core: int
+    shared_memory_per_core: int
+    shared_memory_per_block: int  # at most, if a kernel asks for it
+    l2_cache: int
+    clock_ghz: float
+    memory: int
+
+    def target_config(self, bandwidth: float) -> str:
+        """Return the text of the protocol buffer `stream_executor.GpuTargetConfigProto`."""
+        major, minor = self.capability
+        fields = {
+            "threads_per_block_limit": 1024,
+            "threads_per_warp": 32,
+            "shared_memory_per_block": 49152,
+            "shared_memory_per_core": self.shared_memory_per_core,
+            "threads_per_core_limit": 2048,
+            "core_count": self.cores,
+            "fpus_per_core": self.fpus_per_core,
+            "block_dim_limit_x": 2**31 - 1,
+            "block_dim_limit_y": 65535,
+            "block_dim_limit_z": 65535,
+            "thread_dim_limit_x": 1024,
+            "thread_dim_limit_y": 1024,
+            "thread_dim_limit_z": 64,
+            "registers_per_core_limit": 65536,
+            "registers_per_block_limit": 65536,
+            "memory_bandwidth": round(bandwidth),
+            "l2_cache_size": self.l2_cache,
+            "clock_rate_ghz": self.clock_ghz,
+            "device_memory_size": self.memory,
+            "shared_memory_per_block_optin": self.shared_memory_per_block,
+        }
+        lines = "".join(f"  {name}: {value}\n" for name, value in fields.items())
+        return (
+            f"gpu_device_info {{\n{lines}  cuda_compute_capability {{ major: {major} minor: {minor} }}\n}}\n"
+            'platform_name: "CUDA"\n'
+            "dnn_version_info { major: 9 minor: 10 patch: 0 }\n"
+            f'device_description_str: "{self.name}"\n'
+        )
+
+
+def _tpu(title, gib, bandwidth, flops_per_cycle, clock, link, devices_per_host, source) -> Chip:
+    # a product of float32 matrices has bfloat16 operands by default (`jax.lax.Precision.DEFAULT`)
+    peak = flops_per_cycle * clock
+    return Chip(
+        title,
+        "tpu",
+        round(gib * GIB),
+        bandwidth,
+        {"bfloat16": peak, "float32": peak},
+        link,
+        source,
+        clock=clock,
+        devices_per_host=devices_per_host,
+    )
+
+
+def _gpu(bandwidth, peak_flops, link, source, description: GpuDescription) -> Chip:
+    memory = round(GPU_MEMORY_FRACTION * description.memory)
+    return Chip(description.name, "cuda", memory, bandwidth, peak_flops, link, source, gpu=description)
+
+
+_TPU_DOCS = "https://docs.cloud.google.com/tpu/docs/"
+_CLOCK = "; the clock is the peak over the FLOP of a cycle; the memory is what libtpu leaves to a program"
+_XLA_SPECS = "; cores, caches and clock: xla/backends/gpu/target_config/specs in openxla/xla"
+
+# FLOP/s of dense products. float32 operands are rounded to TF32 by default (`jax.lax.Precision.DEFAULT`).
+_HOPPER_PEAK = {"bfloat16": 989.4e12, "float16": 989.4e12, "float32": 494.7e12}
+_AMPERE_PEAK = {"bfloat16": 312e12, "float16": 312e12, "float32": 156e12}
+
+CHIPS = {
+    "v5e": _tpu("TPU v5e", 15.75, 819e9, 131_072, 1.5e9, 200e9, 8, f"{_TPU_DOCS}v5e{_CLOCK}"),
+    "v5p": _tpu("TPU v5p", 95.74, 2765e9, 262_144, 1.75e9, 600e9, 4, f"{_TPU_DOCS}v5p{_CLOCK}"),
+    "v6e": _tpu("TPU v6e", 31.25, 1638e9, 524_288, 1.75e9, 400e9, 8, f"{_TPU_DOCS}v6e{_CLOCK}"),
+    "a100": _gpu(
+        2.039e12,
+        _AMPERE_PEAK,
+        300e9,
+        f"NVIDIA A100 80GB SXM data sheet{_XLA_SPECS}",
+        GpuDescription("NVIDIA A100-SXM4-80GB", (8, 0), 108, 64, 167936, 166912, 41943040, 1.41, 85_100_068_864),
+    ),
+    "h100": _gpu(
+        3.352e12,
+        _HOPPER_PEAK,
+        450e9,
+        f"NVIDIA H100 SXM data sheet{_XLA_SPECS}",
+        GpuDescription("NVIDIA H100 80GB HBM3", (9, 0), 132, 128, 233472, 232448, 52428800, 1.98, 84_942_979_072),
+    ),
+    "h200": _gpu(
+        4.8e12,
+        _HOPPER_PEAK,
+        450e9,
+        f"NVIDIA H200 SXM data sheet{_XLA_SPECS}",
+        GpuDescription("NVIDIA H200 141GB HBM3e", (9, 0), 132, 128, 233472, 232448, 52428800, 1.98, 151_397_597_184),
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """Chips that share a batch.
+
+    Attributes:
+      name: as the user wrote it, such as "v5e:4x4".
+      chip: the kind of chip.
+      topology: the name that the compiler knows the arrangement by.
+      num_devices: how many chips.
+    """
+
+    name: str
+    chip: Chip
+    topology: str
+    num_devices: int
+
+
+def parse_target(name: str) -> Target:
+    """Return the target that a string names: a TPU slice, "v5e:4x4", or a number of GPUs, "h200:8".
+
+    >>> parse_target("v5e:4x4").num_devices
+    16
+
+    Raises:
+      UserError: the chip is unknown, or the arrangement is not one of this kind of chip.
+    """
+    kind, _, arrangement = name.strip().lower().partition(":")
+    if kind not in CHIPS:
+        raise unknown("chip", kind, CHIPS)
+    chip = CHIPS[kind]
+    if chip.platform == "cuda":
+        if not re.fullmatch(r"[1-9]\d{0,4}", arrangement):
+            raise UserError(f"target '{name}' must have a number of GPUs, such as '{kind}:8'")
+        return Target(name, chip, _gpu_topology(name, int(arrangement), chip.devices_per_host), int(arrangement))
+    num_axes = 2 if kind.endswith("e") else 3
+    sides = re.fullmatch(r"[1-9]\d{0,2}(x[1-9]\d{0,2})*", arrangement) and [int(n) for n in arrangement.split("x")]
+    if not sides or len(sides) != num_axes:
+        example = "x".join("4422"[:num_axes] if num_axes == 2 else "221")
+        raise UserError(f"target '{name}' must have a slice of {num_axes} sides, such as '{kind}:{example}'")
+    return Target(name, chip, f"{kind}:{arrangement}", math.prod(sides))
+
+
+def _gpu_topology(name: str, num: int, per_host: int) -> str:
+    """Return slices x hosts x GPUs of a host."""
+    if num <= per_host:
+        return f"1x1x{num}"
+    if num % per_host:
+        raise UserError(f"target '{name}' must have at most {per_host} GPUs, or a multiple of them")
+    return f"1x{num // per_host}x{per_host}"

@@ -1,0 +1,113 @@
+"""Tests of reading compiled programs: small ones in the form of those for TPUs and GPUs."""
+
+from pathlib import Path
+
+import pytest
+
+from anchor_jax.planning import hlo
+from anchor_jax.planning.estimate import estimate
+from anchor_jax.planning.paths import module_path
+from anchor_jax.planning.targets import parse_target
+
+FIXTURES = Path(__file__).parent / "fixtures/hlo"
+
+
+def estimated(name, target, loops_over_steps):
+    module = hlo.parse_module((FIXTURES / f"{name}.txt").read_text())
+    return estimate(module, parse_target(target), loops_over_steps=loops_over_steps)
+
+
+@pytest.mark.parametrize(
+    ("shape", "num_bytes"),
+    [
+        ("f32[64,256]{1,0:T(8,128)}", 4 * 64 * 256),
+        ("(bf16[2,3]{1,0:T(8,128)(2,1)S(1)}, /*index=5*/u8[5]{0}, token[])", 17),
+        ("s32[]", 4),
+        ("f8e4m3fn[3]{0}", 3),
+        ("s4[3]{0:E(4)}", 2),
+        ("pred[0,4]{1,0}", 0),
+    ],
+)
+def test_shapes_have_bytes(shape, num_bytes):
+    assert sum(array.num_bytes for array in hlo.parse_arrays(shape)) == num_bytes
+
+
+@pytest.mark.parametrize(
+    ("op_name", "path"),
+    [
+        ("jit(steps)/while/body/closed_call/jvp(ResNet)/ResNet.rest/bn1/conv/dot", "ResNet/bn1/conv/dot"),
+        ("jit(f)/transpose(jvp(ViT))/block1/mlp/fc1/dot_general", "gradient of ViT/block1/mlp/fc1/dot_general"),
+        ("jit(steps)/while/body/vmap(jit(_where))/select_n", "select_n"),
+        ("jit(f)/transpose(jvp(checkpoint))/rematted_computation/ViT/add", "gradient of ViT/add"),
+        ("", ""),
+    ],
+)
+def test_module_path_drops_what_tracing_adds(op_name, path):
+    assert module_path(op_name) == path
+
+
+def test_tpu_program_counts_cycles_of_one_step():
+    found = estimated("tpu_loop", "v5e:2x2", loops_over_steps=True)
+    assert found.cycles == 1_500_000 + 2_000_000 + 50_000 + 512 * 100 + 3_000
+    reversed_images = 2 * 512 * 32 * 32 * 3 / 819e9  # without an estimate
+    assert found.unestimated == pytest.approx(reversed_images)
+    assert found.seconds == pytest.approx(found.cycles / 1.5e9 + reversed_images)
+    assert found.call_seconds == pytest.approx(750_000 / 1.5e9)
+    assert found.copies == pytest.approx((50_000 + 512 * 100) / 1.5e9)
+
+
+def test_tpu_program_lists_operations_loops_and_collectives():
+    found = estimated("tpu_loop", "v5e:2x2", loops_over_steps=True)
+    assert [one.path for one in found.costliest[:3]] == [
+        "gradient of ResNet/conv1/conv_general_dilated",
+        "ResNet/conv1/conv_general_dilated",
+        "gather",
+    ]
+    assert found.costliest[2].times == 512
+    assert [(module_path(loop.op_name), loop.trips, loop.times) for loop in found.loops] == [("gather", 512, 1)]
+    ((kind, count, num_bytes, seconds),) = found.collectives
+    assert (kind, count, num_bytes) == ("all-reduce", 1, 4 * 64 * 256)
+    assert seconds == pytest.approx(1.5 * num_bytes / 200e9)
+
+
+def test_program_without_a_loop_over_steps_is_one_step():
+    found = estimated("tpu_loop", "v5e:2x2", loops_over_steps=False)
+    assert found.call_seconds == 0
+    assert [loop.trips for loop in found.loops] == [None, 512]
+
+
+def test_parse_module_rejects_other_text():
+    with pytest.raises(ValueError, match="no entry computation"):
+        hlo.parse_module("module @jit_f { }")
+
+
+IMAGES, KERNEL, MATRIX = 512 * 32 * 32, 64 * 9 * 64, 512 * 1024
+BYTES = {
+    "gather": IMAGES * 3 * 3 + 512 * 4,  # uint8 read, bfloat16 written
+    "forward": 2 * (2 * IMAGES * 64 + KERNEL),
+    "backward, kernel": 2 * (2 * IMAGES * 64 + KERNEL),
+    "backward, input": 2 * (2 * IMAGES * 64 + KERNEL),
+    "product": 2 * (2 * MATRIX + 1024 * 1024),
+    "product in a command buffer": 2 * (2 * MATRIX + 1024 * 1024),
+    "update": 4 * 2 * 1024 + 4,  # in place: one row
+    "copy": 2 * 2 * MATRIX,
+}
+
+
+def test_gpu_program_counts_the_bytes_of_its_kernels():
+    found = estimated("gpu_step", "h200:1", loops_over_steps=False)
+    assert found.kernels == len(BYTES)
+    assert found.moved == sum(BYTES.values())
+    assert found.cycles is None
+
+
+def test_gpu_program_is_as_slow_as_bandwidth_or_products():
+    found = estimated("gpu_step", "h200:1", loops_over_steps=False)
+    convolution, product = 2 * KERNEL * IMAGES / 989.4e12, 2 * MATRIX * 1024 / 989.4e12
+    moving = {name: num_bytes / 4.8e12 for name, num_bytes in BYTES.items()}
+    bounds = {"forward": convolution, "backward, kernel": convolution, "backward, input": convolution}
+    bounds |= {"product": product, "product in a command buffer": product}
+    assert found.seconds == pytest.approx(sum(max(moving[name], bounds.get(name, 0)) for name in BYTES))
+    assert found.copies == pytest.approx(moving["copy"])
+    assert found.costliest[0].path == "gradient of ResNet/conv1/conv_general_dilated"
+    assert found.costliest[0].times == 2
