@@ -14,6 +14,7 @@ from anchor_jax.config import Config
 from anchor_jax.core.errors import UserError
 from anchor_jax.data import Batch
 from anchor_jax.data.augmentation.mixing_images import mixing_images_shape
+from anchor_jax.data.image_table import ImageTable
 from anchor_jax.planning.facts import DataFacts
 from anchor_jax.runs.record import Run
 from anchor_jax.runs.state import Carry
@@ -95,7 +96,7 @@ def _train_data(config: Config, facts: DataFacts, mesh: Mesh) -> TrainData:
     """Return the shapes of what the devices hold besides the state, as `TrainSource.train_data` places it."""
 
     def images(num: int, shape: tuple[int, ...] = facts.image_shape) -> Any:
-        return jax.ShapeDtypeStruct((num, *shape), np.uint8)
+        return jax.eval_shape(ImageTable.of, jax.ShapeDtypeStruct((num, *shape), np.uint8))
 
     bank_size = config.anchoring.bank_size or facts.num_examples
     in_memory, mixing = not config.data.streaming, None

@@ -109,7 +109,8 @@ def compile_for(device: Any, function: Callable[..., Any], shapes: Any) -> Cost:
     placed = jax.tree.map(lambda each: jax.ShapeDtypeStruct(each.shape, each.dtype, sharding=sharding), shapes)
     compiled = jax.jit(function).trace(*placed).lower(lowering_platforms=("tpu",)).compile()
     text, memory = compiled.as_text(), compiled.memory_analysis()
-    assert text and memory
+    assert text
+    assert memory
     return read_cost(text, memory.temp_size_in_bytes)
 
 

@@ -18,6 +18,7 @@ from anchor_jax.data.augmentation.mixing_images import load_mixing_images
 from anchor_jax.data.augmentation.normalization import Normalization, measure_normalization, normalize
 from anchor_jax.data.augmentation.pixmix import pixmix
 from anchor_jax.data.augmentation.policies import rand_augment, trivial_augment
+from anchor_jax.data.image_table import ImageTable
 
 __all__ = [
     "Normalization",
@@ -37,7 +38,7 @@ def augment(
     keys: jax.Array,
     images: jax.Array,
     config: AugmentationConfig,
-    mixing_images: jax.Array | None = None,
+    mixing_images: jax.Array | ImageTable | None = None,
     *,
     interpolation: str = resampling.AUTO,
     channels: int = 0,
@@ -94,7 +95,7 @@ def augment(
 
 
 def _policy(
-    config: AugmentationConfig, image_shape: tuple[int, ...], mixing_images: jax.Array | None
+    config: AugmentationConfig, image_shape: tuple[int, ...], mixing_images: jax.Array | ImageTable | None
 ) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
     """Return the policy as a function of a key and an image, or None."""
     if config.policy and image_shape[2] not in (1, 3):
@@ -107,7 +108,9 @@ def _policy(
     return {"": None, "trivial_augment": trivial_augment, "rand_augment": rand}[config.policy]
 
 
-def _check_mixing_images(mixing_images: jax.Array | None, image_shape: tuple[int, ...]) -> jax.Array:
+def _check_mixing_images(
+    mixing_images: jax.Array | ImageTable | None, image_shape: tuple[int, ...]
+) -> jax.Array | ImageTable:
     height, width, channels = image_shape
     if mixing_images is not None and mixing_images.ndim == 4:
         _, h, w, c = mixing_images.shape

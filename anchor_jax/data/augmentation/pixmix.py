@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from anchor_jax.data.augmentation.operations import IDENTITY_LEVELS, Levels, map_levels
 from anchor_jax.data.augmentation.uniform import to_integer, to_range
+from anchor_jax.data.image_table import ImageTable
 from anchor_jax.runtime import selection
 
 MAX_ROUNDS = 4
@@ -34,7 +35,7 @@ class Constants(NamedTuple):
 CIFAR, IMAGENET = Constants(3, 3), Constants(1, 4)
 
 
-def pixmix(key: jax.Array, image: jax.Array, mixing_images: jax.Array) -> jax.Array:
+def pixmix(key: jax.Array, image: jax.Array, mixing_images: jax.Array | ImageTable) -> jax.Array:
     """Mix an image with a mixing image and with augmented copies of itself, in 0 to 4 rounds, drawn uniformly.
 
     Args:
@@ -62,7 +63,9 @@ def pixmix(key: jax.Array, image: jax.Array, mixing_images: jax.Array) -> jax.Ar
     return jnp.round(255 * mixed).astype(jnp.uint8)
 
 
-def _random_window(uniform: Sequence[jax.Array], mixing_images: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def _random_window(
+    uniform: Sequence[jax.Array], mixing_images: jax.Array | ImageTable, shape: tuple[int, ...]
+) -> jax.Array:
     """Crop a random window `[H, W, C]` of a random image."""
     nums = len(mixing_images), mixing_images.shape[1] - shape[0] + 1, mixing_images.shape[2] - shape[1] + 1
     row, top, left = (to_integer(number, num) for number, num in zip(uniform, nums, strict=True))

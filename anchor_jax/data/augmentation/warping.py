@@ -36,7 +36,7 @@ def _warp_in_two_passes(image: jax.Array, matrix: jax.Array) -> jax.Array:
     height, width, channels = image.shape
     side = max(height, width)
     image = jnp.pad(image, ((0, side - height), (0, side - width), (0, 0)))
-    packed = sum(image[..., channel].astype(jnp.int32) << (8 * channel) for channel in range(channels))
+    packed = jnp.sum(image.astype(jnp.int32) << 8 * jnp.arange(channels), axis=-1, dtype=jnp.int32)
     of_column, of_row = matrix[:3], matrix[3:]
     is_transposed = jnp.abs(of_row[1]) < jnp.abs(of_column[1])
     packed = jnp.where(is_transposed, packed.T, packed)
