@@ -67,6 +67,10 @@ def sums(params, inputs):
     return (inputs @ params["in"]).sum(1)
 
 
+def reconstructed(params, inputs):
+    return jax.numpy.tanh(inputs @ params["in"])[:, :H]
+
+
 def augmented(options, keys, images, mixing):
     config = base().augmentation
     config.update(options)
@@ -165,14 +169,29 @@ CONTRIB = {
         lambda p, x, r, y: aj.pager.refined_nonconformity(sums, p, x, r, y, steps=2),
         (PARAMS, Rows(X), Bank(REFERENCES), Bank(REFERENCES[:, 0])),
     ),
-    "pager.risk_regimes": Call(
-        partial(aj.pager.risk_regimes, uncertainty_limit=0.5, nonconformity_limit=0.5), (Rows(CONFIDENCE), Rows(STDS))
+    "pager.refined_nonconformity, regularized": Call(
+        lambda p, x, r, y: aj.pager.refined_nonconformity(
+            sums, p, x, r, y, regularizer=partial(aj.pager.cyclic_reconstruction, reconstructed, p), steps=2
+        ),
+        (PARAMS, Rows(X), Bank(REFERENCES), Bank(REFERENCES[:, 0])),
+    ),
+    "pager.cyclic_reconstruction": Call(
+        lambda p, moved, x: aj.pager.cyclic_reconstruction(reconstructed, p, moved, x), (PARAMS, Rows(PAIRED), Rows(X))
+    ),
+    "pager.score_limits": Call(aj.pager.score_limits, (Rows(STDS),)),
+    "pager.risk_regimes": Call(aj.pager.risk_regimes, (Rows(CONFIDENCE), Rows(STDS))),
+    "pager.risk_regimes, limits": Call(
+        partial(aj.pager.risk_regimes, nonconformity_limits=(0.3, 0.9)),
+        (Rows(CONFIDENCE), Rows(STDS), np.float32([0.4, 0.6])),
     ),
     "pager.regime_errors": Call(aj.pager.regime_errors, (Rows(np.arange(B, dtype=np.int32) % 4), Rows(STDS))),
     "regression.fit": Call(arrays_of_fit, (Rows(X), Rows(STDS))),
     "regression.predict": Call(predicted, (Bank(X), Bank(PAIRED[:, :2]), Rows(X))),
     "regression.nonconformity": Call(
-        lambda x, y, inputs: aj.regression.nonconformity(fitted(x, y), inputs), (Bank(X), Bank(STDS), Rows(X))
+        lambda x, y, inputs: aj.regression.nonconformity(
+            fitted(x, y), inputs, refined=True, autoencoder=fitted(x, x), key=key(1), num=3
+        ),
+        (Bank(X), Bank(STDS), Rows(X)),
     ),
     "regression.combine_members": Call(
         lambda means: in_32_bits(aj.regression.combine_members(aj.regression.Regression(means, None, abs(means)))),

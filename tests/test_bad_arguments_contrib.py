@@ -25,6 +25,7 @@ pytestmark = pytest.mark.invalid_arguments
 PLAIN = regression.Settings(references=False, hidden=(2,), steps=1)
 SCALES = regression.Scale(X[0], X[0]), regression.Scale(X[0, :1], X[0, :1])
 NETWORK = regression.RegressionNetwork(None, *SCALES, BANK, BANK[:, :1], PLAIN, ())
+ANCHORED = NETWORK.replace(settings=regression.Settings(hidden=(2,), steps=1))
 NAMED = NETWORK.replace(columns=("size", "age"))
 TABLE = pd.DataFrame({"size": X[:, 0], "weight": X[:, 0], "town": list("abba"), "when": pd.to_datetime(range(4))})
 PREDICTIONS = regression.Regression(X[:1], None, None)
@@ -41,15 +42,34 @@ CONTRIB = [
     value(lambda: pager.nonconformity(network, None, X, X, X, chunk_size=0), "chunk_size must be at least 1; got 0"),
     value(lambda: pager.refined_nonconformity(network, None, X, X, X, steps=0), "steps must be at least 1; got 0"),
     kind(lambda: pager.refined_nonconformity(network, None, X, X, X, regularizer=1), "regularizer must be a function"),
+    kind(
+        lambda: pager.refined_nonconformity(network, None, X, X, X, regularizer=lambda moved: moved[:, 0]),
+        "regularizer must be a function of two arguments, moved inputs and inputs; got .*: too many positional",
+    ),
+    value(lambda: pager.refined_nonconformity(network, None, X, X, X, weight=-1), r"weight must be in \[0, inf\]; got"),
     value(
-        lambda: pager.risk_regimes(X[0], X[:, 0], 1, 1),
+        lambda: pager.cyclic_reconstruction(network, None, X, X[:3]),
+        r"moved and x must have the same shape; got \(4, 5\) and \(3, 5\)",
+    ),
+    value(
+        lambda: pager.risk_regimes(X[0], X[:, 0]),
         r"uncertainty and nonconformity must have the same shape; got \(5,\)",
     ),
-    value(lambda: pager.risk_regimes(X[0], X[0], -1, 1), r"uncertainty_limit must be in \[0, inf\]; got -1"),
+    kind(lambda: pager.risk_regimes(X[0], X[0], 0.5, 2.0), r"uncertainty_limits must be two numbers, .*; got 0.5"),
+    value(lambda: pager.risk_regimes(X[0], X[0], (-1, 1)), r"uncertainty_limits must be in \[0, inf\]; got -1"),
+    value(
+        lambda: pager.risk_regimes(X[0], X[0], None, [2.0, 1.0]),
+        r"nonconformity_limits must be in increasing order; got \(2.0, 1.0\)",
+    ),
+    value(lambda: pager.score_limits(X[0], (0.5,)), r"quantiles must be two numbers, \(low, high\); got 1"),
+    value(lambda: pager.score_limits(X[0], (25, 75)), r"quantiles must be in \[0, 1\]; got 25"),
     value(
         lambda: pager.regime_errors(LABELS, X[0]), r"regimes and errors must have the same shape; got \(4,\) and \(5,\)"
     ),
     value(lambda: pager.regime_errors(LABELS, X[:, 0], 0.6), r"share must be in \[0, 0.5\]; got 0.6"),
+    value(
+        lambda: pager.regime_errors(LABELS, X[:, 0], upper_quantile=90), r"upper_quantile must be in \[0, 1\]; got 90"
+    ),
     value(
         lambda: aj.expected_improvement(X, X[0], 1.0), r"mean and std must have the same shape; got \(4, 5\) and \(5,\)"
     ),
@@ -107,6 +127,23 @@ CONTRIB = [
     value(lambda: regression.predict(KEY, NETWORK, X, 0), "num must be at least 1; got 0"),
     value(lambda: regression.nonconformity(NETWORK, X), r"network must be anchored, Settings\(references=True\)"),
     value(lambda: regression.nonconformity(NETWORK, X[:, :3]), r"x must have shape \[B, 5\], as in training; got"),
+    kind(
+        lambda: regression.nonconformity(ANCHORED, X, refined=True, autoencoder=network),
+        "autoencoder must have type RegressionNetwork, .* got function",
+    ),
+    value(
+        lambda: regression.nonconformity(ANCHORED, X, autoencoder=ANCHORED), "autoencoder is for Score 2: set refined="
+    ),
+    value(
+        lambda: regression.nonconformity(ANCHORED, X, refined=True, autoencoder=ANCHORED),
+        r"autoencoder must map the 5 inputs of network to themselves, fit\(key, x, x, settings\); got 5 .* 1 targets",
+    ),
+    value(
+        lambda: regression.nonconformity(ANCHORED, X, refined=True, autoencoder=NETWORK),
+        r"autoencoder must be anchored, Settings\(references=True\)",
+    ),
+    value(lambda: regression.nonconformity(ANCHORED, X, num=3), "key and num must be given together"),
+    value(lambda: regression.nonconformity(ANCHORED, X, key=KEY, num=7), r"num must be in 1..6; got 7"),
     kind(lambda: regression.combine_members([PREDICTIONS]), "members must have type Regression, .* got list"),
     value(
         lambda: regression.combine_members(PREDICTIONS),

@@ -139,6 +139,14 @@ INVALID_OUTPUTS = [
         r"output of apply_fn must have shape \(4,\); got \(4, 3\)",
     ),
     value(
+        lambda: pager.refined_nonconformity(network, None, X, X, BANK[:4, :3], regularizer=lambda moved, x: moved),
+        r"output of regularizer must have shape \(4,\); got \(4, 5\)",
+    ),
+    value(
+        lambda: pager.cyclic_reconstruction(network, None, X, X),
+        r"output of apply_fn must have the shape of its input, \(4, 5\); got \(4, 3\)",
+    ),
+    value(
         lambda: aj.predict(SPLIT, None, X, aj.EncodedReferences(BANK[:, :4])),
         r"encoded references \(6, 4\) do not match the features of the inputs \(4, 5\)",
     ),

@@ -1,4 +1,6 @@
-"""PAGER: scores compared with loops and closed forms, regime errors with NumPy."""
+"""PAGER: scores compared with loops and closed forms."""
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +8,6 @@ import numpy as np
 import pytest
 
 from anchor_jax.contrib import pager
-from anchor_jax.contrib.pager import Regime
 
 RNG = np.random.default_rng(0)
 B, K, C, D = 5, 7, 3, 2
@@ -41,65 +42,98 @@ def test_nonconformity_of_exact_predictions_is_zero():
     np.testing.assert_allclose(scores, np.zeros(B), atol=1e-5)
 
 
+# Score 2. The network is linear, f([x̄, r - x̄]) = a·x̄ + b·(r - x̄), so that y - f = e - (a - b)·(x̄ - x), where e is the
+# error at x
+
+
+def linear(params, inputs):
+    a, b = params
+    references, residuals = jnp.split(inputs, 2, axis=-1)
+    return (references @ a + residuals @ b).reshape(len(inputs), -1).sum(axis=1)
+
+
+def linear_errors(params, x):
+    """Return e of every input and reference, `[B, K]`."""
+    a, b = params
+    flat = REFERENCES.reshape(K, *x.shape[1:])
+    return TARGETS[:, 0] - np.stack([[(row @ a + (r - row) @ b).sum() for r in flat] for row in x])
+
+
+def refined(params, x, **options):
+    references = REFERENCES.reshape(K, *x.shape[1:])
+    return pager.refined_nonconformity(linear, params, x, references, TARGETS[:, 0], **options)
+
+
 @pytest.mark.parametrize("chunk_size", [None, 4])
-def test_refined_nonconformity_is_distance_to_minimum(chunk_size):
-    a, b = 2.0, 0.5
-
-    def linear(params, inputs):  # y - f([x, r - x]) is 0 at x = (y - b·r) / (a - b)
-        return a * inputs[:, 0] + b * inputs[:, 1]
-
-    x, references, targets = X[:, :1], REFERENCES[:, :1], TARGETS[:, 0]
-    minimum = (targets - b * references[:, 0]) / (a - b)
+def test_refined_nonconformity_is_distance_to_the_root(chunk_size):
+    params, x = (np.float32([2.0]), np.float32([0.5])), X[:, :1]
     ours = pager.refined_nonconformity(
-        linear, None, x, references, targets, steps=400, learning_rate=0.03, chunk_size=chunk_size
+        linear, params, x, REFERENCES[:, :1], TARGETS[:, 0], steps=300, chunk_size=chunk_size
     )
-    np.testing.assert_allclose(ours, np.abs(x - minimum).max(axis=1), atol=0.1)
+    roots = (TARGETS[:, 0] - 0.5 * REFERENCES[:, 0]) / (2.0 - 0.5)
+    assert (ours.shape, ours.dtype) == ((B,), jnp.float32)
+    np.testing.assert_allclose(ours, np.abs(x - roots).max(axis=1), atol=2e-3)
 
 
-def test_refined_nonconformity_regularizer_holds_inputs():
-    x = X[:, :1]
+@pytest.mark.parametrize("shape", [(C,), (1, C)], ids=str)
+@pytest.mark.parametrize("weight", [0.1, 0.5, 3.0])
+def test_refined_nonconformity_has_closed_form_with_square(weight, shape):
+    params, x = (np.float32([2.0, -1.0, 0.5]), np.float32([0.5, 0.25, -0.5])), X.reshape(B, *shape)
 
-    def held(inputs):
-        return 1e3 * jnp.sum((inputs - x) ** 2, axis=1)
+    def square(moved, x):
+        return jnp.sum((moved - x).reshape(B, -1) ** 2, axis=1)
 
-    def score(regularizer):
-        return pager.refined_nonconformity(
-            lambda params, inputs: inputs[:, 0], None, x, REFERENCES[:, :1], TARGETS[:, 0], regularizer=regularizer
-        )
-
-    assert np.all(score(held) < 0.1)
-    assert np.all(score(None) > 0.5)
-
-
-def test_risk_regimes_are_the_four_combinations():
-    uncertainty, nonconformity = np.array([0.1, 0.9, 0.1, 0.9]), np.array([1.0, 1.0, 3.0, 3.0])
-    regimes = jax.jit(pager.risk_regimes)(uncertainty, nonconformity, 0.5, 2.0)
-    np.testing.assert_array_equal(regimes, [Regime.ID, Regime.LOW, Regime.MODERATE, Regime.HIGH])
+    # argmin of |e - g·δ| + λ‖δ‖²: the nearest root, or where the slopes balance
+    slope = np.linalg.norm(params[0] - params[1])
+    expected = np.minimum(np.abs(linear_errors(params, x)) / slope, slope / (2 * weight)).max(axis=1)
+    ours = jax.jit(partial(refined, params, regularizer=square, weight=weight, steps=400))(x)
+    np.testing.assert_allclose(ours, expected, atol=5e-3)
 
 
-def test_regime_errors_equal_numpy():
-    errors, regimes = RNG.gamma(2, size=400).astype(np.float32), RNG.integers(0, 4, 400)
-    ours = jax.jit(pager.regime_errors)(regimes, errors)
-    trusted = regimes <= Regime.LOW
-    large, small = np.quantile(errors, 0.8), np.quantile(errors, 0.2)
-    expected = (
-        np.mean(errors[trusted] > large),
-        np.mean(errors[~trusted] < small),
-        np.quantile(errors[regimes == 0], 0.8) / np.quantile(errors[regimes == 1], 0.2),
-        np.quantile(errors[regimes == 2], 0.8) / np.quantile(errors[regimes == 3], 0.2),
+def keeps_reference(params, inputs):
+    return jnp.split(inputs, 2, axis=-1)[0]
+
+
+@pytest.mark.parametrize(("weight", "moves"), [(0.1, True), (0.7, True), (0.8, False), (5.0, False)])
+def test_refined_nonconformity_with_cyclic_reconstruction(weight, moves):
+    params, x = (np.float32([2.0]), np.float32([0.5])), X[:, :1]
+    # an autoencoder that returns the reference has R = 2|x̄ - x|, which holds x from λ = |a - b| / 2 on
+    regularizer = partial(pager.cyclic_reconstruction, keeps_reference, None)
+    ours = pager.refined_nonconformity(
+        linear, params, x, REFERENCES[:, :1], TARGETS[:, 0], regularizer=regularizer, weight=weight, steps=300
     )
-    np.testing.assert_allclose(ours, expected, rtol=1e-5)
+    roots = (TARGETS[:, 0] - 0.5 * REFERENCES[:, 0]) / (2.0 - 0.5)
+    np.testing.assert_allclose(ours, moves * np.abs(x - roots).max(axis=1), atol=5e-3)
 
 
-def test_regime_errors_of_ordered_and_reversed_regimes():
-    errors = np.linspace(0.01, 1, 400, dtype=np.float32)
-    right = pager.regime_errors(np.arange(400) // 100, errors)
-    wrong = pager.regime_errors(3 - np.arange(400) // 100, errors)
-    assert right.false_negatives == right.false_positives == 0
-    assert max(right.confusion_low, right.confusion_high) < 1 < min(wrong.confusion_low, wrong.confusion_high)
-    np.testing.assert_allclose((wrong.false_negatives, wrong.false_positives), (0.4, 0.4), atol=0.01)
+@pytest.mark.parametrize("start", [np.nan, np.inf])
+def test_refined_nonconformity_of_failed_predictions_is_not_finite(start):
+    x = np.float32([[0.0], [1.0]])
+
+    def fails(params, inputs):
+        return jnp.where(inputs[:, 0] < 0.5, start, inputs[:, 0])
+
+    scores = pager.refined_nonconformity(fails, None, x, x[:1], np.float32([1.0]))
+    np.testing.assert_array_equal(np.isfinite(scores), [False, True])
 
 
-def test_regime_errors_of_empty_regime_are_nan():
-    measured = pager.regime_errors(np.zeros(10, int), np.linspace(0, 1, 10))
-    np.testing.assert_array_equal(np.isnan(measured), [False, True, True, True])
+def test_cyclic_reconstruction_equals_numpy():
+    rng = np.random.default_rng(1)
+    moved, x = rng.normal(size=(2, B, 2, C)).astype(np.float32)
+    weights = rng.normal(size=(2 * C, C)).astype(np.float32)
+
+    def error(inputs, references):
+        outputs = np.tanh(np.concatenate([references, inputs - references], axis=-1) @ weights)
+        return np.sqrt(((inputs - outputs) ** 2).sum(axis=(1, 2)))
+
+    ours = pager.cyclic_reconstruction(lambda weights, inputs: jnp.tanh(inputs @ weights), weights, moved, x)
+    assert (ours.shape, ours.dtype) == ((B,), jnp.float32)
+    np.testing.assert_allclose(ours, error(x, moved) + error(moved, x), rtol=1e-5)
+
+
+def test_cyclic_reconstruction_perfect_has_gradient_zero():
+    def perfect(params, inputs):
+        return sum(jnp.split(inputs, 2, axis=-1))
+
+    gradient = jax.grad(lambda moved: pager.cyclic_reconstruction(perfect, None, moved, 0 * X).sum())(X)
+    np.testing.assert_array_equal(gradient, np.zeros((B, C)))

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from jax.sharding import PartitionSpec
 
 import anchor_jax as aj
 from anchor_jax import metrics
-from anchor_jax.contrib import regression
+from anchor_jax.contrib import pager, regression
 from anchor_jax.contrib.regression import Regression, Settings
 from anchor_jax.runtime import mesh as mesh_lib
 
@@ -267,6 +268,47 @@ def test_nonconformity_equals_loop_over_training_examples():
         expected = np.maximum(expected, np.abs(label - outputs))
     np.testing.assert_allclose(regression.nonconformity(network, X[:5]), expected, rtol=1e-3)
     assert regression.nonconformity(network, X[:5] + 300).mean() > 1.2 * expected.mean()
+
+
+def test_nonconformity_draws_the_same_examples_by_key():
+    network, inputs = fitted(), X[:5] + 100
+    singles = [regression.nonconformity(network, inputs, key=jax.random.key(seed), num=1) for seed in range(20)]
+    assert len({float(scores[0]) for scores in singles}) > 5
+    drawn = regression.nonconformity(network, inputs, key=KEY, num=N // 2)
+    np.testing.assert_array_equal(drawn, regression.nonconformity(network, inputs, key=KEY, num=N // 2))
+    everything = regression.nonconformity(network, inputs)
+    assert np.all(drawn <= everything)
+    np.testing.assert_allclose(regression.nonconformity(network, inputs, key=KEY, num=N), everything, rtol=1e-5)
+
+
+def test_nonconformity_refined_accepts_autoencoder_on_any_scale():
+    network, inputs = fitted(), X[:4] + 30
+    sample = 50 + 3 * X[:40]  # an autoencoder of other data
+    autoencoder = regression.fit(KEY, sample, sample, replace(TINY, noise=False))
+    model = regression.MLP(TINY.hidden, C, 0.0)
+    assert np.abs(autoencoder.inputs.std / network.inputs.std - 1).min() > 0.5
+
+    def reconstruct(params, anchored_inputs):  # through the original unit
+        references, residuals = jnp.split(anchored_inputs, 2, axis=1)
+        scale, unit = autoencoder.inputs, np.float32(network.inputs.std)
+        references = (references * unit + np.float32(network.inputs.mean - scale.mean)) / np.float32(scale.std)
+        anchored = jnp.concatenate([references, residuals * unit / np.float32(scale.std)], axis=1)
+        outputs = model.apply(params, anchored, train=False) * np.float32(scale.std)
+        return (outputs + np.float32(scale.mean - network.inputs.mean)) / unit
+
+    rows = ((inputs - network.inputs.mean) / network.inputs.std).astype(np.float32)
+    expected = pager.refined_nonconformity(
+        lambda params, anchored: regression.MLP(TINY.hidden, 2, 0.0).apply(params, anchored, train=False)[:, :1],
+        network.params,
+        rows,
+        network.bank,
+        network.labels,
+        regularizer=partial(pager.cyclic_reconstruction, reconstruct, autoencoder.params),
+        weight=0.3,
+    )
+    ours = regression.nonconformity(network, inputs, refined=True, autoencoder=autoencoder, weight=0.3)
+    np.testing.assert_allclose(ours, expected, rtol=0.02)
+    assert np.abs(ours - regression.nonconformity(network, inputs, refined=True)).max() > 0.05
 
 
 @pytest.mark.parametrize("noise", [True, False])

@@ -5,59 +5,37 @@ anchoring swaps the roles: the input is the reference from which the network pre
 known. For inputs far from the training data this fails, even where forward predictions agree.
 
 Pure functions of arrays that work with any model, under `jit` and `vmap`. Letters: B inputs, K training examples used
-as references, D outputs.
+as references (about 100 in the paper), D outputs.
 
 Source: *PAGER: Accurate Failure Characterization in Deep Regression Models*, ICML 2024 (arXiv 2309.10977). Details that
-its text leaves open are arguments here, or are marked as decisions of this code. Score 2 and the regime measures were
-not compared with the authors' code.
+its text leaves open are arguments here, or are marked as decisions of this code, which was not compared with the
+authors' code.
 """
 
-import enum
+import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from anchor_jax.contrib.regimes import Regime, RegimeErrors, regime_errors, risk_regimes, score_limits
 from anchor_jax.core import checks, explicit, modes
 from anchor_jax.core.anchoring import anchored
-from anchor_jax.core.errors import UserError
+from anchor_jax.core.errors import UserError, UserTypeError
 from anchor_jax.core.types import Apply
 
-
-class Regime(enum.IntEnum):
-    """Risk regime of a prediction: its uncertainty and its nonconformity are each low or high.
-
-    Example:
-      >>> import anchor_jax as aj
-      >>> aj.pager.Regime(2).name
-      'MODERATE'
-    """
-
-    ID = 0  # both low: in distribution
-    LOW = 1  # high uncertainty only
-    MODERATE = 2  # high nonconformity only, which the uncertainty does not reveal
-    HIGH = 3  # both high
-
-
-class RegimeErrors(NamedTuple):
-    """How well risk regimes match the true errors, as returned by `regime_errors`; lower is better.
-
-    A value is NaN if a regime it needs is empty.
-
-    Example:
-      >>> import anchor_jax as aj
-      >>> import jax.numpy as jnp
-      >>> measured = aj.pager.regime_errors(jnp.array([0, 0, 3, 3]), jnp.array([0.1, 0.2, 0.8, 0.9]))
-      >>> measured.false_negatives.item(), measured.false_positives.item()
-      (0.0, 0.0)
-    """
-
-    false_negatives: jax.Array  # float32 [], in [0, 1], fraction of ID and LOW whose errors are large
-    false_positives: jax.Array  # float32 [], in [0, 1], fraction of MODERATE and HIGH whose errors are small
-    confusion_low: jax.Array  # float32 [], at least 0, C_low: large errors of ID over small errors of LOW
-    confusion_high: jax.Array  # float32 [], at least 0, C_high: large errors of MODERATE over small errors of HIGH
+__all__ = [
+    "Regime",
+    "RegimeErrors",
+    "cyclic_reconstruction",
+    "nonconformity",
+    "refined_nonconformity",
+    "regime_errors",
+    "risk_regimes",
+    "score_limits",
+]
 
 
 @explicit.within_mesh
@@ -114,15 +92,19 @@ def refined_nonconformity(
     references: jax.Array,
     targets: jax.Array,
     *,
-    regularizer: Callable[[jax.Array], jax.Array] | None = None,
-    steps: int = 50,
-    learning_rate: float = 0.05,
+    regularizer: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+    weight: float = 1.0,
+    steps: int = 100,
+    learning_rate: float = 0.1,
     chunk_size: int | None = None,
 ) -> jax.Array:
     """Return Score 2 of reverse anchoring: how far an input must move until training examples are predicted from it.
 
-    The score is `max over r of ‖x - x̄_r‖₂`, where Adam, started at `x`, finds the `x̄_r` that minimizes
-    `‖y_r - f([x̄, r - x̄])‖₁ + R(x̄)`. It costs `steps` gradients per pair, and separates inputs that Score 1 cannot.
+    The score is `max over r of ‖x - x̄_r‖₂`, where `x̄_r` minimizes `‖y_r - f([x̄, r - x̄])‖₁ + λ·R(x̄, x)`. In the paper,
+    `R` is `cyclic_reconstruction`, which keeps `x̄` where an anchored autoencoder is valid.
+
+    How it is minimized is a decision of this code: Adam starts at `x`, its learning rate decays to 0 by a cosine, and
+    `x̄_r` is the best point on its way. It is a local search, and costs `steps` gradients per pair.
 
     Args:
       apply_fn: see `nonconformity`; must be differentiable.
@@ -130,19 +112,23 @@ def refined_nonconformity(
       x: see `nonconformity`.
       references: see `nonconformity`.
       targets: see `nonconformity`.
-      regularizer: `R`, maps inputs `[B, ..., C]` to `[B]`, large off the data manifold, such as the weighted error of
-        an autoencoder; none by default, for inputs of few dimensions.
+      regularizer: `R`, maps moved inputs and inputs, `[B, ..., C]` each, to `[B]`, such as
+        `functools.partial(cyclic_reconstruction, autoencoder, autoencoder_params)`; 0 by default, for inputs of few
+        dimensions.
+      weight: `λ`, at least 0.
       steps: number of Adam steps, at least 1.
-      learning_rate: learning rate of Adam, at least 0: about the largest step, in the unit of the inputs.
+      learning_rate: learning rate of Adam at the first step, at least 0, in the unit of the inputs. Each feature moves
+        by about `learning_rate * steps / 2` at most.
       chunk_size: see `nonconformity`.
 
     Returns:
-      float32 `[B]`, at least 0, in the unit of the inputs; higher is more anomalous.
+      float32 `[B]`, at least 0, in the unit of the inputs; higher is more anomalous. Not finite where the minimized
+      function is not.
 
     Raises:
-      UserTypeError: see `nonconformity`; also if `regularizer` is not a function, `steps` is not an integer or
-        `learning_rate` is not a number.
-      UserError: see `nonconformity`; also if `steps` is below 1 or `learning_rate` is below 0.
+      UserTypeError: see `nonconformity`; also if `regularizer` is not a function of two arguments, `steps` is not an
+        integer, or `weight` or `learning_rate` is not a number.
+      UserError: see `nonconformity`; also if `steps` is below 1, or `weight` or `learning_rate` is below 0.
 
     Example:
       >>> import anchor_jax as aj
@@ -150,129 +136,75 @@ def refined_nonconformity(
       >>> def f(params, inputs):  # predicts the reference, here the input itself
       ...     return inputs[:, 0]
       >>> x, references, targets = jnp.array([[0.0], [0.9]]), jnp.array([[5.0]]), jnp.array([1.0])
-      >>> near_target = aj.pager.refined_nonconformity(f, None, x, references, targets)
-      >>> bool(near_target[0] > near_target[1])  # 0.0 is farther from 1.0 than 0.9 is
-      True
+      >>> print(aj.pager.refined_nonconformity(f, None, x, references, targets).round(1))  # to the target, 1.0
+      [1.  0.1]
     """
     _check(apply_fn, x, references, targets, chunk_size)
     examples = explicit.gather_members(references), explicit.gather_members(targets)
     if regularizer is not None:
-        checks.function("regularizer", regularizer)
+        _check_regularizer(regularizer)
+    checks.number("weight", weight, 0, float("inf"))
     steps = checks.count("steps", steps)
     checks.number("learning_rate", learning_rate, 0, float("inf"))
-    optimizer = optax.adam(learning_rate)
-
-    @modes.any_promotion
-    def descend(gradient: jax.Array, inputs: jax.Array, opt_state: Any) -> tuple[jax.Array, Any]:
-        updates, opt_state = optimizer.update(gradient, opt_state)
-        return jnp.asarray(optax.apply_updates(inputs, updates)), opt_state
+    start = jnp.asarray(x)
 
     def distance_of(example: tuple[jax.Array, jax.Array]) -> jax.Array:
-        def loss(inputs: jax.Array) -> jax.Array:
-            errors = _reverse_errors(apply_fn, params, inputs, *example)
-            return jnp.sum(errors if regularizer is None else errors + regularizer(inputs))
+        def objective(moved: jax.Array) -> jax.Array:
+            errors = _reverse_errors(apply_fn, params, moved, *example)
+            if regularizer is None:
+                return errors
+            return errors + jnp.asarray(weight, jnp.float32) * _penalties(regularizer, moved, start)
 
-        def step(state: Any, _: Any) -> tuple[Any, None]:
-            inputs, opt_state = state
-            return descend(jax.grad(loss)(inputs), inputs, opt_state), None
-
-        start = jnp.asarray(x)
-        state = start, jax.jit(optimizer.init)(start)  # compiled, so that it keeps an explicit sharding
-        (inputs, _), _ = jax.lax.scan(step, state, length=steps)
-        return jnp.linalg.norm((inputs - x).reshape(len(x), -1).astype(jnp.float32), axis=1)
+        moved, values = _minimize(objective, start, learning_rate, steps)
+        return jnp.where(jnp.isfinite(values), _norms(moved - start), values)
 
     return jnp.max(jax.lax.map(distance_of, examples, batch_size=chunk_size), axis=0)
 
 
-def risk_regimes(
-    uncertainty: jax.Array, nonconformity: jax.Array, uncertainty_limit: float, nonconformity_limit: float
-) -> jax.Array:
-    """Return the risk regime of each input: whether its two scores exceed their limits.
+@explicit.within_mesh
+def cyclic_reconstruction(apply_fn: Apply, params: Any, moved: jax.Array, x: jax.Array) -> jax.Array:
+    """Return the regularizer of Score 2, `R(x̄, x) = ‖x - A([x̄, x - x̄])‖₂ + ‖x̄ - A([x, x̄ - x])‖₂`.
+
+    `A` is an anchored autoencoder: trained like any anchored network, with the input itself as target, it reconstructs
+    an input from a reference and the residual. Each of the two points is reconstructed with the other as reference. The
+    norm is a decision of this code.
 
     Args:
-      uncertainty: floating `[B]`, from forward anchoring, such as the spread over references.
-      nonconformity: floating `[B]`, from reverse anchoring.
-      uncertainty_limit: highest uncertainty that counts as low, such as the 95 % quantile over training inputs.
-      nonconformity_limit: highest nonconformity that counts as low, such as the 95 % quantile over training inputs.
+      apply_fn: `A(params, anchored_inputs) -> reconstructions`, `[B, ..., 2C]` to `[B, ..., C]`; any function, see
+        `anchor_jax.predict`.
+      params: passed to `apply_fn`.
+      moved: `x̄`, floating `[B, ..., C]`.
+      x: inputs, floating `[B, ..., C]`.
 
     Returns:
-      int32 `[B]`, values of `Regime`.
+      float32 `[B]`, at least 0. Its gradient is finite, also for a perfect reconstruction.
 
     Raises:
-      UserTypeError: the scores are not floating, or the limits are not numbers.
-      UserError: the shapes differ, are empty, or a limit is below 0.
+      UserTypeError: `apply_fn` is not a function, or `moved` or `x` is not floating.
+      UserError: the shapes do not match, an array is empty, or the reconstructions have another shape.
 
     Example:
       >>> import anchor_jax as aj
       >>> import jax.numpy as jnp
-      >>> aj.pager.risk_regimes(jnp.array([0.1, 0.9, 0.1, 0.9]), jnp.array([1.0, 1.0, 3.0, 3.0]), 0.5, 2.0).tolist()
-      [0, 1, 2, 3]
+      >>> def autoencoder(params, inputs):  # reconstructs the reference, whatever the residual is
+      ...     return inputs[:, :2]
+      >>> aj.pager.cyclic_reconstruction(autoencoder, None, jnp.array([[3.0, 4.0]]), jnp.zeros((1, 2))).tolist()
+      [10.0]
     """
-    checks.array("uncertainty", uncertainty, "floating", "[B]")
-    checks.array("nonconformity", nonconformity, "floating", "[B]")
-    if uncertainty.shape != nonconformity.shape:
-        raise UserError(
-            f"uncertainty and nonconformity must have the same shape; got {uncertainty.shape} and {nonconformity.shape}"
-        )
-    checks.number("uncertainty_limit", uncertainty_limit, 0, float("inf"))
-    checks.number("nonconformity_limit", nonconformity_limit, 0, float("inf"))
-    is_uncertain, is_anomalous = uncertainty > uncertainty_limit, nonconformity > nonconformity_limit
-    return jnp.asarray(is_uncertain, jnp.int32) + 2 * jnp.asarray(is_anomalous, jnp.int32)
+    checks.function("apply_fn", apply_fn)
+    checks.model_inputs("moved", moved, "[B, ..., C]")
+    checks.model_inputs("x", x, "[B, ..., C]")
+    if moved.shape != x.shape:
+        raise UserError(f"moved and x must have the same shape; got {moved.shape} and {x.shape}")
 
+    def error(inputs: jax.Array, references: jax.Array) -> jax.Array:
+        outputs = anchored(apply_fn)(params, inputs, references)
+        checks.array("output of apply_fn", outputs, "floating", "[B, ...]")
+        if outputs.shape != inputs.shape:
+            raise UserError(f"output of apply_fn must have the shape of its input, {inputs.shape}; got {outputs.shape}")
+        return _norms(inputs.astype(jnp.float32) - outputs.astype(jnp.float32))
 
-@explicit.automatic()
-@modes.in_32_bits
-def regime_errors(regimes: jax.Array, errors: jax.Array, share: float = 0.2) -> RegimeErrors:
-    """Measure how well the regimes of a test set match its true errors.
-
-    "Large" means above the quantile `1 - share` and "small" below the quantile `share`: of all errors for the false
-    negatives and false positives, of the errors in one regime for the confusions,
-    `C_low = Q_large(ID) / Q_small(LOW)` and `C_high = Q_large(MODERATE) / Q_small(HIGH)`.
-
-    Args:
-      regimes: integer `[B]`, as returned by `risk_regimes`.
-      errors: floating `[B]`, true errors, at least 0.
-      share: fraction of errors that counts as large, and as small; in [0, 0.5].
-
-    Returns:
-      `RegimeErrors`.
-
-    Raises:
-      UserTypeError: `regimes` or `errors` have another dtype, or `share` is not a number.
-      UserError: the shapes differ, are empty, or `share` is out of range.
-
-    Example:
-      >>> import anchor_jax as aj
-      >>> import jax.numpy as jnp
-      >>> regimes, errors = jnp.array([0, 1, 2, 3]), jnp.array([1.0, 2.0, 4.0, 8.0])
-      >>> measured = aj.pager.regime_errors(regimes, errors)
-      >>> measured.confusion_low.item(), measured.confusion_high.item()
-      (0.5, 0.5)
-    """
-    checks.array("regimes", regimes, "real", "[B]")
-    checks.array("errors", errors, "floating", "[B]")
-    if regimes.shape != errors.shape:
-        raise UserError(f"regimes and errors must have the same shape; got {regimes.shape} and {errors.shape}")
-    checks.number("share", share, 0, 0.5)
-    return _regime_errors(regimes, jnp.asarray(errors, jnp.float32), small=share, large=1 - share)
-
-
-@jax.jit  # the errors of other regimes are NaN, which `jax_debug_nans` would reject outside of a compiled function
-def _regime_errors(regimes: jax.Array, errors: jax.Array, small: Any, large: Any) -> RegimeErrors:
-    is_trusted = regimes <= Regime.LOW
-
-    def quantile(regime: Regime, level: Any) -> jax.Array:
-        return jnp.nanquantile(jnp.where(regimes == regime, errors, jnp.nan), level)
-
-    def fraction(group: jax.Array, selected: jax.Array) -> jax.Array:
-        return jnp.sum(group & selected) / jnp.sum(group, dtype=jnp.float32)
-
-    return RegimeErrors(
-        fraction(is_trusted, errors > jnp.quantile(errors, large)),
-        fraction(~is_trusted, errors < jnp.quantile(errors, small)),
-        quantile(Regime.ID, large) / quantile(Regime.LOW, small),
-        quantile(Regime.MODERATE, large) / quantile(Regime.HIGH, small),
-    )
+    return error(x, moved) + error(moved, x)
 
 
 def _reverse_errors(apply_fn: Apply, params: Any, x: jax.Array, reference: jax.Array, target: jax.Array) -> jax.Array:
@@ -283,6 +215,53 @@ def _reverse_errors(apply_fn: Apply, params: Any, x: jax.Array, reference: jax.A
         raise UserError(f"output of apply_fn must have shape {(len(x), *target.shape)}; got {outputs.shape}")
     distances = jnp.abs(target[None].astype(jnp.float32) - outputs.astype(jnp.float32))
     return jnp.sum(distances.reshape(len(x), -1), axis=1)
+
+
+def _penalties(regularizer: Callable[[jax.Array, jax.Array], jax.Array], moved: jax.Array, x: jax.Array) -> jax.Array:
+    penalties = regularizer(moved, x)
+    checks.array("output of regularizer", penalties, "real", "[...]")
+    if penalties.shape != (len(x),):
+        raise UserError(f"output of regularizer must have shape {(len(x),)}; got {penalties.shape}")
+    return penalties.astype(jnp.float32)
+
+
+def _minimize(
+    objective: Callable[[jax.Array], jax.Array], start: jax.Array, learning_rate: float, steps: int
+) -> tuple[jax.Array, jax.Array]:
+    """Return the best points `[B, ..., C]` on the way of Adam, and their values `[B]`; `objective` maps rows alone."""
+    optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
+
+    def total(points: jax.Array) -> tuple[jax.Array, jax.Array]:
+        values = objective(points)
+        return jnp.sum(values), values
+
+    @modes.any_promotion
+    def descend(gradient: jax.Array, points: jax.Array, opt_state: Any) -> tuple[jax.Array, Any]:
+        updates, opt_state = optimizer.update(gradient, opt_state)
+        return jnp.asarray(optax.apply_updates(points, updates)), opt_state
+
+    def keep_better(best: tuple[jax.Array, jax.Array], points: jax.Array, values: jax.Array) -> Any:
+        best_points, best_values = best
+        is_better = values < best_values
+        rows = jnp.reshape(is_better, (len(points),) + (1,) * (points.ndim - 1))
+        return jnp.where(rows, points, best_points), jnp.where(is_better, values, best_values)
+
+    def step(state: Any, _: Any) -> tuple[Any, None]:
+        points, opt_state, best = state
+        (_, values), gradient = jax.value_and_grad(total, has_aux=True)(points)
+        best = keep_better(best, points, values)
+        return (*descend(gradient, points, opt_state), best), None
+
+    opt_state = jax.jit(optimizer.init)(start)  # compiled, so that it keeps an explicit sharding
+    state = start, opt_state, (start, objective(start))
+    (points, _, best), _ = jax.lax.scan(step, state, length=steps)
+    return keep_better(best, points, objective(points))
+
+
+def _norms(differences: jax.Array) -> jax.Array:
+    """Return the Euclidean norm of each row as float32 `[B]`; its gradient at 0 is 0."""
+    rows = explicit.reshape_rows(differences, (len(differences), differences.size // len(differences)))
+    return optax.safe_norm(rows.astype(jnp.float32), 0.0, axis=1)
 
 
 def _check(apply_fn: Any, x: jax.Array, references: jax.Array, targets: jax.Array, chunk_size: int | None) -> None:
@@ -298,3 +277,15 @@ def _check(apply_fn: Any, x: jax.Array, references: jax.Array, targets: jax.Arra
         raise UserError(f"targets must be one for each of {len(references)} references; got shape {targets.shape}")
     if chunk_size is not None:
         checks.count("chunk_size", chunk_size)
+
+
+def _check_regularizer(regularizer: Any) -> None:
+    checks.function("regularizer", regularizer)
+    try:
+        inspect.signature(regularizer).bind(None, None)
+    except TypeError as error:
+        raise UserTypeError(
+            f"regularizer must be a function of two arguments, moved inputs and inputs; got {regularizer!r}: {error}"
+        ) from error
+    except ValueError:  # a builtin, which has no signature
+        return

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from anchor_jax.contrib import float64, pager, tables
+from anchor_jax.contrib import float64, tables
 from anchor_jax.contrib.regression_network import (
     MLP,
     RegressionNetwork,
@@ -41,6 +41,7 @@ from anchor_jax.contrib.regression_network import (
     standardize,
 )
 from anchor_jax.contrib.regression_result import Regression, combine_members
+from anchor_jax.contrib.regression_scores import reverse_score
 from anchor_jax.core import checks, explicit, modes, precision
 from anchor_jax.core.anchoring import anchored, sample_mask, sample_references
 from anchor_jax.core.errors import UserError
@@ -150,47 +151,71 @@ def predict(key: jax.Array, network: RegressionNetwork, x: tables.Numbers, num: 
 
 @explicit.automatic("x")
 def nonconformity(
-    network: RegressionNetwork, x: tables.Numbers, *, refined: bool = False, chunk_size: int | None = None
+    network: RegressionNetwork,
+    x: tables.Numbers,
+    *,
+    refined: bool = False,
+    autoencoder: RegressionNetwork | None = None,
+    weight: float = 1.0,
+    key: jax.Array | None = None,
+    num: int | None = None,
+    chunk_size: int | None = None,
 ) -> jax.Array:
-    """Return the nonconformity of inputs to an anchored network: `anchor_jax.pager` with all its training examples.
+    """Return the nonconformity of inputs to an anchored network: `anchor_jax.pager` with its training examples.
 
     Args:
       network: result of `fit`, anchored.
       x: inputs, real `[B, C]`.
       refined: whether to return Score 2, `pager.refined_nonconformity`, in standard deviations of the inputs, instead
         of Score 1, in standard deviations of the targets.
+      autoencoder: an anchored autoencoder for Score 2, such as
+        `fit(key, x, x, Settings(noise=False, hidden=(64, 4, 64)))`. It adds `pager.cyclic_reconstruction` to what is
+        minimized, in standard deviations of the inputs of `network`. By default nothing is added.
+      weight: `λ`, the weight of the reconstruction, at least 0.
+      key: a JAX random key for the training examples, with `num`; the same key draws the same ones.
+      num: K, the number of training examples, drawn without replacement, at least 1 and at most N; about 100 in the
+        paper. By default all are used.
       chunk_size: number of training examples evaluated at once; one at a time by default.
 
     Returns:
       float32 `[B]`, at least 0; higher is more anomalous.
 
     Raises:
-      UserTypeError: `network` is not a `RegressionNetwork`, `x` is not real, or `chunk_size` is not an integer.
-      UserError: the network is not anchored, the shapes do not match, an array is empty, `chunk_size` is below 1, or a
-        NumPy array contains NaN or infinity.
+      UserTypeError: `network` or `autoencoder` is not a `RegressionNetwork`, `x` is not real, `key` is not a key,
+        `weight` is not a number, `num` or `chunk_size` is not an integer, or `refined` is not a flag.
+      UserError: a network is not anchored, the autoencoder is not one of these inputs or `refined` is not set, the
+        shapes do not match, an array is empty, `weight`, `num` or `chunk_size` is out of range, only one of `key` and
+        `num` is given, or a NumPy array contains NaN or infinity.
 
     Example:
       >>> import anchor_jax as aj
       >>> import jax, jax.numpy as jnp
-      >>> x = jnp.linspace(0, 1, 8)[:, None]
+      >>> key, x = jax.random.key(0), jnp.linspace(0, 1, 8)[:, None]
       >>> settings = aj.regression.Settings(hidden=(4,), steps=10)
-      >>> network = aj.regression.fit(jax.random.key(0), x, jnp.sin(x[:, 0]), settings)
+      >>> network = aj.regression.fit(key, x, jnp.sin(x[:, 0]), settings)
       >>> aj.regression.nonconformity(network, x[:3]).shape
       (3,)
+      >>> autoencoder = aj.regression.fit(key, x, x, settings)
+      >>> aj.regression.nonconformity(network, x[:3], refined=True, autoencoder=autoencoder, key=key, num=4).shape
+      (3,)
     """
-    x = _inputs(network, x)
+    x, refined = _inputs(network, x), checks.flag("refined", refined)
     if not network.settings.references:
         raise UserError("network must be anchored, Settings(references=True); got a network without references")
-    score = pager.refined_nonconformity if refined else pager.nonconformity
-    num_targets = network.labels.shape[-1]
-    model = create_model(network.settings, num_targets)
-
-    def means(params: Any, inputs: jax.Array) -> jax.Array:
-        outputs: Any = model.apply(params, inputs, train=False)
-        return outputs[:, :num_targets]
-
+    if autoencoder is not None:
+        _check_autoencoder(network, autoencoder, refined)
+    checks.number("weight", weight, 0, float("inf"))
+    chunk_size = None if chunk_size is None else checks.count("chunk_size", chunk_size)
+    examples = network.bank, network.labels
+    if (key is None) != (num is None):
+        raise UserError("key and num must be given together: the key draws num training examples")
+    if key is not None:
+        checks.key("key", key)
+        num = checks.count("num", num, 1, len(network.bank))
+        drawn = sample_references(key, jnp.arange(len(network.bank)), num, replace=False)
+        examples = network.bank[drawn], network.labels[drawn]
     rows = standardize(x, network.inputs)
-    return jax.jit(partial(score, means, chunk_size=chunk_size))(network.params, rows, network.bank, network.labels)
+    return reverse_score(network, autoencoder, rows, examples, weight, refined=refined, chunk_size=chunk_size)
 
 
 @explicit.automatic("x")
@@ -336,3 +361,19 @@ def _inputs(network: RegressionNetwork, x: tables.Numbers) -> Any:
     if values.shape[1] != network.bank.shape[-1]:
         raise UserError(f"x must have shape [B, {network.bank.shape[-1]}], as in training; got {values.shape}")
     return values
+
+
+def _check_autoencoder(network: RegressionNetwork, autoencoder: RegressionNetwork, refined: bool) -> None:
+    checks.instance("autoencoder", autoencoder, RegressionNetwork, "anchor_jax.regression.fit")
+    if not refined:
+        raise UserError("autoencoder is for Score 2: set refined=True, or leave it out")
+    if not autoencoder.settings.references:
+        raise UserError("autoencoder must be anchored, Settings(references=True); got a network without references")
+    size, shape = network.bank.shape[-1], (autoencoder.bank.shape[-1], autoencoder.labels.shape[-1])
+    if shape != (size, size):
+        raise UserError(
+            f"autoencoder must map the {size} inputs of network to themselves, fit(key, x, x, settings); got "
+            f"{shape[0]} inputs and {shape[1]} targets"
+        )
+    if None not in (columns := (network.columns, autoencoder.columns)) and columns[0] != columns[1]:
+        raise UserError(f"autoencoder must have the columns of network, {columns[0]}, in this order; got {columns[1]}")

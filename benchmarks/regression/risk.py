@@ -2,11 +2,13 @@
 
     python -m benchmarks.regression.risk --seeds 10 --json risk.json
 
-A network is trained on 32 inputs from two intervals and evaluated at 200 points of a wider one. Reports the errors of
+A network is trained on 32 inputs from two intervals and evaluated at 200 points of a wider one; all training examples
+are references of Score 1 and Score 2, the latter with an anchored autoencoder and without. Reports the errors of
 `anchor_jax.pager.regime_errors`, and "auroc": how well one score (the spread, Score 1 or Score 2) detects the largest
-fifth of the true errors. A seed determines inputs and network.
+fifth of the true errors. A seed determines inputs and networks.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -18,8 +20,8 @@ from sklearn.metrics import roc_auc_score
 
 from anchor_jax.cli import app
 from anchor_jax.contrib import pager, regression
-from anchor_jax.contrib.pager import Regime
 from anchor_jax.contrib.regression import Settings
+from anchor_jax.core.errors import unknown
 from benchmarks.regression import functions
 from benchmarks.report import Result, report
 
@@ -27,9 +29,9 @@ JSON = app.define_path("json", None, "Result file.", what="a new file")
 SEEDS = flags.DEFINE_integer("seeds", 10, "Seeds per function.", lower_bound=1)
 STEPS = flags.DEFINE_integer("steps", 1_500, "Training steps.", lower_bound=1)
 
-HIDDEN, LEARNING_RATE = (128, 128), 3e-3
+HIDDEN, AUTOENCODER_HIDDEN, LEARNING_RATE = (128, 128), (64, 2, 64), 3e-3
 NUM_TRAIN, NUM_TEST, NUM_REFERENCES = 32, 200, 20
-WITHIN, LARGE = 0.95, 0.8  # quantiles: of the training scores, for the limits; of the errors, for "large"
+LARGE = 0.8  # quantile of the errors above which they count as large
 
 
 class Problem(NamedTuple):
@@ -38,15 +40,6 @@ class Problem(NamedTuple):
     function: Callable[[jax.Array], jax.Array]
     train: tuple[tuple[float, float], tuple[float, float]]
     test: tuple[float, float]
-
-
-class Scores(NamedTuple):
-    """Predictions and scores, each `[N]`, computed without the targets."""
-
-    mean: jax.Array
-    spread: jax.Array  # of forward anchoring
-    first: jax.Array  # Score 1 of reverse anchoring
-    second: jax.Array  # Score 2
 
 
 # the functions of one input in PAGER and Δ-UQ; the intervals of the sine are those of Δ-UQ, the others are our choice
@@ -60,66 +53,63 @@ PROBLEMS = {
 }
 
 
+CASE_NAMES = flags.DEFINE_list("cases", list(PROBLEMS), f"Comma-separated, of {', '.join(PROBLEMS)}.")
+
+
 def main() -> None:
     """Evaluate every function."""
+    for case in CASE_NAMES.value:
+        if case not in PROBLEMS:
+            raise unknown("case", case, PROBLEMS)
     results = [
         Result(case, method, metric, "1", [float(value) for value in values])
-        for case, problem in PROBLEMS.items()
-        for (method, metric), values in measure(problem).items()
+        for case in CASE_NAMES.value
+        for (method, metric), values in measure(PROBLEMS[case]).items()
     ]
     facts = {"seeds": SEEDS.value, "training_inputs": NUM_TRAIN, "test_points": NUM_TEST, "references": NUM_REFERENCES}
     report("Risk", facts, results, JSON.value)
 
 
 def measure(problem: Problem) -> dict[tuple[str, str], list[float]]:
-    """Return a number per seed, by method and metric.
-
-    Metrics of an empty regime are missing, and so are both confusions of the spread, which has two regimes only.
-    """
+    """Return a number per seed, by method and metric; metrics of an empty regime are missing."""
     numbers: dict[tuple[str, str], list[float]] = {}
     for seed in range(SEEDS.value):
-        train, test, errors = train_and_evaluate(problem, seed)
+        scores, errors = train_and_evaluate(problem, seed)
         is_large = errors > jnp.quantile(errors, LARGE)
-        scores = {"spread": test.spread, "score-1": test.first, "score-2": test.second}
-        for method, regimes in assign_regimes(train, test).items():
+        for method, score in scores.items():
+            regimes = quarters(score) if method == "spread" else pager.risk_regimes(scores["spread"], score)
             regime_errors = pager.regime_errors(regimes, errors)._asdict()
-            for metric, value in {**regime_errors, "auroc": roc_auc_score(is_large, scores[method])}.items():
+            for metric, value in {**regime_errors, "auroc": roc_auc_score(is_large, score)}.items():
                 if np.isfinite(value):
                     numbers.setdefault((method, metric), []).append(float(value))
     return numbers
 
 
-def train_and_evaluate(problem: Problem, seed: int) -> tuple[Scores, Scores, jax.Array]:
-    """Train a network; return the scores of the training inputs and of the test points, and the errors at these."""
+def train_and_evaluate(problem: Problem, seed: int) -> tuple[dict[str, jax.Array], jax.Array]:
+    """Train the networks; return the scores of the test points by method, and their errors, `[N]` each."""
     rng, grid = np.random.default_rng(seed), jnp.linspace(*problem.test, NUM_TEST)
     x = jnp.concatenate([jnp.asarray(rng.uniform(*interval, NUM_TRAIN // 2)) for interval in problem.train])
     settings = Settings(noise=False, hidden=HIDDEN, steps=STEPS.value, learning_rate=LEARNING_RATE)
-    fit_key, predict_key = jax.random.split(jax.random.key(seed))
-    network = regression.fit(fit_key, x[:, None], problem.function(x), settings)
-
-    def scores_of(inputs):
-        predicted = regression.predict(predict_key, network, inputs[:, None], num=NUM_REFERENCES)
-        assert predicted.epistemic is not None
-        reverse = [regression.nonconformity(network, inputs[:, None], refined=refined) for refined in (False, True)]
-        return Scores(predicted.mean, predicted.epistemic, *reverse)
-
-    test = scores_of(grid)
-    return scores_of(x), test, jnp.abs(test.mean - problem.function(grid))
-
-
-def assign_regimes(train: Scores, test: Scores) -> dict[str, jax.Array]:
-    """Return the regime of each test point, by method; limits are quantiles of the training scores.
-
-    "spread" uses uncertainty alone: ID up to its limit, HIGH above. "score-1" and "score-2" are `anchor_jax.pager` with
-    a score of reverse anchoring, which alone decides whether a prediction is trusted, and the spread, which divides
-    both groups once more.
-    """
-    spread, first, second = (float(jnp.quantile(score, WITHIN)) for score in train[1:])
-    return {
-        "spread": jnp.where(test.spread > spread, Regime.HIGH, Regime.ID),
-        "score-1": pager.risk_regimes(test.spread, test.first, spread, first),
-        "score-2": pager.risk_regimes(test.spread, test.second, spread, second),
+    fit_key, autoencoder_key, predict_key = jax.random.split(jax.random.key(seed), 3)
+    inputs, train_inputs = grid[:, None], x[:, None]
+    network = regression.fit(fit_key, train_inputs, problem.function(x), settings)
+    autoencoder = regression.fit(
+        autoencoder_key, train_inputs, train_inputs, dataclasses.replace(settings, hidden=AUTOENCODER_HIDDEN)
+    )
+    predicted = regression.predict(predict_key, network, inputs, num=NUM_REFERENCES)
+    assert predicted.epistemic is not None
+    scores = {
+        "spread": jnp.asarray(predicted.epistemic),
+        "score-1": regression.nonconformity(network, inputs),
+        "score-2": regression.nonconformity(network, inputs, refined=True, autoencoder=autoencoder),
+        "score-2-free": regression.nonconformity(network, inputs, refined=True),
     }
+    return scores, jnp.abs(predicted.mean - problem.function(grid))
+
+
+def quarters(scores: jax.Array) -> jax.Array:
+    """Return a regime for each quarter of the scores, from ID for the smallest to HIGH for the largest."""
+    return jnp.digitize(scores, jnp.quantile(scores, jnp.array([0.25, 0.5, 0.75])))
 
 
 if __name__ == "__main__":
