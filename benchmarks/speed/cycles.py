@@ -65,7 +65,9 @@ def main() -> None:
         cost = compile_for(device, *program(name, BATCH_SIZE.value, SIZE.value))
         units = Cost("cycles", "cycles", "loops", "bytes")
         case = f"{name}, batch {BATCH_SIZE.value}, {CHIP.value}"
-        results += [Result(case, "anchor_jax", *each) for each in zip(Cost._fields, units, ([c] for c in cost), strict=True)]
+        results += [
+            Result(case, "anchor_jax", *each) for each in zip(Cost._fields, units, ([c] for c in cost), strict=True)
+        ]
     report("compiler's estimates, not measured", {"chip": CHIP.value}, results, JSON.value)
 
 
