@@ -55,6 +55,9 @@ class Cost(NamedTuple):
     temporaries: int  # bytes
 
 
+UNITS = ("cycles", "cycles", "loops", "bytes")  # of the fields
+
+
 def main() -> None:
     """Compile every case."""
     device = topologies.get_topology_desc(platform="tpu", topology_name=TOPOLOGIES[CHIP.value]).devices[0]
@@ -63,10 +66,9 @@ def main() -> None:
         if name not in (*AUGMENTATIONS, *LAYERS, VIT):
             raise unknown("case", name, [*AUGMENTATIONS, *LAYERS, VIT])
         cost = compile_for(device, *program(name, BATCH_SIZE.value, SIZE.value))
-        units = Cost("cycles", "cycles", "loops", "bytes")
         case = f"{name}, batch {BATCH_SIZE.value}, {CHIP.value}"
         results += [
-            Result(case, "anchor_jax", *each) for each in zip(Cost._fields, units, ([c] for c in cost), strict=True)
+            Result(case, "anchor_jax", *each) for each in zip(Cost._fields, UNITS, ([c] for c in cost), strict=True)
         ]
     report("compiler's estimates, not measured", {"chip": CHIP.value}, results, JSON.value)
 
@@ -104,11 +106,11 @@ def _augment(options: dict[str, Any], keys: jax.Array, images: jax.Array, mixing
     return augment(keys, images, config, mixing_images)
 
 
-def compile_for(device: jax.Device, function: Callable[..., Any], shapes: Any) -> Cost:
+def compile_for(device: Any, function: Callable[..., Any], shapes: Any) -> Cost:
     """Compile a function for a device that need not exist."""
     sharding = SingleDeviceSharding(device)
     placed = jax.tree.map(lambda each: jax.ShapeDtypeStruct(each.shape, each.dtype, sharding=sharding), shapes)
-    compiled = jax.jit(function).trace(*placed).lower(lowering_platforms=("tpu",)).compile()
+    compiled: Any = jax.jit(function).trace(*placed).lower(lowering_platforms=("tpu",)).compile()
     return read_cost(compiled.as_text(), compiled.memory_analysis().temp_size_in_bytes)
 
 
