@@ -116,6 +116,7 @@ CORE = {
     "sample_references, permuted": Call(
         lambda k, bank: aj.sample_references(k, bank, K, replace=False), (key, Bank(BANK))
     ),
+    "anchoring.sample_rows": Call(lambda k: aj.anchoring.sample_rows(k, len(BANK), B), (key,)),
     "sample_mask": Call(lambda k: aj.sample_mask(k, B, 0.5, per="example"), (key,)),
     "sample_mask, group": Call(lambda k: aj.sample_mask(k, B, 0.5, per="group", group_size=B), (key,)),
     "sample_mask, batch": Call(lambda k: aj.sample_mask(k, B, 0.5), (key,)),

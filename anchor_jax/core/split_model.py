@@ -113,11 +113,12 @@ def encode_references(
     """
     checks.instance("model", model, SplitModel, "anchor_jax.SplitModel(first_layer, rest)")
     checks.model_inputs("references", references, "[K, ..., C]")
-    anchored = anchor(jnp.zeros_like(references), references)
     if shown is not None:
         checks.model_inputs("shown", shown, "[K, ..., C]")
         if shown.shape != references.shape:
             raise UserError(f"shown {shown.shape} must have the shape of the references {references.shape}")
+    anchored = anchor(jnp.zeros_like(references), references)
+    if shown is not None:
         residual = anchored[..., references.shape[-1] :]
         anchored = jnp.concatenate([jnp.asarray(shown, anchored.dtype), residual], axis=-1)
     constant = apply_first_layer(model, params, jnp.zeros((1, *anchored.shape[1:]), anchored.dtype))

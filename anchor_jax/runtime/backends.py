@@ -57,7 +57,7 @@ def scan(body: Callable[..., Any], init: Any, xs: Any, length: int) -> Any:
 
 
 def attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-    """Compute scaled dot-product attention; in programs for NVIDIA GPUs by cuDNN, if the tracing host has it.
+    """Compute scaled dot-product attention; in programs for NVIDIA GPUs by cuDNN, if it is installed here.
 
     A program with a symbolic batch size is exported and may run on another platform, so it never uses cuDNN.
 
