@@ -31,7 +31,7 @@ IMAGE_SHAPE = flags.DEFINE_list("image_shape", [], "Shape of its images: H,W,C."
 
 USAGE = app.Usage(
     description=f"{app.COMMANDS['plan']}\n"
-    "The compilers of the chips run on the CPU, within seconds to minutes, without data or weights.\n"
+    "The compilers of the chips run on the CPU, in seconds to minutes, without data or weights.\n"
     "All times are estimates, not measurements.",
     synopsis="--config=CONFIG --target=TARGET [--target=TARGET ...] [--config.KEY=VALUE ...] [flags]",
     groups={

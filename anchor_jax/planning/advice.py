@@ -12,7 +12,7 @@ from anchor_jax.planning.targets import Target
 
 Changes = Mapping[str, Any]
 
-MAX_TRIALS = 6  # a compilation takes up to minutes
+MAX_TRIALS = 10  # a compilation takes up to minutes
 _PARTS_TO_TRY = 2  # the smallest number of parts that may suffice, and the next one
 
 
@@ -31,7 +31,7 @@ class Trial(NamedTuple):
 def find_fitting(plan: Plan, make_plan: Callable[[Config], Plan], progress: Progress = lambda _: None) -> list[Trial]:
     """Try changes until one fits; return all that were tried, the fitting one last if there is one.
 
-    First changes that keep the run the same: parts of the batch (`training.accumulation_steps`), recomputation
+    First changes that keep the batch size: parts of the batch (`training.accumulation_steps`), recomputation
     (`model.remat`), and sharding of the state ("fsdp"); then smaller batches. Changes whose memory cannot suffice, by
     what is known of the first plan, are skipped.
 
@@ -89,7 +89,7 @@ def candidates(config: Config, target: Target, memory: Memory) -> Iterator[Chang
     batch_size = training.batch_size
     while batch_size % 2 == 0 and (batch_size := batch_size // 2) >= num:
         steps = math.gcd(current, batch_size // num)
-        if suffices(smallest, training.batch_size // batch_size):
+        if suffices(smallest, training.batch_size * steps // (batch_size * current)):
             yield smallest | {"training.batch_size": batch_size, "training.accumulation_steps": steps}
 
 

@@ -10,9 +10,9 @@ from anchor_jax.planning.estimate import Estimate
 from anchor_jax.planning.plan import Plan
 
 METHODS = {
-    "tpu": "cycles that the compiler of TPUs estimates for each operation, at the chip's clock; not measured",
-    "cuda": "a roofline over the compiled kernels, bytes at the memory's bandwidth or products at the chip's peak; "
-    "not measured",
+    "tpu": "the cycles that the TPU compiler estimates for each operation, at the chip's clock; not measured",
+    "cuda": "a roofline over the compiled kernels: bytes at the memory's bandwidth or products at the chip's "
+    "peak, whichever takes longer; not measured",
 }
 
 

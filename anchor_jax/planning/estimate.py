@@ -76,7 +76,7 @@ def estimate(module: Module, target: Target, *, loops_over_steps: bool) -> Estim
     running = [item for item in program.step if not collective_of(item.instruction)]
     return Estimate(
         seconds=sum(seconds for _, seconds in costs),
-        cycles=sum(item.times * (item.instruction.estimated_cycles or 0) for item in program.step) if is_tpu else None,
+        cycles=sum(item.times * (item.instruction.estimated_cycles or 0) for item in running) if is_tpu else None,
         kernels=sum(item.times for item in running if not is_tpu or item.instruction.estimated_cycles is not None),
         moved=None
         if is_tpu
@@ -95,9 +95,11 @@ def _seconds_of(module: Module, target: Target) -> Callable[[Executed], float]:
 
     def of_tpu(item: Executed) -> float:
         instruction = item.instruction
+        if collective_of(instruction):  # see `collectives`
+            return 0.0
         if instruction.estimated_cycles is not None:
             return instruction.estimated_cycles / chip.clock
-        if collective_of(instruction) or instruction.opcode.endswith("-start"):  # see `collectives`; asynchronous
+        if instruction.opcode.endswith("-start"):  # asynchronous
             return 0.0
         return kernel_bytes(instruction, item.computation, module) / chip.bandwidth
 

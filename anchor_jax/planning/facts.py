@@ -47,6 +47,9 @@ def data_facts(
     Raises:
       UserError: the dataset is not known and an argument is missing, or images have no size.
     """
+    if image_shape and (len(image_shape) != 3 or min(image_shape) < 1):
+        given = ",".join(map(str, image_shape))
+        raise UserError(f"--image_shape must be three positive integers, H,W,C; got {given}")
     known = KNOWN.get((config.source, config.name if config.source == "tfds" else ""))
     if known and config.train_split != "train" and not num_examples:
         raise UserError(f"the size of config.data.train_split='{config.train_split}' is not known; give --num_examples")

@@ -79,7 +79,7 @@ def _convolution_flops(equation: Any) -> int:
             rhs_dilation=params["rhs_dilation"][axis],
         )
     examples, features = output[numbers.out_spec[0]], output[numbers.out_spec[1]]
-    return 2 * examples * features * channels * positions // params["batch_group_count"]
+    return 2 * examples * features * channels * positions  # the output's batch is that of one group
 
 
 def valid_positions(

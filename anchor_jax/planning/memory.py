@@ -94,12 +94,21 @@ def exceeding_memory(step: PlannedStep, message: str, available: int) -> Memory 
         temporaries = _bytes(used[1], used[2])
     else:
         return None
-    return _placed(step, known, 0, temporaries, _bytes(used[3], used[4]) or available)
+    # the message counts the images and the bank, which share their memory when the step runs, one by one
+    return _placed(step, known, 0, temporaries, _bytes(used[3], used[4]) or available, shares_bank=False)
 
 
-def _placed(step: PlannedStep, known: dict[str, int], padding: int, temporaries: int, available: int) -> Memory:
+def _placed(
+    step: PlannedStep,
+    known: dict[str, int],
+    padding: int,
+    temporaries: int,
+    available: int,
+    *,
+    shares_bank: bool = True,
+) -> Memory:
     images, bank = step.data.images, step.data.bank_images
-    if images is not None and bank is not None and images.shape == bank.shape:  # the two share their memory
+    if shares_bank and images is not None and bank is not None and images.shape == bank.shape:
         known = known | {"data": known["data"] - device_bytes(bank)}
     return Memory(
         **known | {"batch": known["batch"] * (1 + MAX_STEPS_AHEAD)},

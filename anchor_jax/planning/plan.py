@@ -113,6 +113,6 @@ def _compile(step: PlannedStep, lowered: Any, target: Target) -> tuple[Any, Memo
         memory = exceeding_memory(step, str(error), target.chip.memory)
         if memory is None:
             reason = str(error).strip().splitlines()[0]
-            raise UserError(f"the compiler for {target.name} fails: {reason}") from error
+            raise UserError(f"the compiler for {target.name} failed: {reason}") from error
         return None, memory
     return compiled, compiled_memory(step, compiled.memory_analysis(), target.chip.memory)

@@ -49,7 +49,7 @@ def _column(plan: Plan) -> dict[str, str]:
     column |= {f"  {title}": _size(getattr(memory, kind)) for kind, title in _KINDS.items()}
     column["memory"] = f"{_size(memory.total)} of {_size(memory.available)}"
     column["images per step"] = f"{training.batch_size // plan.target.num_devices:,} of {training.batch_size:,}"
-    column["TFLOP per step"] = f"{plan.flops / 1e12:.3g}"
+    column["TFLOP per step"] = _number(plan.flops, 1e-12)
     column["ms per step"] = _number(plan.step_seconds, 1e3)
     column["  of communication"] = _number(estimated and estimated.communication, 1e3)
     column["images/s, all devices"] = f"{plan.images_per_second:,.0f}" if plan.images_per_second else "-"
@@ -80,7 +80,7 @@ def _print_details(plan: Plan) -> None:
         ("unknown" if loop.trips is None else f"{loop.trips:,}", f"{loop.times:,}", module_path(loop.op_name) or "loop")
         for loop in estimated.loops
     ]
-    _print_list("loops inside of a step", ("trips", "count", ""), loops)
+    _print_list("loops inside a step", ("trips", "count", ""), loops)
     if any(loop.trips is None for loop in estimated.loops):
         print_lines("Loops of unknown length are counted as one iteration: the step takes longer.")
     if estimated.unestimated > _NOTABLE * estimated.seconds:
@@ -88,7 +88,7 @@ def _print_details(plan: Plan) -> None:
             f"Without an estimate by the compiler: {_number(estimated.unestimated, 1e3)} ms, from bytes and bandwidth."
         )
     if plan.target.chip.gpu:
-        print_lines(f"A lower bound: the launches of {estimated.kernels:,} kernels are not included.")
+        print_lines(f"Optimistic: the launches of {estimated.kernels:,} kernels are not included.")
     if estimated.call_seconds > 0:
         print_lines(f"Once per call, of about a second of steps: {_number(estimated.call_seconds, 1e3)} ms.")
 
@@ -105,7 +105,7 @@ def advice_lines(plan: Plan, trials: list[Trial]) -> list[str]:
     if plan.memory.fits:
         return []
     memory = plan.memory
-    lines = [f"{plan.target.name}: does not fit, {_size(memory.total)} of {_size(memory.available)}"]
+    lines = [f"{plan.target.name}: does not fit: it needs {_size(memory.total)} of {_size(memory.available)}"]
     for trial in trials:
         outcome = "fits" if trial.plan.memory.fits else "does not fit"
         rate = trial.plan.images_per_second
@@ -136,7 +136,7 @@ def _number(value: float | None, factor: float = 1.0) -> str:
     if value is None:
         return "-"
     value *= factor
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+    return f"{value:,.0f}" if value >= 999.5 else f"{value:.3g}"
 
 
 def _percent(value: float | None) -> str:

@@ -100,6 +100,13 @@ def _train_data(config: Config, facts: DataFacts, mesh: Mesh) -> TrainData:
 
     bank_size = config.anchoring.bank_size or facts.num_examples
     in_memory, mixing = not config.data.streaming, None
+    if uses_bank(config) and bank_size > facts.num_examples:
+        raise UserError(
+            f"config.anchoring.bank_size must be at most {facts.num_examples}, the size of the training set; got "
+            f"{bank_size}"
+        )
+    if config.data.streaming and config.data.validation_fraction:
+        raise UserError("config.data.validation_fraction does not work with a stream; set it to 0")
     labels: Any = jax.ShapeDtypeStruct((facts.num_examples,), np.int32)
     if config.augmentation.policy == "pixmix":
         *sides, channels = facts.image_shape

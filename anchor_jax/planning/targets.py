@@ -184,13 +184,13 @@ def parse_target(name: str) -> Target:
     chip = CHIPS[kind]
     if chip.platform == "cuda":
         if not re.fullmatch(r"[1-9]\d{0,4}", arrangement):
-            raise UserError(f"target '{name}' must have a number of GPUs, such as '{kind}:8'")
+            raise UserError(f"target '{name}' must name a number of GPUs, such as '{kind}:8'")
         return Target(name, chip, _gpu_topology(name, int(arrangement), chip.devices_per_host), int(arrangement))
     num_axes = 2 if kind.endswith("e") else 3
     sides = re.fullmatch(r"[1-9]\d{0,2}(x[1-9]\d{0,2})*", arrangement) and [int(n) for n in arrangement.split("x")]
     if not sides or len(sides) != num_axes:
         example = "x".join("4422"[:num_axes] if num_axes == 2 else "221")
-        raise UserError(f"target '{name}' must have a slice of {num_axes} sides, such as '{kind}:{example}'")
+        raise UserError(f"target '{name}' must name a slice with {num_axes} sides, such as '{kind}:{example}'")
     return Target(name, chip, f"{kind}:{arrangement}", math.prod(sides))
 
 
@@ -199,5 +199,5 @@ def _gpu_topology(name: str, num: int, per_host: int) -> str:
     if num <= per_host:
         return f"1x1x{num}"
     if num % per_host:
-        raise UserError(f"target '{name}' must have at most {per_host} GPUs, or a multiple of them")
+        raise UserError(f"target '{name}' must have at most {per_host} GPUs, or a multiple of {per_host}")
     return f"1x{num // per_host}x{per_host}"

@@ -63,7 +63,7 @@ def topology_mesh(platform: str, topology: str, num_devices: int, target_config:
     except Exception as error:  # of many types, from the plug-ins
         raise _explained(platform, topology, error) from error
     if len(devices) != num_devices:
-        raise UserError(f"the compiler gives {topology} {len(devices)} devices, not {num_devices}; choose another")
+        raise UserError(f"the compiler has {len(devices)} devices for {topology}, not {num_devices}; choose another")
     devices = sorted(devices, key=lambda device: (device.process_index, device.id))
     return Mesh(np.array(devices), (AXIS,))
 

@@ -57,23 +57,28 @@ def time_text(plans: Sequence[dict[str, Any]]) -> str:
     """Return the sentences on time and memory of a docstring."""
     if not plans:
         return "Time: not yet planned (docs/planning.md)."
-    parts = [f"on {plan['target']} {_cost(plan)}" for plan in plans]
+    parts = [f"on {plan['target']}, {_cost(plan)}" for plan in plans]
     return f"Time: estimates by compilers, not measured (docs/planning.md): {'; '.join(parts)}."
 
 
 def _cost(plan: dict[str, Any]) -> str:
     """Return the chip-hours and the memory of a plan, with the change that makes it fit where it does not."""
     if plan["fits"]:
-        return f"{plan['chip_hours']:.2g} chip-hours and {_memory(plan)}"
+        return f"{_number(plan['chip_hours'])} chip-hours and {_memory(plan)}"
     fitting = next((trial for trial in plan["trials"] if trial["fits"]), None)
     if fitting is None:
         return f"{_memory(plan)} (does not fit)"
-    return f"{fitting['chip_hours']:.2g} chip-hours and {_memory(fitting)} with {described(fitting['changes'])}"
+    return f"{_number(fitting['chip_hours'])} chip-hours and {_memory(fitting)} with {described(fitting['changes'])}"
 
 
 def _memory(plan: dict[str, Any]) -> str:
     memory = plan["memory_bytes"]
-    return f"{memory['total'] / 2**30:.2g} of {memory['available'] / 2**30:.3g} GiB"
+    return f"{_number(memory['total'] / 2**30)} of {_number(memory['available'] / 2**30)} GiB"
+
+
+def _number(value: float, digits: int = 2) -> str:
+    """Return a number with some significant digits, never with an exponent."""
+    return f"{value:,.0f}" if value >= 10 ** (digits - 1) else f"{value:.{digits}g}"
 
 
 def with_time(source: str, text: str) -> str:
@@ -112,7 +117,7 @@ def _row(experiment: str, plan: dict[str, Any], changes: str) -> str:
         _memory(plan).removesuffix(" GiB"),
         f"{rate:,.0f}" if rate else "",
         f"{100 * peak:.0f}%" if peak else "",
-        f"{hours:,.3g}" if hours else "",
+        _number(hours, 3) if hours else "",
     ]
     return f"| {' | '.join(cells)} |"
 
