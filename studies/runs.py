@@ -327,8 +327,9 @@ def create_jobs(studies: Mapping[str, Study], size: Size, folder: Path) -> tuple
         for run in create_runs(study, size, folder):
             if isinstance(run, EnsembleRun):
                 ensembles.setdefault(run.name, []).append((run, study.evaluations))
-                for network in run.networks:
-                    single.setdefault(network.name, []).append((network, ()))
+                if any(run.missing_commands(study.evaluations)):  # otherwise its record or folder is complete
+                    for network in run.networks:
+                        single.setdefault(network.name, []).append((network, ()))
             else:
                 single.setdefault(run.name, []).append((run, study.evaluations))
     return _missing_jobs(single, folder), _missing_jobs(ensembles, folder)

@@ -54,7 +54,8 @@ class Score:
       corruption: name of the corruption.
       severity: in 1..5.
       score: name of the anomaly score, such as "energy".
-      protocol: "standard", "random1", "randomK" or "blt", in the suite protocols.
+      protocol: "standard", "random1", "randomK" or "blt", in the suite protocols; what is shown, such as "masked", in
+        the suite reference_use.
       draw: index of the draw of references, in the suite protocols.
       draw_size: number of references in that draw.
     """

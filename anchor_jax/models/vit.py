@@ -45,13 +45,14 @@ class QueriesKeysValues(nn.Module):
         heads = (self.num_heads, width // self.num_heads)
 
         def by_one_product(x, kernel, bias):
-            outputs = jnp.dot(x, kernel) + bias
+            outputs = jnp.dot(x, kernel) + bias[None, None]
             return tuple(jnp.moveaxis(outputs.reshape(*x.shape[:-1], 3, *heads), -3, 0))
 
         def by_three_products(x, kernel, bias):
             kernels, biases = jnp.split(kernel.reshape(width, -1, heads[1]), 3, axis=1), jnp.split(bias, 3)
             return tuple(
-                jnp.einsum("btw,whd->bthd", x, of) + b.reshape(heads) for of, b in zip(kernels, biases, strict=True)
+                jnp.einsum("btw,whd->bthd", x, of) + each.reshape(1, 1, *heads)
+                for of, each in zip(kernels, biases, strict=True)
             )
 
         promoted = promote_dtype(x, kernel, bias, dtype=self.dtype)

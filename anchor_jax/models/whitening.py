@@ -1,7 +1,7 @@
 """A first layer that whitens the patches of the training images.
 
 Source: the first layer of the CIFAR-10 speed runs, arXiv 2404.00498, section 3.1. An anchored network sees a reference
-and a residual. Each is whitened alone: filters over both would learn from their sum the image itself.
+and a residual. Each is whitened alone: filters over both could add them up and would see the image itself.
 """
 
 import numpy as np
@@ -12,10 +12,10 @@ _EPSILON = 5e-4  # added to the variances, as in the paper
 
 
 def whitening_kernel(images: np.ndarray, size: int, features: int, *, anchored: bool) -> np.ndarray:
-    """Return the kernel of a convolution whose outputs are uncorrelated and have unit variance.
+    """Return the kernel of a convolution that whitens patches: principal components, scaled to unit variance.
 
-    Its filters are the principal components of the patches, those of the largest variance first, each followed by its
-    negative, so that a rectifier loses nothing. With an anchored network, one half of them sees the reference, whose
+    Its filters are the principal components of the patches, those of the largest variance first, and then their
+    negatives, so that a rectifier loses nothing. With an anchored network, one half of them sees the reference, whose
     patches have the covariance Σ of the images, and the other half the residual, whose patches have 2Σ, since image and
     reference are independent.
 

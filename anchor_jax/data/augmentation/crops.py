@@ -89,7 +89,7 @@ def _resize_axis_bicubic(image: jax.Array, start: jax.Array, length: jax.Array, 
     for neighbor in range(4):
         at = start + jnp.clip(rows[:, neighbor], 0, length - 1)
         weight = weights[:, neighbor].reshape([-1 if each == axis else 1 for each in range(3)])
-        total += jnp.take(image, at, axis, mode="clip").astype(jnp.int32) * weight
+        total += selection.take(image, at, axis).astype(jnp.int32) * weight
     return jnp.clip(total >> _WEIGHT_BITS, 0, 255).astype(image.dtype)
 
 

@@ -39,8 +39,9 @@ class ReferenceUse(Suite[EvalContext]):
     title = "Reference use"
     question = "Does the network use its reference, or does it ignore it?"
     reading = (
-        "If accuracy stays the same with the reference of another image, the network ignores what it is shown. With "
-        "uniform masking, a masked reference should give a uniform prediction: 1/classes accuracy and a high NLL."
+        "If accuracy stays the same with the reference of another image, the network gains nothing from the reference "
+        "it is shown. With uniform masking, a masked reference should give a uniform prediction: 1/classes accuracy and "
+        "a high NLL."
     )
 
     def prepare(self, context: EvalContext) -> EvalContext:

@@ -15,6 +15,7 @@ from anchor_jax.evaluation.results import BLT_SUFFIX, Score, SuiteResult, flat_n
 from anchor_jax.evaluation.same_data import compare_data
 from anchor_jax.evaluation.suites.common import plain
 from anchor_jax.evaluation.suites.ood import HEADLINE
+from anchor_jax.evaluation.suites.reference_use import INPUTS
 from anchor_jax.metrics import specs
 from anchor_jax.reporting.comparison.methods import EvaluatedRun, Method, evaluation_command
 from anchor_jax.reporting.comparison.next_to_paper import PaperRow, next_to_paper
@@ -50,6 +51,9 @@ _HEADLINES: dict[str, list[dict[str, Any]]] = {
         for protocol in PROTOCOLS
         for name in ("accuracy", "ece", "smooth_ece", "nll", "seconds_per_1000")
     ],
+    "reference_use": [
+        {"metric": name, "protocol": protocol} for name in ("accuracy", "nll", "ece") for protocol in INPUTS
+    ],
     "probe": [{"metric": "accuracy"}, {"metric": "accuracy", "dataset": ANY}],
 }
 
@@ -65,7 +69,7 @@ def score_title(score: Score) -> str:
     """
     spec = specs.get(score.metric)
     parts = [
-        PROTOCOLS.get(score.protocol or "", score.protocol),
+        (PROTOCOLS | INPUTS).get(score.protocol or "", score.protocol),
         GROUP_TITLES.get(score.group or "", score.group),
         score.dataset,
         plain(score.corruption or ""),
