@@ -132,8 +132,8 @@ def histogram(values: jax.Array) -> jax.Array:
 def gelu(x: jax.Array) -> jax.Array:
     """Compute `x Φ(x)`, the exact GELU; in bfloat16 on TPUs by a faster Φ.
 
-    The error of the faster Φ is far below the rounding of bfloat16. TPUs have a unit for tanh but compute the error function by divisions and branches on their vector unit, which takes
-    longer than the matrix product before it.
+    The error of the faster Φ is far below the rounding of bfloat16. TPUs have a unit for tanh but compute the error
+    function by divisions and branches on their vector unit, which takes longer than the matrix product before it.
     """
     exact = partial(jax.nn.gelu, approximate=False)
     if x.dtype != jnp.bfloat16:

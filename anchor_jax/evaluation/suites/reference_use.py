@@ -40,8 +40,8 @@ class ReferenceUse(Suite[EvalContext]):
     question = "Does the network use its reference, or does it ignore it?"
     reading = (
         "If accuracy stays the same with the reference of another image, the network gains nothing from the reference "
-        "it is shown. With uniform masking, a masked reference should give a uniform prediction: 1/classes accuracy and "
-        "a high NLL."
+        "it is shown. With uniform masking, a masked reference should give a uniform prediction: 1/classes accuracy "
+        "and a high NLL."
     )
 
     def prepare(self, context: EvalContext) -> EvalContext:
