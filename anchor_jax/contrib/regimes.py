@@ -136,9 +136,9 @@ def risk_regimes(
         raise UserError(
             f"uncertainty and nonconformity must have the same shape; got {uncertainty.shape} and {nonconformity.shape}"
         )
-    rows = _levels("uncertainty_limits", uncertainty, uncertainty_limits)
-    columns = _levels("nonconformity_limits", nonconformity, nonconformity_limits)
-    return jnp.asarray(_GRID)[rows, columns]
+    row_limits = _given_limits("uncertainty_limits", uncertainty_limits)
+    column_limits = _given_limits("nonconformity_limits", nonconformity_limits)
+    return jnp.asarray(_GRID)[_levels(uncertainty, row_limits), _levels(nonconformity, column_limits)]
 
 
 @explicit.automatic()
@@ -217,10 +217,14 @@ def _score_limits(scores: jax.Array, low: Any, high: Any) -> jax.Array:
     return jnp.stack([jnp.nanquantile(scores, low, method="lower"), jnp.nanquantile(scores, high, method="higher")])
 
 
-def _levels(name: str, scores: jax.Array, limits: Any) -> jax.Array:
-    """Return 0, 1 or 2 for low, moderate and high scores."""
+def _given_limits(name: str, limits: Any) -> tuple[Any, Any] | None:
+    return None if limits is None else _pair(name, limits, float("inf"))
+
+
+def _levels(scores: jax.Array, limits: tuple[Any, Any] | None) -> jax.Array:
+    """Return 0, 1 or 2 for low, moderate and high scores; by default the limits are the quartiles of the scores."""
     scores = jnp.asarray(scores, jnp.float32)
-    low, high = score_limits(scores) if limits is None else _pair(name, limits, float("inf"))
+    low, high = score_limits(scores) if limits is None else limits
     return jnp.where(scores <= low, 0, jnp.where(scores < high, 1, 2))
 
 

@@ -105,7 +105,23 @@ def sample_references(
 
 @modes.in_32_bits
 def sample_rows(key: PRNGKeyArray, num_rows: int, num: int, *, replace: bool = True) -> Array:
-    """Draw the rows of a bank of `num_rows` that `sample_references` returns, int32 `[num]`."""
+    """Draw the rows of a bank that `sample_references` returns.
+
+    Args:
+      key: a JAX random key.
+      num_rows: size of the bank, at least 1.
+      num: number of rows, at most `num_rows` without replacement.
+      replace: whether a row may be drawn more than once.
+
+    Returns:
+      int32 `[num]`.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> key, bank = jax.random.key(0), 10.0 * jnp.arange(5)
+      >>> bool((bank[sample_rows(key, 5, 3)] == sample_references(key, bank, 3)).all())
+      True
+    """
     if not replace:
         return jax.random.choice(key, num_rows, (num,), replace=False)
 
