@@ -7,7 +7,7 @@ The model is from the paper's project page, not from the paper; it is the smalle
 Recipe: torchvision's for its small RegNets (references/classification, 8 × 128 images), with crops and flips only. The
 released code has no recipe for this model.
 
-Time: estimates by compilers, not measured (docs/planning.md): on h200:8 1.5 chip-hours and 3 of 106 GiB. Result: not
+Time: estimates by compilers, not measured (docs/planning.md): on h200:8, 1.5 chip-hours and 3 of 106 GiB. Result: not
 measured.
 """
 

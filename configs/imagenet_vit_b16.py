@@ -7,7 +7,7 @@ but states hyperparameters for SwinV2-B only. Torchvision turns its flags for th
 into a decay of 1 - 2e-5 · 4096 · 32 / 300 every 32 steps, which is the value here, and starts to average after the
 warm-up. With three repeats, an epoch shows a third of the images.
 
-Time: estimates by compilers, not measured (docs/planning.md): on h200:8 26 chip-hours and 61 of 106 GiB. Result: not
+Time: estimates by compilers, not measured (docs/planning.md): on h200:8, 19 chip-hours and 48 of 106 GiB. Result: not
 measured.
 """
 

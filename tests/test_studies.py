@@ -329,6 +329,13 @@ def test_tables_of_the_page_match_the_result_files(file):
     assert {row["name"]: row["changes"] for row in content["rows"]} == {row.name: row.changes for row in study.rows}
 
 
+@pytest.mark.parametrize("name", ["fast", "fast_families", "fast_references", "fast_stem"])
+def test_tables_of_the_page_match_the_records(name, tmp_path):
+    study = STUDIES[name]
+    collected = results.collect_results(study, create_runs(study, study.size, tmp_path))
+    assert report.markdown(study, collected) in (ROOT / "docs/results.md").read_text()
+
+
 # ensembles
 
 
