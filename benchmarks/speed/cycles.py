@@ -66,7 +66,7 @@ def main() -> None:
             raise unknown("case", name, [*AUGMENTATIONS, *LAYERS, VIT])
         cost = compile_for(device, *program(name, BATCH_SIZE.value, SIZE.value))
         case = f"{name}, batch {BATCH_SIZE.value}, {CHIP.value}"
-        results += [Result(case, "anchor_jax", UNITS[of], of, [value]) for of, value in cost._asdict().items()]
+        results += [Result(case, "anchor_jax", of, UNITS[of], [value]) for of, value in cost._asdict().items()]
     report("compiler's estimates, not measured", {"chip": CHIP.value}, results, JSON.value)
 
 
