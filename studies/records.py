@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from anchor_jax.core.errors import UserError
-from anchor_jax.evaluation.results import FIELDS, Results, Score, SuiteResult
+from anchor_jax.evaluation.results import Results, Score, SuiteResult, fields_of
 from anchor_jax.runtime.atomic_files import atomic_write, write_texts
-
-_DEFAULT = Score("", 0)
 
 
 class Record(NamedTuple):
@@ -60,7 +58,7 @@ def save(file: Path, record: Record) -> None:
                 "protocol": result.protocol,
                 "num_references": num,
                 "facts": result.facts,
-                "scores": [_fields(score) for score in result.scores],
+                "scores": [{"metric": of.metric, "value": of.value} | fields_of(of) for of in result.scores],
             }
             for name in sorted(record.results)
             for num, result in sorted(record.results[name].items())
@@ -88,12 +86,6 @@ def merge(earlier: Mapping[str, Results], newer: Mapping[str, Results]) -> dict[
     """Return all results; of two for the same suite and number of references, the newer one."""
     names = [*earlier, *(name for name in newer if name not in earlier)]
     return {name: {**earlier.get(name, {}), **newer.get(name, {})} for name in names}
-
-
-def _fields(score: Score) -> dict[str, Any]:
-    """Return the metric and the value of a score, and its other fields that do not have their default."""
-    values = {name: getattr(score, name) for name in FIELDS if getattr(score, name) != getattr(_DEFAULT, name)}
-    return {"metric": score.metric, "value": score.value} | values
 
 
 def _to_text(value: Any, indent: str = "") -> str:

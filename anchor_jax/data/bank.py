@@ -33,8 +33,7 @@ def select_rows(labels: np.ndarray, size: int, *, per_class: bool = False, seed:
     checks.array("labels", labels, "real", "[N]")
     size, seed = checks.integer("size", size), checks.count("seed", seed, least=0)
     num_rows = len(labels)
-    if not 0 <= size <= num_rows:
-        raise UserError(f"anchoring.bank_size={size}; allowed: 0 (all) to {num_rows}, the number of examples")
+    check_size(size, num_rows)
     if size == 0:
         return np.arange(num_rows, dtype=np.int32)
     num_classes = len(np.unique(labels))
@@ -56,3 +55,13 @@ def _interleave_classes(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
     rank = np.empty_like(rows)
     rank[by_class] = np.concatenate([np.arange(count) for count in counts])
     return rows[np.argsort(rank, kind="stable")]
+
+
+def check_size(size: int, num_examples: int) -> None:
+    """Check that a bank is not larger than the training set.
+
+    Raises:
+      UserError: it is larger, or its size is negative.
+    """
+    if not 0 <= size <= num_examples:
+        raise UserError(f"anchoring.bank_size={size}; allowed: 0 (all) to {num_examples}, the number of examples")

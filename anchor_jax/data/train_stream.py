@@ -199,11 +199,7 @@ def open_train_stream(
     """
     if config.image_size < 1:
         raise UserError("config.data.image_size=0; a stream needs a number of pixels to resize images to")
-    if config.validation_fraction:
-        raise UserError(
-            f"config.data.validation_fraction={config.validation_fraction} does not work with a stream; set it to 0, "
-            "and hold examples out by a split, such as config.data.train_split='train[:99%]' of 'tfds'"
-        )
+    check_nothing_held_out(config)
     encoded = open_encoded(
         config.source,
         config.train_split,
@@ -238,3 +234,16 @@ def open_train_stream(
     label_names = label_names or encoded.label_names
     offsets = draw_label_offsets(num_examples, len(label_names), noise, seed) if noise else None
     return TrainStream(encoded, label_names, parts, config.workers, offsets)
+
+
+def check_nothing_held_out(config: DataConfig) -> None:
+    """Check that a stream is not asked to hold out a part of its training set.
+
+    Raises:
+      UserError: it is.
+    """
+    if config.validation_fraction:
+        raise UserError(
+            f"config.data.validation_fraction={config.validation_fraction} does not work with a stream; set it to 0, "
+            "and hold examples out by a split, such as config.data.train_split='train[:99%]' of 'tfds'"
+        )

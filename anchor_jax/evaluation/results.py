@@ -104,6 +104,17 @@ def flat_name(score: Score) -> str:
     return "/".join([*(str(part) for part in parts if part is not None), _PREFIXES[score.prediction] + score.metric])
 
 
+def fields_of(score: Score) -> dict[str, Any]:
+    """Return the metric of a score, and its other fields that do not have their default.
+
+    >>> fields_of(Score("ece", 0.1, corruption="fog", severity=3))
+    {'metric': 'ece', 'corruption': 'fog', 'severity': 3}
+    """
+    default = Score(score.metric, 0)
+    values = {name: getattr(score, name) for name in FIELDS if getattr(score, name) != getattr(default, name)}
+    return {"metric": score.metric, **values}
+
+
 @dataclasses.dataclass(frozen=True)
 class SuiteResult:
     """Result of a suite with one number of references.

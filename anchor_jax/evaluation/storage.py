@@ -22,7 +22,7 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.evaluation import legacy, question
 from anchor_jax.evaluation.output import root_of
 from anchor_jax.evaluation.presentation import format_num_references
-from anchor_jax.evaluation.results import BLT_SUFFIX, FIELDS, Score, SuiteResult, flat_name, to_frame
+from anchor_jax.evaluation.results import BLT_SUFFIX, Score, SuiteResult, fields_of, flat_name, to_frame
 from anchor_jax.runtime.atomic_files import atomic_write, is_incomplete, keep_earlier
 from anchor_jax.runtime.paths import local_path
 
@@ -226,16 +226,9 @@ def _to_json(results: Sequence[SuiteResult]) -> str:
         "facts": results[-1].facts,
         "results": _by_number({of.num_references: of.metrics for of in results}),
         "facts_of": _by_number({of.num_references: of.facts for of in results}),
-        "scores": {flat_name(score): _fields(score) for of in results for score in of.scores},
+        "scores": {flat_name(score): fields_of(score) for of in results for score in of.scores},
     }
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
-
-
-def _fields(score: Score) -> dict[str, Any]:
-    """Return the metric, and the other fields of a score that do not have their default."""
-    default = Score(score.metric, 0)
-    values = {name: getattr(score, name) for name in FIELDS if getattr(score, name) != getattr(default, name)}
-    return {"metric": score.metric, **values}
 
 
 def _read_suite(folder: Path, name: str) -> dict[int, SuiteResult]:

@@ -117,32 +117,24 @@ class Dropout(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Zero the dropped activations of `[B, ...]` and scale the others by `1 / (1 - rate)`."""
+        """Zero what is dropped of `[B, ...]` and scale the rest by `1 / (1 - rate)`."""
         if self.rate == 0 or not self.has_rng("dropout"):
             return x
-        return _element_dropout(self.make_rng("dropout"), x, self.rate, self.axis_name)
+        return self._drop(self.make_rng("dropout"), x)
+
+    def _drop(self, key: jax.Array, x: jax.Array) -> jax.Array:
+        return _element_dropout(key, x, self.rate, self.axis_name)
 
 
-class ChannelDropout(nn.Module):
-    """Drops entire channels at random, independently per example; active as `Dropout` is.
+class ChannelDropout(Dropout):
+    """Drops entire channels of `[B, ..., C]` at random, independently per example; otherwise as `Dropout`.
 
-    Sources: Tompson et al. 2015, arXiv 1411.4280; Gal & Ghahramani 2016, arXiv 1506.02142.
-
-    Attributes:
-      rate: probability of dropping, in [0, 1).
-      axis_name: see `StochasticDepth`.
+    Source: Tompson et al. 2015, arXiv 1411.4280.
     """
 
-    rate: float
-    axis_name: str | None
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Zero the dropped channels of `[B, ..., C]` and scale the others by `1 / (1 - rate)`."""
-        if self.rate == 0 or not self.has_rng("dropout"):
-            return x
+    def _drop(self, key: jax.Array, x: jax.Array) -> jax.Array:
         mask_shape = (*(1,) * (x.ndim - 2), x.shape[-1])
-        return _dropout(self.make_rng("dropout"), x, mask_shape, self.rate, self.axis_name)
+        return _dropout(key, x, mask_shape, self.rate, self.axis_name)
 
 
 @modes.any_promotion

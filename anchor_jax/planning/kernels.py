@@ -9,7 +9,7 @@ from anchor_jax.planning.hlo import DTYPES, Array, Computation, Instruction, Mod
 from anchor_jax.planning.targets import Chip
 from anchor_jax.planning.walk import Executed
 
-# instructions of which only a part of the first operand is read
+# instructions that read only a part of their first operand
 _SLICES = {"dynamic-slice", "slice", "gather"}
 
 
@@ -120,20 +120,15 @@ def _convolution_flops(instruction: Instruction, operands: list[Array], result: 
 
     All three have as many: two per element of the kernel, example and position of the convolution's output.
     """
-    found = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.attributes)
+    found = re.search(r"dim_labels=\w+_\w+->(\w+)", instruction.attributes)
     if not found or len(operands) < 2:
         return 0
-    left_labels, kernel_labels, out_labels = found.groups()
+    output, kernel = result, operands[1]
     if "BackwardInput" in instruction.target:
-        output, kernel = operands[0], operands[1]
-        labels = out_labels
+        output = operands[0]
     elif "BackwardFilter" in instruction.target:
         output, kernel = operands[1], result
-        labels = out_labels
-    else:
-        output, kernel, labels = result, operands[1], out_labels
-    del left_labels, kernel_labels
-    positions = math.prod(side for side, label in zip(output.sides, labels, strict=True) if label != "f")
+    positions = math.prod(side for side, label in zip(output.sides, found[1], strict=True) if label != "f")
     return 2 * kernel.size * positions
 
 

@@ -119,6 +119,15 @@ def advice_lines(plan: Plan, trials: list[Trial]) -> list[str]:
     return lines
 
 
+def number(value: float, digits: int = 3) -> str:
+    """Return a number with some significant digits, never with an exponent for a large one.
+
+    >>> number(1_234.5), number(12.345), number(130.0, digits=2)
+    ('1,234', '12.3', '130')
+    """
+    return f"{value:,.0f}" if value >= 10 ** (digits - 1) else f"{value:.{digits}g}"
+
+
 def _memory_fraction(memory: Memory) -> float | None:
     """Return the fraction of a GPU's memory that JAX must be allowed to use; None if all of it is too little."""
     needed = memory.total / (memory.available / GPU_MEMORY_FRACTION)
@@ -135,8 +144,7 @@ def _size(num_bytes: float) -> str:
 def _number(value: float | None, factor: float = 1.0) -> str:
     if value is None:
         return "-"
-    value *= factor
-    return f"{value:,.0f}" if value >= 999.5 else f"{value:.3g}"
+    return number(value * factor)
 
 
 def _percent(value: float | None) -> str:

@@ -11,10 +11,11 @@ from jax.sharding import Mesh
 
 from anchor_jax import config as config_lib
 from anchor_jax.config import Config
-from anchor_jax.core.errors import UserError
 from anchor_jax.data import Batch
 from anchor_jax.data.augmentation.mixing_images import mixing_images_shape
+from anchor_jax.data.bank import check_size
 from anchor_jax.data.image_table import ImageTable
+from anchor_jax.data.train_stream import check_nothing_held_out
 from anchor_jax.planning.facts import DataFacts
 from anchor_jax.runs.record import Run
 from anchor_jax.runs.state import Carry
@@ -23,7 +24,7 @@ from anchor_jax.training.device_loop import in_memory_program, stream_program
 from anchor_jax.training.model_batch import TrainData
 from anchor_jax.training.program import TrainProgram, build_program
 from anchor_jax.training.schedule import TrainingSchedule, make_schedule
-from anchor_jax.training.source import uses_bank
+from anchor_jax.training.source import check_bank_of_stream, uses_bank
 
 
 class PlannedStep(NamedTuple):
@@ -100,19 +101,16 @@ def _train_data(config: Config, facts: DataFacts, mesh: Mesh) -> TrainData:
 
     bank_size = config.anchoring.bank_size or facts.num_examples
     in_memory, mixing = not config.data.streaming, None
-    if uses_bank(config) and bank_size > facts.num_examples:
-        raise UserError(
-            f"config.anchoring.bank_size must be at most {facts.num_examples}, the size of the training set; got "
-            f"{bank_size}"
-        )
-    if config.data.streaming and config.data.validation_fraction:
-        raise UserError("config.data.validation_fraction does not work with a stream; set it to 0")
+    if uses_bank(config):
+        check_size(bank_size, facts.num_examples)
+        if config.data.streaming:
+            check_bank_of_stream(config)
+    if config.data.streaming:
+        check_nothing_held_out(config.data)
     labels: Any = jax.ShapeDtypeStruct((facts.num_examples,), np.int32)
     if config.augmentation.policy == "pixmix":
         *sides, channels = facts.image_shape
         mixing = images(*mixing_images_shape(max(sides), channels))
-    if uses_bank(config) and not in_memory and not config.anchoring.bank_size:
-        raise UserError("config.anchoring.references='bank' of a stream needs config.anchoring.bank_size; got 0")
     return mesh_lib.replicated_shapes(
         TrainData(
             images=images(facts.num_examples) if in_memory else None,

@@ -161,11 +161,7 @@ class StreamSource:
         """Place the bank on the devices, if references are drawn from one."""
         bank_images = None
         if bank_rows is not None:
-            if not config.anchoring.bank_size:
-                raise UserError(
-                    "config.anchoring.bank_size=0 puts the complete training set on the devices, where a stream does "
-                    "not fit; set a number of images, or config.anchoring.references='batch'"
-                )
+            check_bank_of_stream(config)
             bank_images = _place(self.take(bank_rows), mesh)
         return TrainData(bank_images=bank_images, mixing_images=_mixing_images(config, self.image_shape, mesh))
 
@@ -211,6 +207,19 @@ def open_source(config: Config, label_names: tuple[str, ...] = ()) -> tuple[Trai
 def uses_bank(config: Config) -> bool:
     """Return whether a run draws its training references from a bank."""
     return uses_references(config.anchoring) and config.anchoring.references == "bank"
+
+
+def check_bank_of_stream(config: Config) -> None:
+    """Check that the bank of a stream is a part of its training set.
+
+    Raises:
+      UserError: it is the whole training set.
+    """
+    if not config.anchoring.bank_size:
+        raise UserError(
+            "config.anchoring.bank_size=0 puts the complete training set on the devices, where a stream does not fit; "
+            "set a number of images, or config.anchoring.references='batch'"
+        )
 
 
 def bank_rows(source: TrainSource, config: Config) -> np.ndarray:

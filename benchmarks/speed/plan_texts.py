@@ -14,6 +14,7 @@ from typing import Any
 
 from anchor_jax.cli import app, config_flag
 from anchor_jax.planning.advice import described
+from anchor_jax.planning.report import number
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs/results/plan"
@@ -64,21 +65,16 @@ def time_text(plans: Sequence[dict[str, Any]]) -> str:
 def _cost(plan: dict[str, Any]) -> str:
     """Return the chip-hours and the memory of a plan, with the change that makes it fit where it does not."""
     if plan["fits"]:
-        return f"{_number(plan['chip_hours'])} chip-hours and {_memory(plan)}"
+        return f"{number(plan['chip_hours'], 2)} chip-hours and {_memory(plan)}"
     fitting = next((trial for trial in plan["trials"] if trial["fits"]), None)
     if fitting is None:
         return f"{_memory(plan)} (does not fit)"
-    return f"{_number(fitting['chip_hours'])} chip-hours and {_memory(fitting)} with {described(fitting['changes'])}"
+    return f"{number(fitting['chip_hours'], 2)} chip-hours and {_memory(fitting)} with {described(fitting['changes'])}"
 
 
 def _memory(plan: dict[str, Any]) -> str:
     memory = plan["memory_bytes"]
-    return f"{_number(memory['total'] / 2**30)} of {_number(memory['available'] / 2**30)} GiB"
-
-
-def _number(value: float, digits: int = 2) -> str:
-    """Return a number with some significant digits, never with an exponent."""
-    return f"{value:,.0f}" if value >= 10 ** (digits - 1) else f"{value:.{digits}g}"
+    return f"{number(memory['total'] / 2**30, 2)} of {number(memory['available'] / 2**30, 2)} GiB"
 
 
 def with_time(source: str, text: str) -> str:
@@ -117,7 +113,7 @@ def _row(experiment: str, plan: dict[str, Any], changes: str) -> str:
         _memory(plan).removesuffix(" GiB"),
         f"{rate:,.0f}" if rate else "",
         f"{100 * peak:.0f}%" if peak else "",
-        _number(hours, 3) if hours else "",
+        number(hours) if hours else "",
     ]
     return f"| {' | '.join(cells)} |"
 
