@@ -114,7 +114,7 @@ def risk_regimes(
       uncertainty_limits: a pair of numbers, at least 0, in increasing order. By default the quartiles of
         `uncertainty`, as in PAGER: a regime then depends on all B inputs. For a regime that depends on its input
         alone, pass limits of known inputs, `score_limits(known)`.
-      nonconformity_limits: as `uncertainty_limits`, of the nonconformity.
+      nonconformity_limits: the same for the nonconformity.
 
     Returns:
       int32 `[B]`, values of `Regime`.

@@ -1,4 +1,4 @@
-"""The interpolation with which images are resized, always with antialiasing."""
+"""The filters that resize images, always with antialiasing."""
 
 from typing import Literal
 

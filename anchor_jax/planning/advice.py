@@ -61,8 +61,8 @@ def candidates(config: Config, target: Target, memory: Memory) -> Iterator[Chang
     Args:
       config: of the plan.
       target: the chips.
-      memory: of the plan; temporaries are taken to be proportional to the examples at once, of which recomputation
-        keeps a third.
+      memory: of the plan. Temporaries are assumed to grow with the number of examples that are computed at once, and
+        recomputation to keep a third of them.
     """
     training, num = config.training, target.num_devices
     state = memory.parameters + memory.optimizer + memory.average

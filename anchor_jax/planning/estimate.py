@@ -40,7 +40,7 @@ class Estimate(NamedTuple):
       copies: seconds of copies from one layout to another in a step.
       call_seconds: once per call of a loop over steps, which takes about a second of steps.
       costliest: the costliest operations.
-      loops: loops inside of a step.
+      loops: loops inside a step.
       collectives: the communication, by kind.
     """
 

@@ -30,7 +30,7 @@ class Executed(NamedTuple):
 
 
 class Loop(NamedTuple):
-    """A loop inside of a step.
+    """A loop inside a step.
 
     Attributes:
       op_name: path of the loop in the program that was traced.
@@ -49,7 +49,7 @@ class Program(NamedTuple):
     Attributes:
       step: what runs in each step.
       call: what runs once per call of a loop over steps, before and after it; nothing if the program is one step.
-      loops: the loops inside of a step.
+      loops: the loops inside a step.
     """
 
     step: list[Executed]

@@ -151,7 +151,7 @@ PUBLISHED: Mapping[str, Mapping[Key, Results]] = {
     },
 }
 
-# dataset -> suite -> options of eval.py with which it measures all of its quantities at once
+# dataset -> suite -> flags of eval.py that measure all of its published quantities in one run
 EVALUATION_OPTIONS: Mapping[str, Mapping[str, str]] = {
     "imagenet2012": {
         "corruptions": "--corruptions tfds:imagenet2012_corrupted,generated-c-bar",
