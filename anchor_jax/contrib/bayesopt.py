@@ -3,12 +3,13 @@
 import jax
 import jax.numpy as jnp
 from jax.scipy.stats import norm
+from jax.typing import ArrayLike
 
 from anchor_jax.core import checks, precision
 from anchor_jax.core.errors import UserError
 
 
-def expected_improvement(mean: jax.Array, std: jax.Array, best: float | jax.Array) -> jax.Array:
+def expected_improvement(mean: jax.Array, std: jax.Array, best: ArrayLike) -> jax.Array:
     """Return the expected improvement over the best value so far, for maximization.
 
     It is the mean of `max(y - b, 0)` for a normal `y` of mean `m` and standard deviation `s`:

@@ -8,6 +8,7 @@ and GELU is its tanh approximation.
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from anchor_jax.models.layers import (
     ChannelDropout,
@@ -36,7 +37,7 @@ class ConvGroup(nn.Module):
 
     width: int
     dropout_rate: float
-    dtype: jnp.dtype
+    dtype: DTypeLike
     axis_name: str | None
 
     @nn.compact
@@ -86,7 +87,7 @@ class FastNet(Classifier):
         return _FEATURE_SCALE * jnp.max(x, axis=(1, 2)).astype(jnp.float32)
 
 
-def identity_kernel_init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+def identity_kernel_init(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
     """Initialize a convolution to copy its inputs to its first outputs; the others are drawn as PyTorch does.
 
     Args:

@@ -7,6 +7,7 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from anchor_jax.core import modes
 from anchor_jax.runtime.backends import gelu, grouped_convolution
@@ -48,7 +49,7 @@ class Classifier(nn.Module):
     """
 
     num_classes: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
     remat: bool = False
 
@@ -167,7 +168,7 @@ class FeedForward(nn.Module):
     """The feed-forward network of a transformer block: two dense layers with GELU between them."""
 
     hidden: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -198,7 +199,7 @@ def conv(
     kernel_size: int,
     stride: int = 1,
     *,
-    dtype: jnp.dtype,
+    dtype: DTypeLike,
     kernel_init: Callable[..., jax.Array] = he_kernel_init,
     groups: int = 1,
     use_bias: bool = False,
@@ -219,7 +220,7 @@ def conv(
     )
 
 
-def batch_norm(dtype: jnp.dtype, axis_name: str | None, train: bool) -> NormLayer:
+def batch_norm(dtype: DTypeLike, axis_name: str | None, train: bool) -> NormLayer:
     """Return BatchNorm with PyTorch's defaults."""
     return partial(
         nn.BatchNorm,
@@ -238,7 +239,7 @@ def residual_shortcut(x: jax.Array, features: int, stride: int, conv: ConvLayer,
     return norm(name="shortcut_bn")(conv(features, 1, stride, name="shortcut_conv")(x))
 
 
-def patch_embedding(features: int, patch_size: int, *, dtype: jnp.dtype) -> nn.Conv:
+def patch_embedding(features: int, patch_size: int, *, dtype: DTypeLike) -> nn.Conv:
     """Return the patch embedding of a vision transformer: one linear map of non-overlapping patches."""
     return nn.Conv(features, (patch_size, patch_size), (patch_size, patch_size), padding="VALID", dtype=dtype)
 

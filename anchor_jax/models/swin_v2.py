@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from anchor_jax.core import explicit, modes
 from anchor_jax.core.errors import UserError
@@ -49,7 +50,7 @@ class WindowAttention(nn.Module):
     window: int
     pretrained_window: int
     is_shifted: bool
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     @modes.any_promotion
@@ -118,7 +119,7 @@ class SwinBlock(nn.Module):
     is_shifted: bool
     window_shrinks: bool
     drop_rate: float
-    dtype: jnp.dtype
+    dtype: DTypeLike
     axis_name: str | None
 
     @nn.compact
@@ -138,7 +139,7 @@ class SwinBlock(nn.Module):
 class PatchMerging(nn.Module):
     """Merges 2×2 neighboring tokens into one with twice the features."""
 
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
+from jax.typing import DTypeLike
 
 from anchor_jax.core import explicit
 from anchor_jax.core.errors import UserError
@@ -34,7 +35,7 @@ class QueriesKeysValues(nn.Module):
     """
 
     num_heads: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, ...]:
@@ -63,7 +64,7 @@ class SelfAttention(nn.Module):
     """Multi-head self-attention."""
 
     num_heads: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -78,7 +79,7 @@ class EncoderBlock(nn.Module):
 
     num_heads: int
     drop_rate: float
-    dtype: jnp.dtype
+    dtype: DTypeLike
     axis_name: str | None
 
     @nn.compact
