@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
-from anchor_jax.runtime import backends
+from anchor_jax.runtime import backends, placement
 from anchor_jax.runtime.settings import outside_mesh
 
 AXIS = "data"  # the axis name for `jax.lax.pmean` and other collectives
@@ -209,7 +209,7 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
       tree: arrays of any shape; with multiple processes, the same on each.
       mesh: the devices.
     """
-    return _place_each(tree, jax.tree.map(lambda _: replicated_sharding(mesh), tree))
+    return placement.place_each(tree, jax.tree.map(lambda _: replicated_sharding(mesh), tree))
 
 
 def shard_batch(array: Any, mesh: Mesh) -> jax.Array:
@@ -226,7 +226,7 @@ def shard_batch(array: Any, mesh: Mesh) -> jax.Array:
         each.
       mesh: the devices.
     """
-    return _place(array, NamedSharding(mesh, SHARDED))
+    return placement.place(array, NamedSharding(mesh, SHARDED))
 
 
 def make_global_batch(tree: Any, mesh: Mesh) -> Any:
@@ -267,9 +267,9 @@ def device_get_global(tree: Any) -> Any:
     targets = {
         index: replicated_sharding(leaf.sharding.mesh)
         for index, leaf in enumerate(leaves)
-        if not (_is_addressable(leaf) or leaf.is_fully_replicated)
+        if not (placement.is_addressable(leaf) or leaf.is_fully_replicated)
     }
-    return jax.device_get(structure.unflatten(_reshard(leaves, targets)))
+    return jax.device_get(structure.unflatten(placement.reshard(leaves, targets)))
 
 
 def place_state(tree: Tree, specs: Tree | None, mesh: Mesh) -> Tree:
@@ -289,7 +289,7 @@ def place_state(tree: Tree, specs: Tree | None, mesh: Mesh) -> Tree:
     """
     if specs is None:
         return replicate(tree, mesh)
-    return _place_each(tree, jax.tree.map(lambda _, spec: NamedSharding(mesh, spec), tree, specs))
+    return placement.place_each(tree, jax.tree.map(lambda _, spec: NamedSharding(mesh, spec), tree, specs))
 
 
 def state_shapes(tree: Tree, specs: Tree | None, mesh: Mesh) -> Tree:
@@ -350,52 +350,6 @@ def local_shard(tree: Tree, axis_name: str = AXIS) -> Tree:
         return shards[jax.lax.axis_index(axis_name)]
 
     return jax.tree.map(shard, tree)
-
-
-def _place_each(tree, shardings):
-    leaves, structure = jax.tree.flatten(tree)
-    targets = structure.flatten_up_to(shardings)
-    moving = {
-        index: target
-        for index, (leaf, target) in enumerate(zip(leaves, targets, strict=True))
-        if getattr(getattr(leaf, "sharding", None), "mesh", None) == target.mesh and leaf.sharding != target
-    }
-    return structure.unflatten(map(_place, _reshard(leaves, moving), targets))
-
-
-def _reshard(arrays, targets):
-    """Shard some arrays, of one mesh, in another way, by one program for all of them, see `one_at_a_time`.
-
-    Args:
-      arrays: list of arrays.
-      targets: new sharding by position in the list.
-
-    Returns:
-      The list with the new arrays.
-    """
-    if not targets:
-        return arrays
-    program = jax.jit(_identity, out_shardings=list(targets.values()))
-    moved = jax.block_until_ready(program([arrays[index] for index in targets]))
-    by_index = dict(zip(targets, moved, strict=True))
-    return [by_index.get(index, array) for index, array in enumerate(arrays)]
-
-
-def _place(array, sharding):
-    if sharding.is_fully_addressable or not _is_addressable(array):
-        return jax.device_put(array, sharding)
-    # `device_put` would send the array to all processes to check that it is the same on each
-    host = np.asarray(array)
-    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
-
-
-def _identity(arrays):  # at module level, so that `jax.jit` caches its programs
-    return arrays
-
-
-def _is_addressable(array):
-    """Return whether this process can access the complete array."""
-    return not isinstance(array, jax.Array) or array.is_fully_addressable
 
 
 # Names of version 0.1, still importable.
