@@ -9,9 +9,11 @@ from anchor_jax.models.pytorch.files import write_state_dict
 from anchor_jax.runs import record as run_record
 from anchor_jax.runs.load import load_checkpoint
 
-WORKDIR = app.define_path("workdir", None, "Folder of the run.", required=True)
+WORKDIR = app.define_path("workdir", None, "Folder of the run.", required=True, buckets=True)
 CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "Checkpoint to convert: a step, 'latest' or 'best'.")
-OUT = app.define_path("out", None, "New file: .safetensors, or .pth for torch.load.", what="a new file", required=True)
+OUT = app.define_path(
+    "out", None, "New file: .safetensors, or .pth for torch.load.", what="a new file", required=True, buckets=True
+)
 SOURCE = flags.DEFINE_enum("source", "torchvision", SOURCES, "Library whose network will load the weights.")
 
 USAGE = app.Usage(

@@ -24,7 +24,7 @@ from anchor_jax.evaluation.output import root_of
 from anchor_jax.evaluation.presentation import format_num_references
 from anchor_jax.evaluation.results import BLT_SUFFIX, Score, SuiteResult, fields_of, flat_name, to_frame
 from anchor_jax.runtime.atomic_files import atomic_write, is_incomplete, keep_earlier
-from anchor_jax.runtime.paths import local_path
+from anchor_jax.runtime.paths import storage_path
 
 METRICS = "metrics.json"
 DATA = "data.json"
@@ -86,7 +86,9 @@ def load_results(workdir: str | os.PathLike[str]) -> pd.DataFrame:
     (0, 4)
     """
     folders = [
-        folder for by_bins in checkpoint_folders(local_path("workdir", workdir)).values() for folder in by_bins.values()
+        folder
+        for by_bins in checkpoint_folders(storage_path("workdir", workdir)).values()
+        for folder in by_bins.values()
     ]
     return to_frame(result for folder in folders for of in read(folder).values() for result in of.values())
 

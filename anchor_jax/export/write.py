@@ -18,7 +18,7 @@ from anchor_jax.runs.predictor import Predictor
 from anchor_jax.runs.record import Run
 from anchor_jax.runtime import mesh as mesh_lib
 from anchor_jax.runtime.atomic_files import check_does_not_exist
-from anchor_jax.runtime.paths import local_path
+from anchor_jax.runtime.paths import storage_path
 from anchor_jax.runtime.settings import with_own_settings
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -54,7 +54,7 @@ def export(
       UserError: the file exists or cannot be written, the run or the checkpoint does not exist or is corrupt,
         `num_references` or `chunk_size` is out of range, or a platform is unknown.
     """
-    workdir, out = local_path("workdir", workdir), local_path("out", out)
+    workdir, out = storage_path("workdir", workdir), storage_path("out", out)
     check_does_not_exist(out)
     platforms = tuple(dict.fromkeys(checks.several("platforms", platforms)))
     for platform in platforms:

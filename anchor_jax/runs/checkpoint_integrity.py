@@ -22,6 +22,8 @@ import orbax.checkpoint as ocp
 from anchor_jax.core.errors import CorruptDataWarning, UserError
 from anchor_jax.runs.fingerprint import fingerprints
 from anchor_jax.runtime import multihost
+from anchor_jax.runtime.atomic_files import move
+from anchor_jax.runtime.object_storage import path_of
 
 RECORD = "record"  # item of a checkpoint
 METRIC = "accuracy"  # the score of the evaluation during training that selects the best checkpoint
@@ -69,7 +71,7 @@ def latest_valid(
     """
     corrupt: dict[int, UserError] = {}
     for step in steps:
-        folder = Path(checkpoints.directory / str(step))
+        folder = path_of(checkpoints.directory / str(step))
         try:
             record, items = _read_on_all(partial(_read, checkpoints, like, step), folder, may_move=may_move)
             _compare_fingerprints(record, items, folder)  # with the same result on all processes
@@ -91,7 +93,7 @@ def agreed_steps(checkpoints: ocp.CheckpointManager) -> list[int]:
 def move_corrupt_checkpoints_away(checkpoints: ocp.CheckpointManager, valid: ValidCheckpoint) -> None:
     """Move the checkpoints that are later than the valid one to `CORRUPT_DIR`, since the run resumes before them."""
     for step, error in valid.corrupt.items():
-        folder = Path(checkpoints.directory / str(step))
+        folder = path_of(checkpoints.directory / str(step))
         multihost.on_primary(partial(_move_checkpoint_away, folder, error, valid.step), f"corrupt {step}")
     if valid.corrupt:
         checkpoints.reload()
@@ -186,5 +188,4 @@ def _move(source: Path, target: Path) -> Path:
     while target.exists():
         number += 1
         target = target.with_name(f"{name}-{number}")
-    target.parent.mkdir(exist_ok=True)
-    return source.rename(target)
+    return move(source, target)

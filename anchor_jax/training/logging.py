@@ -18,8 +18,11 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[re
 from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
 from anchor_jax.core.errors import CorruptDataWarning, UserError
-from anchor_jax.runtime import multihost
+from anchor_jax.runtime import leases, multihost
 from anchor_jax.runtime.atomic_files import atomic_write
+from anchor_jax.runtime.object_storage import AppendedFiles
+
+_PUBLISH_SECONDS = 60.0  # of a run in a bucket, whose logs are copies until then or the next checkpoint
 
 # metric -> its text on the terminal; the files have all metrics
 TERMINAL_FORMATS = {
@@ -54,9 +57,13 @@ class TrainLogger:
         self.last_logged = last_logged
         self._workdir = workdir
         with _write_errors(workdir):
-            _discard_after(workdir / "metrics.jsonl", last_logged)
-            self._lines = (workdir / "metrics.jsonl").open("a", buffering=1)
-            self._tensorboard = TensorBoardWriter(workdir / "tensorboard", last_logged + 1)
+            self._files = AppendedFiles(workdir, "metrics.jsonl")
+            _discard_after(self._files.folder / "metrics.jsonl", last_logged, workdir)
+            self._lines = (self._files.folder / "metrics.jsonl").open("a", buffering=1)
+            earlier = workdir / "tensorboard"
+            num_earlier = len(list(earlier.iterdir())) if earlier.is_dir() else 0
+            self._tensorboard = TensorBoardWriter(self._files.folder / "tensorboard", last_logged + 1, num_earlier)
+        self._published = time.monotonic()
         self._console = Console()
         self._total_steps = total_steps
         columns = (
@@ -80,6 +87,7 @@ class TrainLogger:
         with _write_errors(self._workdir):
             self._tensorboard.close()
             self._lines.close()
+            self._files.close()
 
     def print(self, text: str) -> None:
         """Print a line on the terminal."""
@@ -91,6 +99,8 @@ class TrainLogger:
         with _write_errors(self._workdir):
             self._lines.write(json.dumps({"step": step, **tagged}) + "\n")
             self._tensorboard.add(step, {tag: value for tag, value in tagged.items() if value is not None})
+        if self._files.are_copies and time.monotonic() - self._published > _PUBLISH_SECONDS:
+            self.flush()
         self.last_logged = step
         texts = (text.format(metrics[name]) for name, text in TERMINAL_FORMATS.items() if metrics.get(name) is not None)
         text = f"{prefix} {', '.join(texts)}"
@@ -104,6 +114,9 @@ class TrainLogger:
             self._tensorboard.flush()
             self._lines.flush()
             os.fsync(self._lines.fileno())
+            leases.check_held(self._workdir)
+            self._files.publish()
+        self._published = time.monotonic()
 
 
 class SilentLogger(TrainLogger):
@@ -141,11 +154,11 @@ class TensorBoardWriter:
     back has ended it, a run waits for it forever.
     """
 
-    def __init__(self, folder: Path, first_step: int):
-        """Start an event file in `folder` for the steps from `first_step`."""
+    def __init__(self, folder: Path, first_step: int, num_earlier: int):
+        """Start an event file in `folder` for the steps from `first_step`, after `num_earlier` others."""
         folder.mkdir(exist_ok=True)
-        suffix = f".{len(list(folder.iterdir()))}"  # the file's name has the time in seconds, which may not be unique
-        self._events = EventsWriter(str(folder / "events"), suffix)
+        # the file's name has the time in seconds, which may not be unique
+        self._events = EventsWriter(str(folder / "events"), f".{num_earlier}")
         self._write(first_step, session_log=SessionLog(status=SessionLog.START))
 
     def add(self, step: int, scalars: Mapping[str, float]) -> None:
@@ -177,8 +190,8 @@ def _write_errors(workdir: Path) -> Iterator[None]:
         ) from error
 
 
-def _discard_after(file: Path, step: int) -> None:
-    """Drop the lines of steps that a resumed run repeats, and a line that is cut off."""
+def _discard_after(file: Path, step: int, workdir: Path) -> None:
+    """Drop the lines of steps that a resumed run of `workdir` repeats, and a line that is cut off."""
     lines = file.read_text(errors="replace").splitlines() if file.exists() else []
     kept = [line for line in lines if _step_of(line) <= step]
     if file.exists():
@@ -186,7 +199,8 @@ def _discard_after(file: Path, step: int) -> None:
             new.write_text("".join(line + "\n" for line in kept))
     last = max(map(_step_of, kept), default=0)
     if last < step:
-        warnings.warn(f"'{file}' has lost the metrics of steps {last + 1} to {step}", CorruptDataWarning, stacklevel=3)
+        lost = f"'{workdir / file.name}' has lost the metrics of steps {last + 1} to {step}"
+        warnings.warn(lost, CorruptDataWarning, stacklevel=3)
 
 
 def _step_of(line: str) -> float:
