@@ -86,7 +86,20 @@ def test_wheel_metadata_is_that_of_pyproject(wheel):
     assert metadata["Name"] == "anchor-jax"
     assert metadata["Requires-Python"] == ">=3.11"
     assert set(metadata.get_all("Provides-Extra")) == PROJECT["optional-dependencies"].keys()
-    extras = {"bench", "cuda13", "docs", "plan-gpu", "plan-tpu", "serve", "test", "tfds-prepare", "torch", "tpu"}
+    extras = {
+        "bench",
+        "cuda13",
+        "docs",
+        "gcs",
+        "plan-gpu",
+        "plan-tpu",
+        "s3",
+        "serve",
+        "test",
+        "tfds-prepare",
+        "torch",
+        "tpu",
+    }
     assert extras == set(metadata.get_all("Provides-Extra"))
     assert metadata.get_payload().startswith("# anchor_jax")
 

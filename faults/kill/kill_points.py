@@ -77,8 +77,11 @@ class Attempt:
         return [folder for folder in finalized if not all((folder / part).exists() for part in _PARTS)]
 
     def _incomplete_files(self) -> list[Path]:
-        folders = (self.target.workdir, self.target.cache)
-        return [file for folder in folders for file in folder.rglob("*") if is_incomplete(file)]
+        return [file for folder in self._folders() for file in folder.rglob("*") if is_incomplete(file)]
+
+    def _folders(self) -> list[Path]:
+        """Return the folders of this machine in which the command writes files."""
+        return [self.target.workdir, self.target.cache]
 
 
 class KillPoint(NamedTuple):
