@@ -16,7 +16,7 @@ _VARIABLES = {
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_EC2_METADATA_DISABLED": "true",
     },
-    "gs": {"GCE_METADATA_ROOT": "127.0.0.1:1"},
+    "gs": {"GCE_METADATA_ROOT": "127.0.0.1:1", "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"},  # no gRPC
 }
 
 

@@ -94,9 +94,14 @@ def test_failed_write_keeps_the_previous_object(bucket):
     for text in ("earlier", "later"):
         with atomic_write(file) as new:
             new.write_text(text)
-    with pytest.raises(OSError, match="no space"), atomic_write(file) as new:
-        new.write_text("half")
-        raise OSError("no space")
+
+    def write_half():
+        with atomic_write(file) as new:
+            new.write_text("half")
+            raise OSError("no space")
+
+    with pytest.raises(OSError, match="no space"):
+        write_half()
     assert file.read_text() == "later"
     keep_earlier(file.parent, [file])
     assert names_below(file.parent) == {"objects/earlier/1/a.json"}

@@ -75,7 +75,6 @@ def file_system(path: Path) -> Any:
     return backend.fsspec_backend.fs(os.fspath(path))
 
 
-@functools.cache
 def _configure() -> None:
     """Choose one client for each kind of bucket, which sees what other processes write.
 
