@@ -280,7 +280,7 @@ def _move_away(folder: Path, name: str) -> Path:
     arrays = sorted(folder.glob(f"{name}-references*.npz"))
     with writing(folder):
         # the scores last: until they have moved, the earlier results are complete where they were
-        return keep_earlier(folder, [*filter(Path.exists, shown), *arrays, folder / f"{name}.json"])
+        return keep_earlier(folder, [*(file for file in shown if file.exists()), *arrays, folder / f"{name}.json"])
 
 
 def _by_number(values: Mapping[int, Any]) -> dict[str, Any]:

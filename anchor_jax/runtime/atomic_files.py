@@ -98,7 +98,7 @@ def write_texts(texts: Mapping[Path, str], *belonging: Path) -> None:
     others = [file for file, text in texts.items() if file.exists() and file.read_text(encoding="utf-8") != text]
     if others:
         folder = others[0].parent
-        earlier = keep_earlier(folder, filter(Path.exists, (*belonging, *reversed([*texts]))))
+        earlier = keep_earlier(folder, (file for file in (*belonging, *reversed([*texts])) if file.exists()))
         print(f"earlier results in '{folder}' were moved to '{earlier}': {', '.join(file.name for file in texts)}")
     for file, text in texts.items():
         with atomic_write(file) as new:

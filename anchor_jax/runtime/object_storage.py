@@ -82,7 +82,11 @@ def _configure() -> None:
     The clients of arrays take the address of an emulator from variables of their own.
     """
     os.environ.setdefault("EPATH_USE_TF", "false")
+    from etils.epath import gpath
     from fsspec.config import conf
+
+    if forget := getattr(getattr(gpath, "_is_tf_installed", None), "cache_clear", None):
+        forget()
 
     for protocol in ("gs", "gcs", "s3"):
         conf.setdefault(protocol, {}).setdefault("use_listings_cache", False)
@@ -145,7 +149,9 @@ def errors_of(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.strerror:
             raise
-        raise type(error)(error.errno or errno.EIO, " ".join(str(error).split()) or "it failed", str(path)) from error
+        kind = type(error) if type(error).__module__ == "builtins" else OSError  # those of clients take other arguments
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise kind(error.errno or errno.EIO, reason, str(path)) from error
     except Exception as error:
         if not (reason := reason_of(error)):
             raise

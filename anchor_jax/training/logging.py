@@ -87,6 +87,7 @@ class TrainLogger:
         with _write_errors(self._workdir):
             self._tensorboard.close()
             self._lines.close()
+            leases.check_held(self._workdir)
             self._files.close()
 
     def print(self, text: str) -> None:
