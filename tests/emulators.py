@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import os
 import socketserver
 from collections.abc import Iterator
 
@@ -56,9 +55,3 @@ def _gs(patch: pytest.MonkeyPatch) -> Iterator[None]:
     patch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server._api._httpd.server_address[1]}")
     yield
     server.stop()
-
-
-def environment() -> dict[str, str]:
-    """Return the variables that commands need to find a running emulator."""
-    names = {"AWS_ENDPOINT_URL", "STORAGE_EMULATOR_HOST", *_VARIABLES["s3"], *_VARIABLES["gs"]}
-    return {name: os.environ[name] for name in names if name in os.environ}

@@ -84,6 +84,7 @@ def test_run_in_a_bucket_is_evaluated_and_exported(resumed, local_results, bucke
     assert aj.load_exported(f"{bucket}/tiny.zip").label_names == ("0", "1", "2")
 
 
+@pytest.mark.parametrize("bucket", ["s3"], indirect=True)  # the same code for both
 def test_run_in_a_bucket_resumes_before_a_corrupt_checkpoint(resumed, finished):
     workdir = storage_path("workdir", resumed[0])
     (workdir / "checkpoints/9/record/metadata").write_text("{")

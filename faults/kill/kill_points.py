@@ -104,14 +104,14 @@ def kill_points(command: str, seconds: float) -> dict[str, KillPoint]:
     if command == "eval.py":
         return {
             "eval start": KillPoint(command, within=seconds / 2),
-            "eval results": KillPoint(command, Attempt.is_writing_results, within=seconds / 4),
+            "eval results": KillPoint(command, lambda it: it.is_writing_results(), within=seconds / 4),
             "eval file": KillPoint(command, max_bytes=2**14),
         }
     return {
         "cache file": KillPoint(command, max_bytes=2**16, with_empty_cache=True),
         "cold start": KillPoint(command, within=seconds / 4, with_empty_cache=True),
         "start": KillPoint(command, within=seconds / 8),
-        "steps": KillPoint(command, Attempt.is_only_stepping),
+        "steps": KillPoint(command, lambda it: it.is_only_stepping()),
         "evaluation": KillPoint(command, lambda it: it.is_stepping() and it.is_evaluating(), within=0.02),
         "checkpoint": KillPoint(command, lambda it: it.is_stepping() and it.is_saving(), within=0.2),
         "deletion": KillPoint(command, lambda it: it.is_stepping() and it.is_deleting()),
