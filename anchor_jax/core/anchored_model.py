@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self, cast
 
 import jax
 import jax.numpy as jnp
@@ -96,7 +96,7 @@ class Anchored:
     """
 
     apply_fn: Apply | SplitModel
-    bank: Float[AnyArray, "bank_size *features"]
+    bank: Float[AnyArray, "bank_size ..."]
     _: dataclasses.KW_ONLY
     mask_prob: float
     mask_per: Literal["batch", "group", "example"] = "batch"
@@ -313,8 +313,9 @@ def keep_statistics(old: Any, new: Any, mask: Bool[AnyArray, "batch"]) -> Any:
     statistics.
 
     Args:
-      old: statistics before the step, any pytree: `batch_stats` of Flax Linen, `nnx.state(model, nnx.BatchStat)`, or
-        the `State` of Equinox or Haiku.
+      old: statistics before the step, any pytree: `batch_stats` of Flax Linen, the `State` of Equinox or Haiku, or a
+        copy of those of Flax NNX, `jax.tree.map(jnp.copy, nnx.state(model, nnx.BatchStat))`, which the step changes in
+        place.
       new: statistics after the step, a pytree of the same structure.
       mask: bool `[B]`, the mask of the step.
 
@@ -323,7 +324,7 @@ def keep_statistics(old: Any, new: Any, mask: Bool[AnyArray, "batch"]) -> Any:
 
     Raises:
       UserTypeError: `mask` is not bool.
-      UserError: `old` and `new` do not have the same structure, shapes and dtypes.
+      UserError: `old` and `new` do not have the same structure, shapes and dtypes, or share variables of Flax NNX.
 
     Example:
       >>> import anchor_jax as aj
@@ -340,22 +341,40 @@ def keep_statistics(old: Any, new: Any, mask: Bool[AnyArray, "batch"]) -> Any:
             f"old and new statistics must have the same structure; got {_names(old)} and {_names(new)}; pass the "
             "statistics alone, without parameters"
         )
+    if any(before is after for before, after in zip(_variables(old), _variables(new), strict=True)):
+        raise UserError(
+            "old and new statistics are the same variables, changed in place; copy the old ones before the model is "
+            "called: jax.tree.map(jnp.copy, nnx.state(model, nnx.BatchStat))"
+        )
+    jax.tree.map(_check_alike, old, new)
     with explicit.entered(mask, *jax.tree.leaves(new)):
         is_masked = jnp.all(jnp.asarray(mask))
 
         def kept(before: Any, after: Any) -> Array:
-            before, after = explicit.aligned(jnp.asarray(before), jnp.asarray(after))
-            if (before.shape, before.dtype) != (after.shape, after.dtype):
-                raise UserError(
-                    f"old and new statistics must agree; got {checks.described(before)} and {checks.described(after)}"
-                )
-            return jax.lax.select(is_masked, before, after)
+            return jax.lax.select(is_masked, *explicit.aligned(jnp.asarray(before), jnp.asarray(after)))
 
         return jax.tree.map(kept, old, new)
 
 
+def _check_alike(before: Any, after: Any) -> None:
+    one, other = ((jnp.shape(value), getattr(value, "dtype", value.__class__)) for value in (before, after))
+    if one != other:
+        raise UserError(
+            "old and new statistics must agree in shapes and dtypes; got "
+            f"{checks.described(before)} and {checks.described(after)}"
+        )
+
+
+def _variables(tree: Any) -> list[Any]:
+    """Return the mutable variables of Flax NNX in a tree."""
+
+    def is_variable(node: Any) -> bool:
+        return hasattr(cast(Any, node.__class__), "raw_value")
+
+    return [leaf for leaf in jax.tree.leaves(tree, is_leaf=is_variable) if is_variable(leaf)]
+
+
 def _names(tree: Any) -> str:
     """Return the paths of the first leaves of a tree, for messages."""
-    flat: Any = jax.tree_util.tree_flatten_with_path(tree)
-    paths = [jax.tree_util.keystr(path) for path, _ in flat[0]]
+    paths = [jax.tree_util.keystr(path) for path, _ in cast(Any, jax.tree_util.tree_flatten_with_path(tree))[0]]
     return f"{', '.join(paths[:4]) or 'no arrays'}{' ...' if len(paths) > 4 else ''}"

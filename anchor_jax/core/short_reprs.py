@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import itertools
 import math
-import types
 from collections.abc import Collection, Mapping
 from typing import Any, TypeVar, cast
 
@@ -63,9 +63,9 @@ def described(value: Any) -> str:
         return _sequence(value)
     if _has_short_repr(value):
         return _shortened(repr(value), 4 * _MAX_FIELD)
-    if isinstance(value, types.MethodType):  # such as `model.apply`
+    if inspect.ismethod(value):  # such as `model.apply`
         return f"{type(value.__self__).__name__}.{value.__name__}"
-    if not isinstance(value, type) and hasattr(value, "__qualname__"):
+    if hasattr(value, "__qualname__"):
         return str(value.__qualname__).replace("<locals>.", "")
     if isinstance(value, bytes):
         return f"{len(value):,} bytes"
@@ -82,7 +82,7 @@ def _field_names(value: Any) -> tuple[str, ...]:
 
 
 def _has_short_repr(value: Any) -> bool:
-    return getattr(type(value), "has_short_repr", False)
+    return getattr(value.__class__, "has_short_repr", False)
 
 
 def _is_array(value: Any) -> bool:
@@ -121,9 +121,12 @@ def _sequence(values: Collection[Any]) -> str:
 
 
 def _listed(items: list[str], num: int, brackets: str) -> str:
-    items = [*items, f"... {num} in all"] if num > len(items) else items
+    """Return the items in brackets, as many of them as are short enough, and the number of all."""
+    while items and len(", ".join(items)) > _MAX_FIELD:
+        items = items[:-1]
+    shown = [*items, f"... {num} in all"] if num > len(items) else items
     comma = "," if num == 1 and brackets == "()" else ""
-    return _shortened(f"{brackets[0]}{', '.join(items)}{comma}{brackets[1]}", _MAX_FIELD)
+    return f"{brackets[0]}{', '.join(shown)}{comma}{brackets[1]}"
 
 
 def _summed(arrays: list[Any]) -> str:

@@ -75,7 +75,7 @@ class CompiledNetwork:
 
     def __repr__(self) -> str:
         names = ("normalization", "anchored", "inputs_at_once", "chunk_size")
-        fields = {"model": type(self.model).__name__, "mesh": f"{self.mesh.size} devices"}
+        fields: dict[str, Any] = {"model": type(self.model), "num_devices": self.mesh.size}
         return of_fields("CompiledNetwork", fields | {name: getattr(self, name) for name in names})
 
     @with_own_settings
