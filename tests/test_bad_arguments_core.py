@@ -204,7 +204,7 @@ ANCHORED = [
     kind(lambda: MODEL.encode(None), "apply_fn must have type SplitModel"),
     value(lambda: MODEL.loss(LOGITS, LABELS[:2]), "labels of shape"),
     value(
-        lambda: aj.Anchored(network, BANK, mask_prob=0.5, loss_fn=lambda *_: jnp.float32(1)).loss(LOGITS, LABELS),
+        lambda: aj.Anchored(network, BANK, mask_prob=0.5, loss_fn=lambda *_: np.float32(1)).loss(LOGITS, LABELS),
         r"output of loss_fn must have shape \[B\]; got \(\)",
     ),
     kind(lambda: aj.keep_statistics(X, X, LABELS), "mask must have a bool dtype"),

@@ -369,7 +369,7 @@ def _variables(tree: Any) -> list[Any]:
     """Return the mutable variables of Flax NNX in a tree."""
 
     def is_variable(node: Any) -> bool:
-        return hasattr(cast(Any, node.__class__), "raw_value")
+        return hasattr(node.__class__, "raw_value")
 
     return [leaf for leaf in jax.tree.leaves(tree, is_leaf=is_variable) if is_variable(leaf)]
 
