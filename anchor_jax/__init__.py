@@ -9,6 +9,7 @@ from anchor_jax import _aliases, metrics
 from anchor_jax.contrib.bayesopt import expected_improvement
 from anchor_jax.core import anchoring, inference, uncertainty
 from anchor_jax.core import losses as objective
+from anchor_jax.core.anchored_model import Anchored, TrainingInputs, keep_statistics
 from anchor_jax.core.anchoring import anchor, anchored, anchored_kernel, sample_mask, sample_references
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.inference import (
@@ -34,12 +35,14 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "Anchored",
     "Classification",
     "EncodedReferences",
     "ExportedClassifier",
     "Prediction",
     "Predictor",
     "SplitModel",
+    "TrainingInputs",
     "UserError",
     "anchor",
     "anchored",
@@ -54,6 +57,7 @@ __all__ = [
     "evaluation",
     "expected_improvement",
     "inference",
+    "keep_statistics",
     "load_exported",
     "load_predictor",
     "metrics",

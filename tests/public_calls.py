@@ -95,6 +95,14 @@ def predicted(x, y, inputs):
     return in_32_bits(aj.regression.predict(key(1), fitted(x, y), inputs, 3))
 
 
+def anchored_step(params, statistics, x, labels, bank, key):
+    """Return the gradient of a training step with `aj.Anchored`, and the statistics after it."""
+    model = aj.Anchored(mlp, bank, mask_prob=0.5, mask_per="example")
+    inputs, mask = model.training_inputs(key, x)
+    gradient = jax.grad(lambda params: model.loss(mlp(params, inputs), labels, mask))(params)
+    return gradient, model.keep_statistics(statistics, {"mean": inputs.mean(0)}, mask)
+
+
 def gradient_of_step(params, x, labels, bank, key):
     """Return the gradient of a training step with drawn references and masks."""
     reference_key, mask_key = jax.random.split(key)
@@ -111,6 +119,16 @@ CORE = {
     "anchor": Call(aj.anchor, (Rows(X), Rows(PAIRED), Rows(MASK))),
     "anchored": Call(lambda x, r, m, p: aj.anchored(mlp)(p, x, r, mask=m), (Rows(X), Rows(PAIRED), Rows(MASK), PARAMS)),
     "anchored, gradient": Call(gradient_of_step, (PARAMS, Rows(X), Rows(LABELS), Bank(BANK), key)),
+    "Anchored, gradient": Call(
+        anchored_step, (PARAMS, {"mean": normal(0, 2 * H)}, Rows(X), Rows(LABELS), Bank(BANK), key)
+    ),
+    "Anchored, classify": Call(
+        lambda p, x, bank: aj.Anchored(mlp, bank, mask_prob=0.5).classify(p, x, K), (PARAMS, Rows(X), Bank(BANK))
+    ),
+    "Anchored, scores": Call(
+        lambda p, x, bank: aj.Anchored(SPLIT, bank, mask_prob=0.5).scores(p, x, K), (PARAMS, Rows(X), Bank(BANK))
+    ),
+    "keep_statistics": Call(aj.keep_statistics, (BANK, normal(9, M, H), Rows(MASK))),
     "anchored_kernel": Call(partial(aj.anchored_kernel, channels=3), (normal(0, H, 4),)),
     "sample_references": Call(lambda k, bank: aj.sample_references(k, bank, B), (key, Bank(BANK))),
     "sample_references, permuted": Call(
@@ -139,6 +157,9 @@ CORE = {
     "EncodedReferences": Call(
         lambda p, x, r: aj.classify(SPLIT, p, x, aj.encode_references(SPLIT, p, r)),
         (PARAMS, Rows(X), Bank(REFERENCES)),
+    ),
+    "inference.anomaly_scores": Call(
+        lambda logits: aj.inference.anomaly_scores(aj.inference.single_vote(logits)), (Rows(LOGITS),)
     ),
     "inference.single_vote": Call(aj.inference.single_vote, (Rows(LOGITS),)),
     "inference.predict_ensemble": Call(

@@ -77,6 +77,8 @@ def names_of_api():
         "kernel": names["params"],
         "residuals": np.random.default_rng(3).normal(size=(40, 6, 6, 2)).astype(np.float32),
         "key": jax.random.key(0),
+        "old_statistics": {"mean": np.zeros(3)},
+        "new_statistics": {"mean": np.ones(3)},
         "photographs_uint8": images(8),
         "state_dict": pytest.importorskip("torchvision").models.swin_v2_t(weights=None).state_dict(),
     }

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from anchor_jax.core.errors import UserError
+from anchor_jax.core.short_reprs import short_repr
 from anchor_jax.data import resampling
 from anchor_jax.data.content import content_of_files
 from anchor_jax.data.files import FileList, check_regular_file, reading_errors
@@ -38,6 +39,7 @@ class Example(NamedTuple):
     origin: str  # what error messages call the image
 
 
+@short_repr
 class EncodedDataset(NamedTuple):
     """The encoded images of one split, in a fixed order, and the options of decoding them."""
 

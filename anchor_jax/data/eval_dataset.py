@@ -9,6 +9,7 @@ import numpy as np
 
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
+from anchor_jax.core.short_reprs import short_repr
 from anchor_jax.data.content import UNKNOWN, content_of_arrays
 from anchor_jax.data.dataset import Dataset, validate_labels
 from anchor_jax.data.decoding import EncodedDataset, decode_batches
@@ -19,6 +20,7 @@ Batch = tuple[np.ndarray, np.ndarray]  # images uint8 [b, H, W, C], labels int32
 _TAKE_BATCH_SIZE = 512
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True)
 class EvalDataset:
     """Labeled images, read batch by batch.

@@ -14,6 +14,7 @@ from numpy.lib.format import open_memmap, read_array
 
 from anchor_jax.core import checks
 from anchor_jax.core.errors import SkippedFilesWarning, UserError
+from anchor_jax.core.short_reprs import short_repr
 from anchor_jax.data import resampling
 from anchor_jax.data.class_mapping import complete_class_rows, with_class_rows
 from anchor_jax.data.content import UNKNOWN, content_of_files
@@ -49,6 +50,7 @@ _NUMBER = re.compile(r"\d+(\.\d+)?")
 _MAX_LISTED = 200_000  # images of a folder that are listed for the hash of their content
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True)
 class CorruptedSet:
     """A corrupted test set: every corruption at every severity.

@@ -17,6 +17,7 @@ import numpy as np
 
 from anchor_jax.config import DataConfig
 from anchor_jax.core.errors import CorruptDataWarning, UserError
+from anchor_jax.core.short_reprs import of_fields, short_repr
 from anchor_jax.data.class_mapping import complete_class_rows
 from anchor_jax.data.dataset import validate_labels
 from anchor_jax.data.decoding import EncodedDataset
@@ -28,6 +29,7 @@ from anchor_jax.data.train_batches import BatchParts, CorruptImage, EpochOrder, 
 _EXAMPLES_PER_TASK = 32
 
 
+@short_repr
 class Batch(NamedTuple):
     """The part of a training batch that one process reads.
 
@@ -78,6 +80,10 @@ class TrainStream:
         self._label_offsets = label_offsets
         self._corrupt: dict[int, CorruptImage] = {}
         self._generators: list[Generator[Batch, None, None]] = []
+
+    def __repr__(self) -> str:
+        names = ("image_shape", "num_examples", "label_names")
+        return of_fields("TrainStream", {name: getattr(self, name) for name in names})
 
     def __enter__(self) -> "TrainStream":
         return self

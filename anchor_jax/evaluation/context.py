@@ -8,6 +8,7 @@ from pathlib import PurePath
 from typing import Any, NamedTuple, TypeVar
 
 from anchor_jax.core.errors import UserError
+from anchor_jax.core.short_reprs import short_repr
 from anchor_jax.data import Dataset, EvalDataset, open_dataset, open_test
 from anchor_jax.evaluation.options import CommonOptions, SuiteOptions
 from anchor_jax.evaluation.predictions import PredictionTable, predict_dataset, predict_pairs
@@ -33,6 +34,7 @@ class EvalSettings(NamedTuple):
     chunk_size: int  # references computed at once; 0: as many as fill a batch
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True)
 class EvalContext:
     """A run at one checkpoint.

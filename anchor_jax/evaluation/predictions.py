@@ -11,6 +11,7 @@ import numpy as np
 from anchor_jax import metrics
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.inference import VotedClassification
+from anchor_jax.core.short_reprs import short_repr
 from anchor_jax.core.uncertainty import energy
 from anchor_jax.data import EvalDataset
 from anchor_jax.evaluation.progress import with_progress
@@ -24,6 +25,7 @@ Column = jax.Array | np.ndarray
 METRICS = ("accuracy", "nll", "brier", "ece", "rms_ece", "smooth_ece")
 
 
+@short_repr
 class PredictionTable(NamedTuple):
     """One row per example, in the order of the data; NumPy arrays `[N]` on the host."""
 

@@ -12,6 +12,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from anchor_jax.core.short_reprs import short_repr
+
 BLT_SUFFIX = "-blt"  # of the storage name of a suite that was evaluated with the protocol "blt"
 
 Prediction = Literal["mean_probs", "mean_logits", "scaled"]
@@ -115,6 +117,7 @@ def fields_of(score: Score) -> dict[str, Any]:
     return {"metric": score.metric, **values}
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True)
 class SuiteResult:
     """Result of a suite with one number of references.

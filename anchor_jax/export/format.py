@@ -20,6 +20,7 @@ from jax.export import Exported
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.inference import Classification
+from anchor_jax.core.short_reprs import short_repr
 from anchor_jax.runtime import backends
 from anchor_jax.runtime.atomic_files import write_new_file
 from anchor_jax.runtime.paths import local_path
@@ -31,6 +32,7 @@ _OPTIONAL_OUTPUT = "probs_std"  # a single reference has no standard deviation
 _OUTPUTS_PER_CLASS = {"logits", "probs", "probs_std"}
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True)
 class Metadata:
     """Description of an exported classifier.
@@ -61,6 +63,7 @@ class Metadata:
         object.__setattr__(self, "image_shape", checks.image_shape("image_shape", self.image_shape))
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True)
 class ExportedClassifier:
     """A classifier of raw images, loaded by `load_exported`.

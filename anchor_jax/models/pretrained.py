@@ -11,6 +11,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from anchor_jax.core.anchoring import anchored_kernel
 from anchor_jax.core.errors import UserError
+from anchor_jax.core.short_reprs import short_repr
 
 Path = tuple[str, ...]  # of a variable: collection, modules, leaf
 
@@ -18,6 +19,7 @@ _MAX_LISTED = 4  # mismatches in an error message
 _CHANNELS = {"L": (1, 2), "RGB": (3, 6)}  # mode -> input channels of standard and of anchored networks
 
 
+@short_repr
 class AdaptedWeights(NamedTuple):
     """Pretrained weights that match a model."""
 

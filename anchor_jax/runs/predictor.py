@@ -16,6 +16,7 @@ import numpy.typing as npt
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.inference import TEMPERS, Classification, VotedClassification
+from anchor_jax.core.short_reprs import short_repr
 from anchor_jax.runs.network import Classes, CompiledNetwork, Images, References, Temper
 from anchor_jax.runtime import mesh as mesh_lib
 from anchor_jax.runtime.settings import gather_from_devices, with_own_settings
@@ -28,6 +29,7 @@ def _votes(votes: VotedClassification, *_: jax.Array) -> VotedClassification:
     return votes
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True)
 class Predictor:
     """A classifier of raw images that uses the references of its run; see `anchor_jax.load_predictor`.

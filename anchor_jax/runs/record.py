@@ -33,6 +33,7 @@ from anchor_jax import config as configuration
 from anchor_jax.config import RESUMABLE_CHANGES, Config, base, flatten
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
+from anchor_jax.core.short_reprs import short_repr
 from anchor_jax.data.modes import AUTO, mode_of
 from anchor_jax.data.sources.tfds import tfds_data_dir
 from anchor_jax.models.pytorch.files import source_and_file, weight_files
@@ -73,6 +74,7 @@ class Change(NamedTuple):
     now: Any
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True)
 class Run:
     """A run, as recorded in its folder.

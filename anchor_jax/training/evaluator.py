@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 
 from anchor_jax import metrics
 from anchor_jax.config import EvaluationConfig
+from anchor_jax.core.short_reprs import short_repr
 from anchor_jax.data import Dataset, EvalDataset, eval_dataset, open_test
 from anchor_jax.runs import checkpoint
 from anchor_jax.runs.load import create_predictor
@@ -17,6 +18,7 @@ from anchor_jax.runs.state import TrainState, eval_variables
 from anchor_jax.runtime import mesh as mesh_lib
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True)
 class Evaluator:
     """Evaluates training states on the validation set or, if the run has none, on the test set.

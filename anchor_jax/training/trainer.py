@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from anchor_jax.core.short_reprs import short_repr
 from anchor_jax.models.layers import Classifier
 from anchor_jax.models.pretrained import AdaptedWeights
 from anchor_jax.runs.record import Run
@@ -33,6 +34,7 @@ Metrics = dict[str, float | None]
 _global_norm = jax.jit(optax.tree.norm)
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True)
 class Trainer:
     """The parts of a run that stay the same from its first step to its last; see `prepare`.

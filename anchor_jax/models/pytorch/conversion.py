@@ -11,6 +11,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError, UserTypeError
+from anchor_jax.core.short_reprs import short_repr
 from anchor_jax.models.layers import Classifier
 from anchor_jax.models.pytorch.entries import listed
 from anchor_jax.models.pytorch.names import NAME_TABLES, SOURCES, NameTable, QKVSlice, TensorNames
@@ -41,6 +42,7 @@ _MAX_LISTED = 4  # names of each kind in an error message
 _log = logging.getLogger(__name__)
 
 
+@short_repr
 class Converted(NamedTuple):
     """Variables read from a state dict.
 
