@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from absl import logging
@@ -42,9 +42,10 @@ class Preprocessing:
 
     Example:
       >>> import io
+      >>> import anchor_jax as aj
       >>> import numpy as np
       >>> from PIL import Image
-      >>> preprocessing = Preprocessing(height=32, width=32, channels=3)
+      >>> preprocessing = aj.data.Preprocessing(height=32, width=32, channels=3)
       >>> file = io.BytesIO()
       >>> Image.new("L", (500, 300)).save(file, "jpeg")
       >>> preprocessing([file.getvalue(), Image.new("RGBA", (60, 40)), np.zeros((48, 64, 3), np.uint8)]).shape
@@ -79,10 +80,10 @@ class Preprocessing:
         """Return the images of one picture or several.
 
         Args:
-          pictures: one or several of: the path of an image file, its bytes, a PIL image, or an array uint8 or uint16
-            `[h, w]` or `[h, w, c]`, whose c is 1 (grayscale), 2 (and transparency), 3 (RGB) or 4 (RGBA); or a batch of
-            arrays `[B, h, w, c]`. An array with the height and width of the run's images counts as resized and cropped.
-            A batch uint8 `[B, H, W, C]` is returned as it is.
+          pictures: one or several of: the path of an image file, its bytes, the open file, a PIL image, or an array
+            uint8 or uint16 `[h, w]` or `[h, w, c]`, whose c is 1 (grayscale), 2 (and transparency), 3 (RGB) or 4
+            (RGBA); or an array `[B, h, w, c]`. An array with the height and width of the run's images counts as resized
+            and cropped. A batch uint8 `[B, H, W, C]` is returned as it is.
 
         Returns:
           uint8 `[B, H, W, C]`; B is 1 for one picture.
@@ -106,19 +107,31 @@ class Preprocessing:
                 if pictures.shape[1:] == self.image_shape:
                     return pictures
             several = self._pictures_of_array(name, pictures)
+        elif checks.is_several(pictures) and not _is_bytes(pictures) and not _is_file(pictures):
+            several = tuple(pictures)
         else:
-            several = tuple(pictures) if checks.is_several(pictures) else (pictures,)
+            several = (pictures,)
         if not several:
             raise UserError(f"{name} must not be empty")
         names = [name] if len(several) == 1 else [f"{name}[{row}]" for row in range(len(several))]
         opened = [self._opened(*pair) for pair in zip(names, several, strict=True)]
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            return np.stack(list(pool.map(self._image, names, opened)))
+        images = np.empty((len(several), *self.image_shape), np.uint8)
+
+        def fill(row: int) -> None:
+            images[row] = self._image(names[row], opened[row])
+
+        pool = ThreadPoolExecutor(os.cpu_count() or 1)
+        try:
+            list(pool.map(fill, range(len(several))))
+        finally:
+            pool.shutdown(cancel_futures=True)
+        return images
 
     def _pictures_of_array(self, name: str, array: Any) -> tuple[np.ndarray, ...]:
         """Return the pictures in an array of numbers: one in two or three axes, several in four."""
         if array.ndim > 4 or (array.ndim > 2 and not self._takes(array.shape[-1])) or isinstance(array, Tracer):
-            if array.ndim in (3, 4) and self._takes(array.shape[-3]):
+            has_channels_first = array.ndim in (3, 4) and self._takes(array.shape[-3])
+            if has_channels_first and array.shape[-2:] != self.image_shape[:2]:
                 axes = "(1, 2, 0)" if array.ndim == 3 else "(0, 2, 3, 1)"
                 raise UserError(f"{name} must have their channels last; got {array.shape}; pass {name}.transpose{axes}")
             checks.stored_images(name, array, self.image_shape)  # raises, and tells how to mend the array
@@ -130,7 +143,9 @@ class Preprocessing:
 
     def _opened(self, name: str, picture: Any) -> Any:
         """Check the type of a picture; return an `Example`, a PIL image whose pixels are read, or an array."""
-        if isinstance(picture, bytes | bytearray | memoryview):
+        if _is_file(picture):
+            picture = picture.read()
+        if _is_bytes(picture):
             return Example(bytes(picture), 0, name)
         if isinstance(picture, str | os.PathLike):
             path = absolute_path(name, picture)
@@ -140,8 +155,9 @@ class Preprocessing:
                 )
             return Example(path, 0, str(path))
         if isinstance(picture, Image.Image):
-            with reading_errors(f"{name}", "give another picture"):
-                picture.load()  # here, because the same image may occur twice
+            with reading_errors(name, "give another picture"):  # here, because the same image may occur twice
+                picture.load()
+                orientations.recorded(picture)
             return picture
         if not checks.is_array_of_numbers(picture):
             raise UserTypeError(f"{name} must be {_KINDS}; got {checks.described(picture)}")
@@ -198,6 +214,14 @@ class Preprocessing:
             sizes = image.height, image.width, self.height, self.width
             logging.log_first_n(logging.WARNING, line, 1, name, *sizes)
         return pixels_of(fit(image, (self.height, self.width), self.crop_fraction, self.interpolation))
+
+
+def _is_bytes(picture: Any) -> TypeGuard[bytes | bytearray | memoryview]:
+    return isinstance(picture, bytes | bytearray | memoryview)
+
+
+def _is_file(picture: Any) -> bool:
+    return hasattr(picture, "read") and not isinstance(picture, Image.Image)
 
 
 def _has_16_bits(array: Any) -> bool:

@@ -101,7 +101,8 @@ class ExportedClassifier:
         Files of earlier versions do not contain them. Pictures are then resized and cropped to `image_shape`, by
         bicubic interpolation, without regard to an orientation in EXIF data; log lines say so.
         """
-        of_earlier_version = Preprocessing(*self.image_shape, orientation=STORED, resize=False)
+        height, width, channels = self.image_shape
+        of_earlier_version = Preprocessing(height, width, channels, orientation=STORED, resize=False)
         return self.metadata.preprocessing or of_earlier_version
 
     @with_own_settings

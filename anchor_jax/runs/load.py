@@ -120,8 +120,11 @@ def create_predictor(run: Run, variables: Variables | None, mesh: Mesh) -> Predi
 def run_preprocessing(run: Run) -> Preprocessing:
     """Return the steps from pictures to images like those that the run was evaluated on."""
     data = run.config.data
+    height, width, channels = run.image_shape
     return Preprocessing(
-        *run.image_shape,
+        height,
+        width,
+        channels,
         crop_fraction=data.crop_fraction,
         interpolation=data.interpolation,
         orientation=data.orientation,

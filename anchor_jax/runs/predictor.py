@@ -80,7 +80,8 @@ class Predictor:
     @property
     def preprocess(self) -> Preprocessing:
         """The steps from pictures to images, which are those of the data loader in training and evaluation."""
-        return self.preprocessing or Preprocessing(*self.image_shape)
+        height, width, channels = self.image_shape
+        return self.preprocessing or Preprocessing(height, width, channels)
 
     @with_own_settings
     def __call__(self, images: Any, num_references: int = 10, *, temper: Temper = None) -> Classification:
