@@ -103,7 +103,7 @@ def test_orientation_makes_a_method_only_of_photographs(tmp_path):
     assert names_of(small) == ["anchored"]
     folder = {"data__source": "folder", "data__image_size": 32}
     large = [evaluated(tmp_path / f"large{seed}", "anchored", seed, **way, **folder) for seed, way in enumerate(ways)]
-    assert names_of(large) == ["anchored, orientation=default", "anchored, orientation=stored"]
+    assert names_of(large) == ["anchored, orientation=stored", "anchored, orientation=default"]
 
 
 def test_normalization_may_differ_slightly_within_a_method(tmp_path):

@@ -84,6 +84,8 @@ def test_many_channels_take_arrays_and_files_of_as_many():
     np.testing.assert_array_equal(Preprocessing(300, 500, 4)(encoded(RGBA))[0], np.asarray(RGBA))
     with pytest.raises(aj.UserError, match=r"pictures has the mode L, but images of the run have 5 channels; give arr"):
         Preprocessing(6, 10, 5)(encoded(GRAY))
+    with pytest.raises(aj.UserError, match=r"pictures must be \[h, w, c\] with 5 channels; got \(12, 20\)"):
+        Preprocessing(6, 10, 5)(array[..., 0])
 
 
 @pytest.mark.parametrize("orientation", [*range(1, 9), 0, 9])
@@ -96,11 +98,13 @@ def test_pictures_are_turned_upright(orientation, monkeypatch):
     np.testing.assert_array_equal(decode(example, mode="RGB"), upright)
     np.testing.assert_array_equal(decode(example, mode="RGB", orientation="stored"), PHOTOGRAPH)
     np.testing.assert_array_equal(Preprocessing(height, width, 3)(example.file)[0], upright)
-    jpeg = Example(encoded(PHOTOGRAPH, "jpeg", exif=exif), 0, "example")
-    fast = random_resized_crop(jpeg, 90, (0.5, 1.0), [1])
-    monkeypatch.setattr(cropping, "_decode_jpeg", lambda *_: None)
-    slow = random_resized_crop(jpeg, 90, (0.5, 1.0), [1])
-    assert np.abs(fast.astype(int) - slow).max() <= 3
+    for image, mode in ((PHOTOGRAPH, "RGB"), (PHOTOGRAPH, "L"), (GRAY, "L")):
+        jpeg = Example(encoded(image, "jpeg", exif=exif), 0, "example")
+        fast = random_resized_crop(jpeg, 90, (0.5, 1.0), [1], mode)
+        with monkeypatch.context() as patch:
+            patch.setattr(cropping, "_decode_jpeg", lambda *_: None)
+            slow = random_resized_crop(jpeg, 90, (0.5, 1.0), [1], mode)
+        assert np.abs(fast.astype(int) - slow).max() <= 3
 
 
 def test_corrupt_exif_data_are_no_orientation():

@@ -166,9 +166,9 @@ class Preprocessing:
         array = np.asarray(picture)
         if array.ndim == 1:
             raise UserError(f"{name} must be [h, w] or [h, w, c]; got {array.shape}; of an image file, pass .tobytes()")
-        if array.ndim != 2 and not (array.ndim == 3 and self._takes(array.shape[-1])):
-            allowed = "1 to 4" if self.channels in MODES else self.channels
-            raise UserError(f"{name} must be [h, w], or [h, w, c] with {allowed} channels; got {array.shape}")
+        if array.ndim not in (2, 3) or not self._takes(array.shape[2] if array.ndim == 3 else 1):
+            allowed = "[h, w], or [h, w, c] with 1 to 4" if self.channels in MODES else f"[h, w, c] with {self.channels}"
+            raise UserError(f"{name} must be {allowed} channels; got {array.shape}")
         return array
 
     def _image(self, name: str, picture: Any) -> np.ndarray:
