@@ -167,7 +167,9 @@ class Preprocessing:
         if array.ndim == 1:
             raise UserError(f"{name} must be [h, w] or [h, w, c]; got {array.shape}; of an image file, pass .tobytes()")
         if array.ndim not in (2, 3) or not self._takes(array.shape[2] if array.ndim == 3 else 1):
-            allowed = "[h, w], or [h, w, c] with 1 to 4" if self.channels in MODES else f"[h, w, c] with {self.channels}"
+            allowed = f"[h, w, c] with {self.channels}"
+            if self.channels in MODES:
+                allowed = "[h, w], or [h, w, c] with 1 to 4"
             raise UserError(f"{name} must be {allowed} channels; got {array.shape}")
         return array
 
