@@ -33,8 +33,8 @@ from anchor_jax import config as configuration
 from anchor_jax.config import RESUMABLE_CHANGES, Config, base, flatten
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
-from anchor_jax.data import orientation as orientations
 from anchor_jax.data.modes import AUTO, mode_of
+from anchor_jax.data.orientation import EXIF, STORED, Orientation
 from anchor_jax.data.sources.tfds import tfds_data_dir
 from anchor_jax.models.pytorch.files import source_and_file, weight_files
 from anchor_jax.runs import references as reference_file
@@ -294,9 +294,7 @@ def load(workdir: str | os.PathLike[str]) -> Run:
         config = _config_of(record["config"])
         configuration.validate(config)
         label_names, image_shape = _label_names(record["label_names"]), _image_shape(record["image_shape"])
-        if config.data.orientation == orientations.AUTO:  # not in version 0.1, which ignored orientations
-            config.data.orientation = orientations.STORED
-        config = with_reading(config, image_shape)
+        config = with_reading(config, image_shape, STORED)  # as version 0.1, whose records lack the key
         data = str(record["data"])
         data_path, test_data = str(record.get("data_path", "")), str(record.get("test_data", ""))  # not in version 0.1
         common = (workdir, config, label_names, image_shape, data)
@@ -309,34 +307,28 @@ def load(workdir: str | os.PathLike[str]) -> Run:
     return Run(*common, rows, references, data_path, test_data, record=content)
 
 
-def with_reading(config: Config, image_shape: tuple[int, ...]) -> Config:
+def with_reading(config: Config, image_shape: tuple[int, ...], orientation: Orientation = EXIF) -> Config:
     """Return a config with the mode, channels and orientation of a run's images, where it leaves them open.
-
-    Later, other images are read in the same way. Records of earlier versions have none of them.
 
     Args:
       config: of the run.
-      image_shape: of its training set.
+      image_shape: (H, W, C).
+      orientation: of its images, if the config leaves that open.
     """
     config = config.copy_and_resolve_references()
     if config.data.mode == AUTO:
         config.data.mode = mode_of(image_shape)
     if not config.data.channels and image_shape[-1] > checks.MAX_CHANNELS:
         config.data.channels = image_shape[-1]
-    if config.data.orientation == orientations.AUTO:
-        config.data.orientation = orientations.EXIF
+    if config.data.orientation == AUTO:
+        config.data.orientation = orientation
     return config
 
 
 def as_before(config: Config, workdir: Path) -> Config:
     """Return a config that reads images as the run in a folder does, if there is one, where it leaves that open."""
-    if not (workdir / RECORD).exists():
-        return config
-    run = load(workdir)
-    config = config.copy_and_resolve_references()
-    if config.data.orientation == orientations.AUTO:
-        config.data.orientation = run.config.data.orientation
-    return with_reading(config, run.image_shape)
+    run = load(workdir) if (workdir / RECORD).exists() else None
+    return with_reading(config, run.image_shape, run.config.data.orientation) if run else config
 
 
 def package_versions() -> dict[str, str]:
