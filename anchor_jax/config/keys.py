@@ -51,6 +51,11 @@ class DataConfig(Section):
         'How images are resized, in training and evaluation; always with antialiasing. "auto": bilinear in the random '
         "crops of `augmentation.resized_crop`, and bicubic everywhere else.",
     )
+    orientation: Literal["auto", "exif", "stored"] = key(
+        "auto",
+        'Turn images upright if their EXIF data say how ("exif"), or ignore that ("stored"). "auto": "exif", unless a '
+        "run of an earlier version, which ignored it, resumes; the run records which it is.",
+    )
     label_noise: float = key(
         0.0, "Fraction of training labels that are replaced by another class.", at_least=0, at_most=1
     )

@@ -132,6 +132,7 @@ def _location(config: DataConfig) -> dict[str, Any]:
         "image_size": config.image_size,
         "crop_fraction": config.crop_fraction,
         "interpolation": config.interpolation,
+        "orientation": config.orientation,
         "channels": config.channels,
     }
 

@@ -15,6 +15,7 @@ from numpy.lib.format import open_memmap, read_array
 from anchor_jax.core import checks
 from anchor_jax.core.errors import SkippedFilesWarning, UserError
 from anchor_jax.core.short_reprs import short_repr
+from anchor_jax.data import orientation as orientations
 from anchor_jax.data import resampling
 from anchor_jax.data.class_mapping import complete_class_rows, with_class_rows
 from anchor_jax.data.content import UNKNOWN, content_of_files
@@ -99,6 +100,7 @@ def open_corrupted(
     label_names: tuple[str, ...],
     tfds_dir: str | os.PathLike[str] = "",
     interpolation: str = resampling.AUTO,
+    orientation: str = orientations.AUTO,
     channels: int = 0,
 ) -> CorruptedSet:
     """Open a published corrupted set, and check that it is complete and matches the run.
@@ -118,6 +120,7 @@ def open_corrupted(
       label_names: class names of the run; see `class_rows` for sets without names.
       tfds_dir: see `open_dataset`.
       interpolation: see `open_dataset`.
+      orientation: see `open_dataset`.
       channels: see `open_dataset`.
 
     Returns:
@@ -145,7 +148,9 @@ def open_corrupted(
     checks.text("spec", spec)
     image_shape = checks.image_shape("image_shape", image_shape, channels)
     label_names = checks.several("label_names", label_names)
-    options = image_options(image_shape, interpolation=resampling.check_interpolation(interpolation))
+    resampling.check_interpolation(interpolation)
+    orientations.check_orientation(orientation)
+    options = image_options(image_shape, interpolation=interpolation, orientation=orientation)
     match = re.fullmatch(r"tfds:([^@:/]+)(?:@(.+))?|(npy|folder):(.+)", spec)
     if not match:
         allowed = f"tfds:NAME[@SPLIT] ({', '.join(CORRUPTED_TFDS)}), npy:PATH, folder:PATH"

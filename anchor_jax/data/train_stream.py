@@ -214,6 +214,7 @@ def open_train_stream(
         image_size=config.image_size,
         crop_fraction=config.crop_fraction,
         interpolation=config.interpolation,
+        orientation=config.orientation,
         mode=config.mode,
     )
     num_examples = encoded.num_examples
@@ -224,7 +225,12 @@ def open_train_stream(
             f"and divisible by {num_processes}, the number of processes"
         )
     transform = ImageTransform(
-        config.image_size, config.crop_fraction, tuple(area), encoded.mode(), config.interpolation
+        config.image_size,
+        config.crop_fraction,
+        tuple(area),
+        encoded.mode(),
+        config.interpolation,
+        config.orientation,
     )
     check_channels(transform.image_shape, config.channels, encoded.title)
     local_size = batch_size // num_processes

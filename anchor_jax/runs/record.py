@@ -35,6 +35,7 @@ from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.short_reprs import short_repr
 from anchor_jax.data.modes import AUTO, mode_of
+from anchor_jax.data.orientation import EXIF, STORED, Orientation
 from anchor_jax.data.sources.tfds import tfds_data_dir
 from anchor_jax.models.pytorch.files import source_and_file, weight_files
 from anchor_jax.runs import references as reference_file
@@ -295,7 +296,7 @@ def load(workdir: str | os.PathLike[str]) -> Run:
         config = _config_of(record["config"])
         configuration.validate(config)
         label_names, image_shape = _label_names(record["label_names"]), _image_shape(record["image_shape"])
-        config = with_reading(config, image_shape)
+        config = with_reading(config, image_shape, STORED)  # as version 0.1, whose records lack the key
         data = str(record["data"])
         data_path, test_data = str(record.get("data_path", "")), str(record.get("test_data", ""))  # not in version 0.1
         common = (workdir, config, label_names, image_shape, data)
@@ -308,26 +309,28 @@ def load(workdir: str | os.PathLike[str]) -> Run:
     return Run(*common, rows, references, data_path, test_data, record=content)
 
 
-def with_reading(config: Config, image_shape: tuple[int, ...]) -> Config:
-    """Return a config with the mode and the number of channels of a run's images, where it leaves them open.
-
-    Later, other images are read in the same way. Records of earlier versions have neither.
+def with_reading(config: Config, image_shape: tuple[int, ...], orientation: Orientation = EXIF) -> Config:
+    """Return a config with the mode, channels and orientation of a run's images, where it leaves them open.
 
     Args:
       config: of the run.
-      image_shape: of its training set.
+      image_shape: (H, W, C).
+      orientation: of its images, if the config leaves that open.
     """
     config = config.copy_and_resolve_references()
     if config.data.mode == AUTO:
         config.data.mode = mode_of(image_shape)
     if not config.data.channels and image_shape[-1] > checks.MAX_CHANNELS:
         config.data.channels = image_shape[-1]
+    if config.data.orientation == AUTO:
+        config.data.orientation = orientation
     return config
 
 
 def as_before(config: Config, workdir: Path) -> Config:
     """Return a config that reads images as the run in a folder does, if there is one, where it leaves that open."""
-    return with_reading(config, load(workdir).image_shape) if (workdir / RECORD).exists() else config
+    run = load(workdir) if (workdir / RECORD).exists() else None
+    return with_reading(config, run.image_shape, run.config.data.orientation) if run else config
 
 
 def package_versions() -> dict[str, str]:

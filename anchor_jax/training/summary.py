@@ -3,6 +3,7 @@
 import jax
 
 from anchor_jax.config import AnchoringConfig, DataConfig
+from anchor_jax.data.orientation import STORED
 from anchor_jax.data.sources import SOURCES
 from anchor_jax.runs.state import TrainState
 from anchor_jax.training.draws import uses_references
@@ -85,7 +86,9 @@ def _source(data: DataConfig) -> str:
 def _images(trainer: Trainer) -> str:
     mode, channels = trainer.run.config.data.mode, trainer.run.image_shape[-1]
     read = {"L": "as grayscale", "RGB": "in color"}.get(mode, f"with {channels} channels, as stored")
-    return f"all are read {read} (config.data.mode={mode})"
+    stored = trainer.run.config.data.orientation == STORED
+    turned = f", and not turned upright (config.data.orientation={STORED})" if stored else ""
+    return f"all are read {read} (config.data.mode={mode}){turned}"
 
 
 def _steps(trainer: Trainer, step: int) -> str:
