@@ -95,7 +95,7 @@ def test_source_distribution_has_what_make_test_needs(built):
     (file,) = built.glob("*.tar.gz")
     with tarfile.open(file) as archive:
         names = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
-    folders = ("anchor_jax", "benchmarks", "configs", "docs", "examples", "faults", "studies", "tests")
+    folders = ("anchor_jax", "benchmarks", "configs", "docs", "faults", "studies", "tests")
     assert set().union(*map(files_of, folders)) <= names
     assert {"Makefile", "README.md", "CHANGELOG.md", "CITATION.cff", "pyproject.toml", "setup.py", "train.py"} <= names
     assert not {name for name in names if name.endswith(".pyc")}

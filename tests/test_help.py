@@ -15,10 +15,13 @@ MODULES = {
     "evaluate": "evaluate",
     "compare": "compare",
     "export": "export",
+    "serve": "serve",
     "to-torch": "to_torch",
 }
 SCRIPTS = {"train": ("train.py",), "evaluate": ("eval.py",)} | {
-    name: ("-m", f"anchor_jax.{module}") for name, module in MODULES.items() if name not in ("train", "evaluate")
+    name: ("-m", f"anchor_jax.{module}")
+    for name, module in MODULES.items()
+    if name not in ("train", "evaluate", "serve")
 }
 # prints the flags that the module of a command defines, those of several processes, and its docstring
 PROGRAM = """

@@ -17,6 +17,7 @@ COMMANDS = {
     "evaluate": "Evaluate a run: accuracy, calibration, robustness, anomaly detection.",
     "compare": "Compare evaluated runs side by side.",
     "export": "Export a run to a single file that JAX alone can run.",
+    "serve": "Serve an exported run over HTTP.",
     "to-torch": "Write the weights of a run for PyTorch.",
 }
 
