@@ -47,6 +47,7 @@ def open_dataset(
     tfds_dir: str | os.PathLike[str] = "",
     crop_fraction: float = 1.0,
     interpolation: str = resampling.AUTO,
+    resizing: str = resampling.AUTO,
     channels: int = 0,
 ) -> EvalDataset:
     """Open the dataset that a string names, with images and labels like those of a run.
@@ -68,6 +69,7 @@ def open_dataset(
       tfds_dir: folder of prepared datasets (default: $TFDS_DATA_DIR, or else ~/tensorflow_datasets).
       crop_fraction: of the run, for images that are resized; see `load`.
       interpolation: of the run, for images that are resized; see `load`.
+      resizing: of the run, for images that are resized; see `load`.
       channels: C, only required if H, W and C look like C, H and W, such as (1, 128, 9).
 
     Returns:
@@ -89,19 +91,23 @@ def open_dataset(
     image_shape = checks.image_shape("image_shape", image_shape, channels)
     if label_names is not None:
         label_names = checks.several("label_names", label_names)
-    options = image_options(image_shape, crop_fraction, resampling.check_interpolation(interpolation))
+    interpolation, resizing = resampling.check_interpolation(interpolation), resampling.check_resizing(resizing)
+    options = image_options(image_shape, crop_fraction, interpolation, resizing)
     dataset = _open(_parse(spec), image_shape, default_split, tfds_dir, options)
     dataset = match_channels(dataset, image_shape)
     return remap_labels(dataset, label_names) if label_names else dataset
 
 
 def image_options(
-    image_shape: tuple[int, ...], crop_fraction: float = 1.0, interpolation: str = resampling.AUTO
+    image_shape: tuple[int, ...],
+    crop_fraction: float = 1.0,
+    interpolation: str = resampling.AUTO,
+    resizing: str = resampling.AUTO,
 ) -> dict[str, Any]:
     """Return the arguments of `open_stream` for images like those of a run: resized if square, grayscale or RGB."""
     height, width, _ = image_shape
     size = {"image_size": height, "crop_fraction": crop_fraction} if height == width else {"image_size": 0}
-    return {**size, "interpolation": interpolation, "mode": mode_of(image_shape)}
+    return {**size, "interpolation": interpolation, "resizing": resizing, "mode": mode_of(image_shape)}
 
 
 def more_channels(image_shape: tuple[int, ...]) -> int:

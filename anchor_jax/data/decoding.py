@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.data import resampling
@@ -50,6 +50,7 @@ class EncodedDataset(NamedTuple):
     files: FileList  # the images do not change unless one of these files does
     crop_fraction: float = 1.0  # see `decode`
     interpolation: str = resampling.AUTO  # see `decode`
+    resizing: str = resampling.AUTO  # see `decode`
     given_mode: str = AUTO  # the mode to decode to; "auto": the own mode
     part: str = ""  # of the files, if the examples are only those of a split in them
 
@@ -68,7 +69,7 @@ class EncodedDataset(NamedTuple):
 
     def decoder(self) -> Callable[[Example], np.ndarray]:
         """Return a function that decodes an example with the options of this dataset."""
-        options = {"image_size": self.image_size, "crop_fraction": self.crop_fraction}
+        options = {"image_size": self.image_size, "crop_fraction": self.crop_fraction, "resizing": self.resizing}
         return partial(decode, mode=self.mode(), interpolation=self.interpolation, **options)
 
 
@@ -79,6 +80,7 @@ def decode(
     image_size: int = 0,
     crop_fraction: float = 1.0,
     interpolation: str = resampling.AUTO,
+    resizing: str = resampling.AUTO,
 ) -> np.ndarray:
     """Decode an image to uint8 `[H, W, C]`; an orientation in its EXIF data is ignored.
 
@@ -87,10 +89,12 @@ def decode(
     Args:
       example: the image.
       mode: "L" (grayscale) or "RGB".
-      image_size: S. The shorter side is resized to `round(S / crop_fraction)` pixels, with antialiasing, and the
-        center is cropped to S x S. 0 keeps the stored size.
+      image_size: S. The image is resized and its center cropped to S x S, as `resizing` says. 0 keeps the stored size.
       crop_fraction: in (0, 1].
-      interpolation: "bilinear" or "bicubic"; "auto" is bicubic.
+      interpolation: "bilinear" or "bicubic", with antialiasing; "auto" is bicubic.
+      resizing: "box": the shorter side is resized to `round(S / crop_fraction)` pixels and the center is cropped, in
+        one step; "shorter_side": to `floor(S / crop_fraction)` pixels, then the center is cropped, as in torchvision
+        and timm, whose pixels these are; "stretch": both sides are resized to as many pixels; "auto" is "box".
 
     Raises:
       UserError: the image cannot be read, or has more than 8 bits per channel.
@@ -98,9 +102,8 @@ def decode(
     with open_image(example) as image:
         image = convert(image, mode, example.origin)
         if image_size:
-            border = (1 - image_size / round(image_size / crop_fraction)) / 2
-            size, method = (image_size, image_size), resampling.filter_of_images(interpolation)
-            image = ImageOps.fit(image, size, method, bleed=border)
+            size = image_size, image_size
+            image = resampling.fitted(image, size, crop_fraction, interpolation, resizing)
         return np.asarray(image).reshape(image.height, image.width, len(mode))
 
 

@@ -97,6 +97,7 @@ def open_corrupted(
     label_names: tuple[str, ...],
     tfds_dir: str | os.PathLike[str] = "",
     interpolation: str = resampling.AUTO,
+    resizing: str = resampling.AUTO,
     channels: int = 0,
 ) -> CorruptedSet:
     """Open a published corrupted set, and check that it is complete and matches the run.
@@ -116,6 +117,7 @@ def open_corrupted(
       label_names: class names of the run; see `class_rows` for sets without names.
       tfds_dir: see `open_dataset`.
       interpolation: see `open_dataset`.
+      resizing: see `open_dataset`.
       channels: see `open_dataset`.
 
     Returns:
@@ -143,7 +145,8 @@ def open_corrupted(
     checks.text("spec", spec)
     image_shape = checks.image_shape("image_shape", image_shape, channels)
     label_names = checks.several("label_names", label_names)
-    options = image_options(image_shape, interpolation=resampling.check_interpolation(interpolation))
+    interpolation, resizing = resampling.check_interpolation(interpolation), resampling.check_resizing(resizing)
+    options = image_options(image_shape, interpolation=interpolation, resizing=resizing)
     match = re.fullmatch(r"tfds:([^@:/]+)(?:@(.+))?|(npy|folder):(.+)", spec)
     if not match:
         allowed = f"tfds:NAME[@SPLIT] ({', '.join(CORRUPTED_TFDS)}), npy:PATH, folder:PATH"

@@ -124,6 +124,7 @@ class ImageTransform(NamedTuple):
       area: of a random crop, see `random_resized_crop`; (): training uses central crops, too.
       mode: "L" or "RGB".
       interpolation: see `decode` and `random_resized_crop`.
+      resizing: see `decode`.
     """
 
     image_size: int
@@ -131,6 +132,7 @@ class ImageTransform(NamedTuple):
     area: tuple[float, ...]
     mode: str
     interpolation: str = resampling.AUTO
+    resizing: str = resampling.AUTO
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -145,6 +147,7 @@ class ImageTransform(NamedTuple):
             image_size=self.image_size,
             crop_fraction=self.crop_fraction,
             interpolation=self.interpolation,
+            resizing=self.resizing,
         )
 
     def random_crop(self, example: Example, seed: list[int]) -> np.ndarray:

@@ -208,6 +208,7 @@ def open_train_stream(
         image_size=config.image_size,
         crop_fraction=config.crop_fraction,
         interpolation=config.interpolation,
+        resizing=config.resizing,
         mode=config.mode,
     )
     num_examples = encoded.num_examples
@@ -218,7 +219,7 @@ def open_train_stream(
             f"and divisible by {num_processes}, the number of processes"
         )
     transform = ImageTransform(
-        config.image_size, config.crop_fraction, tuple(area), encoded.mode(), config.interpolation
+        config.image_size, config.crop_fraction, tuple(area), encoded.mode(), config.interpolation, config.resizing
     )
     check_channels(transform.image_shape, config.channels, encoded.title)
     local_size = batch_size // num_processes

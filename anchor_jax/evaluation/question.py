@@ -75,6 +75,8 @@ def network_facts(context: EvalContext, options: type[SuiteOptions]) -> dict[str
     }
     if config.data.interpolation != AUTO:  # which results of earlier versions do not name
         facts["interpolation"] = config.data.interpolation
+    if config.data.resizing != AUTO:
+        facts["resizing"] = config.data.resizing
     if _uses_training_set(context, options):
         anchoring = config.anchoring
         bank = [anchoring.bank_size, anchoring.bank_per_class, config.seed]

@@ -42,6 +42,7 @@ def load(
     image_size: int = 0,
     crop_fraction: float = 1.0,
     interpolation: str = resampling.AUTO,
+    resizing: str = resampling.AUTO,
     mode: str = AUTO,
     channels: int = 0,
     cache_dir: str | os.PathLike[str] | None = None,
@@ -62,6 +63,9 @@ def load(
         S x S ("tfds" and "folder" only). 0 keeps the stored size.
       crop_fraction: in (0, 1].
       interpolation: how images are resized, "bilinear" or "bicubic", with antialiasing; "auto": bicubic.
+      resizing: "box": resize and crop in one step; "shorter_side": the shorter side is resized to
+        `floor(S / crop_fraction)` pixels, then the center is cropped, as in torchvision and timm, whose pixels these
+        are; "stretch": both sides are resized to as many pixels, so that the aspect ratio changes; "auto": "box".
       mode: convert the images to "L" (grayscale) or "RGB"; "auto": grayscale if all image files of the split are,
         otherwise RGB, and arrays as they are.
       channels: the number C of channels, or 0 for any up to 4. Arrays with a longer last axis are mostly
@@ -82,7 +86,7 @@ def load(
       >>> train.images.shape, train.images.dtype, train.labels.dtype
       ((1437, 8, 8, 1), dtype('uint8'), dtype('int32'))
     """
-    opened = _open(source, split, name, path, image_size, crop_fraction, interpolation, mode, channels)
+    opened = _open(source, split, name, path, image_size, crop_fraction, interpolation, resizing, mode, channels)
     dataset = opened.data
     if isinstance(dataset, EncodedDataset):
         dataset = load_cached(dataset, decode_all, os.fspath(cache_dir or ""))
@@ -98,6 +102,7 @@ def open_stream(
     image_size: int = 0,
     crop_fraction: float = 1.0,
     interpolation: str = resampling.AUTO,
+    resizing: str = resampling.AUTO,
     mode: str = AUTO,
     channels: int = 0,
     title: str = "",
@@ -112,6 +117,7 @@ def open_stream(
       image_size: see `load`.
       crop_fraction: see `load`.
       interpolation: see `load`.
+      resizing: see `load`.
       mode: see `load`.
       channels: see `load`.
       title: name of the returned dataset; "": the source and split.
@@ -130,7 +136,7 @@ def open_stream(
       >>> test.name, test.num_examples
       ('digits', 360)
     """
-    opened = _open(source, split, name, path, image_size, crop_fraction, interpolation, mode, channels)
+    opened = _open(source, split, name, path, image_size, crop_fraction, interpolation, resizing, mode, channels)
     title, dataset = title or opened.title, opened.data
     if isinstance(dataset, Dataset):
         stream = eval_dataset(_finished(opened, source, image_size, channels), title, channels=channels)
@@ -150,6 +156,7 @@ def open_encoded(
     image_size: int = 0,
     crop_fraction: float = 1.0,
     interpolation: str = resampling.AUTO,
+    resizing: str = resampling.AUTO,
     mode: str = AUTO,
 ) -> EncodedDataset:
     """Open one split of "tfds" or "folder" for random access; no image is read. The arguments are those of `load`.
@@ -163,7 +170,7 @@ def open_encoded(
             f"source '{source}' cannot be streamed; allowed: {_ENCODED}; for a dataset that fits into memory set "
             "config.data.streaming=False"
         )
-    dataset = _open(source, split, name, path, image_size, crop_fraction, interpolation, mode).data
+    dataset = _open(source, split, name, path, image_size, crop_fraction, interpolation, resizing, mode).data
     assert isinstance(dataset, EncodedDataset)
     check_label_names(dataset.label_names, dataset.title)
     return dataset
@@ -185,6 +192,7 @@ def _open(
     image_size: int,
     crop_fraction: float,
     interpolation: str,
+    resizing: str,
     mode: str,
     channels: int = 0,
 ) -> _OpenedSplit:
@@ -193,6 +201,7 @@ def _open(
     checks.path("path", path)
     checks.number("crop_fraction", crop_fraction, high=math.inf)
     resampling.check_interpolation(interpolation)
+    resampling.check_resizing(resizing)
     checks.integer("image_size", image_size)
     checks.count("channels", channels, least=0)
     mode = check_mode(mode)
@@ -207,8 +216,8 @@ def _open(
         )
     dataset = SOURCES[source].open(SourceRequest(split, name, os.fspath(path)))
     if isinstance(dataset, EncodedDataset):
-        size = {"image_size": int(image_size), "crop_fraction": crop_fraction, "interpolation": interpolation}
-        dataset = dataset._replace(**size, given_mode=mode)
+        size = {"image_size": int(image_size), "crop_fraction": crop_fraction}
+        dataset = dataset._replace(**size, interpolation=interpolation, resizing=resizing, given_mode=mode)
     opened = _OpenedSplit(dataset, f"{source} split '{split}'", mode)
     warn_similar_names(dataset.label_names, opened.title)
     return opened

@@ -53,6 +53,7 @@ def open_images(
     title: str,
     crop_fraction: float = 1.0,
     interpolation: str = resampling.AUTO,
+    resizing: str = resampling.AUTO,
 ) -> EvalDataset:
     """Open all images in a folder, at any depth, sorted by path; they have the single class "image".
 
@@ -63,6 +64,7 @@ def open_images(
       title: name of the dataset.
       crop_fraction: see `load`.
       interpolation: see `load`.
+      resizing: see `load`.
 
     Raises:
       UserError: there is no such folder, or no image in it. An image that is corrupt or differs in size raises when its
@@ -75,8 +77,8 @@ def open_images(
         raise UserError(f"no images in '{root}' or its subfolders; allowed: {', '.join(sorted(IMAGE_SUFFIXES))}")
     warn_skipped(root, skipped)
     encoded = _encoded_files(root.name, ("image",), FileList(root, names), np.zeros(len(names), np.int32))
-    size = {"image_size": image_size, "crop_fraction": crop_fraction, "interpolation": interpolation}
-    encoded = encoded._replace(**size, given_mode=mode)
+    size = {"image_size": image_size, "crop_fraction": crop_fraction}
+    encoded = encoded._replace(**size, interpolation=interpolation, resizing=resizing, given_mode=mode)
     return eval_dataset_from_encoded(encoded, title)
 
 
