@@ -97,6 +97,15 @@ def test_settings_without_effect_do_not_make_a_method(tmp_path):
     assert names_of(runs) == ["anchored + masking (0.25)"]
 
 
+def test_orientation_makes_a_method_only_of_photographs(tmp_path):
+    ways = [{}, {"data__orientation": "exif"}, {"data__orientation": "stored"}]
+    small = [evaluated(tmp_path / f"small{seed}", "anchored", seed, **way) for seed, way in enumerate(ways)]
+    assert names_of(small) == ["anchored"]
+    folder = {"data__source": "folder", "data__image_size": 32}
+    large = [evaluated(tmp_path / f"large{seed}", "anchored", seed, **way, **folder) for seed, way in enumerate(ways)]
+    assert names_of(large) == ["anchored, orientation=stored", "anchored, orientation=default"]
+
+
 def test_normalization_may_differ_slightly_within_a_method(tmp_path):
     runs = [evaluated(tmp_path / "a", "anchored", 0), evaluated(tmp_path / "b", "anchored", 1, data__mean=(0.501,))]
     runs += [evaluated(tmp_path / "c", "anchored", 2, data__mean=(0.6,))]

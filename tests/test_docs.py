@@ -107,7 +107,10 @@ ASSUMED = {
 def with_runs(exported, tmp_path, monkeypatch):
     """Change to a folder with the runs and files that the pages name."""
     (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "digits").symlink_to(exported.workdir)
+    for name in ("digits", "mine"):
+        (tmp_path / "runs" / name).symlink_to(exported.workdir)
+    for name in ("7.jpg", "3.png", "cat.jpg", "dog.png"):
+        Image.new("RGB", (50, 30)).save(tmp_path / name)
     (tmp_path / "c10.zip").symlink_to(exported.file)
     monkeypatch.chdir(tmp_path)
 

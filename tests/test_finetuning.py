@@ -103,7 +103,7 @@ def assert_equal_timm(workdir, network, transform, photos):
     np.testing.assert_allclose((images / np.float32(255) - mean) / std, theirs.permute(0, 2, 3, 1), atol=1e-6)
     with torch.no_grad():
         expected = network(theirs).softmax(-1).numpy()
-    found = aj.load_predictor(workdir)(images, num_references=2)
+    found = aj.load_predictor(workdir)(files, num_references=2)
     np.testing.assert_allclose(found.probs, expected, rtol=0, atol=2e-6)
     assert expected.std(axis=0).max() > 1e-3
 

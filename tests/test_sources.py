@@ -184,9 +184,20 @@ def test_folder_reads_palette_with_transparency(tmp_path):
     assert (images == [10, 20, 30]).all()
 
 
-def test_folder_rejects_16_bit_images(folder):
-    Image.fromarray(np.full((6, 6), 1000, np.uint16)).save(folder / "train" / "cat" / "deep.png")
-    with pytest.raises(UserError, match=r"image .*cat/deep.png has pixels of mode I;16; convert it to 8 bits"):
+@pytest.mark.parametrize("suffix", ["png", "pgm", "tif"])
+def test_folder_reads_the_upper_8_of_16_bits(tmp_path, suffix):
+    deep = np.random.default_rng(0).integers(0, 2**16, (6, 6), np.uint16)
+    for label in "ab":
+        (tmp_path / "d" / "train" / label).mkdir(parents=True)
+        Image.fromarray(deep).save(tmp_path / "d" / "train" / label / f"deep.{suffix}")
+    images = load("folder", "train", path=str(tmp_path / "d")).images
+    np.testing.assert_array_equal(images[1], deep[..., None] // 256)  # grayscale
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_folder_rejects_32_bit_images(folder, dtype):
+    Image.fromarray(np.full((6, 6), 1000, dtype)).save(folder / "train" / "cat" / "deep.tif")
+    with pytest.raises(UserError, match=r"image .*cat/deep.tif has pixels of mode [IF]; convert it to 8 or 16 bits"):
         load("folder", "train", path=str(folder))
 
 

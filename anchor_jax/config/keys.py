@@ -68,6 +68,11 @@ class DataConfig(Section):
         "Read images as the source of `model.weights` does: sets what is left open of `image_size` (0), `mean` and "
         '`std` (()), `crop_fraction` (0), `interpolation` and `resizing` ("auto"). The run records what these are.',
     )
+    orientation: Literal["auto", "exif", "stored"] = key(
+        "auto",
+        'Turn images upright if their EXIF data say how ("exif"), or ignore that ("stored"). "auto": "exif", unless a '
+        "run of an earlier version, which ignored it, resumes; the run records which it is.",
+    )
     label_noise: float = key(
         0.0, "Fraction of training labels that are replaced by another class.", at_least=0, at_most=1
     )

@@ -266,6 +266,11 @@ def is_several(value: Any) -> TypeGuard[Iterable[Any]]:
     return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping | Set)
 
 
+def is_array_of_numbers(value: Any) -> TypeGuard[AnyArray]:
+    """Return whether a value is an array of NumPy or JAX, and not one of strings or Python objects."""
+    return _is_numpy_or_jax(value) and value.dtype.kind not in "OSU"
+
+
 def choice(name: str, value: Any, allowed: tuple[str | None, ...]) -> None:
     """Raise unless a value is one of a few strings, or None where that is allowed."""
     if not isinstance(value, str | None) or value not in allowed:

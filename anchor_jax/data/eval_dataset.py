@@ -184,6 +184,6 @@ def match_channels(dataset: EvalDataset, image_shape: tuple[int, ...]) -> EvalDa
         raise UserError(
             f"images of '{dataset.name}' are {list(dataset.image_shape)}, but those of the run are "
             f"{list(image_shape)}; give images of the same height and width, grayscale or RGB (image files and tfds "
-            "datasets are resized if the run's images are square)"
+            "datasets are resized)"
         )
     return dataset.map_images(image_shape, partial(convert_batch, mode=MODES[channels]))

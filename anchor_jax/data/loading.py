@@ -146,6 +146,7 @@ def _location(config: DataConfig) -> dict[str, Any]:
         "crop_fraction": config.crop_fraction,
         "interpolation": config.interpolation,
         "resizing": config.resizing,
+        "orientation": config.orientation,
         "channels": config.channels,
     }
 

@@ -14,6 +14,7 @@ from numpy.lib.format import open_memmap, read_array
 
 from anchor_jax.core import checks
 from anchor_jax.core.errors import SkippedFilesWarning, UserError
+from anchor_jax.data import orientation as orientations
 from anchor_jax.data import resampling
 from anchor_jax.data.class_mapping import complete_class_rows, with_class_rows
 from anchor_jax.data.content import UNKNOWN, content_of_files
@@ -98,6 +99,7 @@ def open_corrupted(
     tfds_dir: str | os.PathLike[str] = "",
     interpolation: str = resampling.AUTO,
     resizing: str = resampling.AUTO,
+    orientation: str = orientations.AUTO,
     channels: int = 0,
 ) -> CorruptedSet:
     """Open a published corrupted set, and check that it is complete and matches the run.
@@ -118,6 +120,7 @@ def open_corrupted(
       tfds_dir: see `open_dataset`.
       interpolation: see `open_dataset`.
       resizing: see `open_dataset`.
+      orientation: see `open_dataset`.
       channels: see `open_dataset`.
 
     Returns:
@@ -146,7 +149,8 @@ def open_corrupted(
     image_shape = checks.image_shape("image_shape", image_shape, channels)
     label_names = checks.several("label_names", label_names)
     interpolation, resizing = resampling.check_interpolation(interpolation), resampling.check_resizing(resizing)
-    options = image_options(image_shape, interpolation=interpolation, resizing=resizing)
+    orientations.check_orientation(orientation)
+    options = image_options(image_shape, interpolation=interpolation, resizing=resizing, orientation=orientation)
     match = re.fullmatch(r"tfds:([^@:/]+)(?:@(.+))?|(npy|folder):(.+)", spec)
     if not match:
         allowed = f"tfds:NAME[@SPLIT] ({', '.join(CORRUPTED_TFDS)}), npy:PATH, folder:PATH"

@@ -209,6 +209,7 @@ def open_train_stream(
         crop_fraction=config.crop_fraction,
         interpolation=config.interpolation,
         resizing=config.resizing,
+        orientation=config.orientation,
         mode=config.mode,
     )
     num_examples = encoded.num_examples
@@ -219,7 +220,13 @@ def open_train_stream(
             f"and divisible by {num_processes}, the number of processes"
         )
     transform = ImageTransform(
-        config.image_size, config.crop_fraction, tuple(area), encoded.mode(), config.interpolation, config.resizing
+        config.image_size,
+        config.crop_fraction,
+        tuple(area),
+        encoded.mode(),
+        config.interpolation,
+        config.resizing,
+        config.orientation,
     )
     check_channels(transform.image_shape, config.channels, encoded.title)
     local_size = batch_size // num_processes

@@ -89,6 +89,7 @@ class EvalContext:
             "crop_fraction": data.crop_fraction,
             "interpolation": data.interpolation,
             "resizing": data.resizing,
+            "orientation": data.orientation,
             "channels": data.channels,
         }
         return open_dataset(spec, image_shape=self.run.image_shape, tfds_dir=self.tfds_dir, **like, **options)

@@ -7,6 +7,7 @@ from typing import Any
 
 from anchor_jax.data import CorruptedSet, EvalDataset
 from anchor_jax.data.content import combined_content
+from anchor_jax.data.orientation import STORED
 from anchor_jax.data.resampling import AUTO
 from anchor_jax.evaluation.context import EvalContext
 from anchor_jax.evaluation.options import SuiteOptions
@@ -77,6 +78,8 @@ def network_facts(context: EvalContext, options: type[SuiteOptions]) -> dict[str
         facts["interpolation"] = config.data.interpolation
     if config.data.resizing != AUTO:
         facts["resizing"] = config.data.resizing
+    if config.data.orientation != STORED:  # as all results of earlier versions
+        facts["orientation"] = config.data.orientation
     if _uses_training_set(context, options):
         anchoring = config.anchoring
         bank = [anchoring.bank_size, anchoring.bank_per_class, config.seed]

@@ -73,6 +73,7 @@ def export(
         outputs=tuple(jax.tree.unflatten(program.out_tree, program.out_avals)),
         platforms=program.platforms,
         versions=run_record.package_versions(),
+        preprocessing=predictor.preprocess,
     )
     write_archive(out, program, metadata)
     return metadata

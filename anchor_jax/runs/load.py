@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from anchor_jax import models
 from anchor_jax.data import Normalization
+from anchor_jax.data.preprocessing import Preprocessing
 from anchor_jax.models.layers import Classifier
 from anchor_jax.runs import checkpoint, state
 from anchor_jax.runs import record as run_record
@@ -23,7 +24,7 @@ from anchor_jax.runtime.settings import with_own_settings
 
 @with_own_settings
 def load_predictor(workdir: str | os.PathLike[str], step: int | str | None = None) -> Predictor:
-    """Load the predictor of a trained run: raw uint8 images in, `Classification` out.
+    """Load the predictor of a trained run: pictures or raw uint8 images in, `Classification` out.
 
     >>> import pathlib, tempfile
     >>> import anchor_jax as aj
@@ -38,6 +39,10 @@ def load_predictor(workdir: str | os.PathLike[str], step: int | str | None = Non
     >>> images = aj.data.load("digits", "test").images[:5]  # uint8 [5, 8, 8, 1]
     >>> predictor(images, num_references=10).probs.shape
     (5, 10)
+    >>> from PIL import Image
+    >>> Image.new("RGB", (500, 300)).save(folder.name + "/picture.jpg")
+    >>> predictor(folder.name + "/picture.jpg").probs.shape
+    (1, 10)
     >>> folder.cleanup()
 
     Args:
@@ -108,6 +113,23 @@ def create_predictor(run: Run, variables: Variables | None, mesh: Mesh) -> Predi
         network,
         num_devices=mesh.size,
         batch_size=eval_config.batch_size,
+        preprocessing=run_preprocessing(run),
+    )
+
+
+def run_preprocessing(run: Run) -> Preprocessing:
+    """Return the steps from pictures to images like those that the run was evaluated on."""
+    data = run.config.data
+    height, width, channels = run.image_shape
+    return Preprocessing(
+        height,
+        width,
+        channels,
+        crop_fraction=data.crop_fraction,
+        interpolation=data.interpolation,
+        resizing=data.resizing,
+        orientation=data.orientation,
+        resize=data.image_size > 0,
     )
 
 

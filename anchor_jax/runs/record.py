@@ -33,6 +33,7 @@ from anchor_jax import config as configuration
 from anchor_jax.config import RESUMABLE_CHANGES, Config, base, flatten
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
+from anchor_jax.data import orientation as orientations
 from anchor_jax.data.modes import AUTO, mode_of
 from anchor_jax.data.sources.tfds import tfds_data_dir
 from anchor_jax.models.pytorch.files import source_and_file, weight_files
@@ -293,6 +294,8 @@ def load(workdir: str | os.PathLike[str]) -> Run:
         config = _config_of(record["config"])
         configuration.validate(config)
         label_names, image_shape = _label_names(record["label_names"]), _image_shape(record["image_shape"])
+        if config.data.orientation == orientations.AUTO:  # not in version 0.1, which ignored orientations
+            config.data.orientation = orientations.STORED
         config = with_reading(config, image_shape)
         data = str(record["data"])
         data_path, test_data = str(record.get("data_path", "")), str(record.get("test_data", ""))  # not in version 0.1
@@ -307,9 +310,9 @@ def load(workdir: str | os.PathLike[str]) -> Run:
 
 
 def with_reading(config: Config, image_shape: tuple[int, ...]) -> Config:
-    """Return a config with the mode and the number of channels of a run's images, where it leaves them open.
+    """Return a config with the mode, channels and orientation of a run's images, where it leaves them open.
 
-    Later, other images are read in the same way. Records of earlier versions have neither.
+    Later, other images are read in the same way. Records of earlier versions have none of them.
 
     Args:
       config: of the run.
@@ -320,12 +323,20 @@ def with_reading(config: Config, image_shape: tuple[int, ...]) -> Config:
         config.data.mode = mode_of(image_shape)
     if not config.data.channels and image_shape[-1] > checks.MAX_CHANNELS:
         config.data.channels = image_shape[-1]
+    if config.data.orientation == orientations.AUTO:
+        config.data.orientation = orientations.EXIF
     return config
 
 
 def as_before(config: Config, workdir: Path) -> Config:
     """Return a config that reads images as the run in a folder does, if there is one, where it leaves that open."""
-    return with_reading(config, load(workdir).image_shape) if (workdir / RECORD).exists() else config
+    if not (workdir / RECORD).exists():
+        return config
+    run = load(workdir)
+    config = config.copy_and_resolve_references()
+    if config.data.orientation == orientations.AUTO:
+        config.data.orientation = run.config.data.orientation
+    return with_reading(config, run.image_shape)
 
 
 def package_versions() -> dict[str, str]:

@@ -4,6 +4,7 @@ import jax
 
 from anchor_jax.config import AnchoringConfig, DataConfig
 from anchor_jax.data.loading import name_of
+from anchor_jax.data.orientation import STORED
 from anchor_jax.data.resampling import is_box, resized_size
 from anchor_jax.data.sources import SOURCES
 from anchor_jax.runs.state import TrainState
@@ -90,7 +91,9 @@ def _source(data: DataConfig) -> str:
 def _images(trainer: Trainer) -> str:
     data, channels = trainer.run.config.data, trainer.run.image_shape[-1]
     read = {"L": "as grayscale", "RGB": "in color"}.get(data.mode, f"with {channels} channels, as stored")
-    parts = [f"all are read {read} (config.data.mode={data.mode})", _resizing(data), _normalization(data)]
+    stored = data.orientation == STORED
+    turned = f", and not turned upright (config.data.orientation={STORED})" if stored else ""
+    parts = [f"all are read {read} (config.data.mode={data.mode}){turned}", _resizing(data), _normalization(data)]
     if trainer.preprocessing:
         parts.append(f"this is the preprocessing {trainer.preprocessing}")
     return "; ".join(filter(None, parts))

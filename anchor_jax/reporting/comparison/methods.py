@@ -12,6 +12,7 @@ from typing import Any
 from anchor_jax.config import RESUMABLE_CHANGES, flatten
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.labels import composed_name
+from anchor_jax.data.orientation import STORED
 from anchor_jax.evaluation import storage
 from anchor_jax.evaluation.output import workdir_of
 from anchor_jax.evaluation.results import Results, SuiteResult
@@ -194,6 +195,8 @@ def _data_facts(record: Run) -> dict[str, Any]:
 def effective_config(flat: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys of a flat config that define a method: without the seed and keys that have no effect."""
     dropped = {"seed", "data.path", "data.mode", "data.channels"}  # the image shape, which must be equal, implies these
+    if not _ignores_orientations(flat):
+        dropped |= {"data.orientation"}
     if method_kind(flat) == "standard":
         dropped |= {key for key in flat if key.startswith("anchoring.") and key != "anchoring.enabled"}
     elif not flat["anchoring.enabled"]:
@@ -205,6 +208,12 @@ def effective_config(flat: Mapping[str, Any]) -> dict[str, Any]:
     if flat["anchoring.mask_per"] != "batch":
         dropped |= {"anchoring.mask_draw", "anchoring.update_bn_when_masked"}
     return {key: value for key, value in flat.items() if key not in dropped and not key.startswith(RESUMABLE_CHANGES)}
+
+
+def _ignores_orientations(flat: Mapping[str, Any]) -> bool:
+    """Return whether photographs are read as stored, and not upright; small images such as CIFAR's are upright."""
+    may_be_photographs = flat["data.source"] == "folder" or (flat["data.source"] == "tfds" and flat["data.image_size"])
+    return bool(may_be_photographs) and flat["data.orientation"] == STORED
 
 
 def _same_method(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
