@@ -55,9 +55,10 @@ def choose(config: Config, recorded: Config | None = None, weights: ReadWeights 
 
 def _choose_options(config: Config, recorded: Config | None, weights: ReadWeights | None) -> None:
     """Set options of the model that the config leaves open, in place."""
-    chosen = weights.options if weights else {}
-    if not weights and config.data.like_weights and not config.model.weights.startswith("anchoring:"):
-        chosen = {"stem": "imagenet"}
+    chosen: dict[str, Any] = dict(weights.options) if weights else {}
+    is_new = not weights and not recorded
+    if is_new and config.data.like_weights and not config.model.weights.startswith("anchoring:"):
+        chosen = {"stem": "imagenet"}  # of all published ResNets but those of the released code
     if recorded and "stem" in recorded.model.options:
         chosen = {"stem": recorded.model.options.stem}
     if config.model.stochastic_depth >= 0:
@@ -101,7 +102,7 @@ def _texts(stated_by: str, chosen: list[str], notes: list[str]) -> list[str]:
 
 def _preprocessing(config: Config) -> Preprocessing | None:
     """Return that of the source of the weights, or of torchvision if there are no weights."""
-    name, options = config.model.name, config.model.options
+    name, options = config.model.name, config.model.options.to_dict()
     if name not in MODELS:
         return None  # creating the model is an error
     source, file, _ = source_and_file(config.model.weights or f"{_NO_WEIGHTS}{name}")
