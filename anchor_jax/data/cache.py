@@ -15,7 +15,7 @@ from anchor_jax.data.files import open_npz, reading_errors
 from anchor_jax.data.modes import AUTO, mode_of
 from anchor_jax.data.orientation import STORED
 from anchor_jax.data.resampling import AUTO as AUTO_INTERPOLATION
-from anchor_jax.data.resampling import filter_of_images
+from anchor_jax.data.resampling import filter_of_images, is_box
 from anchor_jax.runtime.atomic_files import atomic_write, cache_folder
 from anchor_jax.runtime.paths import absolute_path
 
@@ -66,6 +66,8 @@ def _cache_files(encoded: EncodedDataset, folder: Path) -> tuple[Path, Path]:
     options = [_FORMAT, title, image_size, encoded.crop_fraction]
     if filter_of_images(encoded.interpolation) != filter_of_images(AUTO_INTERPOLATION):  # the only one of version 0.1
         options.append(encoded.interpolation)
+    if not is_box(encoded.resizing):  # the only one of version 0.1
+        options.append(encoded.resizing)
     if encoded.orientation != STORED:  # the only one of version 0.1
         options.append("upright")
     digest = hashlib.sha256(repr(tuple(options)).encode())

@@ -48,6 +48,7 @@ def open_dataset(
     tfds_dir: str | os.PathLike[str] = "",
     crop_fraction: float = 1.0,
     interpolation: str = resampling.AUTO,
+    resizing: str = resampling.AUTO,
     orientation: str = orientations.AUTO,
     channels: int = 0,
 ) -> EvalDataset:
@@ -70,6 +71,7 @@ def open_dataset(
       tfds_dir: folder of prepared datasets (default: $TFDS_DATA_DIR, or else ~/tensorflow_datasets).
       crop_fraction: of the run, for images that are resized; see `load`.
       interpolation: of the run, for images that are resized; see `load`.
+      resizing: of the run, for images that are resized; see `load`.
       orientation: of the run, see `load`.
       channels: C, only required if H, W and C look like C, H and W, such as (1, 128, 9).
 
@@ -92,12 +94,9 @@ def open_dataset(
     image_shape = checks.image_shape("image_shape", image_shape, channels)
     if label_names is not None:
         label_names = checks.several("label_names", label_names)
-    options = image_options(
-        image_shape,
-        crop_fraction,
-        resampling.check_interpolation(interpolation),
-        orientations.check_orientation(orientation),
-    )
+    interpolation, resizing = resampling.check_interpolation(interpolation), resampling.check_resizing(resizing)
+    orientation = orientations.check_orientation(orientation)
+    options = image_options(image_shape, crop_fraction, interpolation, resizing, orientation)
     dataset = _open(_parse(spec), image_shape, default_split, tfds_dir, options)
     dataset = match_channels(dataset, image_shape)
     return remap_labels(dataset, label_names) if label_names else dataset
@@ -107,6 +106,7 @@ def image_options(
     image_shape: tuple[int, ...],
     crop_fraction: float = 1.0,
     interpolation: str = resampling.AUTO,
+    resizing: str = resampling.AUTO,
     orientation: str = orientations.AUTO,
 ) -> dict[str, Any]:
     """Return the arguments of `open_stream` for images like those of a run: resized, grayscale or RGB."""
@@ -115,6 +115,7 @@ def image_options(
         "image_size": height if height == width else (height, width),
         "crop_fraction": crop_fraction,
         "interpolation": interpolation,
+        "resizing": resizing,
         "orientation": orientation,
         "mode": mode_of(image_shape),
     }

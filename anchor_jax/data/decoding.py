@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 from absl import logging
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.short_reprs import short_repr
@@ -56,6 +56,7 @@ class EncodedDataset(NamedTuple):
     files: FileList  # the images do not change unless one of these files does
     crop_fraction: float = 1.0  # see `decode`
     interpolation: str = resampling.AUTO  # see `decode`
+    resizing: str = resampling.AUTO  # see `decode`
     orientation: str = orientations.AUTO  # see `decode`
     given_mode: str = AUTO  # the mode to decode to; "auto": the own mode
     part: str = ""  # of the files, if the examples are only those of a split in them
@@ -76,8 +77,8 @@ class EncodedDataset(NamedTuple):
     def decoder(self) -> Callable[[Example], np.ndarray]:
         """Return a function that decodes an example with the options of this dataset."""
         options = {"image_size": self.image_size, "crop_fraction": self.crop_fraction}
-        filters = {"interpolation": self.interpolation, "orientation": self.orientation}
-        return partial(decode, mode=self.mode(), **options, **filters)
+        filters = {"interpolation": self.interpolation, "resizing": self.resizing}
+        return partial(decode, mode=self.mode(), orientation=self.orientation, **options, **filters)
 
 
 def decode(
@@ -87,6 +88,7 @@ def decode(
     image_size: Size = 0,
     crop_fraction: float = 1.0,
     interpolation: str = resampling.AUTO,
+    resizing: str = resampling.AUTO,
     orientation: str = orientations.AUTO,
 ) -> np.ndarray:
     """Decode an image to uint8 `[H, W, C]`.
@@ -99,6 +101,7 @@ def decode(
       image_size: S, or H and W, see `fit`. 0 keeps the stored size.
       crop_fraction: see `fit`.
       interpolation: see `fit`.
+      resizing: see `fit`.
       orientation: "exif" or "auto" turns the image upright, if its EXIF data say how; "stored" does not.
 
     Raises:
@@ -106,7 +109,7 @@ def decode(
     """
     with open_image(example) as image:
         upright = upright_image(image, mode, example.origin, orientation)
-        return pixels_of(fit(upright, image_size, crop_fraction, interpolation))
+        return pixels_of(fit(upright, image_size, crop_fraction, interpolation, resizing))
 
 
 def upright_image(image: Image.Image, mode: str, origin: str, orientation: str = orientations.AUTO) -> Image.Image:
@@ -115,7 +118,9 @@ def upright_image(image: Image.Image, mode: str, origin: str, orientation: str =
     return orientations.turned(convert(image, mode, origin), found)
 
 
-def fit(image: Image.Image, image_size: Size, crop_fraction: float, interpolation: str) -> Image.Image:
+def fit(
+    image: Image.Image, image_size: Size, crop_fraction: float, interpolation: str, resizing: str = resampling.AUTO
+) -> Image.Image:
     """Resize an image, with antialiasing, and crop its center.
 
     Args:
@@ -124,13 +129,14 @@ def fit(image: Image.Image, image_size: Size, crop_fraction: float, interpolatio
         S x S. H and W: the same for the smallest image that covers them. 0: nothing is changed.
       crop_fraction: in (0, 1].
       interpolation: "bilinear" or "bicubic"; "auto" is bicubic.
+      resizing: "box" and "auto" resize and crop in one step; "shorter_side": the shorter side is resized to
+        `floor(S / crop_fraction)` pixels, then the center is cropped, as in torchvision and timm, whose pixels these
+        are; "stretch": both sides are resized to as many pixels.
     """
     if image_size == 0:
         return image
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    shorter = min(height, width)
-    border = (1 - shorter / round(shorter / crop_fraction)) / 2
-    return ImageOps.fit(image, (width, height), resampling.filter_of_images(interpolation), bleed=border)
+    return resampling.fitted(image, (width, height), crop_fraction, interpolation, resizing)
 
 
 def pixels_of(image: Image.Image) -> np.ndarray:

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from functools import cache
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -124,6 +125,18 @@ def open_test(
     return dataset
 
 
+def name_of(config: DataConfig) -> str:
+    """Return the name of the dataset of a config: that of "tfds", of the file or folder, or of the source.
+
+    Args:
+      config: the section `data` of a config. A name or path that belongs to another source does not count.
+    """
+    located_by = SOURCES[config.source].located_by
+    if located_by == "name":
+        return config.name
+    return (PurePath(config.path).name if located_by == "path" else "") or config.source
+
+
 def _location(config: DataConfig) -> dict[str, Any]:
     """Return the arguments of `load`, except source, split and mode."""
     return {
@@ -132,6 +145,7 @@ def _location(config: DataConfig) -> dict[str, Any]:
         "image_size": config.image_size,
         "crop_fraction": config.crop_fraction,
         "interpolation": config.interpolation,
+        "resizing": config.resizing,
         "orientation": config.orientation,
         "channels": config.channels,
     }

@@ -36,6 +36,7 @@ class Preprocessing:
       channels: C: 1 (grayscale) or 3 (RGB). With another number, only arrays and files of as many channels are taken.
       crop_fraction: what the central crop covers of the shorter side, see `anchor_jax.data.load`.
       interpolation: "bilinear" or "bicubic", always with antialiasing; "auto" is bicubic.
+      resizing: "box", "shorter_side" or "stretch", see `anchor_jax.data.load`; "auto" is "box".
       orientation: "exif" or "auto" turns pictures upright; "stored" ignores their orientation, as version 0.1.
       resize: whether the images of the run were resized. Pictures of another size always are; if those of the run were
         not, a log line says so.
@@ -57,6 +58,7 @@ class Preprocessing:
     channels: int
     crop_fraction: float = 1.0
     interpolation: str = resampling.AUTO
+    resizing: str = resampling.AUTO
     orientation: str = orientations.AUTO
     resize: bool = True
 
@@ -68,6 +70,7 @@ class Preprocessing:
             raise UserError("crop_fraction must be in (0, 1]; got 0")
         object.__setattr__(self, "crop_fraction", fraction)
         resampling.check_interpolation(self.interpolation)
+        resampling.check_resizing(self.resizing)
         orientations.check_orientation(self.orientation)
         object.__setattr__(self, "resize", checks.flag("resize", self.resize))
 
@@ -215,7 +218,8 @@ class Preprocessing:
             line = "%s is %dx%d: pictures are resized to %dx%d, as those of the run did not have to be"
             sizes = image.height, image.width, self.height, self.width
             logging.log_first_n(logging.WARNING, line, 1, name, *sizes)
-        return pixels_of(fit(image, (self.height, self.width), self.crop_fraction, self.interpolation))
+        size = self.height, self.width
+        return pixels_of(fit(image, size, self.crop_fraction, self.interpolation, self.resizing))
 
 
 def _is_bytes(picture: Any) -> TypeGuard[bytes | bytearray | memoryview]:

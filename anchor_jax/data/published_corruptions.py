@@ -100,6 +100,7 @@ def open_corrupted(
     label_names: tuple[str, ...],
     tfds_dir: str | os.PathLike[str] = "",
     interpolation: str = resampling.AUTO,
+    resizing: str = resampling.AUTO,
     orientation: str = orientations.AUTO,
     channels: int = 0,
 ) -> CorruptedSet:
@@ -120,6 +121,7 @@ def open_corrupted(
       label_names: class names of the run; see `class_rows` for sets without names.
       tfds_dir: see `open_dataset`.
       interpolation: see `open_dataset`.
+      resizing: see `open_dataset`.
       orientation: see `open_dataset`.
       channels: see `open_dataset`.
 
@@ -148,9 +150,9 @@ def open_corrupted(
     checks.text("spec", spec)
     image_shape = checks.image_shape("image_shape", image_shape, channels)
     label_names = checks.several("label_names", label_names)
-    resampling.check_interpolation(interpolation)
+    interpolation, resizing = resampling.check_interpolation(interpolation), resampling.check_resizing(resizing)
     orientations.check_orientation(orientation)
-    options = image_options(image_shape, interpolation=interpolation, orientation=orientation)
+    options = image_options(image_shape, interpolation=interpolation, resizing=resizing, orientation=orientation)
     match = re.fullmatch(r"tfds:([^@:/]+)(?:@(.+))?|(npy|folder):(.+)", spec)
     if not match:
         allowed = f"tfds:NAME[@SPLIT] ({', '.join(CORRUPTED_TFDS)}), npy:PATH, folder:PATH"

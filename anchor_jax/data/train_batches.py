@@ -125,6 +125,7 @@ class ImageTransform(NamedTuple):
       area: of a random crop, see `random_resized_crop`; (): training uses central crops, too.
       mode: "L" or "RGB".
       interpolation: see `decode` and `random_resized_crop`.
+      resizing: see `decode`.
       orientation: see `decode`.
     """
 
@@ -133,6 +134,7 @@ class ImageTransform(NamedTuple):
     area: tuple[float, ...]
     mode: str
     interpolation: str = resampling.AUTO
+    resizing: str = resampling.AUTO
     orientation: str = orientations.AUTO
 
     @property
@@ -148,6 +150,7 @@ class ImageTransform(NamedTuple):
             image_size=self.image_size,
             crop_fraction=self.crop_fraction,
             interpolation=self.interpolation,
+            resizing=self.resizing,
             orientation=self.orientation,
         )
 

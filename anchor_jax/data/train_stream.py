@@ -214,6 +214,7 @@ def open_train_stream(
         image_size=config.image_size,
         crop_fraction=config.crop_fraction,
         interpolation=config.interpolation,
+        resizing=config.resizing,
         orientation=config.orientation,
         mode=config.mode,
     )
@@ -230,6 +231,7 @@ def open_train_stream(
         tuple(area),
         encoded.mode(),
         config.interpolation,
+        config.resizing,
         config.orientation,
     )
     check_channels(transform.image_shape, config.channels, encoded.title)

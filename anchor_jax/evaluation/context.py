@@ -4,12 +4,12 @@ import dataclasses
 import warnings
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import PurePath
 from typing import Any, NamedTuple, TypeVar
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.short_reprs import short_repr
 from anchor_jax.data import Dataset, EvalDataset, open_dataset, open_test
+from anchor_jax.data.loading import name_of
 from anchor_jax.evaluation.options import CommonOptions, SuiteOptions
 from anchor_jax.evaluation.predictions import PredictionTable, predict_dataset, predict_pairs
 from anchor_jax.evaluation.temperature import fit_temperature, require_held_out
@@ -82,8 +82,7 @@ class EvalContext:
     @property
     def test_name(self) -> str:
         """The name of the test set in results."""
-        data = self.run.config.data
-        return data.name or PurePath(data.path).name or data.source
+        return name_of(self.run.config.data)
 
     def open(self, spec: str, **options: Any) -> EvalDataset:
         """Open a dataset, its images converted like those of the run; see `data.open_dataset`."""
@@ -91,6 +90,7 @@ class EvalContext:
         like = {
             "crop_fraction": data.crop_fraction,
             "interpolation": data.interpolation,
+            "resizing": data.resizing,
             "orientation": data.orientation,
             "channels": data.channels,
         }

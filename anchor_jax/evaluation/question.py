@@ -76,6 +76,8 @@ def network_facts(context: EvalContext, options: type[SuiteOptions]) -> dict[str
     }
     if config.data.interpolation != AUTO:  # which results of earlier versions do not name
         facts["interpolation"] = config.data.interpolation
+    if config.data.resizing != AUTO:
+        facts["resizing"] = config.data.resizing
     if config.data.orientation != STORED:  # as all results of earlier versions
         facts["orientation"] = config.data.orientation
     if _uses_training_set(context, options):

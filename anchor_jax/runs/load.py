@@ -127,6 +127,7 @@ def run_preprocessing(run: Run) -> Preprocessing:
         channels,
         crop_fraction=data.crop_fraction,
         interpolation=data.interpolation,
+        resizing=data.resizing,
         orientation=data.orientation,
         resize=data.image_size > 0,
     )

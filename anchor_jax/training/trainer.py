@@ -52,6 +52,7 @@ class Trainer:
       run_steps: the compiled training steps.
       evaluator: the evaluation during training.
       weights: those that replace random ones at the start; None if there are none, or the run resumes.
+      preprocessing: where the preprocessing of images comes from, for the user; "" if the config states it.
     """
 
     run: Run
@@ -66,6 +67,7 @@ class Trainer:
     run_steps: RunSteps
     evaluator: Evaluator
     weights: AdaptedWeights | None
+    preprocessing: str = ""
 
     @with_own_settings
     def init_carry(self) -> Carry:

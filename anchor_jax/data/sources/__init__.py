@@ -43,6 +43,7 @@ def load(
     image_size: Size = 0,
     crop_fraction: float = 1.0,
     interpolation: str = resampling.AUTO,
+    resizing: str = resampling.AUTO,
     orientation: str = orientations.AUTO,
     mode: str = AUTO,
     channels: int = 0,
@@ -64,6 +65,9 @@ def load(
         S x S ("tfds" and "folder" only). 0 keeps the stored size; (H, W) is the same for oblong images.
       crop_fraction: in (0, 1].
       interpolation: how images are resized, "bilinear" or "bicubic", with antialiasing; "auto": bicubic.
+      resizing: "box": resize and crop in one step; "shorter_side": the shorter side is resized to
+        `floor(S / crop_fraction)` pixels, then the center is cropped, as in torchvision and timm, whose pixels these
+        are; "stretch": both sides are resized to as many pixels, so that the aspect ratio changes; "auto": "box".
       orientation: "exif" or "auto" turns images upright, if their EXIF data say how; "stored" does not.
       mode: convert the images to "L" (grayscale) or "RGB"; "auto": grayscale if all image files of the split are,
         otherwise RGB, and arrays as they are.
@@ -85,7 +89,7 @@ def load(
       >>> train.images.shape, train.images.dtype, train.labels.dtype
       ((1437, 8, 8, 1), dtype('uint8'), dtype('int32'))
     """
-    opened = _open(source, split, name, path, image_size, crop_fraction, interpolation, orientation, mode, channels)
+    opened = _open(source, split, name, path, image_size, crop_fraction, interpolation, resizing, orientation, mode, channels)
     dataset = opened.data
     if isinstance(dataset, EncodedDataset):
         dataset = load_cached(dataset, decode_all, os.fspath(cache_dir or ""))
@@ -101,6 +105,7 @@ def open_stream(
     image_size: Size = 0,
     crop_fraction: float = 1.0,
     interpolation: str = resampling.AUTO,
+    resizing: str = resampling.AUTO,
     orientation: str = orientations.AUTO,
     mode: str = AUTO,
     channels: int = 0,
@@ -116,6 +121,7 @@ def open_stream(
       image_size: see `load`.
       crop_fraction: see `load`.
       interpolation: see `load`.
+      resizing: see `load`.
       orientation: see `load`.
       mode: see `load`.
       channels: see `load`.
@@ -135,7 +141,7 @@ def open_stream(
       >>> test.name, test.num_examples
       ('digits', 360)
     """
-    opened = _open(source, split, name, path, image_size, crop_fraction, interpolation, orientation, mode, channels)
+    opened = _open(source, split, name, path, image_size, crop_fraction, interpolation, resizing, orientation, mode, channels)
     title, dataset = title or opened.title, opened.data
     if isinstance(dataset, Dataset):
         stream = eval_dataset(_finished(opened, source, image_size, channels), title, channels=channels)
@@ -155,6 +161,7 @@ def open_encoded(
     image_size: Size = 0,
     crop_fraction: float = 1.0,
     interpolation: str = resampling.AUTO,
+    resizing: str = resampling.AUTO,
     orientation: str = orientations.AUTO,
     mode: str = AUTO,
 ) -> EncodedDataset:
@@ -169,7 +176,7 @@ def open_encoded(
             f"source '{source}' cannot be streamed; allowed: {_ENCODED}; for a dataset that fits into memory set "
             "config.data.streaming=False"
         )
-    dataset = _open(source, split, name, path, image_size, crop_fraction, interpolation, orientation, mode).data
+    dataset = _open(source, split, name, path, image_size, crop_fraction, interpolation, resizing, orientation, mode).data
     assert isinstance(dataset, EncodedDataset)
     check_label_names(dataset.label_names, dataset.title)
     return dataset
@@ -191,6 +198,7 @@ def _open(
     image_size: Size,
     crop_fraction: float,
     interpolation: str,
+    resizing: str,
     orientation: str,
     mode: str,
     channels: int = 0,
@@ -200,6 +208,7 @@ def _open(
     checks.path("path", path)
     checks.number("crop_fraction", crop_fraction, high=math.inf)
     resampling.check_interpolation(interpolation)
+    resampling.check_resizing(resizing)
     orientations.check_orientation(orientation)
     given = image_size if isinstance(image_size, tuple) else (image_size,)
     sides = [checks.integer("image_size", side) for side in given]
@@ -220,6 +229,7 @@ def _open(
             image_size=(sides[0], sides[1]) if len(sides) == 2 else sides[0],
             crop_fraction=crop_fraction,
             interpolation=interpolation,
+            resizing=resizing,
             orientation=orientation,
             given_mode=mode,
         )

@@ -54,6 +54,7 @@ def open_images(
     title: str,
     crop_fraction: float = 1.0,
     interpolation: str = resampling.AUTO,
+    resizing: str = resampling.AUTO,
     orientation: str = orientations.AUTO,
 ) -> EvalDataset:
     """Open all images in a folder, at any depth, sorted by path; they have the single class "image".
@@ -65,6 +66,7 @@ def open_images(
       title: name of the dataset.
       crop_fraction: see `load`.
       interpolation: see `load`.
+      resizing: see `load`.
       orientation: see `load`.
 
     Raises:
@@ -79,7 +81,7 @@ def open_images(
     warn_skipped(root, skipped)
     encoded = _encoded_files(root.name, ("image",), FileList(root, names), np.zeros(len(names), np.int32))
     size = {"image_size": image_size, "crop_fraction": crop_fraction, "interpolation": interpolation}
-    encoded = encoded._replace(**size, orientation=orientation, given_mode=mode)
+    encoded = encoded._replace(**size, resizing=resizing, orientation=orientation, given_mode=mode)
     return eval_dataset_from_encoded(encoded, title)
 
 

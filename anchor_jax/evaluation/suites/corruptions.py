@@ -309,6 +309,7 @@ def _open(context: EvalContext, spec: str, seed: int) -> CorruptedSet:
         label_names=context.run.label_names,
         tfds_dir=context.tfds_dir,
         interpolation=context.run.config.data.interpolation,
+        resizing=context.run.config.data.resizing,
         orientation=context.run.config.data.orientation,
         channels=context.run.config.data.channels,
     )
