@@ -89,7 +89,9 @@ def load(
       >>> train.images.shape, train.images.dtype, train.labels.dtype
       ((1437, 8, 8, 1), dtype('uint8'), dtype('int32'))
     """
-    opened = _open(source, split, name, path, image_size, crop_fraction, interpolation, resizing, orientation, mode, channels)
+    opened = _open(
+        source, split, name, path, image_size, crop_fraction, interpolation, resizing, orientation, mode, channels
+    )
     dataset = opened.data
     if isinstance(dataset, EncodedDataset):
         dataset = load_cached(dataset, decode_all, os.fspath(cache_dir or ""))
@@ -141,7 +143,9 @@ def open_stream(
       >>> test.name, test.num_examples
       ('digits', 360)
     """
-    opened = _open(source, split, name, path, image_size, crop_fraction, interpolation, resizing, orientation, mode, channels)
+    opened = _open(
+        source, split, name, path, image_size, crop_fraction, interpolation, resizing, orientation, mode, channels
+    )
     title, dataset = title or opened.title, opened.data
     if isinstance(dataset, Dataset):
         stream = eval_dataset(_finished(opened, source, image_size, channels), title, channels=channels)
@@ -176,7 +180,9 @@ def open_encoded(
             f"source '{source}' cannot be streamed; allowed: {_ENCODED}; for a dataset that fits into memory set "
             "config.data.streaming=False"
         )
-    dataset = _open(source, split, name, path, image_size, crop_fraction, interpolation, resizing, orientation, mode).data
+    dataset = _open(
+        source, split, name, path, image_size, crop_fraction, interpolation, resizing, orientation, mode
+    ).data
     assert isinstance(dataset, EncodedDataset)
     check_label_names(dataset.label_names, dataset.title)
     return dataset
