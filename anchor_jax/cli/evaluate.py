@@ -20,6 +20,12 @@ DATA_PATH = app.define_path(
 OUT = app.define_path(
     "out", None, "Folder of the results, such as for a run that cannot be written; by default WORKDIR/eval."
 )
+PREDICTIONS = flags.DEFINE_bool(
+    "predictions",
+    None,
+    "Write the prediction for every image, with its probabilities and uncertainty, as Parquet and CSV. By default if "
+    "the CSV file takes at most 100 MB.",
+)
 PROFILE = flags.DEFINE_bool(
     "profile", False, "Trace some batches into WORKDIR/profile or OUT/profile, for TensorBoard or Perfetto."
 )
@@ -52,6 +58,7 @@ def _define(field: dataclasses.Field[Any]) -> flags.FlagHolder[Any]:
 
 
 OPTIONS = {field.name: _define(field) for field in dataclasses.fields(Options)}
+_OF_DATASETS = ("limit", "data", "corruptions", "shift", "ood", "probe")
 _OF_REFERENCES = ("protocol", "blt_references", "draws")
 
 USAGE = app.Usage(
@@ -61,16 +68,24 @@ USAGE = app.Usage(
     ),
     synopsis="--workdir=WORKDIR [--suites=SUITES] [--num_references=K] [flags]",
     groups={
-        "Run": (WORKDIR, CHECKPOINT, DATA_PATH, OUT, PROFILE),
+        "Run": (WORKDIR, CHECKPOINT, DATA_PATH),
+        "Output": (OUT, PREDICTIONS, PROFILE),
         "Suites": (
             SUITE_NAMES,
-            *(flag for name, flag in OPTIONS.items() if name not in _OF_REFERENCES),
+            *(flag for name, flag in OPTIONS.items() if name not in (*_OF_DATASETS, *_OF_REFERENCES)),
             NUM_BINS,
         ),
+        "Datasets": tuple(OPTIONS[name] for name in _OF_DATASETS),
         "References": (NUM_REFERENCES, *(OPTIONS[name] for name in _OF_REFERENCES), CHUNK_SIZE),
     },
     examples={
         "accuracy and calibration on the test set, with 1 and with 10 references": "--workdir runs/c10",
+        "a quick look: at most 500 images of each dataset": (
+            "--workdir runs/c10 --suites clean,corruptions --limit 500"
+        ),
+        "accuracy and calibration on images of one's own, one folder per class": (
+            "--workdir runs/c10 --suites clean --data folder:PATH"
+        ),
         "robustness and anomaly detection": (
             "--workdir runs/c10 --suites clean,corruptions,ood --num_references 10 --ood near=tfds:cifar100"
         ),
@@ -98,6 +113,7 @@ def main() -> None:
         data_path=DATA_PATH.value,
         out=OUT.value,
         profile=PROFILE.value,
+        predictions=PREDICTIONS.value,
         report=Reporter(),
     )
 

@@ -50,8 +50,8 @@ class SeedOption(SuiteOptions):
 
     seed: int = option(
         0,
-        "Seed of generated corruptions, of the candidates of BLT, of the references and masks that the probe is fitted "
-        "with and of the directions of the landscape.",
+        "Seed of generated corruptions, of the images that --limit takes, of the candidates of BLT, of the references "
+        "and masks that the probe is fitted with and of the directions of the landscape.",
     )
 
     def __post_init__(self):
@@ -82,6 +82,18 @@ class TransductionOption(SuiteOptions):
 @dataclasses.dataclass(frozen=True)
 class CommonOptions(TransductionOption, SeedOption, TemperatureOption):
     """The options that several suites share."""
+
+    data: tuple[str, ...] = option(
+        (),
+        "Labeled datasets for the suite 'clean' to measure in place of the test set, such as folder:PATH; each has "
+        "results of its own.",
+    )
+    limit: int = option(
+        0,
+        "Evaluate at most N random images of each dataset, every class in its proportion; 0: all. Results are kept "
+        "apart from those on all images.",
+        minimum=0,
+    )
 
     protocol: str = option(
         "random",

@@ -92,6 +92,11 @@ class PreparedCorruptions:
         """Corruption -> the set that contains it."""
         return {member: corrupted for corrupted in self.sets for member in corrupted.members}
 
+    def dataset_of(self, corrupted: CorruptedSet) -> str:
+        """Return the name of the dataset whose images are in a set: the test set, or a published one."""
+        spec = self.options.corruptions[self.sets.index(corrupted)]
+        return self.context.test_name if spec in _MADE else corrupted.name
+
     @cached_property
     def sample_images(self) -> np.ndarray:
         """The first test image under each corruption, uint8 `[members, H, W, C]`."""
@@ -112,6 +117,7 @@ class Corruptions(Suite[PreparedCorruptions]):
     )
     options = CorruptionsOptions
     supports_blt = True
+    records_predictions = True
 
     def prepare(self, context: EvalContext) -> PreparedCorruptions:
         """Open the corrupted sets.
@@ -128,7 +134,9 @@ class Corruptions(Suite[PreparedCorruptions]):
                 images = jax.ShapeDtypeStruct((1, *context.run.image_shape), np.uint8)
                 jax.eval_shape(lambda images: corruptions.corrupt(jax.random.key(0), images, "contrast", 1), images)
             else:
-                check_differs(context.test, *(corrupted.stream(name, SEVERITIES[-1]) for name in corrupted.members))
+                check_differs(
+                    context.known_clean, *(corrupted.stream(name, SEVERITIES[-1]) for name in corrupted.members)
+                )
         return PreparedCorruptions(context, options, sets)
 
     def datasets(self, context: EvalContext, prepared: PreparedCorruptions) -> list[EvalDataset | CorruptedSet]:
@@ -151,7 +159,14 @@ class Corruptions(Suite[PreparedCorruptions]):
         for name, corrupted in members.items():
             for severity in SEVERITIES:
                 stream = corrupted.stream(name, severity)
-                table = context.predict(stream, num_references, temperature=temperature)
+                table = context.predict_recorded(
+                    stream,
+                    num_references,
+                    temperature=temperature,
+                    dataset=prepared.dataset_of(corrupted),
+                    corruption=name,
+                    severity=severity,
+                )
                 scores += main_scores(table, context.num_bins, corruption=name, severity=severity)
                 columns["correct"].append(table.mean_probs.correct)
                 columns["confidence"].append(table.mean_probs.confidence)
@@ -257,21 +272,23 @@ def mean_corruption_error(means: Sequence[Score]) -> float:
 def generated(name: str, members: tuple[str, ...], clean: EvalDataset, seed: int) -> CorruptedSet:
     """Return a clean dataset under corruptions, which are applied on the device while it is read.
 
-    Example i always gets the same noise, whatever the batches and devices.
+    Example i of the complete dataset always gets the same noise, whatever the batches, the devices and the limit.
     """
     mesh = mesh_lib.mesh()
+    all_rows = np.arange(clean.num_examples) if clean.rows is None else clean.rows
     corrupt_each = mesh_lib.one_at_a_time(corruptions.corrupt_each, mesh)
 
     def stream(member: str, severity: int) -> EvalDataset:
         def batches(size: int) -> Generator[Any, None, None]:
             even = math.ceil(size / mesh.size) * mesh.size
             for index, (images, labels) in enumerate(clean.batches(size)):
-                rows = mesh_lib.shard_batch(index * size + np.arange(even), mesh)
+                part = all_rows[index * size : index * size + len(images)]
+                rows = mesh_lib.shard_batch(pad_rows(part, even), mesh)
                 on_devices = mesh_lib.shard_batch(pad_rows(images, even), mesh)
                 corrupted = corrupt_each(_keys(seed, rows), on_devices, member, severity)
                 yield corrupted if len(images) == even else mesh_lib.device_get_global(corrupted)[: len(images)], labels
 
-        return dataclasses.replace(clean, name=f"{member} {severity}", batches=batches)
+        return dataclasses.replace(clean, name=f"{member} {severity}", batches=batches, select=None)
 
     return CorruptedSet(name, members, clean.num_examples, stream)
 
@@ -303,7 +320,7 @@ def _open(context: EvalContext, spec: str, seed: int) -> CorruptedSet:
     if spec == GENERATED_C_BAR:
         members = corruptions.C_BAR_CIFAR if corruptions.is_small(shape) else corruptions.C_BAR_IMAGENET
         return generated("C-bar, generated on the device", members, context.test, seed)
-    return open_corrupted(
+    published = open_corrupted(
         spec,
         image_shape=shape,
         label_names=context.run.label_names,
@@ -313,6 +330,7 @@ def _open(context: EvalContext, spec: str, seed: int) -> CorruptedSet:
         orientation=context.run.config.data.orientation,
         channels=context.run.config.data.channels,
     )
+    return context.limited_corrupted(published)
 
 
 def _facts(prepared: PreparedCorruptions, num_examples: int) -> dict[str, Any]:
