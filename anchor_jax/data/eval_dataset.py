@@ -68,8 +68,8 @@ class EvalDataset:
     split: str = ""
     content: Callable[[], str] = UNKNOWN
     file_of: Callable[[int], str] | None = None
-    rows: np.ndarray | None = None
-    select: Callable[[np.ndarray], Reader] | None = None
+    rows: np.ndarray | None = dataclasses.field(default=None, compare=False)
+    select: Callable[[np.ndarray], Reader] | None = dataclasses.field(default=None, compare=False)
 
     def __post_init__(self):
         object.__setattr__(self, "label_names", checks.several("label_names", self.label_names))

@@ -99,7 +99,8 @@ class EvalContext:
         if not options.limit:
             return dataset
         part = limit_dataset(dataset, options.limit, options.seed)
-        self._tell_limit(dataset.name, part.num_examples, dataset.num_examples, _missing_classes(dataset, part))
+        name = " ".join(filter(None, (dataset.name, dataset.split if dataset.split != dataset.name else "")))
+        self._tell_limit(name, part.num_examples, dataset.num_examples, _missing_classes(dataset, part))
         return part
 
     def limited_corrupted(self, corrupted: CorruptedSet) -> CorruptedSet:

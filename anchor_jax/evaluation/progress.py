@@ -3,9 +3,9 @@
 import contextlib
 import dataclasses
 import sys
-import time
 from collections.abc import Iterator
 from contextvars import ContextVar
+from time import monotonic
 from typing import Any
 
 from rich.console import Console
@@ -22,29 +22,28 @@ _SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds between two lines of a lo
 class LogLines:
     """Prints progress as lines on standard error, where there is no terminal.
 
-    The first line comes after a second, each further one after half the time so far, at most a minute.
+    The first line comes after a second, each further one after half the time so far, at most a minute. The time left
+    follows from the speed since the line before, because programs are compiled in the beginning.
     """
 
     def __init__(self) -> None:
-        self._started = time.monotonic()
-        self._next = self._started + _SHORTEST_PAUSE
-        self._has_printed = False
+        self._started = self._last = monotonic()
+        self._last_done = 0.0
 
     def advanced(self, done: float, total: float, title: str) -> None:
         """Print a line if it is time for one."""
-        now = time.monotonic()
-        if now < self._next or not total:
+        now = monotonic()
+        pause = min(max((self._last - self._started) / 2, _SHORTEST_PAUSE), _LONGEST_PAUSE)
+        if now < self._last + pause:
             return
-        elapsed = now - self._started
-        self._next = now + min(max(elapsed / 2, _SHORTEST_PAUSE), _LONGEST_PAUSE)
-        self._has_printed = True
-        left = format_seconds(elapsed * max(total - done, 0) / done)
+        left = format_seconds((now - self._last) * max(total - done, 0) / (done - self._last_done))
+        self._last, self._last_done = now, done
         print(f"progress: {min(done / total, 1):.0%}, {left} left: {title}", file=sys.stderr, flush=True)
 
     def finished(self) -> None:
         """Print how long everything took, if there were other lines."""
-        if self._has_printed:
-            print(f"progress: done in {format_seconds(time.monotonic() - self._started)}", file=sys.stderr, flush=True)
+        if self._last_done:
+            print(f"progress: done in {format_seconds(monotonic() - self._started)}", file=sys.stderr, flush=True)
 
 
 @dataclasses.dataclass
