@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from anchor_jax.core.errors import UserError
 from anchor_jax.data import EvalDataset, class_rows
 from anchor_jax.evaluation.context import EvalContext
 
@@ -23,10 +24,16 @@ def open_known_sets(context: EvalContext, specs: Sequence[str]) -> list[KnownSet
       specs: see `data.open_dataset`.
 
     Raises:
-      UserError: two have the same name, or one has classes that the run does not have.
+      UserError: two have the same name, or one has no labels, or classes that the run does not have.
     """
+    if unlabeled := [spec for spec in specs if spec.startswith("images:")]:
+        raise UserError(f"'{unlabeled[0]}' has no labels; give a labeled dataset, such as folder:PATH")
     opened = []
-    for stream in context.open_all(tuple(specs)):
+    for spec, stream in zip(specs, context.open_all(tuple(specs)), strict=True):
+        if spec.startswith("images:"):
+            raise UserError(
+                f"'{spec}' has no labels; give a labeled dataset, such as folder:PATH for PATH/<class>/*.png"
+            )
         rows = class_rows(stream.label_names, context.run.label_names, origin=f"'{stream.name}'")
         if rows is not None and len(rows) < len(context.run.label_names):
             warnings.warn(

@@ -112,7 +112,14 @@ class Recorder:
         """Record the predictions on a dataset; the table has probabilities."""
         if self._writer:
             columns = _columns(of, table, self._label_names, self._facts["num_references"]) | self._facts
-            self._writer.write_table(_to_arrow(columns, len(table.label), self._writer.schema))
+            rows = _to_arrow(columns, len(table.label), self._writer.schema)
+            try:
+                self._writer.write_table(rows)
+            except OSError as error:
+                reason = error.strerror or " ".join(str(error).split())
+                raise UserError(
+                    f"cannot write predictions ({reason}); free some space or use --nopredictions"
+                ) from error
 
 
 def part_file(folder: Path, name: str, num_references: int) -> Path:

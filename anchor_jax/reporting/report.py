@@ -142,8 +142,10 @@ def write_page(folder: Path, results: Mapping[str, Results], run_facts: Mapping[
 def _subtitle(results: Mapping[str, Results]) -> str:
     nums = sorted({num for of in results.values() for num in of})
     facts = next(result.facts for of in results.values() for result in of.values())
-    step = f"step {facts['step']:,}"
-    return " · ".join([step, ", ".join(map(format_num_references, nums)), f"{facts['num_bins']} calibration bins"])
+    step, limit = f"step {facts['step']:,}", facts.get("options", {}).get("limit")
+    limited = [f"at most {limit:,} images of each dataset"] if limit else []
+    references = ", ".join(map(format_num_references, nums))
+    return " · ".join([step, *limited, references, f"{facts['num_bins']} calibration bins"])
 
 
 def _section(name: str, by_suite: Mapping[str, Results], run_facts: Mapping[str, Any], folder: Path) -> dict[str, Any]:
