@@ -90,7 +90,8 @@ def test_scores_are_those_of_the_file(evaluated, num):
 def test_prediction_files_hold_the_same_rows(evaluated):
     folder, _ = evaluated
     binary = frame_of(folder)
-    text = pd.read_csv(folder / "predictions.csv", low_memory=False)
+    words = dict.fromkeys(("label_name", "predicted_name", "file"), str)
+    text = pd.read_csv(folder / "predictions.csv", dtype=words)
     assert list(text) == list(binary)
     floats = [name for name in binary if binary[name].dtype == np.float32]
     np.testing.assert_allclose(text[floats], binary[floats], rtol=1e-6)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
+import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from anchor_jax.core.errors import UserError
@@ -198,7 +198,7 @@ def _is_up_to_date(folder: Path, parts: Sequence[Path]) -> bool:
 def _concatenate(parts: Sequence[Path], text: Path, binary: Path) -> None:
     schema = pq.read_schema(parts[0])
     with (
-        pa.csv.CSVWriter(text, schema) as lines,
+        pa_csv.CSVWriter(text, schema) as lines,
         pq.ParquetWriter(binary, schema, compression="zstd") as writer,
     ):
         for part in parts:
@@ -229,7 +229,7 @@ def _schema(label_names: Sequence[str]) -> pa.Schema:
 
 def _columns(
     of: RecordedSet, table: PredictionTable, label_names: tuple[str, ...], num_references: int
-) -> Mapping[str, Any]:
+) -> dict[str, Any]:
     """Return name -> one value for all rows, or an array or list `[N]`; without `Recorder._facts`."""
     stream, num = of.stream, len(table.label)
     classes = np.arange(len(label_names)) if of.classes is None else np.array(of.classes)

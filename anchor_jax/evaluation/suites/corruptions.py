@@ -283,7 +283,7 @@ def generated(name: str, members: tuple[str, ...], clean: EvalDataset, seed: int
             even = math.ceil(size / mesh.size) * mesh.size
             for index, (images, labels) in enumerate(clean.batches(size)):
                 part = all_rows[index * size : index * size + len(images)]
-                rows = mesh_lib.shard_batch(pad_rows(part, even), mesh)
+                rows = mesh_lib.shard_batch(np.resize(part, even), mesh)
                 on_devices = mesh_lib.shard_batch(pad_rows(images, even), mesh)
                 corrupted = corrupt_each(_keys(seed, rows), on_devices, member, severity)
                 yield corrupted if len(images) == even else mesh_lib.device_get_global(corrupted)[: len(images)], labels
