@@ -50,8 +50,8 @@ class SeedOption(SuiteOptions):
 
     seed: int = option(
         0,
-        "Seed of generated corruptions, of the images that --limit takes, of the candidates of BLT, of the references "
-        "and masks that the probe is fitted with and of the directions of the landscape.",
+        "Seed of what is drawn: generated corruptions, the images of --limit, candidates of BLT, references and masks "
+        "of the probe, directions of the landscape.",
     )
 
     def __post_init__(self):
@@ -64,7 +64,7 @@ class TemperatureOption(SuiteOptions):
     """Temperature scaling, in suites that report calibration."""
 
     temperature_scaling: bool = option(
-        False, "Also report metrics after temperature scaling, fitted on the training data that the run held out."
+        False, "Also report metrics after temperature scaling on held-out training data."
     )
 
 
@@ -85,13 +85,13 @@ class CommonOptions(TransductionOption, SeedOption, TemperatureOption):
 
     data: tuple[str, ...] = option(
         (),
-        "Labeled datasets for the suite 'clean' to measure in place of the test set, such as folder:PATH; each has "
-        "results of its own.",
+        "Labeled sets that the suite 'clean' measures in place of the test set, such as folder:PATH; each has its own "
+        "results.",
     )
     limit: int = option(
         0,
-        "Evaluate at most N random images of each dataset, every class in its proportion; 0: all. Results are kept "
-        "apart from those on all images.",
+        "At most so many images of each dataset, drawn by class; 0: all. Results are kept apart from those on all "
+        "images.",
         minimum=0,
     )
 

@@ -21,9 +21,7 @@ from anchor_jax.evaluation.suites import common
 class ShiftOptions(TemperatureOption):
     """The shifted datasets."""
 
-    shift: tuple[str, ...] = option(
-        (), "Datasets of the suite 'shift', with the run's classes, such as tfds:imagenet_r."
-    )
+    shift: tuple[str, ...] = option((), "Datasets of 'shift', with the run's classes, such as tfds:imagenet_r.")
 
 
 class PreparedShift(NamedTuple):
