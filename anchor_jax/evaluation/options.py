@@ -74,7 +74,7 @@ class TransductionOption(SuiteOptions):
 
     blt_references: int = option(
         50,
-        "Number of references, drawn at random from the bank, among which BLT chooses; 0: the whole bank.",
+        "Random references of the bank among which BLT chooses; 0: all of it.",
         minimum=0,
     )
 

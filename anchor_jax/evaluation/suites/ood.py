@@ -49,7 +49,7 @@ class OodOptions(SuiteOptions):
 
     ood: tuple[str, ...] = option(
         (),
-        "Anomalies of 'ood', such as near=tfds:cifar100,far=images:FOLDER. A run on digits uses photographs by default.",
+        "Anomalies of 'ood', such as near=tfds:cifar100,far=images:FOLDER.",
     )
 
 
