@@ -50,8 +50,7 @@ class SeedOption(SuiteOptions):
 
     seed: int = option(
         0,
-        "Seed of what is drawn: generated corruptions, the images of --limit, candidates of BLT, references and masks "
-        "of the probe, directions of the landscape.",
+        "Seed of all that is drawn: corruptions, images of --limit, candidates of BLT, probe, landscape.",
     )
 
     def __post_init__(self):
@@ -74,7 +73,7 @@ class TransductionOption(SuiteOptions):
 
     blt_references: int = option(
         50,
-        "Random references of the bank among which BLT chooses; 0: all of it.",
+        "References of the bank among which BLT chooses; 0: all.",
         minimum=0,
     )
 

@@ -73,8 +73,8 @@ class CorruptionsOptions(SeedOption, TemperatureOption):
 
     corruptions: tuple[str, ...] = option(
         (GENERATED,),
-        "Corrupted test sets: 'generated' (the 19 corruptions of ImageNet-C, of the test set), 'generated-c-bar' (the "
-        "10 of C-bar), tfds:NAME, npy:FOLDER (as CIFAR-10-C), folder:FOLDER (as ImageNet-C).",
+        "Corrupted test sets: 'generated' (the 19 corruptions of ImageNet-C), 'generated-c-bar' (the 10 of C-bar), "
+        "tfds:NAME, npy:FOLDER (as CIFAR-10-C), folder:FOLDER (as ImageNet-C).",
     )
 
 
