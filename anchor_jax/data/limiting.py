@@ -25,8 +25,9 @@ def stratified_rows(labels: np.ndarray, num: int, seed: int) -> np.ndarray:
     Returns:
       Sorted rows, int64 `[min(n, N)]`.
 
-    >>> stratified_rows(np.repeat([0, 1], [6, 3]), 3, seed=0).tolist()
-    [1, 4, 8]
+    >>> labels = np.repeat([0, 1], [6, 3])
+    >>> labels[stratified_rows(labels, 3, seed=0)].tolist()
+    [0, 0, 1]
     """
     priority = np.random.default_rng(seed).permutation(len(labels))
     classes, counts = np.unique(labels, return_inverse=True, return_counts=True)[1:]

@@ -1,11 +1,10 @@
 """Corruptions: accuracy and calibration for each corruption and severity."""
 
 import dataclasses
-import math
 import re
 import textwrap
-from collections.abc import Generator, Mapping, Sequence
-from functools import cached_property, partial
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -15,6 +14,7 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.data import CorruptedSet, EvalDataset, check_differs, corruptions, open_corrupted
 from anchor_jax.data.corruptions import SEVERITIES
 from anchor_jax.evaluation.context import EvalContext
+from anchor_jax.evaluation.generated_corruptions import generated
 from anchor_jax.evaluation.options import SeedOption, TemperatureOption, option
 from anchor_jax.evaluation.predictions import METRICS, main_scores
 from anchor_jax.evaluation.presentation import (
@@ -34,7 +34,6 @@ from anchor_jax.evaluation.presentation import (
 from anchor_jax.evaluation.results import Results, Score, SuiteResult
 from anchor_jax.evaluation.suite import Suite
 from anchor_jax.evaluation.suites import common
-from anchor_jax.runs.predictor import pad_rows
 from anchor_jax.runtime import mesh as mesh_lib
 
 GENERATED, GENERATED_C_BAR = _MADE = "generated", "generated-c-bar"
@@ -266,35 +265,6 @@ def mean_corruption_error(means: Sequence[Score]) -> float:
         s.corruption: s.value for s in means if (s.metric, s.prediction, s.severity) == ("accuracy", "mean_probs", None)
     }
     return float(np.mean([(1 - accuracy[name]) / error for name, error in ALEXNET_ERRORS.items()]))
-
-
-def generated(name: str, members: tuple[str, ...], clean: EvalDataset, seed: int) -> CorruptedSet:
-    """Return a clean dataset under corruptions, which are applied on the device while it is read.
-
-    Example i of the complete dataset always gets the same noise, whatever the batches, the devices and the limit.
-    """
-    mesh = mesh_lib.mesh()
-    all_rows = np.arange(clean.num_examples) if clean.rows is None else clean.rows
-    corrupt_each = mesh_lib.one_at_a_time(corruptions.corrupt_each, mesh)
-
-    def stream(member: str, severity: int) -> EvalDataset:
-        def batches(size: int) -> Generator[Any, None, None]:
-            even = math.ceil(size / mesh.size) * mesh.size
-            for index, (images, labels) in enumerate(clean.batches(size)):
-                part = all_rows[index * size : index * size + len(images)]
-                rows = mesh_lib.shard_batch(np.resize(part, even), mesh)
-                on_devices = mesh_lib.shard_batch(pad_rows(images, even), mesh)
-                corrupted = corrupt_each(_keys(seed, rows), on_devices, member, severity)
-                yield corrupted if len(images) == even else mesh_lib.device_get_global(corrupted)[: len(images)], labels
-
-        return dataclasses.replace(clean, name=f"{member} {severity}", batches=batches, select=None)
-
-    return CorruptedSet(name, members, clean.num_examples, stream)
-
-
-@jax.jit
-def _keys(seed, rows):
-    return jax.vmap(partial(jax.random.fold_in, jax.random.key(seed)))(rows)
 
 
 def _open_all(context: EvalContext, options: CorruptionsOptions) -> list[CorruptedSet]:
