@@ -60,6 +60,7 @@ class EncodedDataset(NamedTuple):
     orientation: str = orientations.AUTO  # see `decode`
     given_mode: str = AUTO  # the mode to decode to; "auto": the own mode
     part: str = ""  # of the files, if the examples are only those of a split in them
+    file_of: Callable[[int], str] | None = None  # row -> path in the folder of the dataset, if examples are files
 
     def mode(self) -> str:
         """Return Pillow's mode that the images are decoded to, "L" or "RGB"."""
@@ -69,6 +70,10 @@ class EncodedDataset(NamedTuple):
         """Decode the first image and return its H, W and C."""
         height, width, channels = self.decoder()(self.example(0)).shape
         return height, width, channels
+
+    def subset(self, rows: np.ndarray) -> "EncodedDataset":
+        """Return the examples at `rows`, int `[n]`; its `content` is that of all."""
+        return self._replace(num_examples=len(rows), example=lambda row: self.example(int(rows[row])), file_of=None)
 
     def content(self) -> str:
         """Return a hash of the encoded images, see `data.content`; none is decoded."""

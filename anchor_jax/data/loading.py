@@ -116,7 +116,8 @@ def open_test(
         encoded = open_encoded(config.source, config.test_split, name=config.name, path=config.path)
         if encoded.num_examples * math.prod(image_shape) <= keep_bytes:
             decoded = eval_dataset(load_test(config, label_names, image_shape), "test", channels=image_shape[-1])
-            return dataclasses.replace(decoded, split=config.test_split, content=cache(encoded.content))
+            facts = {"content": cache(encoded.content), "file_of": encoded.file_of}
+            return dataclasses.replace(decoded, split=config.test_split, **facts)
     options = {**_location(config), "mode": mode_of(image_shape), "title": "test"}
     dataset = open_stream(config.source, config.test_split, **options)
     origin = f"split '{config.test_split}'"

@@ -293,7 +293,7 @@ def _npy_severities(
     def subset(severity: int) -> _Subset:
         rows = slice((severity - 1) * num, severity * num)
 
-        def read(batch: slice) -> np.ndarray:
+        def read(batch: slice | np.ndarray) -> np.ndarray:
             return np.array(_map_file(file)[rows][batch])  # mapped again: pages of earlier batches can be freed
 
         dataset = eval_dataset_from_rows(read, labels[rows], label_names, images.shape[1:], file.stem)

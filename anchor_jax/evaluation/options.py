@@ -50,8 +50,7 @@ class SeedOption(SuiteOptions):
 
     seed: int = option(
         0,
-        "Seed of generated corruptions, of the candidates of BLT, of the references and masks that the probe is fitted "
-        "with and of the directions of the landscape.",
+        "Seed of all that is drawn: corruptions, images of --limit, candidates of BLT, probe, landscape.",
     )
 
     def __post_init__(self):
@@ -64,7 +63,7 @@ class TemperatureOption(SuiteOptions):
     """Temperature scaling, in suites that report calibration."""
 
     temperature_scaling: bool = option(
-        False, "Also report metrics after temperature scaling, fitted on the training data that the run held out."
+        False, "Also report metrics after temperature scaling on held-out training data."
     )
 
 
@@ -74,7 +73,7 @@ class TransductionOption(SuiteOptions):
 
     blt_references: int = option(
         50,
-        "Number of references, drawn at random from the bank, among which BLT chooses; 0: the whole bank.",
+        "References of the bank among which BLT chooses; 0: all.",
         minimum=0,
     )
 
@@ -82,6 +81,18 @@ class TransductionOption(SuiteOptions):
 @dataclasses.dataclass(frozen=True)
 class CommonOptions(TransductionOption, SeedOption, TemperatureOption):
     """The options that several suites share."""
+
+    data: tuple[str, ...] = option(
+        (),
+        "Labeled sets that the suite 'clean' measures in place of the test set, such as folder:PATH; each has its own "
+        "results.",
+    )
+    limit: int = option(
+        0,
+        "At most so many images of each dataset, drawn by class; 0: all. Results are kept apart from those on all "
+        "images.",
+        minimum=0,
+    )
 
     protocol: str = option(
         "random",

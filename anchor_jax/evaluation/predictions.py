@@ -40,6 +40,7 @@ class PredictionTable(NamedTuple):
     agreement: Column  # float32, largest fraction of references that predict the same class
     max_logit: Column  # float32, of the mean logits
     energy: Column  # float32, of the mean logits
+    probs: Column | None = None  # float32 [N, C], the mean of the softmaxes; only if they are to be written
 
 
 def predict_dataset(
@@ -49,6 +50,7 @@ def predict_dataset(
     *,
     classes: tuple[int, ...] | None = None,
     temperature: float | None = None,
+    keep_probs: bool = False,
     encoded: References = None,
 ) -> PredictionTable:
     """Predict every example of a dataset once.
@@ -59,13 +61,15 @@ def predict_dataset(
       num_references: K.
       classes: rows of the logits that the labels of the dataset refer to; None for all.
       temperature: of temperature scaling; None for none.
+      keep_probs: whether the table has the probabilities.
       encoded: references to use in place of the first K of the run, see `CompiledNetwork.encode_shown`.
 
     Raises:
       UserError: a prediction is NaN or infinite.
     """
     batches = with_progress(stream, predictor, stream.name, num_references)
-    rows = predictor.stream(batches, num_references, then=_rows_at(temperature), classes=classes, encoded=encoded)
+    then = _rows_at(temperature, keep_probs)
+    rows = predictor.stream(batches, num_references, then=then, classes=classes, encoded=encoded)
     return _finite(tree_concatenate(rows), stream)
 
 
@@ -75,10 +79,11 @@ def predict_pairs(
     *,
     classes: tuple[int, ...] | None = None,
     temperature: float | None = None,
+    keep_probs: bool = False,
 ) -> PredictionTable:
     """Predict a dataset whose batches are `(images, references, labels)`; see `predict_dataset`."""
     batches = with_progress(stream, predictor, f"{stream.name}, transduction", 1)
-    rows = predictor.stream_pairs(batches, then=_rows_at(temperature), classes=classes)
+    rows = predictor.stream_pairs(batches, then=_rows_at(temperature, keep_probs), classes=classes)
     return _finite(tree_concatenate(rows), stream)
 
 
@@ -124,13 +129,14 @@ def _finite(table: PredictionTable, stream: EvalDataset) -> PredictionTable:
     return table
 
 
-def _rows_at(temperature: float | None) -> Callable[..., PredictionTable]:
-    return partial(prediction_rows, None if temperature is None else np.float32(temperature))
+def _rows_at(temperature: float | None, keep_probs: bool) -> Callable[..., PredictionTable]:
+    of_temperature = None if temperature is None else np.float32(temperature)
+    return partial(prediction_rows, of_temperature, keep_probs=keep_probs)
 
 
-@jax.jit
+@partial(jax.jit, static_argnames="keep_probs")
 def prediction_rows(
-    temperature: Column | np.float32 | None, voted: VotedClassification, labels: Column
+    temperature: Column | np.float32 | None, voted: VotedClassification, labels: Column, *, keep_probs: bool = False
 ) -> PredictionTable:
     """Return the rows of one batch."""
     answer = voted.classification
@@ -148,4 +154,5 @@ def prediction_rows(
         agreement=voted.agreement,
         max_logit=jnp.max(answer.logits, axis=-1),
         energy=energy(answer.logits),
+        probs=answer.probs if keep_probs else None,
     )

@@ -12,8 +12,9 @@ from typing import Any
 
 from markupsafe import Markup
 
+from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
-from anchor_jax.evaluation import question, storage, suites
+from anchor_jax.evaluation import prediction_files, question, storage, suites
 from anchor_jax.evaluation.output import workdir_of
 from anchor_jax.evaluation.presentation import Table, describe_transduction, format_num_references
 from anchor_jax.evaluation.results import Results
@@ -57,20 +58,27 @@ class Reporter:
         """Write the report and print where everything is."""
         page = write_page(folder, results, run_facts)
         print_lines(*filter(None, [warning_of_test_sets(results)]))
-        print_lines(f"numbers: {folder.parent / storage.METRICS}", f"report:  {page}")
+        summaries = storage.summary_folder(folder)
+        sizes = prediction_files.sizes(summaries)
+        files = ", ".join(f"{file} ({prediction_files.format_bytes(num)})" for file, num in sizes.items())
+        print_lines(f"numbers: {summaries / storage.METRICS}", *([f"images:  {files}"] if files else []))
+        print_lines(f"report:  {page}")
 
     def profile_written(self, folder: Path) -> None:
         """Print where the profile is."""
         print_lines(f"profile: {folder}")
 
 
-def write_report(workdir: str | os.PathLike[str], step: int | None = None, num_bins: int | None = None) -> Path:
+def write_report(
+    workdir: str | os.PathLike[str], step: int | None = None, num_bins: int | None = None, limit: int = 0
+) -> Path:
     """Write the report of a run that is already evaluated.
 
     Args:
       workdir: folder of the run.
       step: step of the checkpoint; by default the last one that is evaluated.
       num_bins: bins of the calibration errors; by default those of the run's config, or the fewest evaluated.
+      limit: of the images that were evaluated; 0 for results on all images.
 
     Returns:
       The path of `report.html`.
@@ -81,7 +89,7 @@ def write_report(workdir: str | os.PathLike[str], step: int | None = None, num_b
     """
     folder = local_path("workdir", workdir)
     run = run_record.load(workdir_of(folder))
-    folders = storage.checkpoint_folders(folder)
+    folders = storage.checkpoint_folders(folder, checks.count("limit", limit, 0))
     by_bins = folders.get(max(folders, default=0) if step is None else step, {})
     default = run.config.evaluation.num_bins
     default = default if default in by_bins else min(by_bins, default=default)
@@ -134,8 +142,10 @@ def write_page(folder: Path, results: Mapping[str, Results], run_facts: Mapping[
 def _subtitle(results: Mapping[str, Results]) -> str:
     nums = sorted({num for of in results.values() for num in of})
     facts = next(result.facts for of in results.values() for result in of.values())
-    step = f"step {facts['step']:,}"
-    return " · ".join([step, ", ".join(map(format_num_references, nums)), f"{facts['num_bins']} calibration bins"])
+    step, limit = f"step {facts['step']:,}", facts.get("options", {}).get("limit")
+    limited = [f"at most {limit:,} images of each dataset"] if limit else []
+    references = ", ".join(map(format_num_references, nums))
+    return " · ".join([step, *limited, references, f"{facts['num_bins']} calibration bins"])
 
 
 def _section(name: str, by_suite: Mapping[str, Results], run_facts: Mapping[str, Any], folder: Path) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def _encoded_files(title: str, label_names: tuple[str, ...], files: FileList, la
     example = _FileExamples(files, labels)
 
     own_mode = cache(partial(common_mode, example, len(files)))
-    return EncodedDataset(title, label_names, len(files), example, own_mode, 0, files)
+    return EncodedDataset(title, label_names, len(files), example, own_mode, 0, files, file_of=files.name)
 
 
 def _list_images(split: Path, label_names: list[str]) -> tuple[FileList, np.ndarray, list[Skipped]]:

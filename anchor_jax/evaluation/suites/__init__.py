@@ -7,7 +7,7 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.evaluation.context import EvalContext
 from anchor_jax.evaluation.options import CommonOptions, describe
 from anchor_jax.evaluation.presentation import Table
-from anchor_jax.evaluation.results import BLT_SUFFIX, Results, SuiteResult
+from anchor_jax.evaluation.results import Results, SuiteResult, parse_storage_name
 from anchor_jax.evaluation.suite import Suite
 from anchor_jax.evaluation.suites.clean import Clean
 from anchor_jax.evaluation.suites.corruptions import Corruptions, CorruptionsOptions
@@ -58,17 +58,19 @@ def find(name: str) -> Suite[Any]:
     Args:
       name: storage name, such as "clean" or "clean-blt".
     """
-    suite = name.removesuffix(BLT_SUFFIX)
+    suite = parse_storage_name(name).suite
     return SUITES.get(suite) or UnknownSuite(suite)
 
 
 def title(name: str) -> str:
     """Return the heading of stored results."""
-    return find(name).title + (", with transduction (BLT)" if name.endswith(BLT_SUFFIX) else "")
+    parsed = parse_storage_name(name)
+    heading = find(name).title if parsed.dataset is None else f"{find(name).title_of_other}: {parsed.dataset}"
+    return heading + (", with transduction (BLT)" if parsed.protocol == "blt" else "")
 
 
 def report_order(name: str) -> tuple[int, str]:
     """Return the key by which stored results are sorted."""
     known = list(SUITES)
-    suite = name.removesuffix(BLT_SUFFIX)
+    suite = parse_storage_name(name).suite
     return (known.index(suite) if suite in known else len(known), name)

@@ -11,7 +11,7 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.evaluation import suites
 from anchor_jax.evaluation.predictions import METRICS
 from anchor_jax.evaluation.presentation import GROUP_TITLES, describe_transduction, format_num_references
-from anchor_jax.evaluation.results import BLT_SUFFIX, Score, SuiteResult, flat_name
+from anchor_jax.evaluation.results import Score, SuiteResult, flat_name, parse_storage_name
 from anchor_jax.evaluation.same_data import compare_data
 from anchor_jax.evaluation.suites.common import plain
 from anchor_jax.evaluation.suites.ood import HEADLINE
@@ -111,7 +111,7 @@ class SuiteTable:
     @property
     def base_suite(self) -> str:
         """The suite, whichever protocol chose the references."""
-        return self.suite.removesuffix(BLT_SUFFIX)
+        return parse_storage_name(self.suite).suite
 
     @property
     def title(self) -> str:

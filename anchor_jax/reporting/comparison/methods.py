@@ -15,7 +15,7 @@ from anchor_jax.data.labels import composed_name
 from anchor_jax.data.orientation import STORED
 from anchor_jax.evaluation import storage
 from anchor_jax.evaluation.output import workdir_of
-from anchor_jax.evaluation.results import Results, SuiteResult
+from anchor_jax.evaluation.results import Results, SuiteResult, parse_storage_name
 from anchor_jax.runs import record as run_record
 from anchor_jax.runs.record import Run
 from anchor_jax.runtime.paths import local_path
@@ -159,8 +159,11 @@ def method_kind(config: Mapping[str, Any]) -> str:
 
 def evaluation_command(workdir: Path | str, suite: str, num_references: int | None = None) -> str:
     """Return the command that evaluates a run."""
-    references = f" --num_references {num_references}" if num_references else ""
-    return f"python eval.py --workdir {shlex.quote(str(workdir))} --suites {suite}{references}"
+    parsed = parse_storage_name(suite)
+    others = " --protocol blt" if parsed.protocol == "blt" else ""
+    others += f" --data SPEC_OF_{shlex.quote(parsed.dataset)}" if parsed.dataset else ""
+    others += f" --num_references {num_references}" if num_references else ""
+    return f"python eval.py --workdir {shlex.quote(str(workdir))} --suites {parsed.suite}{others}"
 
 
 def _latest(record: Run) -> tuple[int, dict[int, Mapping[str, Results]]]:
@@ -171,7 +174,8 @@ def _latest(record: Run) -> tuple[int, dict[int, Mapping[str, Results]]]:
         }
         if by_bins := {num_bins: suites for num_bins, suites in by_bins.items() if suites}:
             return step, by_bins
-    raise UserError(f"'{record.workdir}' is not evaluated; run {evaluation_command(record.workdir, 'clean', 10)}")
+    how = "only evaluated with --limit" if storage.has_limited_results(record.workdir) else "not evaluated"
+    raise UserError(f"'{record.workdir}' is {how}; run {evaluation_command(record.workdir, 'clean', 10)}")
 
 
 def _check_same_data(records: Sequence[Run]) -> None:
