@@ -10,6 +10,7 @@ from PIL import Image
 
 from anchor_jax.evaluation.presentation import (
     Bars,
+    Confusion,
     ContourPanel,
     Contours,
     DotPanel,
@@ -107,6 +108,9 @@ PLOTS = {
     ),
     "images, grey and oblong": ImageGrid({"x": ImageStrip(IMAGES[:1, :, :4, :1])}, 10),
     "images, many channels": ImageGrid({"x": ImageStrip(IMAGES[..., [0] * 13])}, 10),
+    "confusion": Confusion(np.array([[5, 1, 0], [0, 0, 0], [2, 0, 9]]), ["a", "b" * 40, "$c"]),
+    "confusion, many classes": Confusion(np.eye(100, dtype=int) + RNG.poisson(0.02, (100, 100)), ["name"] * 100),
+    "confusion, one class": Confusion(np.array([[5]]), ["a"]),
     "dots": dots({"1 random": [Dots(0.5, [0.49, 0.51], text="0.5")], "BLT": [Dots(0.52)]}),
     "dots with intervals": dots(
         {"x" * 90: [Dots(0.1, interval=(0, 0.2)), Dots(-0.1)], "b": []}, "nll", legend=("c", "d"), color_rows=True
@@ -173,7 +177,9 @@ def test_images_keep_their_colors_and_order(tmp_path):
     assert columns == sorted(columns)
 
 
-@pytest.mark.parametrize("name", [name for name in PLOTS if not name.startswith(("images", "heat", "contours"))])
+@pytest.mark.parametrize(
+    "name", [name for name in PLOTS if not name.startswith(("images", "heat", "contours", "confusion"))]
+)
 def test_legends_do_not_cover_any_panel(name, tmp_path, monkeypatch):
     new_figure = style.new_figure
 
@@ -198,7 +204,7 @@ def test_clean_figures_caption_the_most_and_least_certain():
         **{"least_certain_rows": np.arange(1), "least_certain_images": IMAGES[:1]},
     }
     result = SuiteResult("clean", 1, (), arrays, {"label_names": ["cat", "dog"]})
-    (figure,) = Clean().figures({1: result}, {})
+    (figure,) = [of for of in Clean().figures({1: result}, {}) if of.name == "certain"]
     assert isinstance(figure.plot, ImageGrid)
     strip = figure.plot.strips["most certain"]
     assert strip.captions == ["cat\n0.010", "dog\nnot 2\n2.000"]

@@ -188,7 +188,7 @@ def test_page_embeds_the_figures_of_the_folder(reported):
     shown = [attrs for tag, attrs in page_of(reported).elements if tag == "img"]
     names = [files[base64.b64decode(attrs["src"].partition(",")[2])] for attrs in shown]
     assert names == [
-        *(f"clean-{name}.png" for name in ("reliability", "risk-coverage", "uncertainty", "certain")),
+        *(f"clean-{name}.png" for name in ("reliability", "risk-coverage", "uncertainty", "confusion", "certain")),
         *(f"corruptions-{name}.png" for name in ("severity", "heat-map", "reliability", "samples")),
         *(f"shift-{name}.png" for name in ("accuracy", "reliability")),
         *(f"ood-{name}.png" for name in ("roc", "auroc", "scores", "samples")),

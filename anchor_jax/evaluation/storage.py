@@ -274,7 +274,8 @@ def _reject_constant(constant: str):
 
 
 def _move_away(folder: Path, name: str) -> Path:
-    shown = [folder / file for file in ("report.html", REPORT)] + sorted(folder.glob(f"pictures/{name}-*.png"))
+    shown = [folder / file for file in ("report.html", REPORT)]
+    shown += sorted([*folder.glob(f"pictures/{name}-*.png"), *folder.glob(f"tables/{name}-*.csv")])
     arrays = sorted(folder.glob(f"{name}-references*.npz"))
     with writing(folder):
         # the scores last: until they have moved, the earlier results are complete where they were

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import math
 import os
 import time
 import warnings
@@ -18,6 +17,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[re
 from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
 from anchor_jax.core.errors import CorruptDataWarning, UserError
+from anchor_jax.runs import training_log
 from anchor_jax.runtime import multihost
 from anchor_jax.runtime.atomic_files import atomic_write
 
@@ -54,8 +54,8 @@ class TrainLogger:
         self.last_logged = last_logged
         self._workdir = workdir
         with _write_errors(workdir):
-            _discard_after(workdir / "metrics.jsonl", last_logged)
-            self._lines = (workdir / "metrics.jsonl").open("a", buffering=1)
+            _discard_after(workdir / training_log.FILE, last_logged)
+            self._lines = (workdir / training_log.FILE).open("a", buffering=1)
             self._tensorboard = TensorBoardWriter(workdir / "tensorboard", last_logged + 1)
         self._console = Console()
         self._total_steps = total_steps
@@ -180,17 +180,10 @@ def _write_errors(workdir: Path) -> Iterator[None]:
 def _discard_after(file: Path, step: int) -> None:
     """Drop the lines of steps that a resumed run repeats, and a line that is cut off."""
     lines = file.read_text(errors="replace").splitlines() if file.exists() else []
-    kept = [line for line in lines if _step_of(line) <= step]
+    kept = [line for line in lines if training_log.step_of(line) <= step]
     if file.exists():
         with atomic_write(file) as new:
             new.write_text("".join(line + "\n" for line in kept))
-    last = max(map(_step_of, kept), default=0)
+    last = max(map(training_log.step_of, kept), default=0)
     if last < step:
         warnings.warn(f"'{file}' has lost the metrics of steps {last + 1} to {step}", CorruptDataWarning, stacklevel=3)
-
-
-def _step_of(line: str) -> float:
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf
