@@ -20,6 +20,7 @@ from comparable_runs import (
     write_three_methods,
 )
 from conftest import write_results
+from legends import checked_legends
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.reporting.comparison import compare
@@ -71,7 +72,8 @@ def page_of(folder):
 
 
 def test_page_is_well_formed_and_self_contained(three_methods, tmp_path, capsys):
-    compare(three_methods, tmp_path / "out")
+    with checked_legends():
+        compare(three_methods, tmp_path / "out")
     page, text = page_of(tmp_path / "out")
     assert {link.removeprefix("#") for link in page.links} <= page.ids
     assert len(page.sources) == 3 + 3 + 4  # dots and differences of each, reliability, severity, two groups of AUROC

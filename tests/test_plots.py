@@ -1,11 +1,9 @@
 """Plots: all kinds are drawn, of ordinary and of degenerate values."""
 
-import contextlib
-
 import matplotlib
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from legends import checked_legends
 from PIL import Image
 
 from anchor_jax.evaluation.presentation import (
@@ -126,7 +124,8 @@ PLOTS = {
 
 @pytest.mark.parametrize("name", PLOTS)
 def test_save_draws_a_plot(name, tmp_path):
-    plots.save(PLOTS[name], tmp_path / "folder/plot.png")
+    with checked_legends():
+        plots.save(PLOTS[name], tmp_path / "folder/plot.png")
     with Image.open(tmp_path / "folder/plot.png") as image:
         assert image.format == "PNG"
         assert image.info["dpi"] == pytest.approx((150, 150), abs=0.1)
@@ -175,26 +174,6 @@ def test_images_keep_their_colors_and_order(tmp_path):
         assert found.mean() > 0.2
         columns.append(np.argwhere(found)[:, 1].mean())
     assert columns == sorted(columns)
-
-
-@pytest.mark.parametrize(
-    "name", [name for name in PLOTS if not name.startswith(("images", "heat", "contours", "confusion"))]
-)
-def test_legends_do_not_cover_any_panel(name, tmp_path, monkeypatch):
-    new_figure = style.new_figure
-
-    @contextlib.contextmanager
-    def checked(*arguments, **options):
-        with new_figure(*arguments, **options) as figure:
-            yield figure
-            FigureCanvasAgg(figure).draw()
-            legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes if axes.get_legend())]
-            for legend in legends:
-                for axes in figure.axes:
-                    assert not legend.get_window_extent().overlaps(axes.get_window_extent())
-
-    monkeypatch.setattr(style, "new_figure", checked)
-    plots.save(PLOTS[name], tmp_path / "plot.png")
 
 
 def test_clean_figures_caption_the_most_and_least_certain():

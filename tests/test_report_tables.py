@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import write_results
+from legends import checked_legends
 from scipy import stats
 from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 from test_report import FACTS, RUN, page_of, report
@@ -142,7 +143,8 @@ def test_learning_curves_show_what_training_logged(tmp_path):
     }  # fmt: skip
     folder = tmp_path / "eval/step12-bins15"
     write_results(folder, "landscape", FACTS | {"num_examples": 4}, {1: ({"accuracy": 0.5}, {})})
-    report(folder)
+    with checked_legends():
+        report(folder)
     assert (folder / "pictures/learning.png").exists()
     assert "Learning curves" in page_of(folder).text
     assert not learning_curves(tmp_path / "none", RUN)

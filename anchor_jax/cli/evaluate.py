@@ -24,6 +24,13 @@ PROFILE = flags.DEFINE_bool(
     "profile", False, "Trace some batches into WORKDIR/profile or OUT/profile, for TensorBoard or Perfetto."
 )
 
+TRACKER = flags.DEFINE_list(
+    "tracker",
+    [],
+    "Where the scores and figures of the report go as well, comma-separated: tensorboard, wandb, mlflow. Scores join "
+    "the run of the training.",
+)
+
 SUITE_NAMES = flags.DEFINE_list("suites", ["clean"], f"Suites, comma-separated: {', '.join(SUITES)}.")
 NUM_BINS = flags.DEFINE_integer("num_bins", None, "Bins of the calibration errors; by default those of the config.")
 
@@ -61,7 +68,7 @@ USAGE = app.Usage(
     ),
     synopsis="--workdir=WORKDIR [--suites=SUITES] [--num_references=K] [flags]",
     groups={
-        "Run": (WORKDIR, CHECKPOINT, DATA_PATH, OUT, PROFILE),
+        "Run": (WORKDIR, CHECKPOINT, DATA_PATH, OUT, TRACKER, PROFILE),
         "Suites": (
             SUITE_NAMES,
             *(flag for name, flag in OPTIONS.items() if name not in _OF_REFERENCES),
@@ -98,7 +105,7 @@ def main() -> None:
         data_path=DATA_PATH.value,
         out=OUT.value,
         profile=PROFILE.value,
-        report=Reporter(),
+        report=Reporter(tuple(TRACKER.value)),
     )
 
 

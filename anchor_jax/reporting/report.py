@@ -6,7 +6,7 @@
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,12 @@ from anchor_jax.evaluation.same_data import clean_results_for, warning_of_test_s
 from anchor_jax.evaluation.suite import DATA_FACTS
 from anchor_jax.reporting.html import draw_figures, intervals_of, render, rows_html, table_html
 from anchor_jax.reporting.learning import learning_curves
+from anchor_jax.reporting.pictures import send_results
 from anchor_jax.reporting.terminal import print_lines, print_table
 from anchor_jax.runs import record as run_record
 from anchor_jax.runtime.atomic_files import atomic_write
 from anchor_jax.runtime.paths import local_path
+from anchor_jax.training.trackers import check as check_trackers
 
 _MAX_NAMES = 4  # of datasets, in the heading of a table on the terminal
 
@@ -35,7 +37,16 @@ class Reporter:
     """Prints tables while an evaluation runs, and writes `report.html` and `report.json` in the end.
 
     Pass it to `anchor_jax.evaluation.evaluate` as `report`.
+
+    Args:
+      trackers: "tensorboard", "wandb" and "mlflow", or some of them, which get the scores and the figures as well.
+
+    Raises:
+      UserError: a tracker is unknown, or its client is not installed.
     """
+
+    def __init__(self, trackers: Sequence[str] = ()):
+        self._trackers = check_trackers(trackers)
 
     def suite_finished(self, results: Results) -> None:
         """Print the first table of a suite."""
@@ -60,6 +71,8 @@ class Reporter:
         page = write_page(folder, results, run_facts)
         print_lines(*filter(None, [warning_of_test_sets(results)]))
         print_lines(f"numbers: {folder.parent / storage.METRICS}", f"report:  {page}")
+        if self._trackers:
+            send_results(self._trackers, folder, results)
 
     def profile_written(self, folder: Path) -> None:
         """Print where the profile is."""
