@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 from conftest import tiny_config
 from PIL import Image
-from tensorboardX.proto.event_pb2 import Event
-from tensorboardX.record_reader import RecordReader  # pyright: ignore
 
 from anchor_jax import UserError
 from anchor_jax.evaluation import evaluate
@@ -20,6 +18,7 @@ from anchor_jax.runs import record as run_record
 from anchor_jax.training import trackers
 from anchor_jax.training.loop import train
 from anchor_jax.training.trackers import Trackers
+from faults.kill import compare_runs
 
 
 class Calls(list):
@@ -27,7 +26,7 @@ class Calls(list):
 
     broken: tuple[str, ...] = ()
 
-    def __call__(self, name, *arguments, **options):
+    def __call__(self, name, /, *arguments, **options):
         if name in self.broken:
             raise ConnectionError(f"no {name}\ntoday")
         self.append((name, arguments, options))
@@ -134,9 +133,7 @@ def test_trackers_get_metrics_pictures_and_final_scores(short, tmp_path, clients
 
 def tags_of(folder):
     """Return tag -> whether it is an image, of all event files of a folder."""
-    events = [
-        Event.FromString(record) for file in folder.iterdir() for record in iter(RecordReader(str(file)).read, None)
-    ]
+    events = [event for file in folder.iterdir() for event in compare_runs._read_events(file)]
     return {value.tag: value.HasField("image") for event in events for value in event.summary.value}
 
 
@@ -176,7 +173,7 @@ def test_trackers_that_fail_leave_the_run_alone(short, tmp_path, clients, broken
             for step in (1, 2):
                 each.log(step, "train", {"train/loss": 1.0})
             each.close("FINISHED")
-    (message,) = [str(each.message) for each in warned if "tracker" in str(each.message)]
+    (message,) = [str(each.message) for each in warned if str(each.message).startswith("tracker '")]
     name = "wandb" if clients["mlflow"].named("set_terminated") else "mlflow"
     assert message == f"tracker '{name}' failed and gets nothing more; the run goes on (no {broken} today)"
 

@@ -167,5 +167,5 @@ def _counts(values: np.ndarray, num: int, weights: np.ndarray | None = None) -> 
 def _bootstrap(data: tuple[np.ndarray, ...], statistic: Callable[..., np.ndarray], method: str) -> Interval:
     batch = max(1, _BATCH_BYTES // (8 * sum(map(len, data))))
     options = {"n_resamples": RESAMPLES, "batch": batch, "vectorized": True, "confidence_level": LEVEL}
-    drawn = stats.bootstrap(data, statistic, method=method, rng=np.random.default_rng(_SEED), **options)
+    drawn = stats.bootstrap(data, statistic, method=method, random_state=np.random.default_rng(_SEED), **options)
     return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)

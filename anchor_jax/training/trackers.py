@@ -122,7 +122,7 @@ class Trackers:
             sent = self._state.get(name, {}).get("sent", {})
             if step > sent.get(prefix, -1):
                 self._guarded(name, lambda tracker=tracker: tracker.log(step, scalars))
-                sent[prefix] = step
+                sent |= {prefix: step} if name in self._open else {}
         self._guarded("", self._write)
 
     def picture(self, step: int, name: str, png: bytes) -> None:
@@ -142,7 +142,7 @@ class Trackers:
         self._open.clear()
 
     def _write(self) -> None:
-        if any(self._state.values()):
+        if self._open:
             with atomic_write(self._file) as file:
                 file.write_text(json.dumps(self._state, indent=2) + "\n", encoding="utf-8")
 
@@ -234,9 +234,10 @@ class MlflowRun:
         self._mlflow = importlib.import_module("mlflow")
         uri = os.environ.get("MLFLOW_TRACKING_URI") or known.get("uri") or (folder / "mlruns").resolve().as_uri()
         self._client = self._mlflow.MlflowClient(tracking_uri=uri)
-        is_known = known.get("uri") == uri
+        public = re.sub("//[^/@]*@", "//", uri)  # without a password
+        is_known = known.get("uri") == public
         self._id = known["id"] if is_known else self._create(run)
-        self.identifiers = {"id": self._id, "uri": uri}
+        self.identifiers = {"id": self._id, "uri": public}
         if is_known:
             self._client.update_run(self._id, status="RUNNING")
 
