@@ -4,6 +4,7 @@ import io
 import json
 import sys
 import types
+import warnings
 
 import numpy as np
 import pytest
@@ -107,7 +108,10 @@ def test_trackers_get_metrics_pictures_and_final_scores(short, tmp_path, clients
     train(short, workdir, trackers=("wandb", "mlflow"), pictures=TrainingPictures())
     assert not (workdir / "tensorboard").exists()
     logged = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    expected = [(line.pop("step"), {name: value for name, value in line.items() if value is not None}) for line in logged]
+    expected = [
+        (line["step"], {name: value for name, value in line.items() if name != "step" and value is not None})
+        for line in logged
+    ]
     sent = clients["wandb"].named("log")
     assert [(step, scalars) for (scalars, step), _ in sent if "/reliability" not in str(scalars)][1:] == expected
     pictured = {name: step for (scalars, step), _ in sent for name, of in scalars.items() if isinstance(of, tuple)}
@@ -162,14 +166,12 @@ def test_trackers_go_on_with_their_runs(short, tmp_path, clients):
 def test_trackers_that_fail_leave_the_run_alone(short, tmp_path, clients, broken):
     for calls in clients.values():
         calls.broken = (broken,)
-    with pytest.warns(UserWarning) as warned:
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
         if broken == "log":
             train(short, tmp_path / "run", trackers=("wandb", "mlflow"))
         else:
-            rundir = tmp_path / "run"
-            rundir.mkdir()
-            run = types.SimpleNamespace(workdir=rundir, config=short)
-            each = opened(("wandb", "mlflow"), run)
+            each = opened(("wandb", "mlflow"), types.SimpleNamespace(workdir=tmp_path, config=short))
             for step in (1, 2):
                 each.log(step, "train", {"train/loss": 1.0})
             each.close("FINISHED")

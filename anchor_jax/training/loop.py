@@ -130,7 +130,8 @@ def _evaluate(
     check_finite(step, scores, checkpoints.latest_step(), trainer.run.workdir)
     name, num_bins = trainer.evaluator.dataset.name, trainer.run.config.evaluation.num_bins
     logger.log(step, name, scores)
-    logger.picture(step, f"{name}/reliability", lambda drawn: drawn.reliability(reliability(*judged[0], num_bins), name))
+    picture = f"{name}/reliability"
+    logger.picture(step, picture, lambda drawn: drawn.reliability(reliability(*judged[0], num_bins), name))
     return scores
 
 
