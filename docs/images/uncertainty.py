@@ -34,7 +34,7 @@ NUM_REFERENCES = 20
 def main(folder: str) -> None:
     """Run the tutorials, plot their results and write the figure."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9, 3.6), layout="constrained")
+        figure = Figure(figsize=(9, 3.2), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(5, 4))
         plot_regression(left)
         plot_classification(right)
@@ -54,8 +54,8 @@ def plot_regression(axes: Axes) -> None:
     axes.plot(grid, mean, color=BLUE, label="mean over references")
     axes.plot(grid, np.sin(2 * np.pi * grid), "--", color=GRAY, linewidth=1, label="target")
     axes.plot(x, y, "o", color="black", markersize=3, label="training examples")
-    axes.set(title="Regression: uncertain away from the training data", xlabel="x", ylabel="y", ylim=(-2.3, 1.5))
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+    axes.set(title="Regression: uncertain away from the training data", xlabel="x", ylabel="y", ylim=(-2.2, 2.8))
+    axes.legend(loc="upper center", ncols=2)
 
 
 def plot_classification(axes: Axes) -> None:
@@ -76,7 +76,7 @@ def plot_classification(axes: Axes) -> None:
         ylabel="share of test images",
         xscale="log",
     )
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16))
+    axes.legend(loc="upper left")
 
 
 if __name__ == "__main__":
