@@ -27,8 +27,7 @@ PROFILE = flags.DEFINE_bool(
 TRACKER = flags.DEFINE_list(
     "tracker",
     [],
-    "Where the scores and figures of the report go as well, comma-separated: tensorboard, wandb, mlflow. Scores join "
-    "the run of the training.",
+    "Send scores and figures to these as well: tensorboard, wandb, mlflow.",
 )
 
 SUITE_NAMES = flags.DEFINE_list("suites", ["clean"], f"Suites, comma-separated: {', '.join(SUITES)}.")

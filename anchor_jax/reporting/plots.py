@@ -47,7 +47,9 @@ def _draw_lines(figure: Figure, plot: presentation.LinePlots) -> None:
     for axes, panel in zip(style.panels(figure, len(plot.panels)), plot.panels, strict=True):
         _draw_panel(axes, panel)
         if not plot.shared_legend and axes.get_legend_handles_labels()[1]:
-            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, fontsize=8, columnspacing=1.2)
+            # below the label of the axis, whose distance is in points whatever the size of the panel
+            below = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "borderaxespad": 4.6}
+            axes.legend(**below, ncols=2, fontsize=8, columnspacing=1.2)
     if plot.shared_legend:
         handles = {
             label: handle
