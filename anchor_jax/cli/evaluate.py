@@ -27,7 +27,7 @@ PROFILE = flags.DEFINE_bool(
 TRACKER = flags.DEFINE_list(
     "tracker",
     [],
-    "Send scores and figures to these as well: tensorboard, wandb, mlflow.",
+    "Also send scores to: tensorboard, wandb, mlflow.",
 )
 
 SUITE_NAMES = flags.DEFINE_list("suites", ["clean"], f"Suites, comma-separated: {', '.join(SUITES)}.")
