@@ -20,9 +20,7 @@ DATA_PATH = app.define_path(
 OUT = app.define_path(
     "out", None, "Folder of the results, such as for a run that cannot be written; by default WORKDIR/eval."
 )
-PROFILE = flags.DEFINE_bool(
-    "profile", False, "Trace some batches into WORKDIR/profile or OUT/profile, for TensorBoard or Perfetto."
-)
+PROFILE = flags.DEFINE_bool("profile", False, "Trace some batches into WORKDIR/profile or OUT/profile.")
 
 TRACKER = flags.DEFINE_list(
     "tracker",
