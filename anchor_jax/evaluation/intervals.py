@@ -166,6 +166,7 @@ def _counts(values: np.ndarray, num: int, weights: np.ndarray | None = None) -> 
 
 def _bootstrap(data: tuple[np.ndarray, ...], statistic: Callable[..., np.ndarray], method: str) -> Interval:
     batch = max(1, _BATCH_BYTES // (8 * sum(map(len, data))))
-    options = {"n_resamples": RESAMPLES, "batch": batch, "vectorized": True, "confidence_level": LEVEL}
-    drawn = stats.bootstrap(data, statistic, method=method, random_state=np.random.default_rng(_SEED), **options)
+    options: dict[str, Any] = {"random_state": np.random.default_rng(_SEED)}  # "rng" in newer versions of SciPy alone
+    options |= {"n_resamples": RESAMPLES, "batch": batch, "vectorized": True, "confidence_level": LEVEL}
+    drawn = stats.bootstrap(data, statistic, method=method, **options)
     return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
