@@ -86,7 +86,8 @@ def test_wheel_metadata_is_that_of_pyproject(wheel):
     assert metadata["Name"] == "anchor-jax"
     assert metadata["Requires-Python"] == ">=3.11"
     assert set(metadata.get_all("Provides-Extra")) == PROJECT["optional-dependencies"].keys()
-    extras = {"bench", "cuda13", "docs", "plan-gpu", "plan-tpu", "serve", "test", "tfds-prepare", "torch", "tpu"}
+    extras = {"bench", "cuda13", "docs", "mlflow", "plan-gpu", "plan-tpu", "serve", "test", "tfds-prepare", "torch"}
+    extras |= {"tpu", "wandb"}
     assert extras == set(metadata.get_all("Provides-Extra"))
     assert metadata.get_payload().startswith("# anchor_jax")
 

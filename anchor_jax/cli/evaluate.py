@@ -23,6 +23,11 @@ PREDICTIONS = flags.DEFINE_bool(
     None,
     "Write the prediction for every image as Parquet and CSV; by default if the CSV file takes at most 100 MB.",
 )
+TRACKER = flags.DEFINE_list(
+    "tracker",
+    [],
+    "Also send scores to: tensorboard, wandb, mlflow.",
+)
 PROFILE = flags.DEFINE_bool("profile", False, "Trace some batches, for TensorBoard or Perfetto, into profile/.")
 
 SUITE_NAMES = flags.DEFINE_list("suites", ["clean"], f"Suites, comma-separated: {', '.join(SUITES)}.")
@@ -62,7 +67,7 @@ USAGE = app.Usage(
     synopsis="--workdir=WORKDIR [--suites=SUITES] [--num_references=K] [flags]",
     groups={
         "Run": (WORKDIR, CHECKPOINT, DATA_PATH),
-        "Output": (OUT, PREDICTIONS, PROFILE),
+        "Output": (OUT, PREDICTIONS, TRACKER, PROFILE),
         "Suites": (
             SUITE_NAMES,
             *(flag for name, flag in OPTIONS.items() if name not in (*_OF_DATASETS, *_OF_REFERENCES)),
@@ -104,7 +109,7 @@ def main() -> None:
         out=OUT.value,
         profile=PROFILE.value,
         predictions=PREDICTIONS.value,
-        report=Reporter(),
+        report=Reporter(tuple(TRACKER.value)),
     )
 
 

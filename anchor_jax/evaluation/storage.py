@@ -311,7 +311,8 @@ def _reject_constant(constant: str):
 
 def _move_away(folder: Path, name: str) -> Path:
     escaped = glob.escape(name)  # which may contain that of a dataset
-    shown = [folder / file for file in ("report.html", REPORT)] + sorted(folder.glob(f"pictures/{escaped}-*.png"))
+    shown = [folder / file for file in ("report.html", REPORT)]
+    shown += sorted([*folder.glob(f"pictures/{escaped}-*.png"), *folder.glob(f"tables/{escaped}-*.csv")])
     arrays = sorted(file for end in ("npz", "parquet") for file in folder.glob(f"{escaped}-references*.{end}"))
     with writing(folder):
         # the scores last: until they have moved, the earlier results are complete where they were

@@ -85,6 +85,9 @@ SPECS = {
         _percent("aupr_in", "AUPR in", True),
         _percent("aupr_out", "AUPR out", True),
         _percent("fpr95", "FPR at 95% TPR", False),
+        _percent("precision", "precision", True),
+        _percent("confidence", "mean confidence", None),
+        _percent("share", "of the true class", None),
         MetricSpec("seconds_per_1000", "seconds per 1,000", "s", False, ".3g"),
         MetricSpec("num_examples", "examples", format=",.0f"),
     )

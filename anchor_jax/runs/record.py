@@ -6,6 +6,7 @@ references.npz   pixels of the references
 checkpoints/     see `checkpoint`
 metrics.jsonl    one line per logged step
 tensorboard/     the same for TensorBoard
+trackers.json    identifiers of the run at other trackers, and the last steps that they were sent
 eval/            results of `eval.py`
 damaged/         corrupt checkpoints that were moved away, if there are any
 lock             locked by the training process

@@ -28,7 +28,7 @@ from anchor_jax.evaluation.presentation import (
 )
 from anchor_jax.evaluation.results import Results, Score, SuiteResult, storage_name
 from anchor_jax.evaluation.suite import Suite
-from anchor_jax.evaluation.suites import common
+from anchor_jax.evaluation.suites import classes, common
 
 _STORED, _SHOWN = 12, 10  # images of the most and of the least certain predictions
 _UNCERTAINTIES = {
@@ -104,7 +104,7 @@ class Clean(Suite[PreparedClean]):
         return SuiteResult(self.name, num_references, tuple(scores), arrays, facts, dataset=dataset)
 
     def tables(self, results: Results) -> list[Table]:
-        """Return all metrics, then uncertainty and other predictions."""
+        """Return all metrics, then uncertainty, other predictions, and single classes."""
         names = ("accuracy", "top5_accuracy", "nll", "brier", "ece", "rms_ece", "adaptive_ece", "smooth_ece", "aurc")
         uncertainty = common.quantities(("entropy", "mutual_information", "agreement"))
         mean_logits = common.quantities(METRICS, prediction="mean_logits")
@@ -114,6 +114,7 @@ class Clean(Suite[PreparedClean]):
             *common.by_references("Uncertainty", results, uncertainty),
             *common.by_references("Softmax of the mean logits, as the released code reports", results, mean_logits),
             *common.by_references("After temperature scaling", results, scaled),
+            *classes.class_tables(common.newest(results)),
         ]
 
     def highlights(self, result: SuiteResult) -> list[Highlight]:
@@ -121,7 +122,7 @@ class Clean(Suite[PreparedClean]):
         return common.highlights(result.dataset or self.title, result)
 
     def figures(self, results: Results, clean: Results) -> list[Figure]:
-        """Return reliability, risk and coverage, uncertainty of mistakes, and some images."""
+        """Return reliability, risk and coverage, uncertainty of mistakes, confusions, and some images."""
         result = common.newest(results)
         judged = {format_num_references(num): common.judged(each) for num, each in results.items()}
         judged = {title: columns for title, columns in judged.items() if columns}
@@ -137,7 +138,7 @@ class Clean(Suite[PreparedClean]):
             figures += [_risk_coverage(judged, uncertainties, result)]
         if uncertainties and correct is not None:
             figures += [_uncertainty_of_mistakes(uncertainties, correct, result)]
-        return figures + _certain_images(result)
+        return [*figures, *classes.confusion_figures(result), *_certain_images(result)]
 
 
 def _risk_coverage(

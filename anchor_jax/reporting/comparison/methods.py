@@ -149,6 +149,31 @@ def group_by_method(runs: Sequence[EvaluatedRun]) -> list[Method]:
     ]
 
 
+def differing_keys(methods: Sequence[Method]) -> dict[str, dict[str, str]]:
+    """Return the keys of the config in which the runs differ, except for seeds and places of the data.
+
+    Args:
+      methods: of a comparison.
+
+    Returns:
+      key -> name of the method -> value; several if its runs differ, a dash if the key has no effect on it.
+    """
+    configs = {method.name: [flatten(run.run.config) for run in method.runs] for method in methods}
+    every = [config for of in configs.values() for config in of]
+    found: dict[str, dict[str, str]] = {}
+    for key in dict.fromkeys(key for config in every for key in config):
+        values = [config.get(key) for config in every]
+        if key in ("seed", "data.path") or not any(_differs(key, value, values[0]) for value in values[1:]):
+            continue
+        found[key] = {
+            method.name: ", ".join(dict.fromkeys(str(config.get(key, "default")) for config in configs[method.name]))
+            if key in method.config or not key.startswith("anchoring.")
+            else "–"
+            for method in methods
+        }
+    return found
+
+
 def method_kind(config: Mapping[str, Any]) -> str:
     """Return the paper's name of a method: "standard", "anchored" or "anchored + masking"."""
     if not config["anchoring.enabled"]:
