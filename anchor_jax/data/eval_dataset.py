@@ -75,6 +75,16 @@ class EvalDataset:
         images, labels = zip(*(found[row] for row in rows), strict=True)
         return np.stack(images), np.array(labels, np.int32)
 
+    def subset(self, rows: np.ndarray) -> "EvalDataset":
+        """Return the examples at `rows`, sorted int `[n]`."""
+
+        def batches(batch_size: int) -> Generator[Batch, None, None]:
+            return _batches_at(self.batches, rows, batch_size)
+
+        return dataclasses.replace(
+            self, num_examples=len(rows), labels=lambda: self.labels()[rows], batches=batches, content=UNKNOWN
+        )
+
     def map_images(self, image_shape: tuple[int, ...], function: Callable[[np.ndarray], np.ndarray]) -> "EvalDataset":
         """Return a dataset that applies `function` to the images of each batch; they then have `image_shape`."""
 
@@ -92,6 +102,25 @@ class EvalDataset:
                 yield images, rows[labels]
 
         return dataclasses.replace(self, label_names=label_names, labels=lambda: rows[self.labels()], batches=batches)
+
+
+def _batches_at(
+    batches: Callable[[int], Generator[Batch, None, None]], rows: np.ndarray, batch_size: int
+) -> Generator[Batch, None, None]:
+    """Read all batches up to the last of some rows, and yield batches of these alone."""
+    start, images, labels = 0, [], []
+    with contextlib.closing(batches(batch_size)) as read:
+        for all_images, all_labels in read:
+            end = start + len(all_labels)
+            for row in rows[(rows >= start) & (rows < end)] - start:
+                images.append(np.array(all_images[row]))
+                labels.append(all_labels[row])
+            start = end
+            while len(labels) >= batch_size or (labels and end > rows[-1]):
+                yield np.stack(images[:batch_size]), np.array(labels[:batch_size], np.int32)
+                images, labels = images[batch_size:], labels[batch_size:]
+            if end > rows[-1]:
+                return
 
 
 def eval_dataset(dataset: Dataset, name: str, *, channels: int = 0) -> EvalDataset:

@@ -6,6 +6,7 @@ from typing import Any
 from anchor_jax.core import checks
 
 PROTOCOLS = ("random", "blt")
+GENERATED = "generated"  # corruptions of the test set, made on the device
 
 
 def option(default: Any, help: str, *, minimum: int | None = None, choices: tuple[str, ...] | None = None) -> Any:
@@ -65,6 +66,27 @@ class TemperatureOption(SuiteOptions):
 
     temperature_scaling: bool = option(
         False, "Also report metrics after temperature scaling, fitted on the training data that the run held out."
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class CorruptedSetsOption(SuiteOptions):
+    """The corrupted test sets."""
+
+    corruptions: tuple[str, ...] = option(
+        (GENERATED,),
+        "Corrupted test sets of the suites 'corruptions' and 'conformal': 'generated' (the 19 corruptions of "
+        "ImageNet-C, applied to the test set), 'generated-c-bar' (the 10 of C-bar), tfds:NAME, npy:FOLDER (the layout "
+        "of CIFAR-10-C), folder:FOLDER (the layout of ImageNet-C).",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ShiftedSetsOption(SuiteOptions):
+    """The shifted datasets."""
+
+    shift: tuple[str, ...] = option(
+        (), "Datasets of the suites 'shift' and 'conformal', with the run's classes, such as tfds:imagenet_r."
     )
 
 
