@@ -89,7 +89,7 @@ def test_conformal_calibrates_on_held_out_data(digits_run):
 
 def test_conformal_tells_of_corrupted_sets_in_another_order(digits_run, tmp_path):
     spec, _ = corrupted(tmp_path / "noisy", order=slice(None, None, -1))
-    with pytest.warns(UserWarning, match="^'noisy-grain-1' has its images in another order than the test set, so all"):
+    with pytest.warns(UserWarning, match="^'noisy' has its images in another order than the test set, so all"):
         result = measured(context_of(digits_run, corruptions=(spec,)), "conformal", 1)
     assert "grain/1/lac/coverage" in result.metrics
 

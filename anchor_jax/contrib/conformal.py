@@ -58,6 +58,13 @@ class ConformalSets:
       offset: see `class_scores`.
       normalized: whether the scores are divided by a difficulty.
       randomized: whether a key makes the sets exact.
+
+    Example:
+      >>> import anchor_jax as aj
+      >>> import jax.numpy as jnp
+      >>> sets = aj.conformal.ConformalSets(jnp.float32(0.5))
+      >>> sets(jnp.array([[0.75, 0.25], [0.5, 0.5]])).tolist()  # 1 - p is at most 0.5
+      [[True, False], [True, True]]
     """
 
     threshold: jax.Array

@@ -15,7 +15,14 @@ from anchor_jax.metrics import validation
 
 
 class Interval(NamedTuple):
-    """Ends of intervals."""
+    """Ends of intervals, as returned by `ConformalIntervals`.
+
+    Example:
+      >>> import anchor_jax as aj
+      >>> interval = aj.conformal.Interval(low=1.0, high=3.0)
+      >>> interval.high - interval.low
+      2.0
+    """
 
     low: Any  # floating `[B, ...]`, of the dtype of the means
     high: Any  # same
@@ -31,6 +38,13 @@ class ConformalIntervals:
         one.
       offset: see `fit_intervals`.
       normalized: whether widths are in units of a difficulty.
+
+    Example:
+      >>> import anchor_jax as aj
+      >>> import jax.numpy as jnp
+      >>> low, high = aj.conformal.ConformalIntervals(jnp.float32(0.5))(jnp.array([1.0, 2.0]))
+      >>> low.tolist(), high.tolist()
+      ([0.5, 1.5], [1.5, 2.5])
     """
 
     threshold: jax.Array

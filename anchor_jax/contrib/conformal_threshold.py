@@ -42,7 +42,8 @@ def quantile(scores: ArrayLike, coverage: float | Sequence[float]) -> jax.Array:
     Example:
       >>> import anchor_jax as aj
       >>> import jax.numpy as jnp
-      >>> aj.conformal.quantile(jnp.arange(9.0), 0.5).item(), aj.conformal.quantile(jnp.arange(9.0), [0.8, 0.9]).tolist()
+      >>> scores = jnp.arange(9.0)
+      >>> aj.conformal.quantile(scores, 0.5).item(), aj.conformal.quantile(scores, [0.8, 0.9]).tolist()
       (4.0, [7.0, 8.0])
     """
     checks.array("scores", scores, "floating", "[n, ...]")

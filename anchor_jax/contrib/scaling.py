@@ -45,7 +45,15 @@ _MAX_STEPS = 2_000
 
 
 class TemperatureScaling(NamedTuple):
-    """The scaling `softmax(logits / temperature)`, as returned by `fit_temperature`; a pytree."""
+    """The scaling `softmax(logits / temperature)`, as returned by `fit_temperature`; a pytree.
+
+    Example:
+      >>> import anchor_jax as aj
+      >>> import jax.numpy as jnp
+      >>> scaled = aj.scaling.TemperatureScaling(2.0)
+      >>> print(f"{scaled(jnp.log(jnp.array([[0.9, 0.1]])))[0, 0]:.3f}")  # 3 to 1, the root of 9 to 1
+      0.750
+    """
 
     temperature: Any  # float32 [], above 0; above 1 makes the probabilities less certain
 
@@ -63,7 +71,15 @@ class TemperatureScaling(NamedTuple):
 
 
 class VectorScaling(NamedTuple):
-    """The scaling `softmax(weight * logits + bias)`, as returned by `fit_vector`; a pytree."""
+    """The scaling `softmax(weight * logits + bias)`, as returned by `fit_vector`; a pytree.
+
+    Example:
+      >>> import anchor_jax as aj
+      >>> import numpy as np
+      >>> scaled = aj.scaling.VectorScaling(np.ones(2), np.log([3.0, 1.0]))
+      >>> print(f"{scaled(np.zeros((1, 2)))[0, 0]:.3f}")
+      0.750
+    """
 
     weight: Any  # float32 [C]
     bias: Any  # float32 [C]
@@ -74,7 +90,15 @@ class VectorScaling(NamedTuple):
 
 
 class DirichletScaling(NamedTuple):
-    """The scaling `softmax(weight @ log(softmax(logits)) + bias)`, as returned by `fit_dirichlet`; a pytree."""
+    """The scaling `softmax(weight @ log(softmax(logits)) + bias)`, as returned by `fit_dirichlet`; a pytree.
+
+    Example:
+      >>> import anchor_jax as aj
+      >>> import numpy as np
+      >>> scaled = aj.scaling.DirichletScaling(np.array([[0.0, 1.0], [1.0, 0.0]]), np.zeros(2))  # exchanges the classes
+      >>> print(f"{scaled(np.log([[0.75, 0.25]]))[0, 0]:.3f}")
+      0.250
+    """
 
     weight: Any  # float32 [C, C]
     bias: Any  # float32 [C]

@@ -51,8 +51,8 @@ class SeedOption(SuiteOptions):
 
     seed: int = option(
         0,
-        "Seed of generated corruptions, of the candidates of BLT, of the references and masks that the probe is fitted "
-        "with and of the directions of the landscape.",
+        "Seed of generated corruptions, of the half of the test set that calibrates conformal sets, of the candidates "
+        "of BLT, of the references and masks that the probe is fitted with and of the directions of the landscape.",
     )
 
     def __post_init__(self):

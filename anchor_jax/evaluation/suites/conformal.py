@@ -1,7 +1,6 @@
 """Conformal: sets of classes that contain the true one at a chosen rate, on the test set and under shift."""
 
 import dataclasses
-import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -12,6 +11,7 @@ from anchor_jax.contrib import conformal
 from anchor_jax.core.errors import UserError
 from anchor_jax.data import EvalDataset
 from anchor_jax.data.corruptions import SEVERITIES
+from anchor_jax.data.files import warn_once
 from anchor_jax.evaluation.conformal_sets import (
     SCORES,
     Contained,
@@ -104,14 +104,14 @@ class PreparedConformal:
     def corrupted_stream(self, member: str, severity: int) -> EvalDataset:
         """Return the test examples that are evaluated, corrupted."""
         assert self.corrupted is not None
-        stream = self.corrupted.members[member].stream(member, severity)
+        corrupted = self.corrupted.members[member]
+        stream = corrupted.stream(member, severity)
         if self.rows is None:
             return stream
         if not np.array_equal(stream.labels(), self.context.test.labels()):
-            warnings.warn(
-                f"'{stream.name}' has its images in another order than the test set, so all of them are evaluated, "
-                "also corrupted versions of those that calibrate; avoid this by --conformal_calibration=held_out",
-                stacklevel=2,
+            warn_once(
+                f"'{corrupted.name}' has its images in another order than the test set, so all of them are evaluated, "
+                "also corrupted versions of those that calibrate; avoid this by --conformal_calibration=held_out"
             )
             return stream
         return stream.subset(self.rows)
@@ -188,9 +188,7 @@ class Conformal(Suite[PreparedConformal]):
             "thresholds": {name: float(values[0]) for name, values in thresholds.items()},
             "scores": {name: SCORES[name] for name in names_for(num_references)},
             "members": [*prepared.corruptions, *prepared.shifts],
-            "groups": {
-                name: of for name, of in zip(_GROUPS, (prepared.corruptions, prepared.shifts), strict=True) if of
-            },
+            "groups": {name: members for name, members in groups if members},
         }
         return SuiteResult(self.name, num_references, tuple(scores), arrays, facts)
 
