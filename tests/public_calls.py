@@ -173,6 +173,8 @@ CONTRIB = {
     "conformal.fit_intervals": Call(
         lambda m, y, d: aj.conformal.fit_intervals(m, y, d, coverage=0.8)(m, d), (Rows(X), Rows(PAIRED), Rows(X**2 + 1))
     ),
+    "conformal.fit_sets, applied": Call(aj.conformal.ConformalSets(np.float32(0.6), "aps"), (Rows(PROBS),)),
+    "conformal.fit_intervals, applied": Call(aj.conformal.ConformalIntervals(np.float32(0.6)), (Rows(X),)),
     "conformal.quantile": Call(lambda s: aj.conformal.quantile(s, (0.5, 0.8)), (Rows(X),)),
     "scaling.log_probs": Call(aj.scaling.log_probs, (Rows(PROBS),)),
     "scaling.fit_temperature, applied": Call(aj.scaling.TemperatureScaling(np.float32(2.0)), (Rows(LOGITS),)),

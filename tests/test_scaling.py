@@ -67,7 +67,7 @@ def test_fit_vector_is_a_minimum_of_the_likelihood():
         log_probs = jax.nn.log_softmax(LOGITS * weight + bias)
         return -log_probs[jnp.arange(len(LABELS)), LABELS].mean()
 
-    for gradient in jax.grad(loss, (0, 1))(*found):
+    for gradient in jax.grad(loss, (0, 1))(found.weight, found.bias):
         np.testing.assert_allclose(gradient, np.zeros(4), atol=1e-6)
     without = scaling.fit_vector(LOGITS, LABELS, bias=False)
     by_loss = [metrics.nll(each(LOGITS), LABELS) for each in (found, without, scaling.fit_temperature(LOGITS, LABELS))]

@@ -46,7 +46,7 @@ METHODS = ("lac", "aps", "raps")
     data_fields=("threshold",),
     meta_fields=("method", "penalty", "free_classes", "offset", "normalized", "randomized"),
 )
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # hashable, for jit
 class ConformalSets:
     """Calibrated sets of classes, as returned by `fit_sets`; a pytree.
 

@@ -29,7 +29,7 @@ class Interval(NamedTuple):
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=("threshold",), meta_fields=("offset", "normalized"))
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # hashable, for jit
 class ConformalIntervals:
     """Calibrated intervals, as returned by `fit_intervals`; a pytree.
 

@@ -49,11 +49,10 @@ def quantile(scores: ArrayLike, coverage: float | Sequence[float]) -> jax.Array:
     checks.array("scores", scores, "floating", "[n, ...]")
     scores = jnp.asarray(scores, jnp.float32)
     validation.check_values("scores", scores, -math.inf, math.inf)
-    if checks.is_several(coverage):
-        ranks = np.array([rank(len(scores), each) for each in checks.several("coverage", coverage)])
-    else:
-        ranks = rank(len(scores), coverage)
-    return jnp.sort(scores, axis=0)[ranks - 1]
+    targets: Any = checks.several("coverage", coverage) if checks.is_several(coverage) else (coverage,)
+    ranks = np.array([rank(len(scores), each) for each in targets])
+    found = jnp.sort(scores, axis=0)[ranks - 1]
+    return found if checks.is_several(coverage) else found[0]
 
 
 def rank(num_scores: int, coverage: float) -> int:

@@ -13,10 +13,12 @@ calibration examples. They are fitted on the host in float64, and applied in JAX
 Letters: B examples, C classes.
 """
 
+import dataclasses
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from functools import partial
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +46,9 @@ MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0
 _MAX_STEPS = 2_000
 
 
-class TemperatureScaling(NamedTuple):
+@partial(jax.tree_util.register_dataclass, data_fields=("temperature",), meta_fields=())
+@dataclasses.dataclass(frozen=True, eq=False)
+class TemperatureScaling:
     """The scaling `softmax(logits / temperature)`, as returned by `fit_temperature`; a pytree.
 
     Example:
@@ -70,7 +74,9 @@ class TemperatureScaling(NamedTuple):
         return _scaled(logits, self.temperature, 1.0, 0.0)
 
 
-class VectorScaling(NamedTuple):
+@partial(jax.tree_util.register_dataclass, data_fields=("weight", "bias"), meta_fields=())
+@dataclasses.dataclass(frozen=True, eq=False)
+class VectorScaling:
     """The scaling `softmax(weight * logits + bias)`, as returned by `fit_vector`; a pytree.
 
     Example:
@@ -89,7 +95,9 @@ class VectorScaling(NamedTuple):
         return _scaled(logits, 1.0, self.weight, self.bias)
 
 
-class DirichletScaling(NamedTuple):
+@partial(jax.tree_util.register_dataclass, data_fields=("weight", "bias"), meta_fields=())
+@dataclasses.dataclass(frozen=True, eq=False)
+class DirichletScaling:
     """The scaling `softmax(weight @ log(softmax(logits)) + bias)`, as returned by `fit_dirichlet`; a pytree.
 
     Example:

@@ -36,9 +36,9 @@ _HARD = 0.8  # examples with a higher entropy than this fraction of the others a
 class Contained(NamedTuple):
     """What the sets of N examples contain, at L thresholds; the first is that of the target coverage."""
 
-    covered: Mapping[str, np.ndarray]  # score -> bool [N, L], whether the set contains the label
-    size: Mapping[str, np.ndarray]  # score -> int32 [N, L], number of classes in it
-    entropy: np.ndarray  # float32 [N], of the prediction
+    covered: Mapping[str, Any]  # score -> bool [N, L], whether the set contains the label
+    size: Mapping[str, Any]  # score -> int32 [N, L], number of classes in it
+    entropy: Any  # float32 [N], of the prediction
 
     def scores(self, **fields: Any) -> list[Score]:
         """Return coverage and sizes at the target, for each score of the classes."""

@@ -51,8 +51,8 @@ class SeedOption(SuiteOptions):
 
     seed: int = option(
         0,
-        "Seed of generated corruptions, of the half of the test set that calibrates conformal sets, of the candidates "
-        "of BLT, of the references and masks that the probe is fitted with and of the directions of the landscape.",
+        "Seed of generated corruptions, of the images that calibrate, of the candidates of BLT, of the references and "
+        "masks that the probe is fitted with and of the directions of the landscape.",
     )
 
     def __post_init__(self):
@@ -75,9 +75,9 @@ class CorruptedSetsOption(SuiteOptions):
 
     corruptions: tuple[str, ...] = option(
         (GENERATED,),
-        "Corrupted test sets of the suites 'corruptions' and 'conformal': 'generated' (the 19 corruptions of "
-        "ImageNet-C, applied to the test set), 'generated-c-bar' (the 10 of C-bar), tfds:NAME, npy:FOLDER (the layout "
-        "of CIFAR-10-C), folder:FOLDER (the layout of ImageNet-C).",
+        "Corrupted test sets: 'generated' (the 19 corruptions of ImageNet-C, applied to the test set), "
+        "'generated-c-bar' (the 10 of C-bar), tfds:NAME, npy:FOLDER (the layout of CIFAR-10-C), folder:FOLDER (the "
+        "layout of ImageNet-C).",
     )
 
 
@@ -86,7 +86,7 @@ class ShiftedSetsOption(SuiteOptions):
     """The shifted datasets."""
 
     shift: tuple[str, ...] = option(
-        (), "Datasets of the suites 'shift' and 'conformal', with the run's classes, such as tfds:imagenet_r."
+        (), "Datasets with the run's classes from another distribution, such as tfds:imagenet_r."
     )
 
 

@@ -49,11 +49,10 @@ _GROUPS = ("corruptions", "shift")
 class ConformalOptions(CorruptedSetsOption, ShiftedSetsOption, SeedOption):
     """The target, and the examples that calibrate; they are never evaluated."""
 
-    conformal_coverage: float = option(0.9, "Target coverage of the sets of classes in the suite 'conformal'.")
+    conformal_coverage: float = option(0.9, "Target coverage of the suite 'conformal'.")
     conformal_calibration: str = option(
         TEST,
-        "What calibrates the sets of the suite 'conformal': a random half of the test set, of which the other half is "
-        "evaluated, or the training data that the run held out.",
+        "What calibrates the suite 'conformal': half of the test set, or training data that the run held out.",
         choices=CALIBRATION_SETS,
     )
 
@@ -178,7 +177,7 @@ class Conformal(Suite[PreparedConformal]):
             scores += found.scores(dataset=stream.name)
             arrays |= _curves(found, stream.name)
         scores += _means(scores)
-        arrays["levels"] = np.float32(levels)
+        arrays["levels"] = np.array(levels, np.float32)
         groups = zip(_GROUPS, (prepared.corruptions, prepared.shifts), strict=True)
         facts = {
             "num_examples": prepared.test.num_examples,
@@ -269,7 +268,7 @@ def _curves(found: Contained, dataset: str | None = None) -> dict[str, np.ndarra
     """Return coverage and set size at each level, float32 `[L]`, by the name of their array."""
     curves = {f"{name}_coverage": covered.mean(0) for name, covered in found.covered.items()}
     curves |= {f"{name}_set_size": size.mean(0) for name, size in found.size.items()}
-    return {column_name(name, dataset): np.float32(values) for name, values in curves.items()}
+    return {column_name(name, dataset): np.asarray(values, np.float32) for name, values in curves.items()}
 
 
 def _columns(found: Contained, prepared: PreparedConformal) -> dict[str, np.ndarray]:
