@@ -27,7 +27,7 @@ from anchor_jax.runtime import mesh as parallel
 
 if TYPE_CHECKING:
     from anchor_jax import data, evaluation, models, training
-    from anchor_jax.contrib import pager, regression
+    from anchor_jax.contrib import conformal, pager, regression, scaling
     from anchor_jax.export.format import ExportedClassifier, load_exported
     from anchor_jax.runs.load import load_predictor
     from anchor_jax.runs.predictor import Predictor
@@ -52,6 +52,7 @@ __all__ = [
     "anchored_squared_error",
     "anchoring",
     "classify",
+    "conformal",
     "data",
     "encode_references",
     "evaluation",
@@ -69,6 +70,7 @@ __all__ = [
     "regression",
     "sample_mask",
     "sample_references",
+    "scaling",
     "training",
     "transductive_references",
     "uncertainty",
@@ -76,11 +78,13 @@ __all__ = [
 
 # What needs more than JAX is imported on first use, so that `import anchor_jax` stays light.
 _LAZY_MODULES = {
+    "conformal": "anchor_jax.contrib.conformal",
     "data": "anchor_jax.data",
     "evaluation": "anchor_jax.evaluation",
     "models": "anchor_jax.models",
     "pager": "anchor_jax.contrib.pager",
     "regression": "anchor_jax.contrib.regression",
+    "scaling": "anchor_jax.contrib.scaling",
     "training": "anchor_jax.training",
 }
 _LAZY_OBJECTS = {

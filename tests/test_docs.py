@@ -65,13 +65,16 @@ def names_of_readme():
 
 
 def names_of_api():
-    """Return what the blocks of api.md assume: those of README.md, and weights."""
-    names = names_of_readme()
+    """Return what the blocks of api.md assume: those of README.md, weights, and predictions of held-out examples."""
+    names, rng = names_of_readme(), np.random.default_rng(5)
+    logits = rng.normal(size=(60, 3))
+    held_out = {"held_out_logits": logits, "held_out_labels": (logits + rng.gumbel(size=logits.shape)).argmax(1)}
 
     def rest(params, features):
         return features
 
     return names | {
+        **held_out,
         "first_layer": names["f"],
         "rest": rest,
         "kernel": names["params"],
@@ -84,6 +87,15 @@ def names_of_api():
     }
 
 
+def names_of_evaluation():
+    """Return what the blocks of evaluation.md assume: images, and predictions of a network with their labels."""
+    names = names_of_readme()
+    x = np.random.default_rng(4).normal(size=(60, 6, 6, 2)).astype(np.float32)
+    answer = aj.classify(names["f"], names["params"] / 8, x, names["bank"][:5])
+    labels = np.asarray(answer.probs.argmax(-1)) * (np.arange(60) % 5 > 0)  # most of them are right
+    return {"aj": aj, "key": jax.random.key(0), "images_uint8": images(8), "answer": answer, "labels": labels}
+
+
 def images(size):
     return np.random.default_rng(1).integers(0, 256, (4, size, size, 1), np.uint8)
 
@@ -92,11 +104,7 @@ def images(size):
 ASSUMED = {
     "README.md": names_of_readme,
     "api.md": names_of_api,
-    "evaluation.md": lambda: {
-        "aj": aj,
-        "key": jax.random.key(0),
-        "images_uint8": images(8),
-    },
+    "evaluation.md": names_of_evaluation,
     "export.md": lambda: {"images": images(6), "images_uint8": images(6)},
     "models.md": lambda: {
         "aj": aj,

@@ -90,7 +90,9 @@ def test_evaluate_moves_results_with_other_options_away(digits_run, tmp_path, ca
     assert storage.read(folder)["ood"].keys() == {2}
 
 
-@pytest.mark.parametrize("suite", ["clean", "corruptions", "ood", "protocols", "reference_use", "probe", "landscape"])
+@pytest.mark.parametrize(
+    "suite", ["clean", "corruptions", "ood", "conformal", "protocols", "reference_use", "probe", "landscape"]
+)
 def test_suites_reject_diverged_checkpoints(digits_run, suite):
     context = context_of(digits_run, probe=("digits",))
     nothing = jax.tree.map(lambda leaf: leaf * np.nan, context.predictor.variables)

@@ -35,7 +35,7 @@ from anchor_jax.runtime import mesh as mesh_lib
 from anchor_jax.runtime.paths import local_path
 
 KINDS = ("ensemble", "dropout", "augmentation")
-ENSEMBLE_SUITES = ("clean", "corruptions", "shift", "ood", "protocols")  # these use predictions only
+ENSEMBLE_SUITES = ("clean", "corruptions", "shift", "ood", "conformal", "protocols")  # these use predictions only
 
 
 def evaluate_ensemble(

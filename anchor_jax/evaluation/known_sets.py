@@ -27,13 +27,11 @@ def open_known_sets(context: EvalContext, specs: Sequence[str]) -> list[KnownSet
       UserError: two have the same name, or one has no labels, or classes that the run does not have.
     """
     if unlabeled := [spec for spec in specs if spec.startswith("images:")]:
-        raise UserError(f"'{unlabeled[0]}' has no labels; give a labeled dataset, such as folder:PATH")
+        raise UserError(
+            f"'{unlabeled[0]}' has no labels; give a labeled dataset, such as folder:PATH for PATH/<class>/*.png"
+        )
     opened = []
-    for spec, stream in zip(specs, context.open_all(tuple(specs)), strict=True):
-        if spec.startswith("images:"):
-            raise UserError(
-                f"'{spec}' has no labels; give a labeled dataset, such as folder:PATH for PATH/<class>/*.png"
-            )
+    for stream in context.open_all(tuple(specs)):
         rows = class_rows(stream.label_names, context.run.label_names, origin=f"'{stream.name}'")
         if rows is not None and len(rows) < len(context.run.label_names):
             warnings.warn(

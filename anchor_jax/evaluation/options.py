@@ -6,6 +6,7 @@ from typing import Any
 from anchor_jax.core import checks
 
 PROTOCOLS = ("random", "blt")
+GENERATED = "generated"  # corruptions of the test set, made on the device
 
 
 def option(default: Any, help: str, *, minimum: int | None = None, choices: tuple[str, ...] | None = None) -> Any:
@@ -50,7 +51,7 @@ class SeedOption(SuiteOptions):
 
     seed: int = option(
         0,
-        "Seed of all that is drawn: corruptions, images of --limit, candidates of BLT, probe, landscape.",
+        "Seed of all that is drawn: corruptions, images of --limit and for calibration, candidates of BLT, probe, landscape.",
     )
 
     def __post_init__(self):
@@ -65,6 +66,24 @@ class TemperatureOption(SuiteOptions):
     temperature_scaling: bool = option(
         False, "Also report metrics after temperature scaling on held-out training data."
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class CorruptedSetsOption(SuiteOptions):
+    """The corrupted test sets."""
+
+    corruptions: tuple[str, ...] = option(
+        (GENERATED,),
+        "Corrupted test sets: 'generated' (the 19 corruptions of ImageNet-C), 'generated-c-bar' (the 10 of C-bar), "
+        "tfds:NAME, npy:FOLDER (as CIFAR-10-C), folder:FOLDER (as ImageNet-C).",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ShiftedSetsOption(SuiteOptions):
+    """The shifted datasets."""
+
+    shift: tuple[str, ...] = option((), "Datasets of 'shift', with the run's classes, such as tfds:imagenet_r.")
 
 
 @dataclasses.dataclass(frozen=True)

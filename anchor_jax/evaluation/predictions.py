@@ -119,13 +119,26 @@ def _scores_of(table: PredictionTable, prediction: Prediction, num_bins: int, **
     return make_scores({name: values[name] for name in METRICS}, prediction=prediction, **fields)
 
 
-def _finite(table: PredictionTable, stream: EvalDataset) -> PredictionTable:
-    wrong = ~np.isfinite(np.asarray(table.energy)) | ~np.isfinite(np.asarray(table.mean_probs.confidence))
+def check_finite(values: Column, name: str) -> None:
+    """Raise if a number of some examples `[N]` is NaN or infinite.
+
+    Args:
+      values: floating `[N]`.
+      name: of their dataset.
+
+    Raises:
+      UserError: the checkpoint has diverged.
+    """
+    wrong = ~np.isfinite(np.asarray(values))
     if wrong.any():
         raise UserError(
-            f"{wrong.sum():,} of {len(wrong):,} predictions on '{stream.name}' are NaN or infinite: the checkpoint "
-            "has diverged; evaluate an earlier one (--checkpoint)"
+            f"{wrong.sum():,} of {len(wrong):,} predictions on '{name}' are NaN or infinite: the checkpoint has "
+            "diverged; evaluate an earlier one (--checkpoint)"
         )
+
+
+def _finite(table: PredictionTable, stream: EvalDataset) -> PredictionTable:
+    check_finite(np.asarray(table.energy) + np.asarray(table.mean_probs.confidence), stream.name)
     return table
 
 

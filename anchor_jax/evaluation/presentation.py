@@ -15,6 +15,8 @@ GROUP_TITLES = {
     "cbar": "C̄",
     "near": "near sets",
     "far": "far sets",
+    "corruptions": "corruptions",
+    "shift": "shifted sets",
 }
 
 

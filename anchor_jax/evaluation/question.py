@@ -139,7 +139,9 @@ def _uses_training_set(context: EvalContext, options: type[SuiteOptions]) -> boo
     fields = options.__dataclass_fields__
     is_transduced = context.options.protocol == "blt" or "blt_references" in fields
     is_scaled = context.options.temperature_scaling and "temperature_scaling" in fields
-    return (is_transduced and context.predictor.references is not None) or is_scaled
+    calibration = getattr(context.options, "conformal_calibration", None)
+    is_calibrated = calibration == "held_out" and "conformal_calibration" in fields
+    return is_calibrated or (is_transduced and context.predictor.references is not None) or is_scaled
 
 
 def _json(value: Any) -> Any:

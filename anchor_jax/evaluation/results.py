@@ -34,7 +34,7 @@ SCHEMA = {
     "group": "string",  # a named subset that a mean is over: "mean15", "mean19", "cbar", "near", "far"
     "corruption": "string",
     "severity": "Int64",  # 1..5
-    "score": "string",  # anomaly score, such as "energy"
+    "score": "string",  # anomaly score, such as "energy", or score of a class, such as "lac"
     "draw": "Int64",  # index of a draw of references
     "draw_size": "Int64",  # references in that draw
     "prediction": "string",  # what is scored: "mean_probs", "mean_logits" or "scaled"
@@ -54,10 +54,10 @@ class Score:
         logits; "scaled", the same after temperature scaling.
       dataset: name of the evaluated dataset, where a suite has several.
       group: name of the subset that a mean is over: "mean15", "mean19" or "cbar" of corruptions, "near" or "far" of
-        anomaly datasets.
+        anomaly datasets, "corruptions" or "shift" in the suite conformal.
       corruption: name of the corruption.
       severity: in 1..5.
-      score: name of the anomaly score, such as "energy".
+      score: name of the anomaly score, such as "energy", or of that of a class, such as "lac".
       protocol: "standard", "random1", "randomK" or "blt", in the suite protocols; what is shown, such as "masked", in
         the suite reference_use.
       draw: index of the draw of references, in the suite protocols.

@@ -10,7 +10,18 @@ from anchor_jax.evaluation.presentation import Figure, Highlight, Table
 from anchor_jax.evaluation.results import Results, SuiteResult
 
 # facts on the evaluated data; results that differ in one of them are not comparable
-DATA_FACTS = ("source", "members", "groups", "averages", "num_examples", "severities", "seed", "in_distribution")
+DATA_FACTS = (
+    "source",
+    "members",
+    "groups",
+    "averages",
+    "num_examples",
+    "severities",
+    "seed",
+    "in_distribution",
+    "target",
+    "calibrated_on",
+)
 
 Prepared = TypeVar("Prepared")
 

@@ -88,6 +88,11 @@ SPECS = {
         _percent("precision", "precision", True),
         _percent("confidence", "mean confidence", None),
         _percent("share", "of the true class", None),
+        _percent("coverage", "coverage", None),
+        _percent("hard_coverage", "coverage of the least certain fifth", None),
+        MetricSpec("set_size", "set size", "", False, ".3f"),
+        _percent("singletons", "sets of one class", True),
+        _percent("empty_sets", "empty sets", None),
         MetricSpec("seconds_per_1000", "seconds per 1,000", "s", False, ".3g"),
         MetricSpec("num_examples", "examples", format=",.0f"),
     )

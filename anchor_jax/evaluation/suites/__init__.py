@@ -10,6 +10,7 @@ from anchor_jax.evaluation.presentation import Table
 from anchor_jax.evaluation.results import Results, SuiteResult, parse_storage_name
 from anchor_jax.evaluation.suite import Suite
 from anchor_jax.evaluation.suites.clean import Clean
+from anchor_jax.evaluation.suites.conformal import Conformal, ConformalOptions
 from anchor_jax.evaluation.suites.corruptions import Corruptions, CorruptionsOptions
 from anchor_jax.evaluation.suites.landscape import Landscape
 from anchor_jax.evaluation.suites.ood import Ood, OodOptions
@@ -21,12 +22,24 @@ from anchor_jax.evaluation.suites.shift import Shift, ShiftOptions
 # in the order of the report
 SUITES: dict[str, Suite[Any]] = {
     suite.name: suite
-    for suite in (Clean(), Corruptions(), Shift(), Ood(), Protocols(), ReferenceUse(), Probe(), Landscape())
+    for suite in (
+        Clean(),
+        Corruptions(),
+        Shift(),
+        Ood(),
+        Conformal(),
+        Protocols(),
+        ReferenceUse(),
+        Probe(),
+        Landscape(),
+    )
 }
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(ProtocolsOptions, ProbeOptions, OodOptions, ShiftOptions, CorruptionsOptions, CommonOptions):
+class Options(
+    ProtocolsOptions, ProbeOptions, ConformalOptions, OodOptions, ShiftOptions, CorruptionsOptions, CommonOptions
+):
     """Options of an evaluation. Datasets are named as in `anchor_jax.data.open_dataset`."""
 
 

@@ -15,7 +15,7 @@ from anchor_jax.data import CorruptedSet, EvalDataset, check_differs, corruption
 from anchor_jax.data.corruptions import SEVERITIES
 from anchor_jax.evaluation.context import EvalContext
 from anchor_jax.evaluation.generated_corruptions import generated
-from anchor_jax.evaluation.options import SeedOption, TemperatureOption, option
+from anchor_jax.evaluation.options import GENERATED, CorruptedSetsOption, SeedOption, TemperatureOption
 from anchor_jax.evaluation.predictions import METRICS, main_scores
 from anchor_jax.evaluation.presentation import (
     GROUP_TITLES,
@@ -36,7 +36,8 @@ from anchor_jax.evaluation.suite import Suite
 from anchor_jax.evaluation.suites import common
 from anchor_jax.runtime import mesh as mesh_lib
 
-GENERATED, GENERATED_C_BAR = _MADE = "generated", "generated-c-bar"
+GENERATED_C_BAR = "generated-c-bar"
+_MADE = GENERATED, GENERATED_C_BAR
 _SAMPLE_SEVERITY = 3
 _RESERVED = r"severity\d|mean15|mean19|cbar"
 _NUM_IMAGENET_CLASSES = 1_000
@@ -67,14 +68,8 @@ ALEXNET_ERRORS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class CorruptionsOptions(SeedOption, TemperatureOption):
-    """The corrupted test sets."""
-
-    corruptions: tuple[str, ...] = option(
-        (GENERATED,),
-        "Corrupted test sets: 'generated' (the 19 corruptions of ImageNet-C), 'generated-c-bar' (the 10 of C-bar), "
-        "tfds:NAME, npy:FOLDER (as CIFAR-10-C), folder:FOLDER (as ImageNet-C).",
-    )
+class CorruptionsOptions(CorruptedSetsOption, SeedOption, TemperatureOption):
+    """The corrupted test sets, and how they are evaluated."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+from sklearn.metrics import roc_auc_score, roc_curve
 
+from anchor_jax import metrics
 from anchor_jax.core.errors import UserError
 from anchor_jax.data import EvalDataset
 from anchor_jax.data.class_mapping import warn_shared_classes
@@ -187,15 +188,15 @@ def detection(inside: np.ndarray, outside: np.ndarray) -> dict[str, float]:
       class and the score negated; `fpr95`, the smallest fraction of the other examples classified as anomalies at a
       threshold that detects at least 95% of the anomalies. All are in [0, 1]; lower is better for `fpr95` alone.
     """
-    is_anomaly = np.concatenate([np.zeros(len(inside)), np.ones(len(outside))])
-    score = np.concatenate([inside, outside]).astype(np.float64)
-    false_positives, true_positives, _ = roc_curve(is_anomaly, score, drop_intermediate=False)
-    return {
-        "auroc": float(roc_auc_score(is_anomaly, score)),
-        "aupr_in": float(average_precision_score(1 - is_anomaly, -score)),
-        "aupr_out": float(average_precision_score(is_anomaly, score)),
-        "fpr95": float(false_positives[true_positives >= 0.95].min()),
+    is_anomaly = np.repeat((False, True), (len(inside), len(outside)))
+    score = np.concatenate([inside, outside])
+    found = {
+        "auroc": metrics.auroc(score, is_anomaly),
+        "aupr_in": metrics.aupr(-score, ~is_anomaly),
+        "aupr_out": metrics.aupr(score, is_anomaly),
+        "fpr95": metrics.fpr_at_tpr(score, is_anomaly, 0.95),
     }
+    return {name: float(value) for name, value in found.items()}
 
 
 def stored_scores(result: SuiteResult) -> tuple[dict[str, np.ndarray], dict[str, dict[str, np.ndarray]]]:

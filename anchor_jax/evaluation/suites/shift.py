@@ -9,7 +9,7 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.data import EvalDataset
 from anchor_jax.evaluation.context import EvalContext
 from anchor_jax.evaluation.known_sets import KnownSet, open_known_sets
-from anchor_jax.evaluation.options import TemperatureOption, option
+from anchor_jax.evaluation.options import ShiftedSetsOption, TemperatureOption
 from anchor_jax.evaluation.predictions import METRICS, all_scores, to_arrays
 from anchor_jax.evaluation.presentation import Figure, Highlight, Table
 from anchor_jax.evaluation.results import Results, Score, SuiteResult, column_name
@@ -18,10 +18,8 @@ from anchor_jax.evaluation.suites import common
 
 
 @dataclasses.dataclass(frozen=True)
-class ShiftOptions(TemperatureOption):
-    """The shifted datasets."""
-
-    shift: tuple[str, ...] = option((), "Datasets of 'shift', with the run's classes, such as tfds:imagenet_r.")
+class ShiftOptions(ShiftedSetsOption, TemperatureOption):
+    """The shifted datasets, and how they are evaluated."""
 
 
 class PreparedShift(NamedTuple):

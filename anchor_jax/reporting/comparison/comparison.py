@@ -46,6 +46,9 @@ _HEADLINES: dict[str, list[dict[str, Any]]] = {
         {"metric": "auroc", "score": ANY, "group": ANY},
         {"metric": "fpr95", "score": ANY},
     ],
+    "conformal": [
+        {"metric": name, "score": ANY, **fields} for fields in ({}, {"group": ANY}) for name in ("coverage", "set_size")
+    ],
     "protocols": [
         {"metric": name, "protocol": protocol}
         for protocol in PROTOCOLS

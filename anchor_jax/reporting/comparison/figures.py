@@ -16,6 +16,7 @@ _METRICS = {
     "clean": ("accuracy", "nll", "brier", "ece", "smooth_ece", "aurc"),
     "corruptions": ("accuracy", "nll", "brier", "ece", "smooth_ece"),
     "ood": ("auroc",),
+    "conformal": ("coverage", "set_size"),
     "protocols": ("accuracy", "ece", "seconds_per_1000"),
 }
 _MAX_PANELS = 9
