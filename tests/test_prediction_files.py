@@ -174,7 +174,8 @@ def test_limit_beyond_all_sets_is_no_limit(digits_run, tmp_path, capsys):
 
 
 def test_limit_reaches_every_suite(digits_run, capsys):
-    context = context_of(digits_run, limit=30, probe=("digits",), shift=("digits",), blt_references=5)
+    options = {"probe": ("digits",), "shift": ("digits",), "blt_references": 5, "conformal_calibration": "held_out"}
+    context = context_of(digits_run, limit=30, **options)
     for suite in SUITES.values():
         for prepared in suite.prepare_all(context).values():
             facts = question.data_facts(context, suite.datasets(context, prepared))

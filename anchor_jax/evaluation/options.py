@@ -51,7 +51,7 @@ class SeedOption(SuiteOptions):
 
     seed: int = option(
         0,
-        "Seed of all that is drawn: corruptions, images of --limit and for calibration, candidates of BLT, probe, landscape.",
+        "Seed of all that is drawn: corruptions, images to evaluate or calibrate, BLT candidates, probe, landscape.",
     )
 
     def __post_init__(self):
