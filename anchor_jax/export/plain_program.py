@@ -68,9 +68,9 @@ def _apply(equation: JaxprEqn, values: list[Any]) -> list[Any]:
         branch = params["branches"][values[0]]
         return _evaluate(branch.jaxpr, branch.consts, values[1:])
     if name == "pad":
-        return [_padded(*values, params["padding_config"])]
+        return [_padded(values[0], values[1], params["padding_config"])]
     if name == "reduce_window_max":
-        return [_pooled(values[0], **dict(params))]
+        return [_pooled(values[0], **params)]
     bodies = [body for body in params.values() if hasattr(body, "eqns")]  # of a jaxpr, closed or not
     if bodies and name not in _WITH_OWN_SCOPE:
         return _evaluate(getattr(bodies[0], "jaxpr", bodies[0]), getattr(bodies[0], "consts", ()), values)
