@@ -12,6 +12,7 @@ from anchor_jax.core.errors import UserError
 MODULES = {
     "train": "train",
     "plan": "plan",
+    "push": "push",
     "evaluate": "evaluate",
     "compare": "compare",
     "export": "export",

@@ -29,7 +29,7 @@ from anchor_jax.runtime.settings import gather_from_devices, with_own_settings
 
 FORMAT = "anchor_jax.export/1"
 METADATA, PROGRAM = "metadata.json", "program.stablehlo"
-_OPTIONAL_OUTPUT = "probs_std"  # a single reference has no standard deviation
+OPTIONAL_OUTPUT = "probs_std"  # a single reference has no standard deviation
 _OUTPUTS_PER_CLASS = {"logits", "probs", "probs_std"}
 
 
@@ -126,10 +126,10 @@ class ExportedClassifier:
         """
         if isinstance(images, Tracer):
             checks.stored_images("images", images, self.image_shape)
-            return Classification(**{_OPTIONAL_OUTPUT: None, **self.program(images)})
+            return Classification(**{OPTIONAL_OUTPUT: None, **self.program(images)})
         images = self.preprocess.batch("images", images)
         outputs: dict[str, Any] = jax.device_get(self.program(gather_from_devices(images)))
-        return Classification(**{_OPTIONAL_OUTPUT: None, **outputs})
+        return Classification(**{OPTIONAL_OUTPUT: None, **outputs})
 
 
 def write_archive(file: str | os.PathLike[str], program: Exported, metadata: Metadata) -> None:
@@ -208,6 +208,8 @@ def load_exported(file: str | os.PathLike[str]) -> ExportedClassifier:
     file = local_path("file", file)
     if not os.path.exists(file):
         raise UserError(f"no file '{file}'; pass one written by python -m anchor_jax.export")
+    if file.suffix.lower() == ".onnx":
+        raise UserError(f"'{file}' is an ONNX file; run it with onnxruntime, or export the run to a name without .onnx")
     try:
         with zipfile.ZipFile(file) as archive:
             metadata = _parse_metadata(json.loads(archive.read(METADATA)))
@@ -291,7 +293,7 @@ def _check_consistent(program: Exported, metadata: Metadata) -> None:
         or (metadata.preprocessing and metadata.preprocessing.image_shape != metadata.image_shape)
         or (images.dtype, images.shape[1:]) != (jnp.uint8, metadata.image_shape)
         or {name: output.shape[1:] for name, output in outputs.items()} != expected
-        or expected.keys() | {_OPTIONAL_OUTPUT} != set(Classification._fields)
+        or expected.keys() | {OPTIONAL_OUTPUT} != set(Classification._fields)
         or program.platforms != metadata.platforms
     ):
         raise ValueError(f"{PROGRAM} does not match {METADATA}")

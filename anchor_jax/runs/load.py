@@ -12,7 +12,7 @@ from anchor_jax import models
 from anchor_jax.data import Normalization
 from anchor_jax.data.preprocessing import Preprocessing
 from anchor_jax.models.layers import Classifier
-from anchor_jax.runs import checkpoint, state
+from anchor_jax.runs import checkpoint, hub, published, state
 from anchor_jax.runs import record as run_record
 from anchor_jax.runs.network import CompiledNetwork
 from anchor_jax.runs.predictor import Predictor
@@ -46,15 +46,17 @@ def load_predictor(workdir: str | os.PathLike[str], step: int | str | None = Non
     >>> folder.cleanup()
 
     Args:
-      workdir: the run's folder.
+      workdir: the run's folder; or a model on the Hugging Face Hub that `anchor-jax push` wrote, hf://ORG/NAME or
+        hf://ORG/NAME@REVISION, which needs the extra `hub`.
       step: step of the checkpoint, "latest" or "best"; the latest by default. "best" has the highest accuracy in the
         evaluations during training. Those use the test set, unless `config.data.validation_fraction` is set.
 
     Raises:
       UserTypeError: `workdir` is not a path, or `step` is neither an integer nor a string.
-      UserError: there is no run or no such checkpoint, or it is corrupt.
+      UserError: there is no run or no such checkpoint, or it is corrupt; or the model cannot be downloaded.
     """
-    _, predictor = load_checkpoint(run_record.load(workdir), step)
+    run = published.load(hub.download(hub.parse(workdir))) if hub.is_address(workdir) else run_record.load(workdir)
+    _, predictor = load_checkpoint(run, step)
     return predictor
 
 
@@ -65,6 +67,9 @@ def load_checkpoint(run: Run, step: int | str | None) -> tuple[int, Predictor]:
     shapes = jax.eval_shape(lambda: state.init_variables(model, jax.random.key(0), run.input_shape))
     like = mesh_lib.replicated_shapes(shapes, mesh)
     which = "latest" if step is None else step
+    if published.is_published(run.workdir):
+        published_step, variables = published.read_variables(run.workdir, like, which)
+        return published_step, create_predictor(run, mesh_lib.replicate(variables, mesh), mesh)
     restored_step, variables = checkpoint.restore_variables(run.workdir, run.config, like, which)
     return restored_step, create_predictor(run, variables, mesh)
 

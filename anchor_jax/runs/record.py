@@ -49,7 +49,7 @@ RECORD = "run.json"
 PATH = "data.path"
 DATA = "data"  # the name of the training set among the keys that may change
 _CONSEQUENCES = ("data.mean", "data.std", DATA)  # of other keys, such as data.mode, which are to be named first
-_REFERENCES = "references.npz"
+REFERENCES = "references.npz"
 _VISIBLE_WITHIN_SECONDS = 60
 
 
@@ -249,7 +249,7 @@ def _write(run: Run) -> None:
     if run.references is not None and run.reference_rows is not None:
         digest = reference_file.digest(run.references)
         record["references"] = {"seed": run.config.seed, "rows": run.reference_rows.tolist(), "sha256": digest}
-        reference_file.save(run.workdir / _REFERENCES, run.references)
+        reference_file.save(run.workdir / REFERENCES, run.references)
     _write_record(run.workdir, record)
 
 
@@ -306,7 +306,7 @@ def load(workdir: str | os.PathLike[str]) -> Run:
         rows, digest = np.array(record["references"]["rows"]), record["references"]["sha256"]
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise UserError(f"'{file}' is corrupt ({error}); restore it from a copy") from error
-    references = reference_file.load(workdir / _REFERENCES, digest)
+    references = reference_file.load(workdir / REFERENCES, digest)
     return Run(*common, rows, references, data_path, test_data, record=content)
 
 

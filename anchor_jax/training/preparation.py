@@ -15,7 +15,7 @@ from anchor_jax.data.labels import read_class_names
 from anchor_jax.data.modes import MODES
 from anchor_jax.models.fastnet import FastNet
 from anchor_jax.models.pretrained import AdaptedWeights
-from anchor_jax.runs import checkpoint
+from anchor_jax.runs import checkpoint, published
 from anchor_jax.runs import record as run_record
 from anchor_jax.runs.data_location import explain_moved_data
 from anchor_jax.runs.state import variables
@@ -48,6 +48,7 @@ def prepare(config: Config, workdir: str | os.PathLike[str], accept_changes: tup
       UserError: the config is invalid, or does not fit the data, the devices or the run in `workdir`.
     """
     workdir, accept_changes = local_path("workdir", workdir), checks.several("accept_changes", accept_changes)
+    published.check_can_train(workdir)
     config_lib.validate(config)
     config = config_lib.with_plain_values(config)
     mesh = mesh_lib.mesh()
