@@ -60,7 +60,7 @@ def test_training_resumes_to_the_recorded_parameters(old_run, monkeypatch, capsy
     monkeypatch.setattr(mesh_lib, "mesh", lambda: one_device)
     last = train(config_of(old_run), workdir)
     assert int(last.step) == 132
-    assert ", and not turned upright (config.data.orientation=stored)\n" in capsys.readouterr().out
+    assert ", and not turned upright (config.data.orientation=stored); " in capsys.readouterr().out
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
         last.params,

@@ -1,14 +1,13 @@
 """The folder of a run and its record, `run.json`.
 
-run.json         config, class names, image shape, fingerprints of the training and the test set, the absolute path of
-                 the data, references, package versions, and the changes since the run was created
+run.json         config, class names, image shape, fingerprints and absolute path of the data, references, package
+                 versions, and the changes since the run was created
 references.npz   pixels of the references
 checkpoints/     see `checkpoint`
-metrics.jsonl    one line per logged step
-tensorboard/     the same for TensorBoard
+metrics.jsonl    one line per logged step; tensorboard/ has the same
 trackers.json    identifiers of the run at other trackers, and the last steps that they were sent
 eval/            results of `eval.py`
-damaged/         corrupt checkpoints that were moved away, if there are any
+damaged/         corrupt checkpoints that were moved away
 lock             locked by the training process
 """
 
@@ -396,7 +395,6 @@ def _check_compatible(
             )
     if run.label_names != train.label_names or run.image_shape != train.image_shape:
         raise UserError(
-            f"'{run.workdir}' holds another run, with {len(run.label_names)} classes and images "
-            f"{list(run.image_shape)}; the data have {len(train.label_names)} classes and images "
-            f"{list(train.image_shape)}; choose another --workdir"
+            f"'{run.workdir}' holds another run, of {len(run.label_names)} classes and images {list(run.image_shape)}; "
+            f"the data have {len(train.label_names)} and {list(train.image_shape)}; choose another --workdir"
         )
