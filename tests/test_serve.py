@@ -257,6 +257,7 @@ INVALID = {
     "not an image": ("image/png", b"rubbish", 422, "cannot read image picture (UnidentifiedImageError"),
     "truncated": ("image/png", PICTURES["image/png"][:60], 422, "cannot read image picture"),
     "not JSON": ("application/json", b"{", 422, "the body must be JSON"),
+    "nested JSON": ("application/json", b"[" * 50_000, 422, "the body must be JSON"),
     "no list": (*as_json({"pictures": "abcd"}), 422, 'the body must be {"pictures": [...]}'),
     "no pictures": (*as_json({"pictures": []}), 422, 'the body must be {"pictures": [...]}'),
     "a path": (*as_json({"pictures": ["/etc/passwd.png"]}), 422, "pictures[0] must be an image file in base64"),

@@ -99,7 +99,7 @@ def _parse_raw(body: bytes, image_shape: tuple[int, ...]) -> np.ndarray:
 def _parse_json(body: bytes) -> list[bytes]:
     try:
         content: Any = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise HTTPException(422, f"the body must be JSON ({error})") from error
     pictures = content.get("pictures") if isinstance(content, dict) else None
     if not isinstance(pictures, list) or not pictures:
