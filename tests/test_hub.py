@@ -55,6 +55,9 @@ def at_stub(stub, tmp_path, monkeypatch):
 def workdir(exported, tmp_path_factory):
     """Return a copy of a trained run whose only checkpoint is evaluated."""
     folder = shutil.copytree(exported.workdir, tmp_path_factory.mktemp("pushed") / "run")
+    record = json.loads((folder / "run.json").read_text())
+    record["config"]["data"]["classes"] = str(folder / "classes.txt")
+    (folder / "run.json").write_text(json.dumps(record))
     evaluated = folder / "eval/step3-bins15"
     evaluated.mkdir(parents=True)
     (evaluated / "metrics.json").write_text(json.dumps(METRICS))

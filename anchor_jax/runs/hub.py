@@ -58,7 +58,7 @@ def download(address: Address) -> Path:
       UserError: huggingface_hub is not installed, there is no such model or revision, or no network.
     """
     hub = import_hub()
-    with _one_line_errors(address.name, address.revision):
+    with _one_line_errors("read", address.name, address.revision):
         return Path(hub.snapshot_download(address.name, revision=address.revision, allow_patterns=[*FILES]))
 
 
@@ -72,7 +72,7 @@ def upload(folder: Path, name: str, *, private: bool, message: str) -> str:
     if not hub.get_token():
         raise UserError("no token for the Hub; run hf auth login, or set HF_TOKEN to one that may write")
     api = hub.HfApi(library_name="anchor_jax")
-    with _one_line_errors(name, None):
+    with _one_line_errors("write to", name):
         api.create_repo(name, private=private, exist_ok=True)
         return api.upload_folder(repo_id=name, folder_path=folder, commit_message=message).commit_url
 
@@ -90,7 +90,7 @@ def import_hub() -> Any:
 
 
 @contextlib.contextmanager
-def _one_line_errors(name: str, revision: str | None) -> Generator[None]:
+def _one_line_errors(action: str, name: str, revision: str | None = None) -> Generator[None]:
     errors, constants = (importlib.import_module(f"huggingface_hub.{module}") for module in ("errors", "constants"))
     endpoint: str = constants.ENDPOINT
     try:
@@ -108,7 +108,7 @@ def _one_line_errors(name: str, revision: str | None) -> Generator[None]:
     except Exception as error:  # HTTP clients raise many types, and so does the cache on disk
         status: Any = getattr(getattr(error, "response", None), "status_code", None)
         if status in (401, 403):
-            raise UserError(f"the token may not write to '{name}' on {endpoint}; check it by hf auth whoami") from error
+            raise UserError(f"the token may not {action} '{name}' on {endpoint}; check it by hf auth whoami") from error
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"cannot reach '{name}' on {endpoint} ({type(error).__name__}: {reason}); check the network, and "

@@ -31,7 +31,7 @@ WEIGHTS = "model.safetensors"
 FILES = (RECORD, REFERENCES, WEIGHTS)
 _FORMAT = "anchor_jax.published/1"
 _LOCAL = ("data_path", "changes")  # of a record: paths and the history of the folder
-_PATHS = (("data", "path"), ("augmentation", "mixing_images_dir"))  # of a config
+_PATHS = (("data", "path"), ("data", "classes"), ("augmentation", "mixing_images_dir"))  # of a config
 
 
 def is_published(folder: Path) -> bool:
