@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
 
 from anchor_jax.core.errors import UserError
+from anchor_jax.data.loading import name_of
 from anchor_jax.evaluation import storage
 from anchor_jax.metrics import specs
 from anchor_jax.runs.hub import import_hub
@@ -79,7 +79,7 @@ def model_card(run: Run, step: int, name: str, license_name: str, metrics: Metri
         "shape": f"[B, {', '.join(map(str, run.image_shape))}]",
         "facts": {
             "network": config.model.name + "".join(f", {key} {value}" for key, value in config.model.options.items()),
-            "training set": f"{_data_name(run)}, {run.data.partition(',')[0]}",
+            "training set": f"{name_of(config.data)}, {run.data.partition(',')[0]}",
             "classes": len(run.label_names),
             "epochs": f"{config.training.total_epochs:g}, checkpoint of step {step}",
             "masked references": f"{config.anchoring.mask_prob:g} of the batches" if is_anchored else "none",
@@ -93,7 +93,7 @@ def model_card(run: Run, step: int, name: str, license_name: str, metrics: Metri
 
 
 def _front_matter(run: Run, name: str, license_name: str, measured: list[_Measured]) -> str:
-    hub, dataset, hub_dataset = import_hub(), _data_name(run), _DATASETS.get(_data_name(run))
+    hub, dataset, hub_dataset = import_hub(), name_of(run.config.data), _DATASETS.get(name_of(run.config.data))
     results = [
         hub.EvalResult(
             task_type="image-classification",
@@ -149,9 +149,3 @@ def _rows(of: _Measured) -> list[list[str]]:
 
 def _references(num: int) -> str:
     return f"{num} reference{'s' * (num != 1)}"
-
-
-def _data_name(run: Run) -> str:
-    """Return the name of the training set, without the folders of its path."""
-    data = run.config.data
-    return data.name or Path(data.path).name or data.source
