@@ -6,7 +6,7 @@ from anchor_jax.cli import app
 from anchor_jax.models import SOURCES
 from anchor_jax.models.pytorch import to_arrays
 from anchor_jax.models.pytorch.files import write_state_dict
-from anchor_jax.models.pytorch.module import ModuleFacts, module_text, references_file
+from anchor_jax.models.pytorch.module import ModuleFacts, module_file, module_text, references_file
 from anchor_jax.runs import record as run_record
 from anchor_jax.runs.load import create_model, load_checkpoint
 from anchor_jax.runtime.atomic_files import check_does_not_exist, write_new_file
@@ -36,7 +36,7 @@ def main() -> None:
     step, predictor = load_checkpoint(this_run, app.step("checkpoint", CHECKPOINT.value))
     config = this_run.config.model
     tensors = to_arrays(config.name, predictor.variables, SOURCE.value, **config.options)
-    code, references = OUT.value.with_suffix(".py"), references_file(OUT.value)
+    code, references = module_file(OUT.value), references_file(OUT.value)
     for file in (OUT.value, code, references):
         check_does_not_exist(file)
     write_state_dict(OUT.value, tensors)

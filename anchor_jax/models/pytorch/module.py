@@ -1,6 +1,7 @@
 """A Python module that runs exported weights with their references in plain PyTorch."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +37,16 @@ class ModuleFacts(NamedTuple):
     source: str
 
 
+def module_file(weights: Path) -> Path:
+    """Return where the module is written beside the file of the weights, under a name that Python can import.
+
+    >>> module_file(Path("2nd-run.safetensors")).name
+    '_2nd_run.py'
+    """
+    name = re.sub(r"\W", "_", weights.stem)
+    return weights.with_name(f"{name if name.isidentifier() else f'_{name}'}.py")
+
+
 def references_file(weights: Path) -> Path:
     """Return where the references are saved beside the file of the weights."""
     return weights.with_name(f"{weights.stem}-references{weights.suffix}")
@@ -52,7 +63,7 @@ def module_text(weights: Path, model: Classifier, facts: ModuleFacts) -> str:
     options = {"undefined": jinja2.StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     environment = jinja2.Environment(loader=jinja2.PackageLoader("anchor_jax", "models/pytorch"), **options)
     values: dict[str, Any] = facts._asdict() | {
-        "module": weights.stem,
+        "module": module_file(weights).stem,
         "weights": weights.name,
         "suffix": weights.suffix.lower(),
         "references": references_file(weights).name,
