@@ -17,7 +17,7 @@ class DataConfig(Section):
     test_split: str = key("test", "Split to evaluate on.")
     classes: str = key(
         "",
-        "File with the names of the classes, one a line, or of timm's or transformers' config.json, for data that have "
+        "File with the names of the classes, one per line, or config.json of timm or transformers, for data that have "
         'only some of the classes of `model.weights`; in the order of its outputs. "": those of the data.',
     )
     validation_fraction: float = key(

@@ -36,7 +36,7 @@ def read_class_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
       UserError: there is no such file, or it does not hold at least two different names.
     """
     file = absolute_path("data.classes", path)
-    expected = "give the names of the classes, one a line, or a config.json with id2label or label_names"
+    expected = "give the names of the classes, one per line, or a config.json with id2label or label_names"
     with reading_errors(f"file '{file}'", expected):
         text = file.read_text(encoding="utf-8")
         is_json = file.suffix == ".json"

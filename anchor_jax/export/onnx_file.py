@@ -91,7 +91,7 @@ def _classifier(predictor: Predictor, num_references: int) -> Callable[[jax.Arra
 class _OneBatch:
     """A model whose `vmap` over references is one batch, as runtimes expect of convolutions and products."""
 
-    first_layer = None  # like the model, it has one
+    first_layer = None  # tells `classify_images` that the model has one
 
     def __init__(self, model: nn.Module):
         self._model = model

@@ -108,7 +108,7 @@ def adapted_weights(run: Run, model: nn.Module, shapes: Any, weights: ReadWeight
         raise UserError(
             f"config.training.total_epochs=0 needs weights for the {len(run.label_names)} classes of the data, but "
             f"'{weights.file}' {has}; train the head for some epochs, or use the data of its classes; for data of only "
-            "some of them, name all in a file, one a line: --config.data.classes=FILE"
+            "some of them, name all in a file, one per line: --config.data.classes=FILE"
         )
     return adapted._replace(changes=(*weights.notes, *adapted.changes))
 
