@@ -1,5 +1,7 @@
 """Sources "digits" and "folder": known facts, small generated folders and corrupt images."""
 
+import re
+
 import numpy as np
 import pytest
 from image_files import assert_same_dataset, write_image, write_small_folder
@@ -30,9 +32,10 @@ def test_load_unknown_source_suggests_nearest():
         load("tdfs", "train")
 
 
-def test_load_rejects_negative_image_size():
-    with pytest.raises(UserError, match=r"data.image_size=-1; allowed: 0 \(the stored size\) or"):
-        load("digits", "train", image_size=-1)
+def test_load_rejects_impossible_image_size():
+    for size in (-1, (8, 8, 8), (0, 8)):
+        with pytest.raises(UserError, match=re.escape(f"data.image_size={size}; allowed: 0 (the stored size), a")):
+            load("digits", "train", image_size=size)
 
 
 def test_digits_match_uci_statistics():

@@ -221,8 +221,8 @@ def _open(
     checks.count("channels", channels, least=0)
     mode = check_mode(mode)
     checks.known("data source", source, SOURCES)
-    if min(sides) < 0:
-        raise UserError(f"data.image_size={image_size}; allowed: 0 (the stored size) or a number of pixels")
+    if (isinstance(image_size, tuple) and (len(sides) != 2 or min(sides) < 1)) or min(sides) < 0:
+        raise UserError(f"data.image_size={image_size}; allowed: 0 (the stored size), a number of pixels, or (H, W)")
     is_encoded = SOURCES[source].is_encoded
     if crop_fraction != 1 and not (0 < crop_fraction < 1 and image_size and is_encoded):
         raise UserError(
