@@ -41,7 +41,7 @@ class Batcher:
         wait_seconds: float,
         on_batch: Callable[[int], object] = lambda _: None,
     ):
-        self.classifier, self.sizes, self.wait_seconds = classifier, sorted(sizes), wait_seconds
+        self.classifier, self.sizes, self.wait_seconds = classifier, sorted({*sizes}), wait_seconds
         self.on_batch = on_batch
         self.num_waiting = 0  # images
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
