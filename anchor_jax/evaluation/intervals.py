@@ -99,6 +99,8 @@ def interval(result: SuiteResult, metric: str, **fields: Any) -> Interval | None
         return _of_detection(result, metric, **fields)
     if result.suite == "corruptions":
         return _of_corruptions(result, metric, **fields)
+    if result.suite == "conformal":
+        return _of_sets(result, metric, **fields)
     if not fields.keys() <= allowed | ({"protocol"} if result.suite == "reference_use" else set()):
         return None
     dataset = fields.get("dataset")
@@ -154,6 +156,17 @@ def _of_detection(
     if metric != "auroc" or inside is None or not outside or len(outside) < len(columns):
         return None
     return of_auroc(inside, outside)
+
+
+def _of_sets(result: SuiteResult, metric: str, *, score: str | None = None, **others: Any) -> Interval | None:
+    """Return the interval of a score of conformal sets on the test set, with the thresholds as they are."""
+    covered, size = result.column(f"{score}_covered"), result.column(f"{score}_size")
+    if others or covered is None or size is None:
+        return None
+    if metric == "set_size":
+        return of_mean(size)
+    fractions = {"coverage": covered, "singletons": size == 1, "empty_sets": size == 0}
+    return of_fraction(float(np.mean(fractions[metric])), len(size)) if metric in fractions else None
 
 
 def _counts(values: np.ndarray, num: int, weights: np.ndarray | None = None) -> np.ndarray:
