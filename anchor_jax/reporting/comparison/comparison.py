@@ -226,11 +226,15 @@ def example_values(result: SuiteResult) -> dict[str, np.ndarray]:
     datasets = {"clean": [None], "shift": result.facts.get("members", ())}.get(result.suite, [])
     stored = {"accuracy": "correct", "nll": "nll", "brier": "brier", "entropy": "entropy"}
     columns = {
-        flat_name(Score(metric, 0, dataset=dataset)): result.column(column, dataset)
+        Score(metric, 0, dataset=dataset): result.column(column, dataset)
         for dataset in datasets
         for metric, column in stored.items()
     }
-    return {name: column.astype(np.float64) for name, column in columns.items() if column is not None}
+    if result.suite == "conformal":  # on the test set
+        for name in result.facts["scores"]:
+            columns[Score("coverage", 0, score=name)] = result.column(f"{name}_covered")
+            columns[Score("set_size", 0, score=name)] = result.column(f"{name}_size")
+    return {flat_name(score): column.astype(np.float64) for score, column in columns.items() if column is not None}
 
 
 def _common_references(runs: Sequence[EvaluatedRun], suite: str, requested: int | None) -> int:
