@@ -41,9 +41,9 @@ def of_mean(values: np.ndarray) -> Interval | None:
 def of_ece(confidence: np.ndarray, correct: np.ndarray, num_bins: int) -> Interval:
     """Return the bootstrap interval of the expected calibration error.
 
-    Resampling adds to an ECE what sampling has added to it already: of a calibrated network, the quantiles of the
-    resampled errors contain its true error almost never. Their distances from the error are therefore taken to the
-    other side ("basic"); no bound is below 0, and the upper one is at least the error itself.
+    Sampling noise makes an ECE larger, and resampling does so once more: for a calibrated network, the quantiles of
+    the resampled errors almost never contain the true error. The interval is therefore reflected about the estimate
+    ("basic"); no bound is below 0, and the upper one is at least the estimate itself.
 
     Args:
       confidence: floating `[N]`.

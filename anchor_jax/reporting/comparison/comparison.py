@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 
 from anchor_jax.core.errors import UserError
-from anchor_jax.evaluation import suites
+from anchor_jax.evaluation import conformal_sets, suites
 from anchor_jax.evaluation.predictions import METRICS
 from anchor_jax.evaluation.presentation import GROUP_TITLES, describe_transduction, format_num_references
 from anchor_jax.evaluation.results import Score, SuiteResult, flat_name, parse_storage_name
 from anchor_jax.evaluation.same_data import compare_data
 from anchor_jax.evaluation.suites.common import plain
+from anchor_jax.evaluation.suites.conformal import title_of
 from anchor_jax.evaluation.suites.ood import HEADLINE
 from anchor_jax.evaluation.suites.reference_use import INPUTS
 from anchor_jax.metrics import specs
@@ -69,6 +70,8 @@ def score_title(score: Score) -> str:
 
     >>> score_title(Score("accuracy", 0, severity=5)).replace("\N{NO-BREAK SPACE}", " ")
     'accuracy, severity 5 % ↑'
+    >>> score_title(Score("coverage", 0, score="lac_spread")).replace("\N{NO-BREAK SPACE}", " ")
+    'coverage, LAC / spread %'
     """
     spec = specs.get(score.metric)
     parts = [
@@ -77,7 +80,7 @@ def score_title(score: Score) -> str:
         score.dataset,
         plain(score.corruption or ""),
         score.severity and f"severity {score.severity}",
-        plain(score.score or ""),
+        title_of(score.score) if score.score in conformal_sets.SCORES else plain(score.score or ""),
         _PREDICTION_TITLES.get(score.prediction),
     ]
     return spec.headed(", ".join([spec.title, *filter(None, parts)]))
