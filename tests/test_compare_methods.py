@@ -23,6 +23,9 @@ from comparable_runs import (
 from conftest import write_results
 
 from anchor_jax.core.errors import UserError
+from anchor_jax.evaluation.results import SuiteResult
+from anchor_jax.evaluation.same_data import compare_data
+from anchor_jax.reporting.comparison.comparison import example_values
 from anchor_jax.reporting.comparison.methods import group_by_method, load
 
 
@@ -227,6 +230,18 @@ def test_compare_rejects_different_labels(pair, tmp_path, monkeypatch):
     runs = [*pair, evaluated(tmp_path / "other", "masked")]
     with pytest.raises(UserError, match=r"clean of .* about different test sets: the labels of their examples differ"):
         compared(runs)
+
+
+def test_compare_pairs_conformal_sets_by_image():
+    arrays = {"lac_covered": np.array([True, False]), "lac_size": np.array([2, 0])}
+    facts = {"scores": {"lac": "1 - p"}}
+    one, other = (SuiteResult("conformal", 1, (), arrays | {"row": np.array(rows)}, facts) for rows in ([0, 3], [1, 2]))
+    assert {name: of.tolist() for name, of in example_values(one).items()} == {
+        "lac/coverage": [1.0, 0.0],
+        "lac/set_size": [2.0, 0.0],
+    }
+    with pytest.raises(UserError, match="conformal of 'a' and of 'b' are about different test images"):
+        compare_data({"a": one, "b": other})
 
 
 @pytest.mark.parametrize(

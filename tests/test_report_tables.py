@@ -110,6 +110,24 @@ def test_class_tables_agree_with_scikit_learn(num_classes):
         assert of_pairs.columns[0].values[0] == ((label == true) & (predicted == guess)).sum()
 
 
+def test_class_tables_name_the_classes_of_another_set():
+    facts = {"label_names": ["ant", "bee", "cat"], "classes": ["ant", "cat"]}
+    arrays = {"label": np.array([0, 1]), "predicted": np.array([1, 1]), "confidence": np.ones(2)}
+    result = SuiteResult("clean", 1, (), arrays, facts, dataset="photos")
+    assert class_tables(result)[0].rows == confusion_figures(result)[0].plot.names == ["ant", "cat"]
+
+
+def test_interval_of_conformal_sets_is_over_test_images():
+    covered, size = RNG.random(90) < 0.9, RNG.integers(0, 4, 90)
+    values = {"coverage": covered.mean(), "set_size": size.mean(), "empty_sets": (size == 0).mean()}
+    scores = (Score(name, of, score="lac", **at) for name, of in values.items() for at in ({}, {"dataset": "photos"}))
+    result = SuiteResult("conformal", 1, tuple(scores), {"lac_covered": covered, "lac_size": size}, FACTS)
+    for metric in ("coverage", "empty_sets"):
+        assert intervals.interval(result, metric, score="lac") == intervals.of_fraction(values[metric], 90)
+    assert intervals.interval(result, "set_size", score="lac") == intervals.of_mean(size)
+    assert intervals.interval(result, "coverage", score="lac", dataset="photos") is None
+
+
 def test_page_has_intervals_and_files_of_long_tables(tmp_path):
     folder, result = tmp_path / "eval/step12-bins15", clean_result(150)
     write_results(folder, "clean", result.facts, {1: (result.metrics, result.arrays)})

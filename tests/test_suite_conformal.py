@@ -87,6 +87,13 @@ def test_conformal_calibrates_on_held_out_data(digits_run):
     assert result.facts["scores"].keys() == {"lac", "aps", "raps"}  # one reference has no spread
 
 
+def test_conformal_limits_what_calibrates(digits_run, capsys):
+    context = context_of(digits_run, corruptions=(), conformal_calibration="held_out", limit=50)
+    prepared = SUITES["conformal"].prepare(context)
+    assert prepared.calibration.num_examples == prepared.test.num_examples == 50
+    assert "limit 50, held-out training data: 50 of " in capsys.readouterr().out
+
+
 def test_conformal_tells_of_corrupted_sets_in_another_order(digits_run, tmp_path):
     spec, _ = corrupted(tmp_path / "noisy", order=slice(None, None, -1))
     with pytest.warns(UserWarning, match="^'noisy' has its images in another order than the test set, so all"):

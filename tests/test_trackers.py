@@ -13,8 +13,10 @@ from PIL import Image
 
 from anchor_jax import UserError
 from anchor_jax.evaluation import evaluate
+from anchor_jax.evaluation.results import Score, SuiteResult
 from anchor_jax.metrics import reliability_bins
 from anchor_jax.reporting import Reporter, TrainingPictures
+from anchor_jax.reporting.pictures import send_results
 from anchor_jax.runs import record as run_record
 from anchor_jax.training import trackers
 from anchor_jax.training.loop import train
@@ -133,6 +135,10 @@ def test_trackers_get_metrics_pictures_and_final_scores(short, tmp_path, clients
     assert "eval/clean-reliability" in [options["key"] for _, options in clients["mlflow"].named("log_image")]
     tags = tags_of(workdir / "eval/tensorboard")
     assert {"eval/clean/2/accuracy", "eval/clean-reliability"} <= tags.keys()
+    facts = {"step": 1, "options": {"limit": 9}}
+    limited = {"clean": {2: SuiteResult("clean", 2, (Score("accuracy", 0.5),), {}, facts)}}
+    send_results(("wandb",), workdir / "eval/step1-bins15-limit9", limited)
+    assert clients["wandb"].named("summary")[-1][0] == ({"eval-limit9/clean/2/accuracy": 0.5, "eval-limit9/step": 1},)
 
 
 def tags_of(folder):

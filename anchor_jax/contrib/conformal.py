@@ -122,8 +122,8 @@ def fit_sets(
     """Calibrate sets of classes that contain the label with a probability of at least `coverage`.
 
     Args:
-      probs: floating `[B, C]`, probabilities of calibration examples, which were used neither to train nor to select
-        the network.
+      probs: floating `[B, C]`, probabilities of calibration examples, which were used neither to train or select the
+        network nor to scale its logits.
       labels: integer `[B]`, in [0, C).
       coverage: target, in (0, 1); static under `jit`.
       method: score, see `class_scores`.

@@ -30,6 +30,7 @@ from scipy.special import log_softmax, logsumexp
 
 from anchor_jax.core import checks, explicit, modes
 from anchor_jax.core.errors import UserError, UserTypeError
+from anchor_jax.core.short_reprs import short_repr
 from anchor_jax.metrics import validation
 
 __all__ = [
@@ -75,6 +76,7 @@ class TemperatureScaling:
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=("weight", "bias"), meta_fields=())
+@short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class VectorScaling:
     """The scaling `softmax(weight * logits + bias)`, as returned by `fit_vector`; a pytree.
@@ -96,6 +98,7 @@ class VectorScaling:
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=("weight", "bias"), meta_fields=())
+@short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class DirichletScaling:
     """The scaling `softmax(weight @ log(softmax(logits)) + bias)`, as returned by `fit_dirichlet`; a pytree.

@@ -41,9 +41,9 @@ def of_mean(values: np.ndarray) -> Interval | None:
 def of_ece(confidence: np.ndarray, correct: np.ndarray, num_bins: int) -> Interval:
     """Return the bootstrap interval of the expected calibration error.
 
-    Resampling adds to an ECE what sampling has added to it already: of a calibrated network, the quantiles of the
-    resampled errors contain its true error almost never. Their distances from the error are therefore taken to the
-    other side ("basic"); no bound is below 0, and the upper one is at least the error itself.
+    Sampling noise makes an ECE larger, and resampling does so once more: for a calibrated network, the quantiles of
+    the resampled errors almost never contain the true error. The interval is therefore reflected about the estimate
+    ("basic"); no bound is below 0, and the upper one is at least the estimate itself.
 
     Args:
       confidence: floating `[N]`.
@@ -99,6 +99,8 @@ def interval(result: SuiteResult, metric: str, **fields: Any) -> Interval | None
         return _of_detection(result, metric, **fields)
     if result.suite == "corruptions":
         return _of_corruptions(result, metric, **fields)
+    if result.suite == "conformal":
+        return _of_sets(result, metric, **fields)
     if not fields.keys() <= allowed | ({"protocol"} if result.suite == "reference_use" else set()):
         return None
     dataset = fields.get("dataset")
@@ -154,6 +156,17 @@ def _of_detection(
     if metric != "auroc" or inside is None or not outside or len(outside) < len(columns):
         return None
     return of_auroc(inside, outside)
+
+
+def _of_sets(result: SuiteResult, metric: str, *, score: str | None = None, **others: Any) -> Interval | None:
+    """Return the interval of a score of conformal sets on the test set, with the thresholds as they are."""
+    covered, size = result.column(f"{score}_covered"), result.column(f"{score}_size")
+    if others or covered is None or size is None:
+        return None
+    if metric == "set_size":
+        return of_mean(size)
+    fractions = {"coverage": covered, "singletons": size == 1, "empty_sets": size == 0}
+    return of_fraction(float(np.mean(fractions[metric])), len(size)) if metric in fractions else None
 
 
 def _counts(values: np.ndarray, num: int, weights: np.ndarray | None = None) -> np.ndarray:

@@ -89,7 +89,7 @@ SPECS = {
         _percent("confidence", "mean confidence", None),
         _percent("share", "of the true class", None),
         _percent("coverage", "coverage", None),
-        _percent("hard_coverage", "coverage of the least certain fifth", None),
+        _percent("hard_coverage", "coverage, least certain fifth", None),
         MetricSpec("set_size", "set size", "", False, ".3f"),
         _percent("singletons", "sets of one class", True),
         _percent("empty_sets", "empty sets", None),

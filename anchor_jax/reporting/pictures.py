@@ -33,7 +33,8 @@ class TrainingPictures:
 def send_results(trackers: Sequence[str], folder: Path, results: Mapping[str, Results]) -> None:
     """Send the scores of a checkpoint and the figures of its report to trackers.
 
-    Scores of single draws and of single corruptions at single severities stay in `metrics.json`.
+    Scores of single draws and of single corruptions at single severities stay in `metrics.json`. Results with a limit
+    have names of their own, as they have a folder of their own.
 
     Args:
       trackers: their names.
@@ -41,7 +42,10 @@ def send_results(trackers: Sequence[str], folder: Path, results: Mapping[str, Re
       results: by storage name of the suite.
     """
     workdir = workdir_of_results(folder.parent)
-    every = [(f"eval/{name}/{num}", result) for name, of in results.items() for num, result in of.items()]
+    facts = next(result.facts for of in results.values() for result in of.values())
+    step, limit = facts["step"], facts.get("options", {}).get("limit")
+    root = f"eval-limit{limit}" if limit else "eval"
+    every = [(f"{root}/{name}/{num}", result) for name, of in results.items() for num, result in of.items()]
     sent = {
         f"{prefix}/{flat_name(score)}": score.value
         for prefix, result in every
@@ -49,12 +53,11 @@ def send_results(trackers: Sequence[str], folder: Path, results: Mapping[str, Re
         if score.draw is None and (score.corruption is None or score.severity is None)
     }
     num_left = sum(len(result.scores) for _, result in every) - len(sent)
-    step = next(result.facts["step"] for of in results.values() for result in of.values())
     place = workdir if os.access(workdir, os.W_OK) else folder.parent
     opened = Trackers(trackers, run_record.load(workdir), place, folder.parent / "tensorboard", step)
     opened.scores(step, sent)
     for file in sorted((folder / "pictures").glob("*.png")):
-        opened.picture(step, f"eval/{file.stem}", file.read_bytes())
+        opened.picture(step, f"{root}/{file.stem}", file.read_bytes())
     opened.close("FINISHED")
     rest = f"; {num_left:,} of single draws and corruptions are in metrics.json" if num_left else ""
     print_lines(f"tracker: {len(sent):,} scores of step {step:,} for {', '.join(trackers)}{rest}")

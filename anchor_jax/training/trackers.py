@@ -213,7 +213,8 @@ class WandbRun:
 
     def scores(self, step: int, scalars: Mapping[str, float]) -> None:
         """Write the scores, and the step that they belong to, into the summary of the run."""
-        self._run.summary.update({**scalars, "eval/step": step})
+        steps = {f"{name.partition('/')[0]}/step": step for name in scalars}  # such as "eval/step"
+        self._run.summary.update({**scalars, **steps})
 
     def close(self, status: str) -> None:
         """Finish the run; one that was stopped is no failure."""

@@ -68,7 +68,7 @@ def _predictions(result: SuiteResult) -> _Predictions | None:
     label, predicted = result.column("label"), result.column("predicted")
     if label is None or predicted is None or not len(label):
         return None
-    names = list(result.facts.get("label_names", ()))
+    names = common.class_names(result)
     names += [str(row) for row in range(len(names), int(max(label.max(), predicted.max())) + 1)]
     return _Predictions(label.astype(np.int64), predicted.astype(np.int64), names)
 

@@ -213,7 +213,7 @@ def _certain_images(result: SuiteResult) -> list[Figure]:
 
 
 def _strip(result: SuiteResult, which: str) -> ImageStrip:
-    names = dict(enumerate(result.facts.get("classes") or result.facts.get("label_names", ())))
+    names = dict(enumerate(common.class_names(result)))
     rows = result.arrays[f"{which}_certain_rows"][:_SHOWN]
     label, predicted, entropy = (result.arrays[name][rows] for name in ("label", "predicted", "entropy"))
     captions = [

@@ -86,6 +86,11 @@ def by_dataset(result: SuiteResult, columns: Sequence[Quantity]) -> list[Table]:
     return score_table(caption, rows, columns, mark_best=False)
 
 
+def class_names(result: SuiteResult) -> list[str]:
+    """Return the names of the classes that stored labels and predictions refer to: all, or those of another set."""
+    return list(result.facts.get("classes") or result.facts.get("label_names", ()))
+
+
 def mean_notes(result: SuiteResult) -> list[str]:
     """Return sentences that name the members of each mean."""
     facts = result.facts

@@ -247,7 +247,7 @@ def _divided(context: EvalContext, options: ConformalOptions) -> tuple[EvalDatas
     if options.conformal_calibration == HELD_OUT:
         instead = "--conformal_calibration=test"
         held_out = require_held_out(context.train, "--conformal_calibration=held_out", f"set {instead}")
-        return held_out, context.test, None
+        return context.limited(held_out), context.test, None
     first, second = stratified_halves(context.test.labels(), options.seed)
     return context.test.subset(first), context.test.subset(second), second
 

@@ -42,6 +42,8 @@ _SHORTER = {
     "K random references": "K references",
     "smoothed": "smooth",
     " sets": "",
+    ", corruptions": ", corrupted",
+    " / ": "/",
 }
 _HIGHLIGHTS = (
     ("clean", {"metric": "accuracy"}),
@@ -157,7 +159,7 @@ def _without_interval(comparison: Comparison) -> list[str]:
         return []
     is_single = {each.num for entry in entries if (each := entry.over_seeds)} <= {1}
     reason = "one shared seed" if is_single else "no spread over seeds"
-    return [f"Without an interval: {reason}, and no mean over images that differ."]
+    return [f"Without an interval: {reason}, and no spread over images is known."]
 
 
 # JSON and CSV
