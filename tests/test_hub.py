@@ -54,7 +54,8 @@ def at_stub(stub, tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def workdir(exported, tmp_path_factory):
     """Return a copy of a trained run whose only checkpoint is evaluated."""
-    folder = shutil.copytree(exported.workdir, tmp_path_factory.mktemp("pushed") / "run")
+    without_results = shutil.ignore_patterns("eval")  # other tests may have evaluated the run
+    folder = shutil.copytree(exported.workdir, tmp_path_factory.mktemp("pushed") / "run", ignore=without_results)
     record = json.loads((folder / "run.json").read_text())
     record["config"]["data"]["classes"] = str(folder / "classes.txt")
     (folder / "run.json").write_text(json.dumps(record))

@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, Self, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -266,7 +266,7 @@ class Anchored:
         return ((jax.tree_util.GetAttrKey("bank"), self.bank),), static
 
     @classmethod
-    def tree_unflatten(cls, static: tuple[Any, ...], children: tuple[Any, ...]) -> Self:
+    def tree_unflatten(cls, static: tuple[Any, ...], children: tuple[Any, ...]) -> "Anchored":
         """Return an object with another leaf as its bank, which is not checked: JAX also passes placeholders."""
         model = object.__new__(cls)
         for name, value in zip((*_STATIC, "bank"), (*static, *children), strict=True):
