@@ -113,8 +113,8 @@ def check_column(
     return jnp.asarray(values, jnp.float32)
 
 
-def check_flags(name: str, values: ArrayLike, shape: tuple[int, ...]) -> Bool[Array, "examples"]:
-    """Return one flag per example, given as bool or as 0 and 1, as bool `[B]`; raise for anything else."""
+def check_flags(name: str, values: ArrayLike, shape: tuple[int, ...]) -> Bool[Array, "..."]:
+    """Return flags, given as bool or as 0 and 1, as bool of this shape; raise for anything else."""
     values = checks.numbers(name, values)
     _check_shape(name, values, shape)
     if not isinstance(values, Tracer):
