@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
 import pandas as pd
 from markupsafe import Markup, escape
 from PIL import Image
@@ -13,6 +12,7 @@ from PIL import Image
 from anchor_jax.evaluation.presentation import Column, Figure, Table
 from anchor_jax.reporting import plots
 from anchor_jax.reporting.style import DPI
+from anchor_jax.runtime import templates
 
 _DASH = "–"
 
@@ -34,9 +34,7 @@ def render(template: str, **values: Any) -> str:
       template: name of the file.
       **values: of the variables in the template; text is escaped.
     """
-    options = {"autoescape": True, "undefined": jinja2.StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
-    loader = jinja2.PackageLoader("anchor_jax", "reporting")
-    return jinja2.Environment(loader=loader, **options).get_template(template).render(values)
+    return templates.render("reporting", template, values, escape=True)
 
 
 def draw_figures(figures: Iterable[Figure], folder: Path, prefix: str = "") -> list[EmbeddedFigure]:

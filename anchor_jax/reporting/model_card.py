@@ -4,14 +4,13 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-import jinja2
-
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.loading import name_of
 from anchor_jax.evaluation import storage
 from anchor_jax.metrics import specs
 from anchor_jax.runs.hub import import_hub
 from anchor_jax.runs.record import Run
+from anchor_jax.runtime import templates
 
 CARD = "README.md"
 _DATASETS = {  # TFDS -> Hub
@@ -86,9 +85,7 @@ def model_card(run: Run, step: int, name: str, license_name: str, metrics: Metri
         },
         "suites": [(of.suite, _rows(of)) for of in measured],
     }
-    options = {"undefined": jinja2.StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("anchor_jax", "reporting"), **options)
-    body = environment.get_template("model_card.md.j2").render(values)
+    body = templates.render("reporting", "model_card.md.j2", values)
     return f"---\n{_front_matter(run, name, license_name, measured)}---\n\n{body}"
 
 

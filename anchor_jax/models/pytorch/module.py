@@ -5,12 +5,11 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
-
 from anchor_jax.models.layers import Classifier
 from anchor_jax.models.resnet import BLOCKS, ResNet
 from anchor_jax.models.swin_v2 import SwinV2
 from anchor_jax.models.vit import ViT
+from anchor_jax.runtime import templates
 
 
 class ModuleFacts(NamedTuple):
@@ -60,8 +59,6 @@ def module_text(weights: Path, model: Classifier, facts: ModuleFacts) -> str:
       model: the model that they belong to.
       facts: about the run.
     """
-    options = {"undefined": jinja2.StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("anchor_jax", "models/pytorch"), **options)
     values: dict[str, Any] = facts._asdict() | {
         "module": module_file(weights).stem,
         "weights": weights.name,
@@ -70,7 +67,7 @@ def module_text(weights: Path, model: Classifier, facts: ModuleFacts) -> str:
         "label_names": json.dumps(facts.label_names, ensure_ascii=True),
         "network_lines": network_lines(model, facts),
     }
-    return environment.get_template("module.py.j2").render(values, keep_trailing_newline=True) + "\n"
+    return templates.render("models/pytorch", "module.py.j2", values) + "\n"
 
 
 def network_lines(model: Classifier, facts: ModuleFacts) -> list[str]:
