@@ -7,7 +7,7 @@ import importlib.metadata
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,12 +18,10 @@ import numpy as np
 from flax import linen as nn
 
 from anchor_jax.core.errors import UserError
-from anchor_jax.core.inference import Classification
 from anchor_jax.export.format import Metadata
+from anchor_jax.export.frozen import frozen_classifier
 from anchor_jax.export.plain_program import plain
-from anchor_jax.runs.network import classify_images
 from anchor_jax.runs.predictor import Predictor
-from anchor_jax.runtime import mesh as mesh_lib
 from anchor_jax.runtime.atomic_files import write_new_file
 
 SUFFIX = ".onnx"
@@ -56,7 +54,8 @@ def write_onnx(file: Path, predictor: Predictor, num_references: int, metadata: 
     check_installed()
     shape = jax.export.symbolic_shape(f"batch, {', '.join(map(str, predictor.image_shape))}")
     images = jax.ShapeDtypeStruct(shape, jnp.uint8)
-    classify, names = _classifier(predictor, num_references), [*metadata.outputs]
+    classify = frozen_classifier(predictor, num_references, model=_OneBatch(predictor.network.model))
+    names = [*metadata.outputs]
 
     def outputs(traced: jax.Array) -> list[jax.Array]:
         values = classify(traced)._asdict()
@@ -73,19 +72,6 @@ def write_onnx(file: Path, predictor: Predictor, num_references: int, metadata: 
     _check_agreement(content, predictor, num_references)
     with write_new_file(file) as new_file:
         new_file.write_bytes(content)
-
-
-def _classifier(predictor: Predictor, num_references: int) -> Callable[[jax.Array], Classification]:
-    """Return a predictor as a function, with parameters, normalization and encoded references as constants."""
-    network = predictor.network
-    encoded = network.encode(predictor.variables, predictor.first_references(num_references))
-    variables, references = mesh_lib.device_get_global((predictor.variables, encoded))
-    model: Any = _OneBatch(network.model)
-
-    def classify(images: jax.Array) -> Classification:
-        return classify_images(model, network.normalization, variables, references, images).classification
-
-    return classify
 
 
 class _OneBatch:

@@ -16,9 +16,9 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.core.inference import Classification
 from anchor_jax.export import onnx_file
 from anchor_jax.export.format import OPTIONAL_OUTPUT, Metadata, write_archive
+from anchor_jax.export.frozen import frozen_classifier
 from anchor_jax.runs import record as run_record
-from anchor_jax.runs.load import create_model, create_predictor, load_checkpoint, run_normalization
-from anchor_jax.runs.network import classify_images
+from anchor_jax.runs.load import create_predictor, load_checkpoint
 from anchor_jax.runs.predictor import Predictor
 from anchor_jax.runs.record import Run
 from anchor_jax.runtime import mesh as mesh_lib
@@ -130,16 +130,13 @@ def export_program(
 ) -> Exported:
     """Export the program of a predictor: uint8 `[b, H, W, C]`, b symbolic, -> fields of a `Classification` by name.
 
-    Parameters, normalization and the first layer's outputs for the references are constants of the program.
+    What `frozen_classifier` names are constants of the program.
     """
-    model, normalization = create_model(this_run), run_normalization(this_run)
     chunk_size = chunk_size or this_run.config.evaluation.chunk_size or None
-    encoded = predictor.network.encode(predictor.variables, predictor.first_references(num_references))
-    variables, references = mesh_lib.device_get_global((predictor.variables, encoded))
+    classify_frozen = frozen_classifier(predictor, num_references, chunk_size=chunk_size)
 
     def classify(images: jax.Array) -> dict[str, jax.Array]:
-        votes = classify_images(model, normalization, variables, references, images, chunk_size=chunk_size)
-        return {name: array for name, array in votes.classification._asdict().items() if array is not None}
+        return {name: array for name, array in classify_frozen(images)._asdict().items() if array is not None}
 
     shape = jax.export.symbolic_shape(f"b, {', '.join(map(str, this_run.image_shape))}")
     with _no_source_locations():
