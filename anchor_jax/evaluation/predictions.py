@@ -10,9 +10,8 @@ import numpy as np
 
 from anchor_jax import metrics
 from anchor_jax.core.errors import UserError
-from anchor_jax.core.inference import VotedClassification
+from anchor_jax.core.inference import VotedClassification, anomaly_scores
 from anchor_jax.core.short_reprs import short_repr
-from anchor_jax.core.uncertainty import energy
 from anchor_jax.data import EvalDataset
 from anchor_jax.evaluation.progress import with_progress
 from anchor_jax.evaluation.results import Prediction, Score, make_scores
@@ -153,7 +152,7 @@ def prediction_rows(
 ) -> PredictionTable:
     """Return the rows of one batch."""
     answer = voted.classification
-    spread = jnp.zeros(len(labels)) if answer.probs_std is None else jnp.mean(answer.probs_std, axis=-1)
+    scores = anomaly_scores(voted)
     scaled = None if temperature is None else jax.nn.softmax(answer.logits / temperature)
     return PredictionTable(
         label=labels,
@@ -163,9 +162,9 @@ def prediction_rows(
         scaled=None if scaled is None else metrics.per_example_scores(scaled, labels),
         entropy=answer.entropy,
         mutual_information=answer.mutual_information,
-        spread=spread,
+        spread=scores.get("spread", jnp.zeros(len(labels))),
         agreement=voted.agreement,
-        max_logit=jnp.max(answer.logits, axis=-1),
-        energy=energy(answer.logits),
+        max_logit=-scores["max_logit"],
+        energy=scores["energy"],
         probs=answer.probs if keep_probs else None,
     )
