@@ -217,9 +217,14 @@ def class_scores(
     if method == "lac" and key is not None:
         raise UserError("key must be None for method 'lac', whose scores have no random part; got a key")
     probs = validation.check_scores("probs", probs)
-    scores = 1 - probs if method == "lac" else _cumulative_scores(probs, key)
-    if method == "raps":
-        scores = scores + penalty * jnp.maximum(0, _ranks(probs) - free_classes).astype(jnp.float32)
+    if method == "lac":
+        scores = 1 - probs
+    else:
+        order = jnp.argsort(-probs, axis=1, stable=True)  # the first class wins ties
+        places = jnp.argsort(order, axis=1)  # of each class, 0 for the most probable
+        scores = _cumulative_scores(probs, order, places, key)
+        if method == "raps":
+            scores = scores + penalty * jnp.maximum(0, places + 1 - free_classes).astype(jnp.float32)
     if difficulty is None:
         return scores
     return scores / scale_of(difficulty, offset, probs.shape[:1], probs.shape).reshape(len(probs), -1)
@@ -232,17 +237,11 @@ def _label_quantile(scores: jax.Array, labels: ArrayLike, coverage: float) -> ja
     return quantile(jnp.take_along_axis(scores, labels[:, None], axis=1)[:, 0], coverage)
 
 
-def _cumulative_scores(probs: jax.Array, key: jax.Array | None) -> jax.Array:
+def _cumulative_scores(probs: jax.Array, order: jax.Array, places: jax.Array, key: jax.Array | None) -> jax.Array:
     """Return the sum of the probabilities down to each class, without a random part of its own if there is a key."""
-    order = jnp.argsort(-probs, axis=1, stable=True)
     descending = jnp.take_along_axis(probs, order, axis=1)
     sums = jnp.cumsum(descending, axis=1)
     if key is not None:
         checks.key("key", key)
         sums = sums - jax.random.uniform(key, (len(probs), 1)) * descending
-    return jnp.take_along_axis(sums, jnp.argsort(order, axis=1), axis=1)
-
-
-def _ranks(probs: jax.Array) -> jax.Array:
-    """Return the rank of each class, 1 for the most probable; the first class wins ties."""
-    return jnp.argsort(jnp.argsort(-probs, axis=1, stable=True), axis=1) + 1
+    return jnp.take_along_axis(sums, places, axis=1)

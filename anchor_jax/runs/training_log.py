@@ -3,17 +3,14 @@
 import json
 import math
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 FILE = "metrics.jsonl"
 
 
 def step_of(line: str) -> float:
     """Return the step of a line, infinity for one that is damaged."""
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf
+    return _parsed(line)[0]
 
 
 def read_metrics(workdir: Path) -> dict[str, tuple[list[int], list[float]]]:
@@ -28,11 +25,19 @@ def read_metrics(workdir: Path) -> dict[str, tuple[list[int], list[float]]]:
         return {}
     found: dict[str, tuple[list[int], list[float]]] = {}
     for line in lines:
-        if (step := step_of(line)) == math.inf:
-            continue
-        for name, value in cast("dict[str, Any]", json.loads(line)).items():
+        step, content = _parsed(line)
+        for name, value in content.items():
             if name != "step" and isinstance(value, int | float) and math.isfinite(value):
                 steps, values = found.setdefault(name, ([], []))
                 steps.append(int(step))
                 values.append(float(value))
     return found
+
+
+def _parsed(line: str) -> tuple[float, dict[str, Any]]:
+    """Return the step of a line, and its content; infinity and nothing for one that is damaged."""
+    try:
+        content = json.loads(line)
+        return int(content["step"]), content
+    except (ValueError, KeyError, TypeError):
+        return math.inf, {}
