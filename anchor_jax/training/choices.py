@@ -6,7 +6,7 @@ from anchor_jax.config import Config
 from anchor_jax.data.modes import MODES
 from anchor_jax.data.sources import SOURCES
 from anchor_jax.models.pytorch.files import source_and_file
-from anchor_jax.models.pytorch.preprocessing import Preprocessing, preprocessing_of
+from anchor_jax.models.pytorch.preprocessing import SourcePreprocessing, preprocessing_of
 from anchor_jax.models.registry import MODELS, option_names
 from anchor_jax.training.warm_start import ReadWeights
 
@@ -100,7 +100,7 @@ def _texts(stated_by: str, chosen: list[str], notes: list[str]) -> list[str]:
     return [f"{stated_by}{except_for}" if chosen else "as the config says", *notes]
 
 
-def _preprocessing(config: Config) -> Preprocessing | None:
+def _preprocessing(config: Config) -> SourcePreprocessing | None:
     """Return that of the source of the weights, or of torchvision if there are no weights."""
     name, options = config.model.name, config.model.options.to_dict()
     if name not in MODELS:

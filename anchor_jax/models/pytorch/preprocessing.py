@@ -10,7 +10,7 @@ from anchor_jax.models.pytorch.beside import Description, describe
 from anchor_jax.models.registry import MODELS
 
 
-class Preprocessing(NamedTuple):
+class SourcePreprocessing(NamedTuple):
     """How images are prepared for a network; the attributes are named as in `config.data`.
 
     Attributes:
@@ -49,11 +49,11 @@ def fraction_of(image_size: int, resized: int) -> float:
 
 def _cropped(
     image_size: int, fraction: float, interpolation: str, normalization=_IMAGENET, resizing: str = "shorter_side"
-) -> Preprocessing:
-    return Preprocessing(image_size, fraction, interpolation, resizing, *normalization)
+) -> SourcePreprocessing:
+    return SourcePreprocessing(image_size, fraction, interpolation, resizing, *normalization)
 
 
-def _resized(image_size: int, resized: int, interpolation: str, *options: Any) -> Preprocessing:
+def _resized(image_size: int, resized: int, interpolation: str, *options: Any) -> SourcePreprocessing:
     return _cropped(image_size, fraction_of(image_size, resized), interpolation, *options)
 
 
@@ -107,7 +107,7 @@ _PIL_FILTERS = {2: "bilinear", 3: "bicubic"}  # numbers that transformers writes
 _SQUARE = 384  # from this size on, transformers' ConvNextImageProcessor does not crop
 
 
-def preprocessing_of(weights: Path, source: str, name: str, options: Mapping[str, Any]) -> Preprocessing | None:
+def preprocessing_of(weights: Path, source: str, name: str, options: Mapping[str, Any]) -> SourcePreprocessing | None:
     """Return how the source of weights prepares images; None if that is not known.
 
     Args:
@@ -134,7 +134,7 @@ def preprocessing_of(weights: Path, source: str, name: str, options: Mapping[str
     return found and found._replace(notes=(*found.notes, *description.notes))
 
 
-def _from_table(weights: Path, source: str, name: str, options: Mapping[str, Any]) -> Preprocessing | None:
+def _from_table(weights: Path, source: str, name: str, options: Mapping[str, Any]) -> SourcePreprocessing | None:
     """Return what the tables say."""
     if source == "torchvision" and weights.stem in _TORCHVISION_FILES:
         return _TORCHVISION_FILES[weights.stem]._replace(stated_by=f"of torchvision's {weights.stem}")
@@ -153,7 +153,7 @@ def _from_table(weights: Path, source: str, name: str, options: Mapping[str, Any
     return found and found._replace(stated_by=f"of the released code for {name}, by the table")
 
 
-def _of_timm(description: Description) -> Preprocessing:
+def _of_timm(description: Description) -> SourcePreprocessing:
     """Return what timm's configuration says, with the defaults of `timm.data.resolve_data_config`."""
     stated, notes = description.network, []
     _, height, width = stated.get("input_size") or (3, 224, 224)
@@ -163,7 +163,7 @@ def _of_timm(description: Description) -> Preprocessing:
     if mode not in ("center", "squash"):
         notes.append(f"crop_mode={mode} is not supported; the center is cropped")
     interpolation = _known_filter(stated.get("interpolation") or "bicubic", notes)
-    return Preprocessing(
+    return SourcePreprocessing(
         int(height),
         float(stated.get("crop_pct") or 0.875),
         interpolation,
@@ -175,7 +175,7 @@ def _of_timm(description: Description) -> Preprocessing:
     )
 
 
-def _of_processor(description: Description) -> Preprocessing:
+def _of_processor(description: Description) -> SourcePreprocessing:
     """Return what an image processor of transformers does."""
     stated, notes = description.images, []
     kind = str(stated.get("image_processor_type") or stated.get("feature_extractor_type") or "")
@@ -200,7 +200,7 @@ def _of_processor(description: Description) -> Preprocessing:
     mean = stated.get("image_mean") or _HALF[0] if is_normalized else (0.0,) * 3
     std = stated.get("image_std") or _HALF[1] if is_normalized else (1.0,) * 3
     file = description.file and description.file.with_name("preprocessor_config.json")
-    return Preprocessing(
+    return SourcePreprocessing(
         image_size, fraction, interpolation, resizing, _numbers(mean), _numbers(std), f"of '{file}'", tuple(notes)
     )
 
