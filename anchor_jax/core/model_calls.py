@@ -1,4 +1,4 @@
-"""Calls of the user's model: errors of any framework that come from anchoring are told in one line."""
+"""Call the user's model, and explain in one line the errors of its framework that anchored inputs cause."""
 
 # JAX leaves some parameters unannotated.
 # pyright: reportUnknownMemberType=false

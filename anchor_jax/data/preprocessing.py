@@ -137,7 +137,7 @@ class Preprocessing:
             if has_channels_first and array.shape[-2:] != self.image_shape[:2]:
                 axes = "(1, 2, 0)" if array.ndim == 3 else "(0, 2, 3, 1)"
                 raise UserError(f"{name} must have their channels last; got {array.shape}; pass {name}.transpose{axes}")
-            checks.stored_images(name, array, self.image_shape)  # raises, and tells how to mend the array
+            checks.stored_images(name, array, self.image_shape)  # raises an error that says how to fix the array
         host = np.asarray(array)
         return tuple(host) if host.ndim == 4 else (host,)
 

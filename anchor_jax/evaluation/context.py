@@ -282,7 +282,7 @@ def _fits_in_memory(dataset: EvalDataset) -> bool:
 
 
 def _missing_classes(dataset: EvalDataset, part: EvalDataset) -> str:
-    """Return a remark on classes of which a part has no example; "" if there are none."""
+    """Return a remark if some classes have examples in a dataset, but none in its part; otherwise ""."""
     if part is dataset:
         return ""
     present = len(np.unique(dataset.labels()))

@@ -246,7 +246,7 @@ def _check_folder(folder: Path) -> None:
 def _recorded(
     prepared: Mapping[str, Any], num_references: Sequence[int], run: run_record.Run, predictions: bool | None
 ) -> list[str]:
-    """Return of which suites predictions are written; print if there are too many of them to be written unasked."""
+    """Return the suites whose predictions are written: unless the caller decides, none if the files would be large."""
     names = [name for name in prepared if find(name).records_predictions]
     if predictions is not None:
         return names if predictions else []

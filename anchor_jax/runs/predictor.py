@@ -171,7 +171,7 @@ class Predictor:
         return self._pipeline(batches, features)
 
     def stream_pair_features(self, batches: Iterable[tuple[Images, ...]]) -> Iterator[Any]:
-        """Same as `stream_features`, with one reference for each image, which may be masked.
+        """Compute the features of a stream of images, each with a reference of its own, which may be masked.
 
         Args:
           batches: tuples `(images, references, mask, *rest)`; the mask is bool `[B]`, true where a reference is zeroed.
