@@ -7,8 +7,9 @@ BENCHMARKS ?= runs/benchmarks
 PYTEST := -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # names of the test files that `make check` runs, or beginnings of them: those that train no network and start few commands
-FAST_TESTS := anchoring atomic_files augmentation bad_arguments bayesopt calibration config environment help loading losses \
-	mesh metrics optimizer plots project published_corruptions selective sources uncertainty weight_files weight_networks
+FAST_TESTS := anchored_model anchoring atomic_files augmentation bad_arguments bayesopt calibration config conformal detection \
+	environment help loading losses mesh metrics optimizer plots preprocessing project published_corruptions scaling \
+	selective sources uncertainty weight_files weight_networks
 
 .PHONY: help demo check test lint test-newest test-min bench docs dist clean
 

@@ -9,6 +9,7 @@ from anchor_jax import _aliases, metrics
 from anchor_jax.contrib.bayesopt import expected_improvement
 from anchor_jax.core import anchoring, inference, uncertainty
 from anchor_jax.core import losses as objective
+from anchor_jax.core.anchored_model import Anchored, TrainingInputs, keep_statistics
 from anchor_jax.core.anchoring import anchor, anchored, anchored_kernel, sample_mask, sample_references
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.inference import (
@@ -26,7 +27,7 @@ from anchor_jax.runtime import mesh as parallel
 
 if TYPE_CHECKING:
     from anchor_jax import data, evaluation, models, training
-    from anchor_jax.contrib import pager, regression
+    from anchor_jax.contrib import conformal, pager, regression, scaling
     from anchor_jax.export.format import ExportedClassifier, load_exported
     from anchor_jax.runs.load import load_predictor
     from anchor_jax.runs.predictor import Predictor
@@ -34,12 +35,14 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "Anchored",
     "Classification",
     "EncodedReferences",
     "ExportedClassifier",
     "Prediction",
     "Predictor",
     "SplitModel",
+    "TrainingInputs",
     "UserError",
     "anchor",
     "anchored",
@@ -49,11 +52,13 @@ __all__ = [
     "anchored_squared_error",
     "anchoring",
     "classify",
+    "conformal",
     "data",
     "encode_references",
     "evaluation",
     "expected_improvement",
     "inference",
+    "keep_statistics",
     "load_exported",
     "load_predictor",
     "metrics",
@@ -65,6 +70,7 @@ __all__ = [
     "regression",
     "sample_mask",
     "sample_references",
+    "scaling",
     "training",
     "transductive_references",
     "uncertainty",
@@ -72,11 +78,13 @@ __all__ = [
 
 # What needs more than JAX is imported on first use, so that `import anchor_jax` stays light.
 _LAZY_MODULES = {
+    "conformal": "anchor_jax.contrib.conformal",
     "data": "anchor_jax.data",
     "evaluation": "anchor_jax.evaluation",
     "models": "anchor_jax.models",
     "pager": "anchor_jax.contrib.pager",
     "regression": "anchor_jax.contrib.regression",
+    "scaling": "anchor_jax.contrib.scaling",
     "training": "anchor_jax.training",
 }
 _LAZY_OBJECTS = {

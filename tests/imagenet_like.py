@@ -13,7 +13,7 @@ from benchmarks.tfds_writer import write_tfds
 LABEL_NAMES = ("n01440764", "n01443537", "n01484850", "n01491361")
 NUM = {"train": 240, "val": 60, "corrupt": 40}  # images per split
 
-CORRUPT = {5: "truncated", 6: "empty", 23: "text", 39: "16 bits"}  # rows of the split "corrupt"
+CORRUPT = {5: "truncated", 6: "empty", 23: "text", 39: "floats"}  # rows of the split "corrupt"
 
 RGBA_ROW, EXIF_ROW, LARGE_ROW = 3, 4, 8  # of the split "train"
 
@@ -79,8 +79,8 @@ def _corrupt_image(how: str, rng: np.random.Generator) -> bytes:
     image = _smooth_noise(rng, 60, 50)
     if how == "truncated":
         return _save(image, "jpeg")[:-400]
-    if how == "16 bits":
-        return _save(Image.fromarray(np.full((50, 60), 1000, np.uint16)), "png")
+    if how == "floats":
+        return _save(Image.fromarray(np.full((50, 60), 0.5, np.float32)), "tiff")
     return b"" if how == "empty" else b"not an image"
 
 

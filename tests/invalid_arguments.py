@@ -18,6 +18,7 @@ B, H, C = 4, 5, 3
 X = np.ones((B, H), np.float32)
 BANK = np.ones((6, H), np.float32)
 IMAGES = np.zeros((3, 8, 8, 3), np.uint8)
+FIRST = np.ones((B, 3, 8, 9), np.float32)  # images with their channels first
 LOGITS = np.zeros((B, C), np.float32)
 LABELS = np.array([0, 1, 2, 0])
 MASK = np.zeros(B, bool)

@@ -51,6 +51,7 @@ LOGITS = normal(6, B, C)
 PROBS = np.exp(LOGITS) / np.exp(LOGITS).sum(1, keepdims=True)
 MEMBER_PROBS = np.stack([PROBS, PROBS[::-1], np.eye(C, dtype=np.float32)[LABELS]])
 CONFIDENCE, CORRECT = PROBS.max(1), PROBS.argmax(1) == LABELS
+SETS = PROBS > 0.3
 STDS = np.abs(normal(7, B)) + 0.1
 IMAGES = np.random.default_rng(8).integers(0, 256, (B, 8, 8, 3)).astype(np.uint8)
 MIXING = np.random.default_rng(9).integers(0, 256, (2, 9, 9, 3)).astype(np.uint8)
@@ -95,6 +96,14 @@ def predicted(x, y, inputs):
     return in_32_bits(aj.regression.predict(key(1), fitted(x, y), inputs, 3))
 
 
+def anchored_step(params, statistics, x, labels, bank, key):
+    """Return the gradient of a training step with `aj.Anchored`, and the statistics after it."""
+    model = aj.Anchored(mlp, bank, mask_prob=0.5, mask_per="example")
+    inputs, mask = model.training_inputs(key, x)
+    gradient = jax.grad(lambda params: model.loss(mlp(params, inputs), labels, mask))(params)
+    return gradient, model.keep_statistics(statistics, {"mean": inputs.mean(0)}, mask)
+
+
 def gradient_of_step(params, x, labels, bank, key):
     """Return the gradient of a training step with drawn references and masks."""
     reference_key, mask_key = jax.random.split(key)
@@ -111,6 +120,16 @@ CORE = {
     "anchor": Call(aj.anchor, (Rows(X), Rows(PAIRED), Rows(MASK))),
     "anchored": Call(lambda x, r, m, p: aj.anchored(mlp)(p, x, r, mask=m), (Rows(X), Rows(PAIRED), Rows(MASK), PARAMS)),
     "anchored, gradient": Call(gradient_of_step, (PARAMS, Rows(X), Rows(LABELS), Bank(BANK), key)),
+    "Anchored, gradient": Call(
+        anchored_step, (PARAMS, {"mean": normal(0, 2 * H)}, Rows(X), Rows(LABELS), Bank(BANK), key)
+    ),
+    "Anchored, classify": Call(
+        lambda p, x, bank: aj.Anchored(mlp, bank, mask_prob=0.5).classify(p, x, K), (PARAMS, Rows(X), Bank(BANK))
+    ),
+    "Anchored, scores": Call(
+        lambda p, x, bank: aj.Anchored(SPLIT, bank, mask_prob=0.5).scores(p, x, K), (PARAMS, Rows(X), Bank(BANK))
+    ),
+    "keep_statistics": Call(aj.keep_statistics, (BANK, normal(9, M, H), Rows(MASK))),
     "anchored_kernel": Call(partial(aj.anchored_kernel, channels=3), (normal(0, H, 4),)),
     "sample_references": Call(lambda k, bank: aj.sample_references(k, bank, B), (key, Bank(BANK))),
     "sample_references, permuted": Call(
@@ -140,6 +159,9 @@ CORE = {
         lambda p, x, r: aj.classify(SPLIT, p, x, aj.encode_references(SPLIT, p, r)),
         (PARAMS, Rows(X), Bank(REFERENCES)),
     ),
+    "inference.anomaly_scores": Call(
+        lambda logits: aj.inference.anomaly_scores(aj.inference.single_vote(logits)), (Rows(LOGITS),)
+    ),
     "inference.single_vote": Call(aj.inference.single_vote, (Rows(LOGITS),)),
     "inference.predict_ensemble": Call(
         lambda x, members: aj.inference.predict_ensemble(lambda m: x * m[None], members), (Rows(X), Bank(REFERENCES))
@@ -162,6 +184,27 @@ CORE = {
 
 CONTRIB = {
     "expected_improvement": Call(partial(aj.expected_improvement, best=0.5), (Rows(CONFIDENCE), Rows(STDS))),
+    "conformal.class_scores": Call(
+        lambda p, d: aj.conformal.class_scores(p, method="raps", difficulty=d), (Rows(PROBS), Rows(STDS))
+    ),
+    "conformal.fit_sets": Call(
+        lambda p, y, d, k: aj.conformal.fit_sets(p, y, 0.8, method="aps", difficulty=d, key=k)(p, d, key=k),
+        (Rows(PROBS), Rows(LABELS), Rows(STDS), key),
+    ),
+    "conformal.fit_intervals": Call(
+        lambda m, y, d: aj.conformal.fit_intervals(m, y, d, coverage=0.8)(m, d), (Rows(X), Rows(PAIRED), Rows(X**2 + 1))
+    ),
+    "conformal.fit_sets, applied": Call(aj.conformal.ConformalSets(np.float32(0.6), "aps"), (Rows(PROBS),)),
+    "conformal.fit_intervals, applied": Call(aj.conformal.ConformalIntervals(np.float32(0.6)), (Rows(X),)),
+    "conformal.quantile": Call(lambda s: aj.conformal.quantile(s, (0.5, 0.8)), (Rows(X),)),
+    "scaling.log_probs": Call(aj.scaling.log_probs, (Rows(PROBS),)),
+    "scaling.fit_temperature, applied": Call(aj.scaling.TemperatureScaling(np.float32(2.0)), (Rows(LOGITS),)),
+    "scaling.fit_vector, applied": Call(
+        lambda z, w, b: aj.scaling.VectorScaling(w, b)(z), (Rows(LOGITS), normal(8, C), normal(9, C))
+    ),
+    "scaling.fit_dirichlet, applied": Call(
+        lambda z, w, b: aj.scaling.DirichletScaling(w, b)(z), (Rows(LOGITS), normal(8, C, C), normal(9, C))
+    ),
     "pager.nonconformity": Call(
         lambda p, x, r, y: aj.pager.nonconformity(sums, p, x, r, y, chunk_size=3),
         (PARAMS, Rows(X), Bank(REFERENCES), Bank(REFERENCES[:, 0])),
@@ -213,6 +256,11 @@ METRICS = {
         ("calibration_error", lambda *a: aj.metrics.calibration_error(aj.metrics.reliability(*a)), PROBS, LABELS),
         ("adaptive_calibration_error", aj.metrics.adaptive_calibration_error, CONFIDENCE, CORRECT),
         ("smooth_ece", aj.metrics.smooth_ece, CONFIDENCE, CORRECT),
+        ("auroc", aj.metrics.auroc, CONFIDENCE, MASK),
+        ("aupr", aj.metrics.aupr, CONFIDENCE, MASK),
+        ("fpr_at_tpr", aj.metrics.fpr_at_tpr, CONFIDENCE, MASK),
+        ("set_coverage", aj.metrics.set_coverage, SETS, LABELS),
+        ("set_size", aj.metrics.set_size, SETS),
         ("risk_coverage", aj.metrics.risk_coverage, CONFIDENCE, CORRECT),
         ("aurc", aj.metrics.aurc, CONFIDENCE, CORRECT),
         ("excess_aurc", aj.metrics.excess_aurc, CONFIDENCE, CORRECT),
@@ -275,6 +323,7 @@ WITHOUT_ARRAYS = {
         "data": "check_differs class_rows eval_dataset load load_mixing_images load_test load_train "
         "measure_normalization open_corrupted open_dataset open_stream open_test open_train_stream "
         "photographs select_rows",
+        "conformal": "rank",
         "data.corruptions": "is_small",
         "evaluation": "evaluate load_results",
         "": "load_exported load_predictor",

@@ -16,9 +16,9 @@ LABEL_NAMES = ("ant", "bee", "cat")
 _RANDOM = np.random.default_rng(0)
 
 
-def png(pixels: np.ndarray) -> bytes:
+def png(pixels: np.ndarray, kind: str = "png") -> bytes:
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "png")
+    Image.fromarray(pixels).save(file, kind)
     return file.getvalue()
 
 

@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import array_shapes, scalar_dtypes
 from invalid_arguments import (
     BANK,
     CONFIDENCE,
+    FIRST,
     KEY,
     KEYS,
     LABELS,
@@ -38,6 +39,8 @@ from anchor_jax.runtime import mesh as mesh_lib
 pytestmark = pytest.mark.invalid_arguments
 
 cross_entropy = aj.anchored_cross_entropy
+LAST = FIRST.transpose(0, 2, 3, 1)
+MODEL, IMAGE_MODEL = (aj.Anchored(network, bank, mask_prob=0.25) for bank in (BANK, LAST[..., :1]))
 
 ANCHORING = [
     kind(
@@ -63,6 +66,21 @@ ANCHORING = [
     # these two would broadcast
     value(lambda: aj.anchor(X, X[:1]), r"references must have the shape of x, .*; got \(1, 5\)"),
     value(lambda: aj.anchor(X, X[0]), r"references must have the shape of x, .*; got \(5,\)"),
+    value(
+        lambda: aj.anchor(FIRST, FIRST),
+        r"x must have its channels last, \[B, H, W, C\]; got \[4, 3, 8, 9\]; if these are .*, pass x.transpose",
+    ),
+    value(lambda: aj.anchor(FIRST[:, :1, :, :8], X), r"x must have its channels last, .*; got \[4, 1, 8, 8\]"),
+    value(lambda: aj.anchor(LAST, FIRST), "references must have its channels last"),
+    value(
+        lambda: aj.anchor(LAST[..., :1], FIRST[:, :1]),
+        r"references must have the shape of x, .*; their channels are first: pass references.transpose\(0, 2, 3, 1\)",
+    ),
+    kind(
+        lambda: aj.anchor(X, 3), r"references must be an array \[..., C\], not their number .* got 3; pass bank\[:3\]"
+    ),
+    kind(lambda: aj.anchor(X, np.int64(3)), r"references must be an array .* got 3; pass bank\[:3\]"),
+    kind(lambda: aj.anchor(X, LABELS), r"references must be an array .* these are rows of a bank, pass bank\[refer"),
     kind(lambda: aj.anchor(X, X, LABELS), "mask must have a bool dtype; got int64"),
     kind(lambda: aj.anchor(X, X, X[:, 0]), "mask must have a bool dtype; got float32"),
     kind(lambda: aj.anchor(X, X, "mask"), "mask must be a JAX or NumPy array"),
@@ -159,6 +177,48 @@ LOSSES = [
     ),
 ]
 
+ANCHORED = [
+    kind(lambda: aj.Anchored(None, BANK, mask_prob=0.5), "apply_fn must be a function; got None"),
+    kind(
+        lambda: aj.Anchored(network, BANK.astype(int), mask_prob=0.5),
+        "bank must have a floating dtype; got int64; norm",
+    ),
+    value(lambda: aj.Anchored(network, BANK[:0], mask_prob=0.5), "bank must not be empty"),
+    value(lambda: aj.Anchored(network, FIRST, mask_prob=0.5), "bank must have its channels last"),
+    value(lambda: aj.Anchored(network, BANK, mask_prob=1.5), r"mask_prob must be in \[0, 1\]; got 1.5"),
+    value(lambda: aj.Anchored(network, BANK, mask_prob=0.5, mask_per="epoch"), "mask_per must be 'batch' or 'group'"),
+    value(lambda: aj.Anchored(network, BANK, mask_prob=0.5, mask_per="group"), "mask_per='group' needs group_size"),
+    value(
+        lambda: aj.Anchored(network, BANK, mask_prob=0.5, group_size=2), "group_size applies to mask_per='group' only"
+    ),
+    kind(lambda: aj.Anchored(network, BANK, mask_prob=0.5, loss_fn="nll"), "loss_fn must be a function; got 'nll'"),
+    kind(lambda: MODEL.training_inputs(0, X), "key must be a PRNG key"),
+    kind(lambda: MODEL.training_inputs(KEY, X.astype(int)), "x must have a floating dtype; got int64; normalize"),
+    value(lambda: MODEL.training_inputs(KEY, X[:, :4]), r"x \(4, 4\) does not match bank \(6, 5\): all but the first"),
+    value(
+        lambda: IMAGE_MODEL.predict(None, FIRST[:, :1]),
+        r"x \(4, 1, 8, 9\) does not match bank .*; their channels are first: pass x.transpose\(0, 2, 3, 1\)",
+    ),
+    value(lambda: MODEL.classify(None, X), r"num_references must be in 1..6; got 10"),
+    kind(lambda: MODEL.predict(None, X, BANK), "num_references must be an integer, .* got float32 of shape"),
+    kind(lambda: MODEL.encode(None), "apply_fn must have type SplitModel"),
+    value(lambda: MODEL.loss(LOGITS, LABELS[:2]), "labels of shape"),
+    value(
+        lambda: aj.Anchored(network, BANK, mask_prob=0.5, loss_fn=lambda *_: np.float32(1)).loss(LOGITS, LABELS),
+        r"output of loss_fn must have shape \[B\]; got \(\)",
+    ),
+    kind(lambda: aj.keep_statistics(X, X, LABELS), "mask must have a bool dtype"),
+    value(
+        lambda: aj.keep_statistics({"mean": X}, {"mean": X, "kernel": X}, MASK),
+        r"old and new statistics must have the same structure; got \['mean'\] and \['kernel'\], \['mean'\]; pass",
+    ),
+    value(
+        lambda: aj.keep_statistics(X, X[:, :1], MASK),
+        "old and new statistics must agree in shapes and dtypes; got float32",
+    ),
+    kind(lambda: aj.inference.anomaly_scores(LOGITS), "answer must be the result of anchor_jax.classify; got float32"),
+]
+
 squared_error, gaussian_nll = aj.anchored_squared_error, aj.anchored_gaussian_nll
 REGRESSION_LOSSES = [
     kind(lambda: squared_error(LABELS, X[:, 0]), "outputs must have a floating dtype; got int64"),
@@ -181,7 +241,7 @@ REGRESSION_LOSSES = [
 ]
 
 
-@each_of([*ANCHORING, *LOSSES, *REGRESSION_LOSSES])
+@each_of([*ANCHORING, *LOSSES, *ANCHORED, *REGRESSION_LOSSES])
 def test_anchoring_and_losses_raise_before_compilation(invalid, caplog):
     assert_raises_before_compilation(invalid, caplog)
 

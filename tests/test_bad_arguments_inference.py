@@ -5,6 +5,7 @@ import pytest
 from invalid_arguments import (
     BANK,
     CONFIDENCE,
+    FIRST,
     IMAGES,
     LABELS,
     NAN,
@@ -44,6 +45,18 @@ def inference_calls(function):
         kind(
             lambda: function(network, None, X, BANK.astype(np.uint8)),
             "references must have a floating dtype; got uint8; norm",
+        ),
+        kind(
+            lambda: function(network, None, X, 10),
+            r"references must be an array \[K, ...\], not their number or rows; got 10; pass bank\[:10\]",
+        ),
+        kind(
+            lambda: function(network, None, X, LABELS), r"references must be .* rows of a bank, pass bank\[references\]"
+        ),
+        value(lambda: function(network, None, FIRST, BANK), "x must have its channels last"),
+        value(
+            lambda: function(network, None, FIRST.transpose(0, 2, 3, 1), FIRST),
+            "references must have its channels last",
         ),
         kind(lambda: function(network, None, X, None), "references must be a JAX or NumPy array"),
         value(lambda: function(network, None, X, BANK[:0]), r"references must not be empty; got .*\(0, 5\)"),

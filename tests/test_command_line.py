@@ -139,7 +139,7 @@ def test_train_rejects_the_workdir_of_another_run(finished):
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--suites=clean,corruption", "unknown suite 'corruption'; allowed: clean, corruptions,"),
+        ("--suites=clean,corruption", "unknown suite 'corruption'; allowed: clean, conformal, corruptions,"),
         ("--num_references=0", "num_references must lie in 1..100"),
         ("--checkpoint=7", "no checkpoint 7 in"),
     ],

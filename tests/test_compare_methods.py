@@ -23,6 +23,9 @@ from comparable_runs import (
 from conftest import write_results
 
 from anchor_jax.core.errors import UserError
+from anchor_jax.evaluation.results import SuiteResult
+from anchor_jax.evaluation.same_data import compare_data
+from anchor_jax.reporting.comparison.comparison import example_values
 from anchor_jax.reporting.comparison.methods import group_by_method, load
 
 
@@ -95,6 +98,15 @@ def test_settings_without_effect_do_not_make_a_method(tmp_path):
     runs = [evaluated(tmp_path / "e", "masked", 0, **masked)]
     runs += [evaluated(tmp_path / "f", "masked", 1, **masked, anchoring__update_bn_when_masked=True)]
     assert names_of(runs) == ["anchored + masking (0.25)"]
+
+
+def test_orientation_makes_a_method_only_of_photographs(tmp_path):
+    ways = [{}, {"data__orientation": "exif"}, {"data__orientation": "stored"}]
+    small = [evaluated(tmp_path / f"small{seed}", "anchored", seed, **way) for seed, way in enumerate(ways)]
+    assert names_of(small) == ["anchored"]
+    folder = {"data__source": "folder", "data__image_size": 32}
+    large = [evaluated(tmp_path / f"large{seed}", "anchored", seed, **way, **folder) for seed, way in enumerate(ways)]
+    assert names_of(large) == ["anchored, orientation=stored", "anchored, orientation=default"]
 
 
 def test_normalization_may_differ_slightly_within_a_method(tmp_path):
@@ -218,6 +230,18 @@ def test_compare_rejects_different_labels(pair, tmp_path, monkeypatch):
     runs = [*pair, evaluated(tmp_path / "other", "masked")]
     with pytest.raises(UserError, match=r"clean of .* about different test sets: the labels of their examples differ"):
         compared(runs)
+
+
+def test_compare_pairs_conformal_sets_by_image():
+    arrays = {"lac_covered": np.array([True, False]), "lac_size": np.array([2, 0])}
+    facts = {"scores": {"lac": "1 - p"}}
+    one, other = (SuiteResult("conformal", 1, (), arrays | {"row": np.array(rows)}, facts) for rows in ([0, 3], [1, 2]))
+    assert {name: of.tolist() for name, of in example_values(one).items()} == {
+        "lac/coverage": [1.0, 0.0],
+        "lac/set_size": [2.0, 0.0],
+    }
+    with pytest.raises(UserError, match="conformal of 'a' and of 'b' are about different test images"):
+        compare_data({"a": one, "b": other})
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from html.parser import HTMLParser
 
 import pytest
@@ -9,6 +10,7 @@ from commands import quick_command
 from comparable_runs import (
     FACTS,
     MASKED,
+    compared,
     evaluated,
     table_of,
     value_of,
@@ -18,9 +20,11 @@ from comparable_runs import (
     write_three_methods,
 )
 from conftest import write_results
+from legends import checked_legends
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.reporting.comparison import compare
+from anchor_jax.reporting.comparison.report import print_tables
 from configs import imagenet_regnet_y_800mf
 
 
@@ -68,7 +72,8 @@ def page_of(folder):
 
 
 def test_page_is_well_formed_and_self_contained(three_methods, tmp_path, capsys):
-    compare(three_methods, tmp_path / "out")
+    with checked_legends():
+        compare(three_methods, tmp_path / "out")
     page, text = page_of(tmp_path / "out")
     assert {link.removeprefix("#") for link in page.links} <= page.ids
     assert len(page.sources) == 3 + 3 + 4  # dots and differences of each, reliability, severity, two groups of AUROC
@@ -155,6 +160,43 @@ def test_write_keeps_another_comparison_and_other_files(pair, tmp_path, capsys):
     for folder, others, suite in ((out, ["earlier", "notes.txt"], "clean"), (out / "earlier/1", [], "corruptions")):
         assert sorted(file.name for file in folder.iterdir()) == [*names, *others]
         assert json.loads((folder / "compare.json").read_text())["suites"].keys() == {suite}
+
+
+@pytest.mark.parametrize("num_seeds", [1, 3])
+def test_print_tables_has_one_line_a_row_in_80_columns(three_methods, capsys, monkeypatch, num_seeds):
+    monkeypatch.setenv("COLUMNS", "80")
+    runs = [run for place, run in enumerate(three_methods) if place % 3 < num_seeds]
+    comparison = compared(runs)
+    print_tables(comparison)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if len(line) > 80] == []
+    titles = [table.title for table in comparison.suites]
+    assert [line.strip() for line in lines if line.strip() in titles] == titles
+    rows = [line for line in lines if re.search(r"[↑↓] +[ABC] +[\d.]+", line)]
+    assert len(rows) == sum(line.startswith(" ") and bool(re.search(r" [ABC] ", line)) for line in lines[9:])
+    bare = [row for row in rows if re.search(r"[+−][\d.]+ *$", row)]
+    assert sum(line.startswith("Without an interval: one shared seed") for line in lines) == (num_seeds == 1)
+    assert bool(bare) == (num_seeds == 1)
+    assert ("Δ seeds" in "".join(lines)) == (num_seeds > 1)
+
+
+def test_comparison_shows_the_differing_config_keys(tmp_path, capsys):
+    runs = [evaluated(tmp_path / "a", "standard", training__batch_size=32, evaluation__every_epochs=2.0)]
+    runs += [evaluated(tmp_path / f"b{seed}", "masked", seed, optimizer__learning_rate=0.5) for seed in (1, 2)]
+    compare(runs, tmp_path / "out")
+    record = json.loads((tmp_path / "out/compare.json").read_text())["differing_config"]
+    expected = {
+        "anchoring.enabled": ("False", "True"),
+        "anchoring.mask_prob": ("–", "0.25"),
+        "evaluation.every_epochs": ("2.0", "10.0"),
+        "optimizer.learning_rate": ("0.1", "0.5"),
+        "training.batch_size": ("32", "128"),
+    }
+    assert {key: tuple(of.values()) for key, of in record.items()} == expected
+    printed, (_, text) = capsys.readouterr().out, page_of(tmp_path / "out")
+    for key, values in expected.items():
+        assert " ".join((key, *values)) in " ".join(text.split())
+        assert re.search(rf"{key} +{values[0]} +{values[1]}", printed)
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"kind": "something else"}', "[1]"])

@@ -19,6 +19,7 @@ from anchor_jax.config import reference
 from anchor_jax.config.declaration import declared_keys
 from anchor_jax.runs import state
 from anchor_jax.training import optimizer
+from anchor_jax.training.choices import choose
 from anchor_jax.training.loop import prepare
 from benchmarks.speed import plan_texts
 
@@ -51,7 +52,7 @@ def flat_differences(one, other):
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_experiment_builds_model_optimizer_and_schedule(experiment):
     """At full size, by shapes alone: nothing is computed."""
-    given, steps_per_epoch = config_of(experiment), 10
+    given, steps_per_epoch = choose(config_of(experiment)).config, 10
     size = given.data.image_size or 32
     total = round(given.training.total_epochs * steps_per_epoch)
     model = models.create(given.model.name, 1000, dtype=given.model.dtype, **dict(given.model.options))

@@ -13,7 +13,16 @@ from sklearn.datasets import load_sample_images
 from train_streams import AREA, SIZE, file_example, folder_config
 
 from anchor_jax import UserError
-from anchor_jax.data import cropping, load, load_test, open_corrupted, open_dataset, open_test, open_train_stream
+from anchor_jax.data import (
+    Preprocessing,
+    cropping,
+    load,
+    load_test,
+    open_corrupted,
+    open_dataset,
+    open_test,
+    open_train_stream,
+)
 from anchor_jax.data.cropping import random_box, random_resized_crop, reduction
 from anchor_jax.data.decoding import Example, convert, decode
 from anchor_jax.data.train_batches import EpochOrder
@@ -69,7 +78,7 @@ def test_random_resized_crop_equals_torchvision(imagenet_like, monkeypatch, is_f
     functional = pytest.importorskip("torchvision.transforms.functional")
     mode = functional.InterpolationMode.BICUBIC if interpolation == "bicubic" else functional.InterpolationMode.BILINEAR
     for row, file in enumerate(imagenet_like.files("train")[:40]):
-        image = Image.open(file)
+        image = ImageOps.exif_transpose(Image.open(file))
         original = image.convert("RGBA").convert("RGB") if image.mode == "P" else image.convert("RGB")
         left, top, right, bottom = random_box(np.random.default_rng([7, row]), *image.size, AREA)
         size = [SIZE, SIZE]
@@ -88,7 +97,7 @@ def test_random_resized_crop_in_grayscale_equals_pillow(imagenet_like, monkeypat
     if not is_fast:  # not installed
         monkeypatch.setattr(cropping, "fast", None)
     for row, file in enumerate(imagenet_like.files("train")[:40]):
-        image = Image.open(file)
+        image = ImageOps.exif_transpose(Image.open(file))
         gray = (image.convert("RGBA") if image.mode == "P" else image).convert("L")
         box = random_box(np.random.default_rng([7, row]), *image.size, AREA)
         expected = gray.crop(box).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
@@ -142,7 +151,7 @@ def test_random_resized_crop_rejects_decompression_bomb(imagenet_like, monkeypat
 
 
 def test_random_resized_crop_names_unreadable_images(imagenet_like):
-    for row, reason in ((5, "truncated"), (6, "Unidentified"), (23, "Unidentified"), (39, "mode I;16; convert it")):
+    for row, reason in ((5, "truncated"), (6, "Unidentified"), (23, "Unidentified"), (39, "mode F; convert it")):
         file = imagenet_like.files("corrupt")[row]
         with pytest.raises(UserError, match=rf"image {file} .*{reason}"):
             random_resized_crop(file_example(file), SIZE, AREA, [0])
@@ -182,24 +191,28 @@ def test_load_and_stream_use_the_same_central_crop(data, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("interpolation", "method"),
+    ("interpolation", "method", "orientation", "turned"),
     [
-        ("auto", Image.Resampling.BICUBIC),
-        ("bicubic", Image.Resampling.BICUBIC),
-        ("bilinear", Image.Resampling.BILINEAR),
+        ("auto", Image.Resampling.BICUBIC, "auto", ImageOps.exif_transpose),
+        ("bicubic", Image.Resampling.BICUBIC, "stored", Image.Image.copy),
+        ("bilinear", Image.Resampling.BILINEAR, "exif", ImageOps.exif_transpose),
     ],
 )
-def test_every_decoder_takes_the_interpolation(imagenet_like, data, tmp_path, monkeypatch, interpolation, method):
+def test_every_decoder_reads_images_alike(
+    imagenet_like, data, tmp_path, monkeypatch, interpolation, method, orientation, turned
+):
     monkeypatch.setenv("ANCHOR_JAX_CACHE", str(imagenet_like.folder.parent / "cache"))  # shared by the cases
-    data.test_split, data.interpolation = "val", interpolation
+    data.test_split, data.interpolation, data.orientation = "val", interpolation, orientation
     names, shape, folder = likeness.LABEL_NAMES, (SIZE, SIZE, 3), imagenet_like.folder
     expected = [
-        ImageOps.fit(convert(Image.open(file), "RGB", ""), (SIZE, SIZE), method) for file in imagenet_like.files("val")
+        ImageOps.fit(convert(turned(Image.open(file)), "RGB", ""), (SIZE, SIZE), method)
+        for file in imagenet_like.files("val")
     ]
     for severity in range(1, 6):
         (tmp_path / "fog").mkdir(exist_ok=True)
         (tmp_path / "fog" / str(severity)).symlink_to(folder / "val")
-    of_run = {"image_shape": shape, "interpolation": interpolation}
+    how = {"interpolation": interpolation, "orientation": orientation}
+    of_run = {"image_shape": shape, **how}
     opened = [
         load_test(data, names, shape).images,
         *(
@@ -214,10 +227,7 @@ def test_every_decoder_takes_the_interpolation(imagenet_like, data, tmp_path, mo
     ]
     for images in opened:
         np.testing.assert_array_equal(images, np.stack(expected))
-    train = [
-        decode(file_example(f), mode="RGB", image_size=SIZE, interpolation=interpolation)
-        for f in imagenet_like.files("train")[:20]
-    ]
+    train = [decode(file_example(f), mode="RGB", image_size=SIZE, **how) for f in imagenet_like.files("train")[:20]]
     in_tfds = open_dataset("tfds:like_train@train", tfds_dir=imagenet_like.tfds_dir, **of_run)
     np.testing.assert_array_equal(in_tfds.first(20)[0], train)
     with open_train_stream(data, area=AREA, seed=5, batch_size=64) as stream:
@@ -225,17 +235,25 @@ def test_every_decoder_takes_the_interpolation(imagenet_like, data, tmp_path, mo
         batch, rows = next(stream.batches()), EpochOrder(5, likeness.NUM["train"], 64, 1).rows(0)[:8]
     for i, row in enumerate(rows):
         example = file_example(imagenet_like.files("train")[row])
-        crop = random_resized_crop(example, SIZE, AREA, [5, 1, i], interpolation=interpolation)
+        crop = random_resized_crop(example, SIZE, AREA, [5, 1, i], **how)
         np.testing.assert_array_equal(batch.images[i], crop)
 
 
-def test_unknown_interpolations_are_rejected(data):
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"interpolation": "nearest"}, "interpolation must be 'auto' or 'bilinear' or 'bicubic'; got 'nearest'"),
+        ({"orientation": 6}, "orientation must be 'auto' or 'exif' or 'stored'; got 6"),
+    ],
+)
+def test_unknown_ways_of_reading_are_rejected(data, option, message):
     for function in (
-        lambda: load("folder", "val", path=data.path, interpolation="nearest"),
-        lambda: open_dataset(f"images:{data.path}", image_shape=(8, 8, 3), interpolation="nearest"),
-        lambda: open_corrupted("npy:x", image_shape=(8, 8, 3), label_names=("a", "b"), interpolation="nearest"),
+        lambda: load("folder", "val", path=data.path, **option),
+        lambda: open_dataset(f"images:{data.path}", image_shape=(8, 8, 3), **option),
+        lambda: open_corrupted("npy:x", image_shape=(8, 8, 3), label_names=("a", "b"), **option),
+        lambda: Preprocessing(8, 8, 3, **option),
     ):
-        with pytest.raises(UserError, match="interpolation must be 'auto' or 'bilinear' or 'bicubic'; got 'nearest'"):
+        with pytest.raises(UserError, match=message):
             function()
 
 

@@ -17,7 +17,7 @@ from small_datasets import (
 
 from anchor_jax import data
 from anchor_jax.core.errors import SkippedFilesWarning, UserError
-from anchor_jax.data import load, open_dataset, sources
+from anchor_jax.data import Preprocessing, load, open_dataset, sources
 
 
 @pytest.fixture
@@ -177,14 +177,12 @@ def test_open_dataset_takes_many_channels_if_the_run_has_them(tmp_path):
     assert open_dataset(f"npz:{tmp_path}/a.npz", image_shape=(1, 8, 9), channels=9).image_shape == (1, 8, 9)
 
 
-def test_open_dataset_does_not_resize_to_oblong_images(folder):
+def test_open_dataset_resizes_to_oblong_images(folder):
     stream = open_dataset(f"folder:{folder}", image_shape=(6, 5, 3))
     assert_same_dataset(read_all(stream, 9), load("folder", "test", path=folder))
-    message = (
-        r"images of 'images' are \[6, 5, 3\], but those of the run are \[5, 6, 3\]; give images of the same height"
-    )
-    with pytest.raises(UserError, match=message):
-        open_dataset(f"folder:{folder}", image_shape=(5, 6, 3))
+    turned = read_all(open_dataset(f"folder:{folder}", image_shape=(5, 6, 3)), 9)
+    files = [path for label in LABEL_NAMES for path in sorted((folder / "test" / label).iterdir())]
+    np.testing.assert_array_equal(turned.images, Preprocessing(5, 6, 3)(files))
 
 
 @pytest.mark.parametrize("shape", [(4, 5, 1), (5, 5, 1), (4, 4, 2)])

@@ -65,21 +65,35 @@ def names_of_readme():
 
 
 def names_of_api():
-    """Return what the blocks of api.md assume: those of README.md, and weights."""
-    names = names_of_readme()
+    """Return what the blocks of api.md assume: those of README.md, weights, and predictions of held-out examples."""
+    names, rng = names_of_readme(), np.random.default_rng(5)
+    logits = rng.normal(size=(60, 3))
+    held_out = {"held_out_logits": logits, "held_out_labels": (logits + rng.gumbel(size=logits.shape)).argmax(1)}
 
     def rest(params, features):
         return features
 
     return names | {
+        **held_out,
         "first_layer": names["f"],
         "rest": rest,
         "kernel": names["params"],
         "residuals": np.random.default_rng(3).normal(size=(40, 6, 6, 2)).astype(np.float32),
         "key": jax.random.key(0),
+        "old_statistics": {"mean": np.zeros(3)},
+        "new_statistics": {"mean": np.ones(3)},
         "photographs_uint8": images(8),
         "state_dict": pytest.importorskip("torchvision").models.swin_v2_t(weights=None).state_dict(),
     }
+
+
+def names_of_evaluation():
+    """Return what the blocks of evaluation.md assume: images, and predictions of a network with their labels."""
+    names = names_of_readme()
+    x = np.random.default_rng(4).normal(size=(60, 6, 6, 2)).astype(np.float32)
+    answer = aj.classify(names["f"], names["params"] / 8, x, names["bank"][:5])
+    labels = np.asarray(answer.probs.argmax(-1)) * (np.arange(60) % 5 > 0)  # most of them are right
+    return {"aj": aj, "key": jax.random.key(0), "images_uint8": images(8), "answer": answer, "labels": labels}
 
 
 def images(size):
@@ -90,11 +104,7 @@ def images(size):
 ASSUMED = {
     "README.md": names_of_readme,
     "api.md": names_of_api,
-    "evaluation.md": lambda: {
-        "aj": aj,
-        "key": jax.random.key(0),
-        "images_uint8": images(8),
-    },
+    "evaluation.md": names_of_evaluation,
     "export.md": lambda: {"images": images(6), "images_uint8": images(6)},
     "models.md": lambda: {
         "aj": aj,
@@ -107,7 +117,10 @@ ASSUMED = {
 def with_runs(exported, tmp_path, monkeypatch):
     """Change to a folder with the runs and files that the pages name."""
     (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "digits").symlink_to(exported.workdir)
+    for name in ("digits", "mine"):
+        (tmp_path / "runs" / name).symlink_to(exported.workdir)
+    for name in ("7.jpg", "3.png", "cat.jpg", "dog.png"):
+        Image.new("RGB", (50, 30)).save(tmp_path / name)
     (tmp_path / "c10.zip").symlink_to(exported.file)
     monkeypatch.chdir(tmp_path)
 

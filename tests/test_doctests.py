@@ -17,7 +17,19 @@ FILES = [file for file in sorted(PACKAGE.rglob("*.py")) if ">>> " in file.read_t
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 # modules of `anchor_jax.__all__` whose functions and classes must have an example
-DOCUMENTED = ("anchoring", "data", "inference", "metrics", "models", "objective", "pager", "regression", "uncertainty")
+DOCUMENTED = (
+    "anchoring",
+    "conformal",
+    "data",
+    "inference",
+    "metrics",
+    "models",
+    "objective",
+    "pager",
+    "regression",
+    "scaling",
+    "uncertainty",
+)
 WITHOUT_EXAMPLE = {"ExportedClassifier", "data.Batch", "data.TrainStream", "models.Architecture"}
 
 

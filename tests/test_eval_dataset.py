@@ -201,11 +201,11 @@ _GRAY = np.zeros((2, 3), np.uint8)
     [
         (png(np.zeros((3, 3), np.uint8)), 0, r"image 0 is 2x3, image 70 is 3x3; set data.image_size"),
         (b"no image", 0, r"cannot read image image 70 \(UnidentifiedImageError.*replace or remove"),
-        (png(_GRAY.astype(np.uint16)), 0, r"image 70 has pixels of mode I;16; convert it to 8 bits"),
+        (png(_GRAY.astype(np.float32), "tiff"), 0, r"image 70 has pixels of mode F; convert it to 8 or 16 bits"),
         (png(_GRAY), 3, r"labels of numbers must be in 0..2; got values from 0 to 3"),
         (png(_GRAY), -1, r"labels of numbers must be in 0..2; got values from -1 to 2"),
     ],
-    ids=["size", "corrupt", "16 bits", "label above", "label below"],
+    ids=["size", "corrupt", "floats", "label above", "label below"],
 )
 def test_batches_raise_for_invalid_examples(file, label, message):
     def example(row):

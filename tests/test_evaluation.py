@@ -154,7 +154,7 @@ def test_evaluate_merges_numbers_of_references(trained):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"suites": ("claen",)}, r"unknown suite 'claen'; allowed: clean, corruptions, .* Did you mean 'clean'"),
+        ({"suites": ("claen",)}, r"unknown suite 'claen'; allowed: clean, .* Did you mean 'clean'"),
         ({"num_references": (0,)}, r"num_references must lie in 1..12"),
         ({"num_references": ()}, r"must each name at least one; got none"),
         ({"step": 0}, r"no checkpoint 0 in"),

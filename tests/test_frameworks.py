@@ -1,5 +1,6 @@
 """Models of every framework under the transforms: the examples of docs/frameworks.md, executed unchanged."""
 
+import dataclasses
 import re
 from functools import partial
 
@@ -81,6 +82,96 @@ def test_example_predictions_equal_loop_over_references(example):
 def test_example_conversion_keeps_the_image_network(example):
     assert np.std(example["before"], axis=0).min() > 1e-3
     np.testing.assert_allclose(example["after"], example["before"], atol=1e-5)
+
+
+@pytest.mark.parametrize("example", ["Flax NNX", "Equinox"], indirect=True)
+def test_example_split_model_equals_the_plain_model(example):
+    for answer in (example["split_answer"], example["encoded_answer"]):
+        for found, expected in zip(answer, example["answer"], strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+# one step of each example with BatchNorm on its batch: (parameters, statistics) before and after it
+
+
+def linen_step(example, anchored, *batch):
+    before = example["variables"]
+    after, _, _ = example["train_step"](anchored, before, example["opt_state"], *batch)
+    return [(variables["params"], variables["batch_stats"]) for variables in (before, after)]
+
+
+def nnx_step(example, anchored, *batch):
+    model, optimizer = nnx.clone(example["model"]), nnx.clone(example["optimizer"])
+    model.train()
+    example["train_step"](anchored, model, optimizer, *batch)
+    return [[nnx.state(each, kind) for kind in (nnx.Param, nnx.BatchStat)] for each in (example["model"], model)]
+
+
+def equinox_step(example, anchored, *batch):
+    model, state = eqx.nn.inference_mode(example["model"], value=False), example["state"]
+    after = example["train_step"](anchored, model, state, example["opt_state"], *batch)
+    return [(eqx.filter(model, eqx.is_array), state) for model, state in ((model, state), after[:2])]
+
+
+def haiku_step(example, anchored, *batch):
+    before = example["params"], example["state"]
+    return before, example["train_step"](anchored, *before, example["opt_state"], *batch)[:2]
+
+
+STEPS = {"Flax Linen": linen_step, "Flax NNX": nnx_step, "Equinox": equinox_step, "Haiku": haiku_step}
+
+
+def key_of_step(section, masked):
+    """Return a key whose draw of the mask is this one."""
+    for seed in range(100):
+        key = jax.random.key(seed)
+        anchor_key = key if section == "Flax NNX" else jax.random.split(key)[0]
+        if bool(aj.sample_mask(jax.random.split(anchor_key)[1], 24, 0.25)[0]) == masked:
+            return key
+    raise AssertionError
+
+
+@pytest.mark.parametrize("example", STEPS, indirect=True)
+def test_example_keeps_statistics_of_masked_batches(example):
+    section = example["section"]
+    for masked in (True, False):
+        batch = example["x"], example["labels"], key_of_step(section, masked)
+        (params, statistics), (new_params, new_statistics) = STEPS[section](example, example["anchored"], *batch)
+        assert differs(params, new_params)
+        assert jax.tree.leaves(statistics)
+        assert differs(statistics, new_statistics) != masked
+
+
+def test_statistics_that_nnx_changes_in_place_must_be_copied():
+    model, mask = nnx.BatchNorm(2, rngs=nnx.Rngs(0)), jnp.ones(3, bool)
+    statistics = nnx.state(model, nnx.BatchStat)
+    model(jnp.ones((3, 2)))
+    with pytest.raises(aj.UserError, match=r"the same variables, .* jax.tree.map\(jnp.copy, nnx.state"):
+        aj.keep_statistics(statistics, nnx.state(model, nnx.BatchStat), mask)
+
+
+def differs(one, other):
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return any(np.asarray(a).tobytes() != np.asarray(b).tobytes() for a, b in pairs)
+
+
+@pytest.mark.parametrize("example", STEPS, indirect=True)
+def test_example_step_has_no_constant_of_the_bank(example):
+    bank = jnp.zeros((4000, *example["x"].shape[1:])).at[0].set(1)
+    texts = []
+
+    def train_step(*args):
+        texts.append(example["train_step"].lower(*args).as_text())
+        raise StopAsyncIteration
+
+    batch = example["x"], example["labels"], jax.random.key(0)
+    with pytest.raises(StopAsyncIteration):
+        STEPS[example["section"]](
+            example | {"train_step": train_step}, dataclasses.replace(example["anchored"], bank=bank), *batch
+        )
+    assert "tensor<4000x6x6x2xf32>" in texts[0]  # an argument
+    assert len(texts[0]) < bank.nbytes / 2
 
 
 # training arguments of each model for a dropout key: function, parameters, positional and keyword arguments
@@ -213,3 +304,74 @@ def test_anchored_kernel_first_layer_is_same_function(layers, kind):
     before, after = layers(kind, x, aj.anchor(x, references))
     assert np.std(before) > 0.1
     np.testing.assert_allclose(after, before, atol=1e-5)
+
+
+# what does not fit: the first convolution of each framework, for C input channels or of another dtype
+
+
+def linen_conv(channels):
+    model = linen.Conv(3, (6, 6), padding="VALID")
+    return model.apply, model.init(jax.random.key(0), jnp.zeros((1, 6, 6, channels)))
+
+
+def nnx_conv(channels):
+    return lambda model, inputs: model(inputs), nnx.Conv(channels, 3, (6, 6), padding="VALID", rngs=nnx.Rngs(0))
+
+
+def equinox_conv(channels):
+    def f(model, inputs):
+        return jnp.moveaxis(jax.vmap(model)(jnp.moveaxis(inputs, -1, 1)), 1, -1)
+
+    return f, eqx.nn.Conv2d(channels, 3, 6, key=jax.random.key(0))
+
+
+def haiku_conv(channels):
+    model = hk.without_apply_rng(hk.transform(lambda inputs: hk.Conv2D(3, 6, padding="VALID")(inputs)))
+    return lambda params, inputs: model.apply(params, inputs), model.init(
+        jax.random.key(0), jnp.zeros((1, 6, 6, channels))
+    )
+
+
+X = jnp.asarray(np.random.default_rng(0).normal(size=(4, 6, 6, 2)), jnp.float32)
+CALLS = {
+    "anchored": lambda f, params, x: aj.anchored(f)(params, x, x[::-1]),
+    "predict": lambda f, params, x: aj.predict(f, params, x, x[:2]).mean,
+    "jit": lambda f, params, x: eqx.filter_jit(aj.predict)(f, params, x, x[:2]).mean,
+    "encode_references": lambda f, params, x: aj.encode_references(aj.SplitModel(f, f), params, x),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("conv", [linen_conv, nnx_conv, equinox_conv, haiku_conv])
+def test_model_with_undoubled_channels_is_explained(conv, call):
+    message = r"\Athe model takes 2 input channels; \w+ passes 4, .* first layer for 4 channels, or widen .*_kernel"
+    with pytest.raises(aj.UserError, match=message) as raised:
+        CALLS[call](*conv(2), X)
+    assert raised.value.__cause__ is not None
+
+
+@pytest.mark.parametrize("call", ["anchored", "predict"])
+@pytest.mark.parametrize("conv", [equinox_conv, haiku_conv])
+@pytest.mark.parametrize(("params", "x"), [("bfloat16", "float32"), ("float32", "bfloat16"), ("float16", "float32")])
+def test_model_that_does_not_mix_dtypes_is_explained(conv, call, params, x):
+    f, variables = conv(4)
+    variables = jax.tree.map(lambda leaf: leaf.astype(params) if eqx.is_array(leaf) else leaf, variables)
+    with pytest.raises(
+        aj.UserError, match=rf"dtype of the parameters, {params}, .* got {x}; pass x.astype\('{params}'"
+    ):
+        CALLS[call](f, variables, X.astype(x))
+    assert CALLS[call](f, variables, X.astype(params)).shape == (4, 1, 1, 3)
+
+
+def test_model_with_channels_first_is_explained():
+    model = eqx.nn.Conv2d(4, 3, 6, key=jax.random.key(0))
+    with pytest.raises(aj.UserError, match=r"takes images \[B, 2C, H, W\]; .* with jnp.moveaxis\(inputs, -1, 1\)"):
+        aj.predict(lambda model, inputs: jax.vmap(model)(inputs), model, X, X[:2])
+
+
+def test_other_errors_of_a_model_are_raised_as_they_are():
+    def f(params, inputs):
+        raise KeyError("conv")
+
+    with pytest.raises(KeyError, match="conv"):
+        aj.predict(f, {}, X, X[:2])

@@ -142,7 +142,9 @@ def layouts_of_calls():
     """Yield all layouts for functions that call a model, and one of them for the others, which share a decorator."""
     layouts = itertools.cycle(LAYOUTS)
     for name in CORE | CONTRIB | METRICS | AUGMENTATION:
-        calls_model = name.startswith(("anchored,", "predict", "classify", "EncodedReferences", "inference.", "pager."))
+        calls_model = name.startswith(
+            ("Anchored,", "anchored,", "predict", "classify", "EncodedReferences", "inference.", "pager.")
+        )
         yield from itertools.product([name], LAYOUTS if calls_model else [next(layouts)])
     yield from itertools.product(["data.corrupt, contrast", "data.corrupt, fog"], ["mixed, jit"])
 

@@ -163,11 +163,13 @@ def test_old_run_keeps_what_it_had(tiny, folders, tmp_path):
     tiny.data.mode = "RGB"  # as every stream was read before the key existed
     begun(tiny, tmp_path / "run")
     record = json.loads((tmp_path / "run/run.json").read_text())
-    del record["config"]["data"]["mode"], record["config"]["data"]["channels"]
+    for key in ("mode", "channels", "orientation"):
+        del record["config"]["data"][key]
     (tmp_path / "run/run.json").write_text(json.dumps(record))
     tiny.data.mode = "auto"
     resumed = prepare(tiny, tmp_path / "run")
-    assert (resumed.run.config.data.mode, resumed.run.changes) == ("RGB", ())
+    assert (resumed.run.config.data.mode, resumed.run.config.data.orientation) == ("RGB", "stored")
+    assert resumed.run.changes == ()
     assert resumed.source.image_shape == (SIZE, SIZE, 3)
 
 

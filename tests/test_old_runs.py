@@ -51,7 +51,7 @@ def test_predictor_gives_the_recorded_predictions(old_run):
         np.testing.assert_allclose(array, expected[name], rtol=1e-5, atol=1e-5)
 
 
-def test_training_resumes_to_the_recorded_parameters(old_run, monkeypatch):
+def test_training_resumes_to_the_recorded_parameters(old_run, monkeypatch, capsys):
     workdir = old_run / "run"
     final = aj.load_predictor(workdir, step=132).variables
     before = (workdir / "run.json").read_bytes()
@@ -60,6 +60,7 @@ def test_training_resumes_to_the_recorded_parameters(old_run, monkeypatch):
     monkeypatch.setattr(mesh_lib, "mesh", lambda: one_device)
     last = train(config_of(old_run), workdir)
     assert int(last.step) == 132
+    assert ", and not turned upright (config.data.orientation=stored); " in capsys.readouterr().out
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
         last.params,

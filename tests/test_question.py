@@ -85,6 +85,7 @@ def test_network_facts_tell_networks_apart(digits_run):
         facts_of(**{"model.dtype": "bfloat16"}),
         facts_of(**{"data.mean": (0.25,)}),
         facts_of(**{"data.interpolation": "bilinear"}),
+        facts_of(**{"data.orientation": "stored"}),
         facts_of(context=dataclasses.replace(context, members={"kind": "dropout"})),
     ]
     for change in ({"variables": other_weights}, {"references": predictor.references[:5]}):

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from conftest import write_results
+from legends import checked_legends
 from PIL import Image
 
 from anchor_jax import UserError
@@ -122,7 +123,8 @@ def reported(tmp_path_factory):
     """A folder with findings of every suite for 1 and 10 references, and the report of them."""
     folder = tmp_path_factory.mktemp("run") / "eval/step12-bins15"
     write_all(folder, (1, 10))
-    return report(folder).parent
+    with checked_legends():
+        return report(folder).parent
 
 
 class Page(HTMLParser):
@@ -188,7 +190,7 @@ def test_page_embeds_the_figures_of_the_folder(reported):
     shown = [attrs for tag, attrs in page_of(reported).elements if tag == "img"]
     names = [files[base64.b64decode(attrs["src"].partition(",")[2])] for attrs in shown]
     assert names == [
-        *(f"clean-{name}.png" for name in ("reliability", "risk-coverage", "uncertainty", "certain")),
+        *(f"clean-{name}.png" for name in ("reliability", "risk-coverage", "uncertainty", "confusion", "certain")),
         *(f"corruptions-{name}.png" for name in ("severity", "heat-map", "reliability", "samples")),
         *(f"shift-{name}.png" for name in ("accuracy", "reliability")),
         *(f"ood-{name}.png" for name in ("roc", "auroc", "scores", "samples")),

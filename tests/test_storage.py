@@ -47,6 +47,13 @@ def files_of(workdir, step, item):
     return sorted(files, key=lambda file: file.stat().st_size)
 
 
+def arrays_of(workdir, step, item):
+    """Return the file from which arrays are read; the parts from which orbax merged it, `ocdbt.process_0`, remain."""
+    return [file for file in files_of(workdir, step, item) if file.parent == workdir / f"checkpoints/{step}/{item}/d"][
+        -1
+    ]
+
+
 def checkpoints_of(workdir):
     """Return the names of all checkpoints; step 3 is the best one."""
     return sorted(folder.name for folder in (workdir / "checkpoints").iterdir())
@@ -76,11 +83,11 @@ def change_record(workdir, step):
 
 
 CORRUPTIONS = {
-    "a file is missing": lambda workdir, step: files_of(workdir, step, "variables")[-1].unlink(),
-    "a file is truncated": lambda workdir, step: os.truncate(files_of(workdir, step, "opt_state")[-1], 100),
+    "a file is missing": lambda workdir, step: arrays_of(workdir, step, "variables").unlink(),
+    "a file is truncated": lambda workdir, step: os.truncate(arrays_of(workdir, step, "opt_state"), 100),
     "all files are empty": lambda workdir, step: [os.truncate(f, 0) for f in files_of(workdir, step, "variables")],
     "an item is missing": lambda workdir, step: shutil.rmtree(workdir / f"checkpoints/{step}/opt_state"),
-    "a bit of an array is flipped": lambda workdir, step: flip(files_of(workdir, step, "variables")[-1], -100),
+    "a bit of an array is flipped": lambda workdir, step: flip(arrays_of(workdir, step, "variables"), -100),
     "a bit of the record is flipped": lambda workdir, step: flip(files_of(workdir, step, "record")[-1], 30),
     "another array was saved": swap_record,
     "a number of the record is changed": change_record,

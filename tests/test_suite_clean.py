@@ -11,10 +11,9 @@ from digits import context_of, logits_by_hand, measured, write_npz
 from sklearn.metrics import accuracy_score, log_loss
 
 import anchor_jax as aj
-from anchor_jax import UserError, data, evaluation, metrics, models
+from anchor_jax import UserError, data, evaluation, metrics, models, scaling
 from anchor_jax.evaluation import Options, storage
 from anchor_jax.evaluation.predictions import predict_dataset
-from anchor_jax.evaluation.temperature import best_temperature
 from anchor_jax.runs.network import CompiledNetwork
 from anchor_jax.runs.predictor import Predictor
 from anchor_jax.runtime import mesh as mesh_lib
@@ -58,39 +57,13 @@ def test_clean_stores_predictions_and_certain_images(digits_run, digits_context)
     assert metrics.calibration_error(bins).item() == pytest.approx(kept.metrics["ece"])
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
-def test_best_temperature_recovers_the_true_one(temperature):
-    rng = np.random.default_rng(0)
-    logits = rng.normal(size=(40_000, 4)) * 2
-    labels = (logits + rng.gumbel(size=logits.shape)).argmax(-1)  # drawn from softmax(logits)
-    assert best_temperature(np.float32(logits * temperature), labels) == pytest.approx(temperature, rel=0.03)
-
-
-def test_best_temperature_matches_torch():
-    torch = pytest.importorskip("torch")
-
-    rng = np.random.default_rng(1)
-    logits = rng.normal(size=(300, 5)).astype(np.float32) * 3
-    labels = (logits + 2 * rng.gumbel(size=logits.shape)).argmax(-1)
-    log_temperature = torch.zeros(1, requires_grad=True)
-    optimizer = torch.optim.LBFGS([log_temperature], max_iter=200, line_search_fn="strong_wolfe")
-
-    def closure():
-        optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(torch.tensor(logits) / log_temperature.exp(), torch.tensor(labels))
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    assert best_temperature(logits, labels) == pytest.approx(float(log_temperature.detach().exp()), rel=1e-3)
-
-
 def test_temperature_scaling_is_fitted_on_held_out_data(digits_run, tmp_path):
     context = context_of(digits_run, temperature_scaling=True)
     found = measured(context, "clean", 2).metrics
     _, held_out = data.load_train(context.run.config.data, context.run.config.seed)
     logits = logits_by_hand(context, held_out.images, context.run.references[:2]).mean(axis=0)
-    assert found["temperature"] == pytest.approx(best_temperature(np.float32(logits), held_out.labels), rel=1e-2)
+    expected = scaling.fit_temperature(logits, held_out.labels).temperature
+    assert found["temperature"] == pytest.approx(expected, rel=1e-2)
     test = data.load("digits", "test")
     scaled = logits_by_hand(context, test.images, context.run.references[:2]).mean(axis=0) / found["temperature"]
     assert found["scaled_nll"] == pytest.approx(log_loss(test.labels, scipy.special.softmax(scaled, -1)), rel=1e-3)

@@ -1,9 +1,12 @@
 """The suite ood, against torchmetrics."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from digits import context_of, measured, write_npz
+from pictures import write_pictures
 from sklearn.metrics import roc_auc_score
 
 import anchor_jax as aj
@@ -11,6 +14,7 @@ from anchor_jax import data
 from anchor_jax.evaluation import Score, SuiteResult
 from anchor_jax.evaluation.predictions import prediction_rows
 from anchor_jax.evaluation.suites.ood import SCORES, Ood, anomaly_scores, detection
+from anchor_jax.runs.load import run_preprocessing
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -75,6 +79,17 @@ def test_ood_averages_over_groups_of_sets(digits_run, tmp_path):
     entropy = context.predictor(test.images, 3).entropy, context.predictor(test.images[:100, ::-1], 3).entropy
     assert result.metrics["flipped/entropy/auroc"] == pytest.approx(detection(*entropy)["auroc"], abs=1e-4)
     assert not {"spread", "agreement"} & {n.split("/")[0] for n in measured(context, "ood", 1).metrics}
+
+
+@pytest.mark.parametrize("orientation", ["exif", "stored"])
+def test_sets_are_read_as_the_predictor_reads_pictures(digits_run, tmp_path, orientation):
+    context = context_of(digits_run)
+    config = context.run.config.copy_and_resolve_references()
+    config.data.orientation = orientation
+    context = dataclasses.replace(context, run=dataclasses.replace(context.run, config=config))
+    files = sorted(write_pictures(tmp_path).iterdir())
+    images, _ = context.open(f"images:{tmp_path}").first(len(files))
+    np.testing.assert_array_equal(images, run_preprocessing(context.run)(files))
 
 
 @pytest.mark.parametrize("names", [("entropy", "max_softmax", "energy"), ("entropy", "max_softmax")])

@@ -90,7 +90,9 @@ def test_evaluate_moves_results_with_other_options_away(digits_run, tmp_path, ca
     assert storage.read(folder)["ood"].keys() == {2}
 
 
-@pytest.mark.parametrize("suite", ["clean", "corruptions", "ood", "protocols", "reference_use", "probe", "landscape"])
+@pytest.mark.parametrize(
+    "suite", ["clean", "corruptions", "ood", "conformal", "protocols", "reference_use", "probe", "landscape"]
+)
 def test_suites_reject_diverged_checkpoints(digits_run, suite):
     context = context_of(digits_run, probe=("digits",))
     nothing = jax.tree.map(lambda leaf: leaf * np.nan, context.predictor.variables)
@@ -179,8 +181,8 @@ class Bars:
         self.shown.append([total, 0])
         return len(self.shown) - 1
 
-    def update(self, task, description):
-        pass
+    def update(self, task, description=None, total=None):
+        self.shown[task][0] = total or self.shown[task][0]
 
     def advance(self, task, num):
         self.shown[task][1] += num
@@ -207,6 +209,15 @@ def test_one_bar_covers_all_of_a_suite(digits_run, tmp_path, bars, suite):
     assert total == done > 0
 
 
-def test_one_bar_covers_all_numbers_of_references(digits_run, bars):
-    evaluation.evaluate(digits_run, ("clean",), (1, 3))
-    assert bars.shown == [[4 * 360, 4 * 360]]
+def test_one_bar_covers_all_suites_and_references(digits_run, bars):
+    options = Options(temperature_scaling=True)
+    evaluation.evaluate(digits_run, ("clean", "ood"), (1, 3), options=options)
+    held_out = context_of(digits_run).held_out.num_examples
+    total = 4 * held_out + 360 * (4 + 2 * 4)
+    assert bars.shown == [[total, total]]
+
+
+def test_bar_grows_by_what_a_suite_did_not_count(digits_context, bars):
+    with progress.progress_bar("", 360), progress.progress_bar("own", 0):
+        digits_context.predict(digits_context.test, 2)
+    assert bars.shown == [[360 + 2 * 360, 2 * 360]]

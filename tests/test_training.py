@@ -289,8 +289,11 @@ def test_summary_says_what_is_trained_and_where_it_starts(tiny, tmp_path, capsys
     train(tiny, tmp_path / "run")
     out = capsys.readouterr().out
     assert "method    anchored training, 96 references in the bank, masked with probability 0.5\n" in out
-    assert f"data      npz {tiny.data.path}: 96 training images [6, 6, 1], 3 classes; evaluated on 40 test" in out
-    assert "images    all are read as grayscale (config.data.mode=L)\n" in out
+    assert (
+        f"data      tiny.npz (npz {tiny.data.path}): 96 training images [6, 6, 1], 3 classes; evaluated on 40 test"
+        in out
+    )
+    assert "images    all are read as grayscale (config.data.mode=L); mean 0." in out
     assert "steps     3 in total, 6 per epoch, 16 images per step; starts at step 0\n" in out
     train(tiny, tmp_path / "run")
     assert "steps     3 in total, 6 per epoch, 16 images per step; resumes from step 3\n" in capsys.readouterr().out
@@ -309,7 +312,7 @@ def test_summary_says_what_is_trained_and_where_it_starts(tiny, tmp_path, capsys
         ({"mask_draw": "periodic"}, "masked in evenly spaced batches, a fraction of 0.5"),
         (
             {"mask_per": "group", "references": "batch", "group_size": 8},
-            "references from the same 8 images of the batch, masked with probability 0.5 per group of 8",
+            "references from the batch, among the same 8 images, masked with probability 0.5 per group of 8",
         ),
     ],
 )

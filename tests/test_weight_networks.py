@@ -94,10 +94,10 @@ def test_find_network_finds_the_tensors_and_tells(state_dict, notes):
     ids=["none", "several layers", "one logit"],
 )
 def test_convert_leaves_out_heads_that_do_not_fit(head, note):
-    converted = convert("resnet18", headless() | head, None, "torchvision", **TINY)
+    converted = convert("resnet18", headless() | head, None, "torchvision", TINY)
     assert "head" not in converted.variables["params"]
     assert [text.startswith(note) for text in converted.notes] == ([True] if note else [])
-    whole = convert("resnet18", tensors(), None, "torchvision", **TINY)
+    whole = convert("resnet18", tensors(), None, "torchvision", TINY)
     assert whole.num_tensors == converted.num_tensors + 2
     del whole.variables["params"]["head"]
     assert_same_bits(converted.variables, whole.variables)

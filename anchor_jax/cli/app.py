@@ -52,6 +52,7 @@ def run(
     sys.unraisablehook = _unraisablehook
     warnings.showwarning = _showwarning
     warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # Pillow's; `data` raises an error of its own
+    warnings.filterwarnings("ignore", "coroutine 'Store")  # of orbax, which drops other reads when one of them fails
     enable_compilation_cache()
     process_flags = processes.define_flags() if distributed else ()
     if distributed:

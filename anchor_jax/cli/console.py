@@ -14,7 +14,7 @@ from anchor_jax.runtime import multihost
 
 FAILURE_STATUS = multihost.FAILURE_STATUS  # a user error: a bad config, missing data, a corrupt checkpoint
 USAGE_STATUS = 2  # an invalid command line
-_CLOSED_STATUS = 128 + signal.SIGPIPE  # the status if the reader of a pipe, such as `head`, closes it
+_CLOSED_STATUS = 128 + signal.SIGPIPE  # the program that reads the output, such as `head`, has ended
 
 
 def print_message(kind: str, message: str) -> None:

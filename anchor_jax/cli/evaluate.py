@@ -14,30 +14,31 @@ CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "Checkpoint to evaluate
 DATA_PATH = app.define_path(
     "data_path",
     None,
-    "Where the data of the run are now, if they have moved; takes the place of config.data.path.",
+    "Where the data of the run are now, if they have moved.",
     what="the data",
     buckets=True,
 )
-OUT = app.define_path(
-    "out",
+OUT = app.define_path("out", None, "Folder of the results; by default WORKDIR/eval.", buckets=True)
+PREDICTIONS = flags.DEFINE_bool(
+    "predictions",
     None,
-    "Folder of the results, such as for a run that cannot be written; by default WORKDIR/eval.",
-    buckets=True,
+    "Write the prediction for every image as Parquet and CSV; by default if the CSV file takes at most 100 MB.",
 )
-PROFILE = flags.DEFINE_bool(
-    "profile", False, "Trace some batches into WORKDIR/profile or OUT/profile, for TensorBoard or Perfetto."
+TRACKER = flags.DEFINE_list(
+    "tracker",
+    [],
+    "Also send scores to: tensorboard, wandb, mlflow.",
 )
+PROFILE = flags.DEFINE_bool("profile", False, "Trace some batches, for TensorBoard or Perfetto, into profile/.")
 
 SUITE_NAMES = flags.DEFINE_list("suites", ["clean"], f"Suites, comma-separated: {', '.join(SUITES)}.")
 NUM_BINS = flags.DEFINE_integer("num_bins", None, "Bins of the calibration errors; by default those of the config.")
 
-NUM_REFERENCES = flags.DEFINE_list(
-    "num_references", ["1", "10"], "Numbers of references, comma-separated; each is evaluated separately."
-)
+NUM_REFERENCES = flags.DEFINE_list("num_references", ["1", "10"], "Numbers of references, each evaluated separately.")
 CHUNK_SIZE = flags.DEFINE_integer(
     "chunk_size",
     None,
-    "References computed at once; 0 computes as many as fill a batch. By default that of the config.",
+    "References at once; 0: as many as fill a batch. By default the config's.",
 )
 
 
@@ -56,6 +57,7 @@ def _define(field: dataclasses.Field[Any]) -> flags.FlagHolder[Any]:
 
 
 OPTIONS = {field.name: _define(field) for field in dataclasses.fields(Options)}
+_OF_DATASETS = ("limit", "data", "corruptions", "shift", "ood", "probe")
 _OF_REFERENCES = ("protocol", "blt_references", "draws")
 
 USAGE = app.Usage(
@@ -65,21 +67,26 @@ USAGE = app.Usage(
     ),
     synopsis="--workdir=WORKDIR [--suites=SUITES] [--num_references=K] [flags]",
     groups={
-        "Run": (WORKDIR, CHECKPOINT, DATA_PATH, OUT, PROFILE),
+        "Run": (WORKDIR, CHECKPOINT, DATA_PATH),
+        "Output": (OUT, PREDICTIONS, TRACKER, PROFILE),
         "Suites": (
             SUITE_NAMES,
-            *(flag for name, flag in OPTIONS.items() if name not in _OF_REFERENCES),
+            *(flag for name, flag in OPTIONS.items() if name not in (*_OF_DATASETS, *_OF_REFERENCES)),
             NUM_BINS,
         ),
+        "Datasets": tuple(OPTIONS[name] for name in _OF_DATASETS),
         "References": (NUM_REFERENCES, *(OPTIONS[name] for name in _OF_REFERENCES), CHUNK_SIZE),
     },
     examples={
         "accuracy and calibration on the test set, with 1 and with 10 references": "--workdir runs/c10",
+        "a quick look: at most 500 images of each dataset": (
+            "--workdir runs/c10 --suites clean,corruptions --limit 500"
+        ),
+        "accuracy and calibration on images of one's own, one folder per class": (
+            "--workdir runs/c10 --suites clean --data folder:PATH"
+        ),
         "robustness and anomaly detection": (
             "--workdir runs/c10 --suites clean,corruptions,ood --num_references 10 --ood near=tfds:cifar100"
-        ),
-        "a run on a read-only disk, whose data have moved": (
-            "--workdir /archive/c10 --out results/c10 --data_path /data/tfds"
         ),
     },
 )
@@ -102,7 +109,8 @@ def main() -> None:
         data_path=DATA_PATH.value,
         out=OUT.value,
         profile=PROFILE.value,
-        report=Reporter(),
+        predictions=PREDICTIONS.value,
+        report=Reporter(tuple(TRACKER.value)),
     )
 
 

@@ -1,4 +1,4 @@
-"""Export a run to a single file that JAX alone can run."""
+"""Export a run to a single file that JAX alone can run, or ONNX."""
 
 from absl import flags
 
@@ -14,12 +14,12 @@ NUM_REFERENCES = flags.DEFINE_integer(
 PLATFORMS = flags.DEFINE_list(
     "platforms",
     list(write.DEFAULT_PLATFORMS),
-    f"Platforms that the file runs on, comma-separated, of {', '.join(write.PLATFORMS)}.",
+    f"Platforms that the file runs on, comma-separated, of {', '.join(write.PLATFORMS)}; not for .onnx.",
 )
 CHUNK_SIZE = flags.DEFINE_integer(
     "chunk_size",
     None,
-    "References computed at once; by default evaluation.chunk_size of the config, or all if that is 0.",
+    "References computed at once; by default evaluation.chunk_size of the config, or all if that is 0; not for .onnx.",
     lower_bound=1,
 )
 
@@ -27,7 +27,10 @@ USAGE = app.Usage(
     description=app.COMMANDS["export"],
     synopsis="--workdir=WORKDIR [flags] FILE",
     groups={"Run": (WORKDIR, CHECKPOINT), "File": (NUM_REFERENCES, PLATFORMS, CHUNK_SIZE)},
-    examples={"ten references, for CPU, GPU and TPU": "--workdir runs/c10 --num_references 10 c10.zip"},
+    examples={
+        "ten references, for CPU, GPU and TPU": "--workdir runs/c10 --num_references 10 c10.zip",
+        "for ONNX Runtime and others": "--workdir runs/c10 --num_references 10 c10.onnx",
+    },
 )
 
 
@@ -43,7 +46,7 @@ def main(*arguments: str) -> None:
         chunk_size=CHUNK_SIZE.value,
     )
     references = f"{metadata.num_references or 'no'} references"
-    platforms, size = ", ".join(metadata.platforms), size_of(out) / 1e6
+    platforms, size = ", ".join(metadata.platforms) or "ONNX runtimes", size_of(out) / 1e6
     print(f"exported step {metadata.step} with {references} for {platforms} to {out}, {size:.1f} MB")
 
 

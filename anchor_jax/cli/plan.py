@@ -8,7 +8,7 @@ from absl import flags
 
 from anchor_jax.cli import app, config_flag
 from anchor_jax.cli.console import USAGE_STATUS, exit_with_error
-from anchor_jax.config import Config
+from anchor_jax.config import Config, validate
 from anchor_jax.planning.advice import Trial, find_fitting
 from anchor_jax.planning.content import plan_content
 from anchor_jax.planning.facts import DataFacts, data_facts
@@ -18,6 +18,7 @@ from anchor_jax.planning.targets import CHIPS, Target, parse_target
 from anchor_jax.reporting.terminal import print_lines
 from anchor_jax.runtime import topologies
 from anchor_jax.runtime.atomic_files import check_does_not_exist, write_new_file
+from anchor_jax.training.choices import choose
 
 CONFIG = app.define_config()
 TARGET = flags.DEFINE_multi_string(
@@ -54,6 +55,8 @@ def main() -> None:
     if JSON.value:
         check_does_not_exist(JSON.value)
     config, targets = app.load_config(CONFIG), list(map(parse_target, TARGET.value))
+    validate(config)
+    config = choose(config).config
     facts = data_facts(
         config.data,
         num_examples=NUM_EXAMPLES.value,

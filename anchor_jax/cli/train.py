@@ -20,11 +20,17 @@ ACCEPT_CHANGES = flags.DEFINE_list(
     "changed training set.",
 )
 PROFILE = flags.DEFINE_bool("profile", False, "Trace some steps into WORKDIR/profile, for TensorBoard or Perfetto.")
+TRACKER = flags.DEFINE_list(
+    "tracker",
+    ["tensorboard"],
+    "Where metrics go besides WORKDIR/metrics.jsonl, comma-separated: tensorboard, wandb, mlflow. Given explicitly, "
+    "they also get pictures: references and images, reliability diagrams.",
+)
 
 USAGE = app.Usage(
     description=f"{app.COMMANDS['train']} Rerun the same command to resume after an interruption.",
     synopsis="--config=CONFIG --workdir=WORKDIR [--config.KEY=VALUE ...] [flags]",
-    groups={"Config": (CONFIG,), "Run": (WORKDIR, ACCEPT_CHANGES, PROFILE)},
+    groups={"Config": (CONFIG,), "Run": (WORKDIR, TRACKER, ACCEPT_CHANGES, PROFILE)},
     notes={"Configs": ", ".join(config_flag.names())},
     examples={
         "handwritten digits: a minute on two CPU cores, no download": "--config digits --workdir runs/digits",
@@ -39,11 +45,18 @@ USAGE = app.Usage(
 
 def main() -> None:
     """Call `train` with the values of the flags."""
+    pictures = None
+    if TRACKER.present:
+        from anchor_jax.reporting.pictures import TrainingPictures  # matplotlib, which nothing else here needs
+
+        pictures = TrainingPictures()
     train(
         app.load_config(CONFIG),
         WORKDIR.value,
         profile=PROFILE.value,
         accept_changes=tuple(ACCEPT_CHANGES.value),
+        trackers=tuple(TRACKER.value),
+        pictures=pictures,
     )
 
 

@@ -16,8 +16,10 @@ COMMANDS = {
     "plan": "Plan a run on TPUs or GPUs that are not there: memory and time.",
     "evaluate": "Evaluate a run: accuracy, calibration, robustness, anomaly detection.",
     "compare": "Compare evaluated runs side by side.",
-    "export": "Export a run to a single file that JAX alone can run.",
-    "to-torch": "Write the weights of a run for PyTorch.",
+    "serve": "Serve an exported run over HTTP.",
+    "export": "Export a run to a single file that JAX alone can run, or ONNX.",
+    "push": "Push a run to the Hugging Face Hub, with a model card.",
+    "to-torch": "Write the weights of a run for PyTorch, and a module that runs them.",
 }
 
 HELP_FLAGS = ("-h", "-?", "-help", "--help", "-helpshort", "--helpshort")

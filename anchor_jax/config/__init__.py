@@ -62,6 +62,7 @@ RESUMABLE_CHANGES = (
     "evaluation.",
     "checkpoint.",
     "logging.",
+    "data.classes",  # the run records the names
     "data.path",  # a moved dataset: its fingerprint must be the same
     "data.workers",
     "training.sharding",

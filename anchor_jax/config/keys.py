@@ -15,6 +15,11 @@ class DataConfig(Section):
     path: str = key("", 'Path of the folder or .npz file; for "tfds", of the prepared datasets ("": the TFDS default).')
     train_split: str = key("train", "Split to train on.")
     test_split: str = key("test", "Split to evaluate on.")
+    classes: str = key(
+        "",
+        "File with the names of the classes, one per line, or config.json of timm or transformers, for data that have "
+        'only some of the classes of `model.weights`; in the order of its outputs. "": those of the data.',
+    )
     validation_fraction: float = key(
         0.0,
         "Fraction of the training set that is held out for the evaluations during training; 0 uses the test set.",
@@ -41,15 +46,32 @@ class DataConfig(Section):
     std: tuple[float, ...] = key((), "Standard deviation of each channel, as for `mean`. Each must be above 0.")
     crop_fraction: float = key(
         1.0,
-        "Fraction of the shorter side that the central crop of evaluation images and references covers, before it is "
-        "resized to S x S.",
-        at_least=0.05,
+        "Fraction of the shorter side that the central crop of evaluation images and references covers, in [0.05, 1]; "
+        "0: that of the source of the weights with `like_weights`, otherwise 1.",
+        at_least=0,
         at_most=1,
     )
     interpolation: Literal["auto", "bilinear", "bicubic"] = key(
         "auto",
         'How images are resized, in training and evaluation; always with antialiasing. "auto": bilinear in the random '
         "crops of `augmentation.resized_crop`, and bicubic everywhere else.",
+    )
+    resizing: Literal["auto", "box", "shorter_side", "stretch"] = key(
+        "auto",
+        'How evaluation images and references become S x S pixels. "box": the central crop is resized in one step. '
+        '"shorter_side": the shorter side is resized to ⌊S / `crop_fraction`⌋ pixels and the center is cropped, with '
+        'the pixels of torchvision and timm. "stretch": both sides are resized to as many pixels, without keeping the '
+        'aspect ratio. "auto": "box".',
+    )
+    like_weights: bool = key(
+        False,
+        "Read images as the source of `model.weights` does: sets what is left open of `image_size` (0), `mean` and "
+        '`std` (()), `crop_fraction` (0), `interpolation` and `resizing` ("auto"). The run records what these are.',
+    )
+    orientation: Literal["auto", "exif", "stored"] = key(
+        "auto",
+        'Turn images upright if their EXIF data say how ("exif"), or ignore that ("stored"). "auto": "exif", unless a '
+        "run of an earlier version, which ignored it, resumes; the run records which it is.",
     )
     label_noise: float = key(
         0.0, "Fraction of training labels that are replaced by another class.", at_least=0, at_most=1
@@ -102,8 +124,18 @@ class ModelConfig(Section):
     """The network and its initial weights."""
 
     name: str = key("resnet18", "Name of a model of `anchor_jax.models`.")
-    dtype: str = key("float32", 'Dtype of activations: "float32" or "bfloat16". Parameters are float32.')
+    dtype: str = key(
+        "float32",
+        'Dtype of activations: "float32" or "bfloat16"; "auto": "bfloat16", but "float32" if nothing is trained. '
+        "Parameters are float32.",
+    )
     options: ModelOptions
+    stochastic_depth: float = key(
+        -1.0,
+        "Default of `options.stochastic_depth` for the models that have it; below 0: that of the model.",
+        at_least=-1,
+        at_most=1,
+    )
     remat: bool = key(False, "Recompute the activations of each block in the backward pass, to save memory.")
     weights: str = key(
         "",

@@ -23,6 +23,7 @@ RENAMED_KEYS = {
     "training.max_skipped": "training.max_consecutive_nonfinite",
 }
 
+_MIN_CROP = 0.05  # of `data.crop_fraction`, which bounds the size that images are resized to
 _MAX_INTEGER, _MAX_FLOAT = 2**31 - 1, 3.4e38  # of int32 and float32
 
 _KEYS = declared_keys(Config)
@@ -137,6 +138,10 @@ def _check_combinations(given: dict[str, Any]) -> None:
     mode, channels = given["data.mode"], given["data.channels"]
     if channels and mode != "auto" and channels != len(mode):
         raise UserError(f"config.data.channels must be 0 or {len(mode)} with config.data.mode={mode!r}; got {channels}")
+    if 0 < given["data.crop_fraction"] < _MIN_CROP:
+        raise UserError(
+            f"config.data.crop_fraction must be 0, or in [{_MIN_CROP}, 1]; got {given['data.crop_fraction']}"
+        )
     area = given["augmentation.resized_crop"]
     if area and not (len(area) == 2 and 0 < area[0] <= area[1] <= 1):
         raise UserError(

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from anchor_jax.core.precision import is_concrete, on_host
+from anchor_jax.core.short_reprs import of_fields
 
 Parts: TypeAlias = tuple[Any, Any, Any]
 _NUM_PARTS = 3  # 24 bits each, for the 53 of float64
@@ -81,6 +82,7 @@ class Float64Fields:
     """
 
     fields: ClassVar[tuple[str, ...]]
+    has_short_repr: ClassVar[bool] = True
     _parts: tuple[Parts | None, ...]
 
     def __init_subclass__(cls) -> None:
@@ -130,4 +132,4 @@ class Float64Fields:
         return type(self), tuple(self)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self._asdict().items())})"
+        return of_fields(type(self).__name__, self._asdict())

@@ -13,6 +13,7 @@ import numpy as np
 
 from anchor_jax.core import checks, explicit, modes
 from anchor_jax.core.errors import UserError, UserTypeError
+from anchor_jax.core.short_reprs import short_repr
 
 
 class Regime(enum.IntEnum):
@@ -41,6 +42,7 @@ _GRID = np.array(
 )
 
 
+@short_repr
 class RegimeErrors(NamedTuple):
     """How well risk regimes match the true errors, as returned by `regime_errors`; lower is better.
 

@@ -16,6 +16,7 @@ from jax.core import Tracer
 from anchor_jax.contrib import float64
 from anchor_jax.core import checks, precision
 from anchor_jax.core.errors import UserError
+from anchor_jax.core.short_reprs import short_repr
 
 _MIN_VARIANCE = 1e-6  # of standardized targets: a lower bound on the predicted variance
 # A column counts as constant if its standard deviation is at most this many units in the last place, by bytes per
@@ -110,6 +111,7 @@ class Scale(float64.Float64Fields):
 serialization.register_serialization_state(Scale, lambda scale: scale._asdict(), lambda _, state: Scale(**state))
 
 
+@short_repr
 @struct.dataclass
 class RegressionNetwork:
     """A trained network, as returned by `fit`; under `vmap`, each array has a leading axis of networks.

@@ -19,6 +19,8 @@ from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, Real, Shaped
 
 from anchor_jax.core import checks, explicit, modes
 from anchor_jax.core.errors import UserError
+from anchor_jax.core.layout import transposition
+from anchor_jax.core.model_calls import call_model, warn_of_constant
 from anchor_jax.core.types import AnyArray
 
 
@@ -44,7 +46,7 @@ def anchor(
     Raises:
       UserTypeError: `x` or `references` is not floating (integer images would wrap around in `x - r`), or `mask` is not
         bool.
-      UserError: the shapes do not match, or an array is empty.
+      UserError: the shapes do not match, an array is empty, or images seem to have their channels first.
 
     Example:
       >>> import anchor_jax as aj
@@ -56,7 +58,8 @@ def anchor(
     checks.model_inputs("x", x, "[..., C]")
     checks.model_inputs("references", references, "[..., C]")
     if x.shape != references.shape:
-        raise UserError(f"references must have the shape of x, {x.shape}, one per input; got {references.shape}")
+        hint = transposition("references", references.shape, x.shape)
+        raise UserError(f"references must have the shape of x, {x.shape}, one per input; got {references.shape}{hint}")
     with explicit.entered(x, references):
         x, references = explicit.aligned(x, references)
         visible = references
@@ -73,7 +76,8 @@ def sample_references(
 
     Args:
       key: a JAX random key.
-      bank: `[M, ..., C]`, any real dtype.
+      bank: `[M, ..., C]`, any real dtype. Under `jit`, make it an argument of the compiled function: as a constant of
+        its program it would make compilation slow, which is warned of.
       num: number of references to draw, at least 1.
       replace: whether to draw with replacement. Without it all references are distinct, and `num=M` returns a random
         permutation.
@@ -100,6 +104,7 @@ def sample_references(
     num = checks.count("num", num)
     if not replace and num > len(bank):
         raise UserError(f"num must be at most {len(bank)}, the size of the bank, without replacement; got {num}")
+    warn_of_constant("bank", bank)
     return jnp.asarray(bank)[sample_rows(key, len(bank), num, replace=replace)]
 
 
@@ -183,13 +188,10 @@ def sample_mask(
 
 def _mask_group_size(per: str, group_size: int | None, batch_size: int) -> int:
     """Return the number of consecutive examples that share a draw, 1 with `per="example"`; check `group_size`."""
-    if per != "group":
-        if group_size is not None:
-            raise UserError(f"group_size applies to per='group' only; got {group_size} with per={per!r}")
-        return 1
+    checks.grouping("per", per, group_size)
     if group_size is None:
-        raise UserError("per='group' needs group_size, a divisor of batch_size; got None")
-    group_size = checks.count("group_size", group_size)
+        return 1
+    group_size = checks.integer("group_size", group_size)
     if batch_size % group_size:
         raise UserError(f"group_size must divide batch_size={batch_size}; got {group_size}")
     return group_size
@@ -209,7 +211,7 @@ def anchored(apply_fn: Callable[..., Any]) -> Callable[..., Any]:
       The anchored function.
 
     Raises:
-      UserTypeError: `apply_fn` is not a function, or is a model instead of one.
+      UserTypeError: `apply_fn` is not a function, or is a model instead of one; by `g`, see `predict`.
 
     Example:
       >>> import anchor_jax as aj
@@ -225,7 +227,7 @@ def anchored(apply_fn: Callable[..., Any]) -> Callable[..., Any]:
     def apply_anchored(
         params: Any, x: AnyArray, references: AnyArray, *args: Any, mask: AnyArray | None = None, **kwargs: Any
     ) -> Any:
-        return apply_fn(params, anchor(x, references, mask), *args, **kwargs)
+        return call_model("apply_fn", apply_fn, params, anchor(x, references, mask), *args, **kwargs)
 
     return apply_anchored
 

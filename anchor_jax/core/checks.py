@@ -20,10 +20,9 @@ import numpy as np
 from jax.core import Tracer
 
 from anchor_jax.core.errors import UserError, UserTypeError, unknown
+from anchor_jax.core.layout import MAX_CHANNELS, TO_CHANNELS_LAST, check_layout
 from anchor_jax.core.types import AnyArray
 
-MAX_CHANNELS = 4  # of color and transparency; arrays with a longer last axis are suspected to be [N, C, H, W]
-TO_CHANNELS_LAST = ".transpose(0, 2, 3, 1)"  # from [N, C, H, W], the order of PyTorch
 AS_STORED = "pass images as stored, not normalized; of values in [0, 1], (255 * images).round().astype('uint8')"
 _TOLERANCE = 1e-3  # a probability rounded to half precision may exceed 1 by less than this
 _REAL = (jnp.floating, jnp.integer, jnp.bool_)
@@ -57,7 +56,20 @@ def array(name: str, value: Any, kind: str, shape: str, hint: str = "") -> None:
 
 def model_inputs(name: str, value: Any, shape: str) -> None:
     """Raise unless a value is a floating array of this shape: integer images would wrap around in `x - r`."""
+    if name == "references" and (hint := _as_references(value)):
+        raise UserTypeError(f"references must be an array {shape}, not their number or rows; got {hint}")
     array(name, value, "floating", shape, hint="normalize images before anchoring")
+    if shape.endswith("C]"):
+        check_layout(name, value.shape)
+
+
+def _as_references(value: Any) -> str:
+    """Return what was given in place of references and how to fix it; "" if these may be references."""
+    if _is_integer(value):
+        return f"{value}; pass bank[:{value}]" if _is_concrete_scalar(value) else described(value)
+    if _is_array(value) and value.ndim == 1 and jnp.issubdtype(value.dtype, jnp.integer):
+        return f"{described(value)}; if these are rows of a bank, pass bank[references]"
+    return ""
 
 
 def images(name: str, value: Any, kind: str, channels: int | None = 0) -> None:
@@ -266,10 +278,25 @@ def is_several(value: Any) -> TypeGuard[Iterable[Any]]:
     return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping | Set)
 
 
+def is_array_of_numbers(value: Any) -> TypeGuard[AnyArray]:
+    """Return whether a value is an array of NumPy or JAX, and not one of strings or Python objects."""
+    return _is_numpy_or_jax(value) and value.dtype.kind not in "OSU"
+
+
 def choice(name: str, value: Any, allowed: tuple[str | None, ...]) -> None:
     """Raise unless a value is one of a few strings, or None where that is allowed."""
     if not isinstance(value, str | None) or value not in allowed:
         raise UserError(f"{name} must be {' or '.join(map(repr, allowed))}; got {described(value)}")
+
+
+def grouping(name: str, per: str, group_size: Any) -> None:
+    """Raise unless `group_size` is a count where `name`, what shares a draw, is "group", and None elsewhere."""
+    if per != "group" and group_size is not None:
+        raise UserError(f"group_size applies to {name}='group' only; got {group_size} with {name}={per!r}")
+    if per == "group":
+        if group_size is None:
+            raise UserError(f"{name}='group' needs group_size, a divisor of batch_size; got None")
+        count("group_size", group_size)
 
 
 def known(kind: str, name: Any, allowed: Collection[str]) -> None:

@@ -13,12 +13,15 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Float32, Shaped
+from jaxtyping import Array, Float, Shaped
 
 from anchor_jax.core import checks, explicit
 from anchor_jax.core.anchoring import anchor
 from anchor_jax.core.errors import UserError, UserTypeError
+from anchor_jax.core.layout import check_layout, transposition
+from anchor_jax.core.model_calls import call_model
 from anchor_jax.core.moments import mean_and_std
+from anchor_jax.core.results import Classification, Prediction, VotedClassification, anomaly_scores
 from anchor_jax.core.split_model import (
     EncodedReferences,
     SplitModel,
@@ -38,6 +41,7 @@ __all__ = [
     "Prediction",
     "SplitModel",
     "VotedClassification",
+    "anomaly_scores",
     "classify",
     "classify_ensemble",
     "classify_with_votes",
@@ -50,56 +54,6 @@ __all__ = [
 ]
 
 TEMPERS = (None, "duq")
-
-
-class Prediction(NamedTuple):
-    """Mean and spread of a model's outputs over K references, as returned by `predict`.
-
-    Example:
-      >>> import anchor_jax as aj
-      >>> import jax.numpy as jnp
-      >>> x, references = jnp.array([[5.0]]), jnp.array([[1.0], [2.0], [3.0]])
-      >>> mean, std = aj.predict(lambda params, inputs: inputs[:, 0], None, x, references)
-      >>> mean.tolist(), std.tolist()
-      ([2.0], [1.0])
-    """
-
-    mean: Float32[Array, "batch *outputs"]
-    std: Float32[Array, "batch *outputs"] | None  # unbiased (K - 1), at least 0; None if K == 1
-
-
-class Classification(NamedTuple):
-    """Class probabilities and their uncertainty over K references, as returned by `classify`.
-
-    Example:
-      >>> import anchor_jax as aj
-      >>> import jax.numpy as jnp
-      >>> x, references = jnp.ones((5, 3)), jnp.zeros((10, 3))
-      >>> classification = aj.classify(lambda params, inputs: inputs, None, x, references)
-      >>> classification.probs.shape, classification.entropy.shape
-      ((5, 6), (5,))
-    """
-
-    logits: Float32[Array, "batch classes"]  # mean over references
-    probs: Float32[Array, "batch classes"]  # mean of the softmaxes
-    probs_std: Float32[Array, "batch classes"] | None  # unbiased spread of the softmaxes; None if K == 1
-    entropy: Float32[Array, "batch"]  # of `probs`, in [0, ln C] nats; higher is less certain
-    mutual_information: Float32[Array, "batch"]  # in [0, ln C] nats; higher is less certain; 0 if K == 1
-
-
-class VotedClassification(NamedTuple):
-    """A classification and the agreement of its references, as returned by `classify_with_votes`.
-
-    Example:
-      >>> import anchor_jax as aj
-      >>> import jax.numpy as jnp
-      >>> voted = aj.inference.single_vote(jnp.array([[2.0, 0.0]]))
-      >>> voted.agreement.tolist()
-      [1.0]
-    """
-
-    classification: Classification
-    agreement: Float32[Array, "batch"]  # in [1/K, 1], share of references that vote for the most frequent class
 
 
 def single_vote(logits: Float[AnyArray, "batch classes"]) -> VotedClassification:
@@ -149,10 +103,10 @@ def predict(
       `Prediction`; `std` is None if K is 1.
 
     Raises:
-      UserTypeError: `apply_fn` is not a function or does not return an array, `x` or the references are not floating,
-        or `chunk_size` is not an integer.
-      UserError: K or `chunk_size` is below 1, the references do not match the inputs, or the outputs are not
-        `[B, ...]`.
+      UserTypeError: `apply_fn` is not a function or does not return an array, `x` or the references are not floating
+        or of a dtype that the model does not mix with that of its parameters, or `chunk_size` is not an integer.
+      UserError: K or `chunk_size` is below 1, the references do not match the inputs, images seem to have their
+        channels first, the model takes C channels instead of 2C, or the outputs are not `[B, ...]`.
 
     Example:
       >>> import anchor_jax as aj
@@ -350,7 +304,7 @@ def _bind(
         return _bind_split_model(apply_fn, params, x, encode_references(apply_fn, params, references))
 
     def output_of(reference: Array) -> Array:
-        outputs = apply_fn(params, anchor(x, jnp.broadcast_to(reference, x.shape)))
+        outputs = call_model("apply_fn", apply_fn, params, anchor(x, jnp.broadcast_to(reference, x.shape)))
         return _float32_rows("apply_fn", outputs, x.shape[0])
 
     return _Ensemble(output_of, references)
@@ -386,7 +340,9 @@ def _check(apply_fn: Any, x: AnyArray, references: AnyArray | EncodedReferences,
         checks.array("references.features", references.features, "floating", "[K, ...]")
     else:
         checks.model_inputs("references", references, "[K, ...]")
+        check_layout("references", references.shape)
         if references.shape[1:] != x.shape[1:]:
             raise UserError(
                 f"references {references.shape} do not match inputs {x.shape}: all but the first axis must agree"
+                + transposition("references", references.shape, x.shape)
             )

@@ -13,9 +13,12 @@ from jaxtyping import Array, Float, Real
 from anchor_jax.core import checks, explicit
 from anchor_jax.core.anchoring import anchor
 from anchor_jax.core.errors import UserError
+from anchor_jax.core.model_calls import call_model
+from anchor_jax.core.short_reprs import short_repr
 from anchor_jax.core.types import AnyArray, Apply, Params
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True)
 class SplitModel:
     """A model split after its first layer, which must be linear.
@@ -58,6 +61,7 @@ class SplitModel:
         return self.rest(params, self.first_layer(params, jnp.asarray(inputs)))
 
 
+@short_repr
 class EncodedReferences(NamedTuple):
     """K references after the first layer of a `SplitModel`, the same for every batch of inputs.
 
@@ -129,7 +133,7 @@ def apply_first_layer(
     model: SplitModel, params: Params, inputs: Float[Array, "batch *anchored_features"]
 ) -> Real[Array, "batch *features"]:
     """Return the features `[B, ...]` of anchored inputs `[B, ..., 2C]`, after checking their shape."""
-    features = model.first_layer(params, inputs)
+    features = call_model("first_layer", model.first_layer, params, inputs)
     check_rows("first_layer", features, inputs.shape[0])
     return features
 

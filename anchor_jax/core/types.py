@@ -1,11 +1,16 @@
 """Types shared by the functions of this package."""
 
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 import jax
-import numpy.typing as npt
+import numpy as np
 
-AnyArray: TypeAlias = jax.Array | npt.NDArray[Any]
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    AnyArray: TypeAlias = jax.Array | npt.NDArray[Any]
+else:
+    AnyArray = jax.Array | np.ndarray  # jaxtyping takes classes alone on Python 3.13
 """An array of JAX or NumPy, as the functions accept; they return `jax.Array`."""
 
 Params: TypeAlias = Any

@@ -17,6 +17,7 @@ from anchor_jax.data.dataset import Dataset
 from anchor_jax.data.dataset_spec import open_dataset
 from anchor_jax.data.eval_dataset import EvalDataset, eval_dataset
 from anchor_jax.data.loading import load_test, load_train, open_test
+from anchor_jax.data.preprocessing import Preprocessing
 from anchor_jax.data.published_corruptions import CorruptedSet, open_corrupted
 from anchor_jax.data.sample_photographs import photographs
 from anchor_jax.data.sources import load, open_stream
@@ -30,6 +31,7 @@ __all__ = [
     "Dataset",
     "EvalDataset",
     "Normalization",
+    "Preprocessing",
     "TrainStream",
     "augment",
     "check_differs",

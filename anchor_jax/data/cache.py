@@ -13,8 +13,9 @@ from anchor_jax.data.dataset import Dataset, validate_dataset
 from anchor_jax.data.decoding import EncodedDataset
 from anchor_jax.data.files import open_npz, reading_errors
 from anchor_jax.data.modes import AUTO, mode_of
+from anchor_jax.data.orientation import STORED
 from anchor_jax.data.resampling import AUTO as AUTO_INTERPOLATION
-from anchor_jax.data.resampling import filter_of_images
+from anchor_jax.data.resampling import filter_of_images, is_box
 from anchor_jax.runtime.atomic_files import atomic_write, cache_folder
 from anchor_jax.runtime.paths import absolute_path
 
@@ -61,9 +62,14 @@ def _cache_files(encoded: EncodedDataset, folder: Path) -> tuple[Path, Path]:
     They depend on the decoding options, and on size and modification time of every file.
     """
     title, image_size = encoded.title, encoded.image_size
+    size = "x".join(map(str, image_size)) if isinstance(image_size, tuple) else image_size
     options = [_FORMAT, title, image_size, encoded.crop_fraction]
     if filter_of_images(encoded.interpolation) != filter_of_images(AUTO_INTERPOLATION):  # the only one of version 0.1
         options.append(encoded.interpolation)
+    if not is_box(encoded.resizing):  # the only one of version 0.1
+        options.append(encoded.resizing)
+    if encoded.orientation != STORED:  # the only one of version 0.1
+        options.append("upright")
     digest = hashlib.sha256(repr(tuple(options)).encode())
     for file in encoded.files:
         with reading_errors(f"'{file}'", "replace or remove it"):
@@ -73,7 +79,7 @@ def _cache_files(encoded: EncodedDataset, folder: Path) -> tuple[Path, Path]:
     of_own_mode = digest.hexdigest()
     if encoded.given_mode != AUTO:
         digest.update(encoded.given_mode.encode())
-    own, given = (folder / f"{readable}-{image_size}px-{key[:16]}.npz" for key in (of_own_mode, digest.hexdigest()))
+    own, given = (folder / f"{readable}-{size}px-{key[:16]}.npz" for key in (of_own_mode, digest.hexdigest()))
     return own, given
 
 

@@ -59,6 +59,17 @@ def combined_content(contents: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(known).encode()).hexdigest() if known and all(known) else ""
 
 
+def content_of_rows(content: Callable[[], str], rows: np.ndarray) -> str:
+    """Return the hash of some examples of a dataset; "" if that of the dataset is unknown.
+
+    Args:
+      content: () -> hash of the dataset.
+      rows: int `[n]`.
+    """
+    whole = content()
+    return hashlib.sha256(whole.encode() + rows.astype("<i8").tobytes()).hexdigest() if whole else ""
+
+
 def _blocks(file: Path, *, complete: bool) -> Iterable[bytes]:
     if file.is_dir():  # TFDS may keep one next to its files
         return

@@ -15,8 +15,9 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from anchor_jax.data import orientation as orientations
 from anchor_jax.data import resampling
-from anchor_jax.data.decoding import Example, convert, open_image
+from anchor_jax.data.decoding import Example, open_image, pixels_of, upright_image
 from anchor_jax.data.files import open_file, reading_errors
 from anchor_jax.data.modes import convert_batch
 
@@ -51,16 +52,18 @@ def random_resized_crop(
     seed: list[int],
     mode: str = "RGB",
     interpolation: str = resampling.AUTO,
+    orientation: str = orientations.AUTO,
 ) -> np.ndarray:
     """Crop a random box of an image and resize it to a square, with antialiasing.
 
     Args:
-      example: the image; an orientation in its EXIF data is ignored, as in `decode`.
+      example: the image.
       image_size: S.
       area: minimum and maximum area of the crop, as fractions of the image's area.
       seed: non-negative integers that determine the box.
       mode: "L" (grayscale) or "RGB".
       interpolation: "bilinear" or "bicubic"; "auto" is bilinear.
+      orientation: see `decode`.
 
     Returns:
       uint8 `[S, S, C]`. It is within one gray level of Pillow's `crop` and `resize`, except where the bicubic filter
@@ -69,14 +72,15 @@ def random_resized_crop(
       level on average, and less than 20 anywhere.
 
     Raises:
-      UserError: the image cannot be read, or has more than 8 bits per channel.
+      UserError: the image cannot be read, or has more than 16 bits per channel.
     """
     example = example._replace(file=_read_bytes(example))
 
     def draw_box(width: int, height: int) -> Box:
         return random_box(np.random.default_rng(seed), width, height, area)
 
-    decoded = _decode_jpeg(example, draw_box, image_size, mode) or _decode_any(example, draw_box, mode)
+    decoded = _decode_jpeg(example, draw_box, image_size, mode, orientation)
+    decoded = decoded or _decode_any(example, draw_box, mode, orientation)
     return _resize_box(decoded, image_size, mode, resampling.filter_of_crops(interpolation))
 
 
@@ -110,7 +114,7 @@ def _read_bytes(example: Example) -> bytes:
 
 
 def _decode_jpeg(
-    example: Example, draw_box: Callable[[int, int], Box], image_size: int, mode: str
+    example: Example, draw_box: Callable[[int, int], Box], image_size: int, mode: str, orientation: str
 ) -> _DecodedBox | None:
     """Decode a JPEG file at the smallest scale that its crop allows; return None if Pillow has to handle the file."""
     try:
@@ -118,20 +122,32 @@ def _decode_jpeg(
         height, width, color_space, _ = header
         if color_space not in _COLOR_SPACES or width * height > (Image.MAX_IMAGE_PIXELS or math.inf):
             return None
-        box = draw_box(width, height)
+        turn = 1 if orientation == orientations.STORED else _recorded_orientation(example)
+        box = draw_box(height, width) if orientations.is_sideways(turn) else draw_box(width, height)
         scale = reduction(box, image_size)
         min_size = {"min_height": math.ceil(height / scale), "min_width": math.ceil(width / scale)}
         is_gray = mode == "L" and color_space == "Gray"
         pixels = simplejpeg.decode_jpeg(example.file, "GRAY" if is_gray else "RGB", **min_size)
     except ValueError:  # another format, or a corrupt file
         return None
+    if turn != 1:
+        stored = Image.fromarray(pixels[..., 0] if is_gray else pixels)
+        pixels = pixels_of(orientations.turned(stored, turn))
     return _DecodedBox(pixels, [edge / scale for edge in box])
 
 
-def _decode_any(example: Example, draw_box: Callable[[int, int], Box], mode: str) -> _DecodedBox:
+def _recorded_orientation(example: Example) -> int:
+    if not orientations.may_be_recorded(_read_bytes(example)):
+        return 1
     with open_image(example) as image:
-        pixels = np.asarray(convert(image, mode, example.origin)).reshape(image.height, image.width, len(mode))
-        return _DecodedBox(pixels, draw_box(*image.size))
+        return orientations.recorded(image)
+
+
+def _decode_any(example: Example, draw_box: Callable[[int, int], Box], mode: str, orientation: str) -> _DecodedBox:
+    with open_image(example) as image:
+        pixels = pixels_of(upright_image(image, mode, example.origin, orientation))
+        height, width, _ = pixels.shape
+        return _DecodedBox(pixels, draw_box(width, height))
 
 
 def reduction(box: Box, image_size: int) -> int:

@@ -8,9 +8,11 @@ import numpy as np
 
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
+from anchor_jax.core.short_reprs import short_repr
 from anchor_jax.data.labels import composed_name, simplified_name
 
 
+@short_repr
 class Dataset(NamedTuple):
     """All labeled images of one split, in a fixed order.
 

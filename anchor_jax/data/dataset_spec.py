@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
+from anchor_jax.data import orientation as orientations
 from anchor_jax.data import resampling
 from anchor_jax.data.class_mapping import drop_empty_classes, remap_labels
 from anchor_jax.data.eval_dataset import EvalDataset, eval_dataset, match_channels
@@ -49,6 +50,8 @@ def open_dataset(
     tfds_dir: str | os.PathLike[str] = "",
     crop_fraction: float = 1.0,
     interpolation: str = resampling.AUTO,
+    resizing: str = resampling.AUTO,
+    orientation: str = orientations.AUTO,
     channels: int = 0,
 ) -> EvalDataset:
     """Open the dataset that a string names, with images and labels like those of a run.
@@ -63,13 +66,15 @@ def open_dataset(
 
     Args:
       spec: the string.
-      image_shape: H, W and C of the run's images. If H = W, image files and TFDS images are resized as in `load`.
+      image_shape: H, W and C of the run's images. Image files and TFDS images are resized to it as in `load`.
         Images are converted to grayscale or RGB, according to C = 1 or 3.
       label_names: class names of the run, to which the labels are mapped; None keeps the dataset's own labels.
       default_split: split of a spec without one.
       tfds_dir: folder of prepared datasets (default: $TFDS_DATA_DIR, or else ~/tensorflow_datasets).
       crop_fraction: of the run, for images that are resized; see `load`.
       interpolation: of the run, for images that are resized; see `load`.
+      resizing: of the run, for images that are resized; see `load`.
+      orientation: of the run, see `load`.
       channels: C, only required if H, W and C look like C, H and W, such as (1, 128, 9).
 
     Returns:
@@ -91,19 +96,31 @@ def open_dataset(
     image_shape = checks.image_shape("image_shape", image_shape, channels)
     if label_names is not None:
         label_names = checks.several("label_names", label_names)
-    options = image_options(image_shape, crop_fraction, resampling.check_interpolation(interpolation))
+    interpolation, resizing = resampling.check_interpolation(interpolation), resampling.check_resizing(resizing)
+    orientation = orientations.check_orientation(orientation)
+    options = image_options(image_shape, crop_fraction, interpolation, resizing, orientation)
     dataset = _open(_parse(spec), image_shape, default_split, tfds_dir, options)
     dataset = match_channels(dataset, image_shape)
     return remap_labels(dataset, label_names) if label_names else dataset
 
 
 def image_options(
-    image_shape: tuple[int, ...], crop_fraction: float = 1.0, interpolation: str = resampling.AUTO
+    image_shape: tuple[int, ...],
+    crop_fraction: float = 1.0,
+    interpolation: str = resampling.AUTO,
+    resizing: str = resampling.AUTO,
+    orientation: str = orientations.AUTO,
 ) -> dict[str, Any]:
-    """Return the arguments of `open_stream` for images like those of a run: resized if square, grayscale or RGB."""
+    """Return the arguments of `open_stream` for images like those of a run: resized, grayscale or RGB."""
     height, width, _ = image_shape
-    size = {"image_size": height, "crop_fraction": crop_fraction} if height == width else {"image_size": 0}
-    return {**size, "interpolation": interpolation, "mode": mode_of(image_shape)}
+    return {
+        "image_size": height if height == width else (height, width),
+        "crop_fraction": crop_fraction,
+        "interpolation": interpolation,
+        "resizing": resizing,
+        "orientation": orientation,
+        "mode": mode_of(image_shape),
+    }
 
 
 def more_channels(image_shape: tuple[int, ...]) -> int:

@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from absl import logging
+from PIL import Image, UnidentifiedImageError
 
 from anchor_jax.core.errors import UserError
+from anchor_jax.core.short_reprs import short_repr
+from anchor_jax.data import orientation as orientations
 from anchor_jax.data import resampling
 from anchor_jax.data.content import content_of_files
 from anchor_jax.data.files import FileList, check_regular_file, reading_errors
@@ -29,6 +32,8 @@ _ROWS_PER_TASK = 64
 _HEADERS_AT_ONCE = 1024
 _BATCHES_AHEAD = 2
 
+Size = int | tuple[int, int]  # S, or H and W, in pixels; 0: as stored
+
 
 class Example(NamedTuple):
     """An encoded image and its label."""
@@ -38,6 +43,7 @@ class Example(NamedTuple):
     origin: str  # what error messages call the image
 
 
+@short_repr
 class EncodedDataset(NamedTuple):
     """The encoded images of one split, in a fixed order, and the options of decoding them."""
 
@@ -46,12 +52,15 @@ class EncodedDataset(NamedTuple):
     num_examples: int
     example: Callable[[int], Example]  # row -> example
     own_mode: Callable[[], str]  # "L" if all images are grayscale, otherwise "RGB"; may have to open every image
-    image_size: int  # S, see `decode`; 0: as stored
+    image_size: Size  # see `decode`
     files: FileList  # the images do not change unless one of these files does
     crop_fraction: float = 1.0  # see `decode`
     interpolation: str = resampling.AUTO  # see `decode`
+    resizing: str = resampling.AUTO  # see `decode`
+    orientation: str = orientations.AUTO  # see `decode`
     given_mode: str = AUTO  # the mode to decode to; "auto": the own mode
     part: str = ""  # of the files, if the examples are only those of a split in them
+    file_of: Callable[[int], str] | None = None  # row -> path in the folder of the dataset, if examples are files
 
     def mode(self) -> str:
         """Return Pillow's mode that the images are decoded to, "L" or "RGB"."""
@@ -62,6 +71,10 @@ class EncodedDataset(NamedTuple):
         height, width, channels = self.decoder()(self.example(0)).shape
         return height, width, channels
 
+    def subset(self, rows: np.ndarray) -> "EncodedDataset":
+        """Return the examples at `rows`, int `[n]`; its `content` is that of all."""
+        return self._replace(num_examples=len(rows), example=lambda row: self.example(int(rows[row])), file_of=None)
+
     def content(self) -> str:
         """Return a hash of the encoded images, see `data.content`; none is decoded."""
         return content_of_files(self.files, self.label_names, self.part)
@@ -69,39 +82,71 @@ class EncodedDataset(NamedTuple):
     def decoder(self) -> Callable[[Example], np.ndarray]:
         """Return a function that decodes an example with the options of this dataset."""
         options = {"image_size": self.image_size, "crop_fraction": self.crop_fraction}
-        return partial(decode, mode=self.mode(), interpolation=self.interpolation, **options)
+        filters = {"interpolation": self.interpolation, "resizing": self.resizing}
+        return partial(decode, mode=self.mode(), orientation=self.orientation, **options, **filters)
 
 
 def decode(
     example: Example,
     *,
     mode: str,
-    image_size: int = 0,
+    image_size: Size = 0,
     crop_fraction: float = 1.0,
     interpolation: str = resampling.AUTO,
+    resizing: str = resampling.AUTO,
+    orientation: str = orientations.AUTO,
 ) -> np.ndarray:
-    """Decode an image to uint8 `[H, W, C]`; an orientation in its EXIF data is ignored.
+    """Decode an image to uint8 `[H, W, C]`.
 
     Of a file with several images, such as an animated GIF or a TIFF of many pages, the first is decoded.
 
     Args:
       example: the image.
       mode: "L" (grayscale) or "RGB".
-      image_size: S. The shorter side is resized to `round(S / crop_fraction)` pixels, with antialiasing, and the
-        center is cropped to S x S. 0 keeps the stored size.
-      crop_fraction: in (0, 1].
-      interpolation: "bilinear" or "bicubic"; "auto" is bicubic.
+      image_size: S, or H and W, see `fit`. 0 keeps the stored size.
+      crop_fraction: see `fit`.
+      interpolation: see `fit`.
+      resizing: see `fit`.
+      orientation: "exif" or "auto" turns the image upright, if its EXIF data say how; "stored" does not.
 
     Raises:
-      UserError: the image cannot be read, or has more than 8 bits per channel.
+      UserError: the image cannot be read, or has more than 16 bits per channel.
     """
     with open_image(example) as image:
-        image = convert(image, mode, example.origin)
-        if image_size:
-            border = (1 - image_size / round(image_size / crop_fraction)) / 2
-            size, method = (image_size, image_size), resampling.filter_of_images(interpolation)
-            image = ImageOps.fit(image, size, method, bleed=border)
-        return np.asarray(image).reshape(image.height, image.width, len(mode))
+        upright = upright_image(image, mode, example.origin, orientation)
+        return pixels_of(fit(upright, image_size, crop_fraction, interpolation, resizing))
+
+
+def upright_image(image: Image.Image, mode: str, origin: str, orientation: str = orientations.AUTO) -> Image.Image:
+    """Return an opened image in the mode "L" or "RGB", and upright; see `convert` and `decode`."""
+    found = 1 if orientation == orientations.STORED else orientations.recorded(image)
+    return orientations.turned(convert(image, mode, origin), found)
+
+
+def fit(
+    image: Image.Image, image_size: Size, crop_fraction: float, interpolation: str, resizing: str = resampling.AUTO
+) -> Image.Image:
+    """Resize an image, with antialiasing, and crop its center.
+
+    Args:
+      image: in the mode "L" or "RGB".
+      image_size: S: the shorter side is resized to `round(S / crop_fraction)` pixels, and the center is cropped to
+        S x S. H and W: the same for the smallest image that covers them. 0: nothing is changed.
+      crop_fraction: in (0, 1].
+      interpolation: "bilinear" or "bicubic"; "auto" is bicubic.
+      resizing: "box" and "auto" resize and crop in one step; "shorter_side": the shorter side is resized to
+        `floor(S / crop_fraction)` pixels, then the center is cropped, as in torchvision and timm, whose pixels these
+        are; "stretch": both sides are resized to as many pixels.
+    """
+    if image_size == 0:
+        return image
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    return resampling.fitted(image, (width, height), crop_fraction, interpolation, resizing)
+
+
+def pixels_of(image: Image.Image) -> np.ndarray:
+    """Return the pixels of an image of 8 bits per channel, uint8 `[H, W, C]`."""
+    return np.asarray(image).reshape(image.height, image.width, len(image.getbands()))
 
 
 def decode_all(encoded: EncodedDataset) -> tuple[np.ndarray, np.ndarray]:
@@ -182,18 +227,35 @@ class _BatchDecoder:
 
 
 def convert(image: Image.Image, mode: str, origin: str) -> Image.Image:
-    """Convert an image to the mode "L" or "RGB"; transparency is dropped.
+    """Convert an image to the mode "L" or "RGB"; transparency is dropped, and so are the lower 8 of 16 bits.
 
     Raises:
-      UserError: the image has more than 8 bits per channel, which Pillow would clip instead of scaling.
+      UserError: the image has more than 16 bits per channel, which Pillow would clip instead of scaling.
     """
+    if _is_16_bit(image):
+        image = Image.fromarray(upper_8_bits(np.asarray(image)))
     if image.mode.startswith(("I", "F")):
-        raise UserError(f"image {origin} has pixels of mode {image.mode}; convert it to 8 bits per channel")
+        raise UserError(f"image {origin} has pixels of mode {image.mode}; convert it to 8 or 16 bits per channel")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # Pillow warns about a direct conversion to RGB
     if image.mode == "LAB" and mode == "L":  # Pillow has no direct conversion
         image = image.convert("RGB")
     return image.convert(mode)
+
+
+def upper_8_bits(values: np.ndarray) -> np.ndarray:
+    """Return the upper 8 of 16 bits as uint8, which is how Pillow reads color images of 16 bits per channel."""
+    logging.log_first_n(
+        logging.WARNING,
+        "images with 16 bits per channel are read by their upper 8 bits; scale those that use fewer than 16",
+        1,
+    )
+    return (values >> 8).astype(np.uint8)
+
+
+def _is_16_bit(image: Image.Image) -> bool:
+    """Return whether a grayscale image has 16 bits; Pillow reads some formats of them into 32."""
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
 
 
 def common_mode(example: Callable[[int], Example], num_examples: int) -> str:
@@ -209,7 +271,7 @@ def common_mode(example: Callable[[int], Example], num_examples: int) -> str:
     def mode_at(row: int) -> str:
         try:
             with open_image(example(row)) as image:
-                return image.mode
+                return "L" if _is_16_bit(image) else image.mode
         except UserError:
             return ""
 
@@ -230,8 +292,15 @@ def open_image(example: Example) -> Iterator[Image.Image]:
         if isinstance(example.file, Path):
             check_regular_file(example.file)
         file = io.BytesIO(example.file) if isinstance(example.file, bytes) else example.file
-        with Image.open(file, formats=_FORMATS) as image:
+        with _opened(file) as image:
             limit = Image.MAX_IMAGE_PIXELS or math.inf
             if image.width * image.height > limit:  # up to twice this limit Pillow only warns
                 raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels are more than {limit}")
             yield image
+
+
+def _opened(file: Path | io.BytesIO) -> Image.Image:
+    try:
+        return Image.open(file, formats=_FORMATS)
+    except UnidentifiedImageError as error:  # whose message is the address of the bytes in memory
+        raise UnidentifiedImageError(f"not a file of the formats {', '.join(_FORMATS)}") from error

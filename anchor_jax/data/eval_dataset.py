@@ -4,21 +4,32 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Generator
 from functools import cache, partial
+from typing import NamedTuple
 
 import numpy as np
 
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
-from anchor_jax.data.content import UNKNOWN, content_of_arrays
+from anchor_jax.core.short_reprs import short_repr
+from anchor_jax.data.content import UNKNOWN, content_of_arrays, content_of_rows
 from anchor_jax.data.dataset import Dataset, validate_labels
 from anchor_jax.data.decoding import EncodedDataset, decode_batches
 from anchor_jax.data.modes import MODES, convert_batch
 
 Batch = tuple[np.ndarray, np.ndarray]  # images uint8 [b, H, W, C], labels int32 [b]
+Batches = Callable[[int], Generator[Batch, None, None]]  # of a batch size b
 
 _TAKE_BATCH_SIZE = 512
 
 
+class Reader(NamedTuple):
+    """How examples are read: `labels` and `batches` of an `EvalDataset`."""
+
+    labels: Callable[[], np.ndarray]
+    batches: Batches
+
+
+@short_repr
 @dataclasses.dataclass(frozen=True)
 class EvalDataset:
     """Labeled images, read batch by batch.
@@ -34,6 +45,10 @@ class EvalDataset:
       split: of a source, "" if there are none.
       content: () -> SHA-256 that tells whether the content of two datasets is the same, see `data.content`; "" if
         unknown.
+      file_of: row -> path of its image file, relative to the folder of the dataset; None if examples are not files.
+      rows: of a `subset`: the rows of its examples in the complete dataset, int64 `[N]`; None of a complete one.
+      select: rows, sorted int `[n]` -> how to read these examples alone; None if all have to be read to find them.
+        Clear it wherever `batches` is replaced.
 
     Example:
       >>> import anchor_jax as aj
@@ -49,9 +64,12 @@ class EvalDataset:
     image_shape: tuple[int, ...]
     num_examples: int
     labels: Callable[[], np.ndarray]
-    batches: Callable[[int], Generator[Batch, None, None]]
+    batches: Batches
     split: str = ""
     content: Callable[[], str] = UNKNOWN
+    file_of: Callable[[int], str] | None = None
+    rows: np.ndarray | None = dataclasses.field(default=None, compare=False)
+    select: Callable[[np.ndarray], Reader] | None = dataclasses.field(default=None, compare=False)
 
     def __post_init__(self):
         object.__setattr__(self, "label_names", checks.several("label_names", self.label_names))
@@ -75,23 +93,78 @@ class EvalDataset:
         images, labels = zip(*(found[row] for row in rows), strict=True)
         return np.stack(images), np.array(labels, np.int32)
 
+    def subset(self, rows: np.ndarray) -> "EvalDataset":
+        """Return the examples at `rows`, sorted int `[n]`; only these are read if the source allows it."""
+        reader, files = self._reader_of(rows), self.file_of
+        return dataclasses.replace(
+            self,
+            num_examples=len(rows),
+            labels=reader.labels,
+            batches=reader.batches,
+            content=cache(partial(content_of_rows, self.content, rows)),
+            file_of=None if files is None else lambda row: files(int(rows[row])),
+            rows=rows if self.rows is None else self.rows[rows],
+            select=None,
+        )
+
+    def in_memory(self) -> "EvalDataset":
+        """Return the dataset with all images read, and kept."""
+        images, labels = (np.concatenate(parts) for parts in zip(*self.batches(_TAKE_BATCH_SIZE), strict=True))
+        kept = eval_dataset_from_rows(images.__getitem__, labels, self.label_names, self.image_shape, self.name)
+        return dataclasses.replace(self, labels=kept.labels, batches=kept.batches, select=kept.select)
+
     def map_images(self, image_shape: tuple[int, ...], function: Callable[[np.ndarray], np.ndarray]) -> "EvalDataset":
         """Return a dataset that applies `function` to the images of each batch; they then have `image_shape`."""
 
-        def batches(batch_size: int) -> Generator[Batch, None, None]:
-            for images, labels in self.batches(batch_size):
-                yield function(images), labels
+        def mapped(reader: Reader) -> Reader:
+            def batches(batch_size: int) -> Generator[Batch, None, None]:
+                for images, labels in reader.batches(batch_size):
+                    yield function(images), labels
 
-        return dataclasses.replace(self, image_shape=image_shape, batches=batches)
+            return Reader(reader.labels, batches)
+
+        return dataclasses.replace(self._changed(mapped), image_shape=image_shape)
 
     def relabelled(self, label_names: tuple[str, ...], rows: np.ndarray) -> "EvalDataset":
         """Return a dataset whose label l is `rows[l]`, int32 `[classes]`, a row of the new `label_names`."""
 
-        def batches(batch_size: int) -> Generator[Batch, None, None]:
-            for images, labels in self.batches(batch_size):
-                yield images, rows[labels]
+        def changed(reader: Reader) -> Reader:
+            def batches(batch_size: int) -> Generator[Batch, None, None]:
+                for images, labels in reader.batches(batch_size):
+                    yield images, rows[labels]
 
-        return dataclasses.replace(self, label_names=label_names, labels=lambda: rows[self.labels()], batches=batches)
+            return Reader(lambda: rows[reader.labels()], batches)
+
+        return dataclasses.replace(self._changed(changed), label_names=label_names)
+
+    def _changed(self, change: Callable[[Reader], Reader]) -> "EvalDataset":
+        """Return a dataset that is read in another way, as are its subsets."""
+        reader = change(Reader(self.labels, self.batches))
+        return dataclasses.replace(
+            self, labels=reader.labels, batches=reader.batches, select=lambda rows: change(self._reader_of(rows))
+        )
+
+    def _reader_of(self, rows: np.ndarray) -> Reader:
+        if self.select:
+            return self.select(rows)
+        return Reader(lambda: self.labels()[rows], partial(_batches_at, self.batches, rows))
+
+
+def _batches_at(batches: Batches, rows: np.ndarray, batch_size: int) -> Generator[Batch, None, None]:
+    """Read all batches up to the last of some rows, and yield batches of these alone."""
+    start, images, labels = 0, [], []
+    with contextlib.closing(batches(batch_size)) as read:
+        for all_images, all_labels in read:
+            end = start + len(all_labels)
+            for row in rows[(rows >= start) & (rows < end)] - start:
+                images.append(np.array(all_images[row]))
+                labels.append(all_labels[row])
+            start = end
+            while len(labels) >= batch_size or (labels and end > rows[-1]):
+                yield np.stack(images[:batch_size]), np.array(labels[:batch_size], np.int32)
+                images, labels = images[batch_size:], labels[batch_size:]
+            if end > rows[-1]:
+                return
 
 
 def eval_dataset(dataset: Dataset, name: str, *, channels: int = 0) -> EvalDataset:
@@ -123,16 +196,16 @@ def eval_dataset(dataset: Dataset, name: str, *, channels: int = 0) -> EvalDatas
 
 
 def eval_dataset_from_rows(
-    read: Callable[[slice], np.ndarray],
+    read: Callable[[slice | np.ndarray], np.ndarray],
     labels: np.ndarray,
     label_names: tuple[str, ...],
     image_shape: tuple[int, ...],
     name: str,
 ) -> EvalDataset:
-    """Create a dataset from a function that reads consecutive images.
+    """Create a dataset from a function that reads some images.
 
     Args:
-      read: slice of rows -> images uint8 `[b, H, W, C]`.
+      read: slice of rows, or rows int `[b]` -> images uint8 `[b, H, W, C]`.
       labels: int32 `[N]`.
       label_names: one name per class.
       image_shape: H, W and C.
@@ -144,7 +217,15 @@ def eval_dataset_from_rows(
             rows = slice(start, start + batch_size)
             yield read(rows), labels[rows]
 
-    return EvalDataset(name, label_names, image_shape, len(labels), lambda: labels, batches)
+    def select(rows: np.ndarray) -> Reader:
+        def batches(batch_size: int) -> Generator[Batch, None, None]:
+            for start in range(0, len(rows), batch_size):
+                part = rows[start : start + batch_size]
+                yield read(part), labels[part]
+
+        return Reader(lambda: labels[rows], batches)
+
+    return EvalDataset(name, label_names, image_shape, len(labels), lambda: labels, batches, select=select)
 
 
 def eval_dataset_from_encoded(encoded: EncodedDataset, name: str) -> EvalDataset:
@@ -153,16 +234,28 @@ def eval_dataset_from_encoded(encoded: EncodedDataset, name: str) -> EvalDataset
     def validate(labels: np.ndarray) -> np.ndarray:
         return validate_labels(labels, len(encoded.label_names), encoded.title)
 
-    def labels() -> np.ndarray:
-        num = encoded.num_examples
-        return validate(np.fromiter((encoded.example(row).label for row in range(num)), np.int64, num))
+    def reader(encoded: EncodedDataset) -> Reader:
+        @cache  # records of TFDS are read for their labels
+        def labels() -> np.ndarray:
+            num = encoded.num_examples
+            return validate(np.fromiter((encoded.example(row).label for row in range(num)), np.int64, num))
 
-    def batches(batch_size: int) -> Generator[Batch, None, None]:
-        for images, labels in decode_batches(encoded, batch_size):
-            yield images, validate(labels)
+        def batches(batch_size: int) -> Generator[Batch, None, None]:
+            for images, labels in decode_batches(encoded, batch_size):
+                yield images, validate(labels)
 
-    shape, num = encoded.image_shape(), encoded.num_examples
-    return EvalDataset(name, encoded.label_names, shape, num, labels, batches, content=cache(encoded.content))
+        return Reader(labels, batches)
+
+    return EvalDataset(
+        name,
+        encoded.label_names,
+        encoded.image_shape(),
+        encoded.num_examples,
+        *reader(encoded),
+        content=cache(encoded.content),
+        file_of=encoded.file_of,
+        select=lambda rows: reader(encoded.subset(rows)),
+    )
 
 
 def match_channels(dataset: EvalDataset, image_shape: tuple[int, ...]) -> EvalDataset:
@@ -184,6 +277,6 @@ def match_channels(dataset: EvalDataset, image_shape: tuple[int, ...]) -> EvalDa
         raise UserError(
             f"images of '{dataset.name}' are {list(dataset.image_shape)}, but those of the run are "
             f"{list(image_shape)}; give images of the same height and width, grayscale or RGB (image files and tfds "
-            "datasets are resized if the run's images are square)"
+            "datasets are resized)"
         )
     return dataset.map_images(image_shape, partial(convert_batch, mode=MODES[channels]))

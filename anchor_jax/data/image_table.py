@@ -7,7 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from anchor_jax.core.short_reprs import short_repr
 
+
+@short_repr
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class ImageTable:

@@ -1,13 +1,16 @@
 """Labels as arrays store them, numbers or names, and the classes that they make."""
 
+import json
+import os
 import unicodedata
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from anchor_jax.core.errors import UserError
-from anchor_jax.data.files import preview, warn_once
+from anchor_jax.data.files import preview, reading_errors, warn_once
+from anchor_jax.runtime.paths import absolute_path
 
 
 class Classes(NamedTuple):
@@ -24,6 +27,32 @@ class Classes(NamedTuple):
     def rows(self, labels: np.ndarray) -> np.ndarray:
         """Return the rows of labels among the classes: int64 or strings `[N]` -> int32 `[N]`."""
         return np.searchsorted(self.values, labels).astype(np.int32)
+
+
+def read_class_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Read the names of classes, in order: lines of text, or the entry of a config.json of timm or transformers.
+
+    Raises:
+      UserError: there is no such file, or it does not hold at least two different names.
+    """
+    file = absolute_path("data.classes", path)
+    expected = "give the names of the classes, one per line, or a config.json with id2label or label_names"
+    with reading_errors(f"file '{file}'", expected):
+        text = file.read_text(encoding="utf-8")
+        is_json = file.suffix == ".json"
+        names = _names_in(json.loads(text)) if is_json else tuple(filter(None, map(str.strip, text.splitlines())))
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise UserError(f"'{file}' must hold at least two different names; got {preview(names)}; {expected}")
+    return names
+
+
+def _names_in(content: Any) -> tuple[str, ...]:
+    """Return the names in the content of a JSON file; () if there are none."""
+    if isinstance(content, Mapping):
+        content = content.get("id2label") or content.get("label_names") or ()
+    if isinstance(content, Mapping):
+        content = [content.get(str(row), "") for row in range(len(content))]
+    return tuple(map(str, content)) if isinstance(content, list) else ()
 
 
 def read_labels(labels: np.ndarray, origin: str, *, quiet: bool = False) -> np.ndarray:

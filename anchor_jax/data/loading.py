@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from functools import cache
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -115,13 +116,26 @@ def open_test(
         encoded = open_encoded(config.source, config.test_split, name=config.name, path=config.path)
         if encoded.num_examples * math.prod(image_shape) <= keep_bytes:
             decoded = eval_dataset(load_test(config, label_names, image_shape), "test", channels=image_shape[-1])
-            return dataclasses.replace(decoded, split=config.test_split, content=cache(encoded.content))
+            facts = {"content": cache(encoded.content), "file_of": encoded.file_of}
+            return dataclasses.replace(decoded, split=config.test_split, **facts)
     options = {**_location(config), "mode": mode_of(image_shape), "title": "test"}
     dataset = open_stream(config.source, config.test_split, **options)
     origin = f"split '{config.test_split}'"
     dataset = remap_labels(dataset, label_names, origin)
     _check_image_shape(origin, dataset.image_shape, image_shape)
     return dataset
+
+
+def name_of(config: DataConfig) -> str:
+    """Return the name of the dataset of a config: that of "tfds", of the file or folder, or of the source.
+
+    Args:
+      config: the section `data` of a config. A name or path that belongs to another source does not count.
+    """
+    located_by = SOURCES[config.source].located_by
+    if located_by == "name":
+        return config.name
+    return (PurePath(config.path).name if located_by == "path" else "") or config.source
 
 
 def _location(config: DataConfig) -> dict[str, Any]:
@@ -132,6 +146,8 @@ def _location(config: DataConfig) -> dict[str, Any]:
         "image_size": config.image_size,
         "crop_fraction": config.crop_fraction,
         "interpolation": config.interpolation,
+        "resizing": config.resizing,
+        "orientation": config.orientation,
         "channels": config.channels,
     }
 

@@ -14,6 +14,8 @@ from numpy.lib.format import open_memmap, read_array
 
 from anchor_jax.core import checks
 from anchor_jax.core.errors import SkippedFilesWarning, UserError
+from anchor_jax.core.short_reprs import short_repr
+from anchor_jax.data import orientation as orientations
 from anchor_jax.data import resampling
 from anchor_jax.data.class_mapping import complete_class_rows, with_class_rows
 from anchor_jax.data.content import UNKNOWN, content_of_files
@@ -49,6 +51,7 @@ _NUMBER = re.compile(r"\d+(\.\d+)?")
 _MAX_LISTED = 200_000  # images of a folder that are listed for the hash of their content
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True)
 class CorruptedSet:
     """A corrupted test set: every corruption at every severity.
@@ -97,6 +100,8 @@ def open_corrupted(
     label_names: tuple[str, ...],
     tfds_dir: str | os.PathLike[str] = "",
     interpolation: str = resampling.AUTO,
+    resizing: str = resampling.AUTO,
+    orientation: str = orientations.AUTO,
     channels: int = 0,
 ) -> CorruptedSet:
     """Open a published corrupted set, and check that it is complete and matches the run.
@@ -116,6 +121,8 @@ def open_corrupted(
       label_names: class names of the run; see `class_rows` for sets without names.
       tfds_dir: see `open_dataset`.
       interpolation: see `open_dataset`.
+      resizing: see `open_dataset`.
+      orientation: see `open_dataset`.
       channels: see `open_dataset`.
 
     Returns:
@@ -143,7 +150,9 @@ def open_corrupted(
     checks.text("spec", spec)
     image_shape = checks.image_shape("image_shape", image_shape, channels)
     label_names = checks.several("label_names", label_names)
-    options = image_options(image_shape, interpolation=resampling.check_interpolation(interpolation))
+    interpolation, resizing = resampling.check_interpolation(interpolation), resampling.check_resizing(resizing)
+    orientations.check_orientation(orientation)
+    options = image_options(image_shape, interpolation=interpolation, resizing=resizing, orientation=orientation)
     match = re.fullmatch(r"tfds:([^@:/]+)(?:@(.+))?|(npy|folder):(.+)", spec)
     if not match:
         allowed = f"tfds:NAME[@SPLIT] ({', '.join(CORRUPTED_TFDS)}), npy:PATH, folder:PATH"
@@ -284,7 +293,7 @@ def _npy_severities(
     def subset(severity: int) -> _Subset:
         rows = slice((severity - 1) * num, severity * num)
 
-        def read(batch: slice) -> np.ndarray:
+        def read(batch: slice | np.ndarray) -> np.ndarray:
             return np.array(_map_file(file)[rows][batch])  # mapped again: pages of earlier batches can be freed
 
         dataset = eval_dataset_from_rows(read, labels[rows], label_names, images.shape[1:], file.stem)

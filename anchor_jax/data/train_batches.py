@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from anchor_jax.core.errors import UserError
+from anchor_jax.data import orientation as orientations
 from anchor_jax.data import resampling
 from anchor_jax.data.cropping import random_resized_crop
 from anchor_jax.data.decoding import Example, decode
@@ -124,6 +125,8 @@ class ImageTransform(NamedTuple):
       area: of a random crop, see `random_resized_crop`; (): training uses central crops, too.
       mode: "L" or "RGB".
       interpolation: see `decode` and `random_resized_crop`.
+      resizing: see `decode`.
+      orientation: see `decode`.
     """
 
     image_size: int
@@ -131,6 +134,8 @@ class ImageTransform(NamedTuple):
     area: tuple[float, ...]
     mode: str
     interpolation: str = resampling.AUTO
+    resizing: str = resampling.AUTO
+    orientation: str = orientations.AUTO
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -145,13 +150,16 @@ class ImageTransform(NamedTuple):
             image_size=self.image_size,
             crop_fraction=self.crop_fraction,
             interpolation=self.interpolation,
+            resizing=self.resizing,
+            orientation=self.orientation,
         )
 
     def random_crop(self, example: Example, seed: list[int]) -> np.ndarray:
         """Return the random crop of training."""
         if not self.area:
             return self.center_crop(example)
-        return random_resized_crop(example, self.image_size, self.area, seed, self.mode, self.interpolation)
+        options = {"interpolation": self.interpolation, "orientation": self.orientation}
+        return random_resized_crop(example, self.image_size, self.area, seed, self.mode, **options)
 
 
 class BatchPart(NamedTuple):

@@ -17,6 +17,7 @@ import numpy as np
 
 from anchor_jax.config import DataConfig
 from anchor_jax.core.errors import CorruptDataWarning, UserError
+from anchor_jax.core.short_reprs import of_fields, short_repr
 from anchor_jax.data.class_mapping import complete_class_rows
 from anchor_jax.data.dataset import validate_labels
 from anchor_jax.data.decoding import EncodedDataset
@@ -28,6 +29,7 @@ from anchor_jax.data.train_batches import BatchParts, CorruptImage, EpochOrder, 
 _EXAMPLES_PER_TASK = 32
 
 
+@short_repr
 class Batch(NamedTuple):
     """The part of a training batch that one process reads.
 
@@ -78,6 +80,10 @@ class TrainStream:
         self._label_offsets = label_offsets
         self._corrupt: dict[int, CorruptImage] = {}
         self._generators: list[Generator[Batch, None, None]] = []
+
+    def __repr__(self) -> str:
+        names = ("image_shape", "num_examples", "label_names")
+        return of_fields("TrainStream", {name: getattr(self, name) for name in names})
 
     def __enter__(self) -> "TrainStream":
         return self
@@ -208,6 +214,8 @@ def open_train_stream(
         image_size=config.image_size,
         crop_fraction=config.crop_fraction,
         interpolation=config.interpolation,
+        resizing=config.resizing,
+        orientation=config.orientation,
         mode=config.mode,
     )
     num_examples = encoded.num_examples
@@ -218,7 +226,13 @@ def open_train_stream(
             f"and divisible by {num_processes}, the number of processes"
         )
     transform = ImageTransform(
-        config.image_size, config.crop_fraction, tuple(area), encoded.mode(), config.interpolation
+        config.image_size,
+        config.crop_fraction,
+        tuple(area),
+        encoded.mode(),
+        config.interpolation,
+        config.resizing,
+        config.orientation,
     )
     check_channels(transform.image_shape, config.channels, encoded.title)
     local_size = batch_size // num_processes

@@ -1,15 +1,21 @@
 """What is evaluated: a run at one checkpoint, its data, and the options of the caller."""
 
 import dataclasses
+import math
 import warnings
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import PurePath
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
+
 from anchor_jax.core.errors import UserError
-from anchor_jax.data import Dataset, EvalDataset, open_dataset, open_test
+from anchor_jax.core.short_reprs import short_repr
+from anchor_jax.data import CorruptedSet, Dataset, EvalDataset, open_dataset, open_test
+from anchor_jax.data.limiting import limit_corrupted, limit_dataset
+from anchor_jax.data.loading import name_of
 from anchor_jax.evaluation.options import CommonOptions, SuiteOptions
+from anchor_jax.evaluation.prediction_files import RecordedSet, Recorder
 from anchor_jax.evaluation.predictions import PredictionTable, predict_dataset, predict_pairs
 from anchor_jax.evaluation.temperature import fit_temperature, require_held_out
 from anchor_jax.evaluation.transduction import Transduction, create_transduction
@@ -33,6 +39,7 @@ class EvalSettings(NamedTuple):
     chunk_size: int  # references computed at once; 0: as many as fill a batch
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True)
 class EvalContext:
     """A run at one checkpoint.
@@ -44,6 +51,7 @@ class EvalContext:
       options: of the caller.
       settings: of this evaluation.
       members: JSON values about the members of an ensemble, empty for a run.
+      recorder: takes the predictions that are to be written.
     """
 
     run: Run
@@ -52,6 +60,7 @@ class EvalContext:
     options: CommonOptions
     settings: EvalSettings
     members: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    recorder: Recorder = dataclasses.field(default_factory=Recorder)
 
     @property
     def num_bins(self) -> int:
@@ -67,11 +76,59 @@ class EvalContext:
         return kind(**{field.name: getattr(self.options, field.name) for field in dataclasses.fields(kind)})
 
     @cached_property
-    def test(self) -> EvalDataset:
-        """The test set of the run; a small one is decoded once and stays in memory."""
+    def whole_test(self) -> EvalDataset:
+        """The test set of the run, without a limit; a small one is decoded once and stays in memory."""
         data = self.run.config.data, self.run.label_names, self.run.image_shape
         with explain_moved_data(self.run, "--data_path"):
-            return open_test(*data, keep_bytes=_CACHED_BYTES)
+            return open_test(*data, keep_bytes=0 if self.options.limit else _CACHED_BYTES)
+
+    @cached_property
+    def test(self) -> EvalDataset:
+        """What is evaluated of the test set of the run."""
+        part = self.limited(self.whole_test)
+        return part.in_memory() if self.options.limit and _fits_in_memory(part) else part
+
+    @property
+    def known_clean(self) -> EvalDataset:
+        """The images that a corrupted set must not consist of: all test images, unless it would take long."""
+        return self.whole_test if _fits_in_memory(self.whole_test) else self.test
+
+    def limited(self, dataset: EvalDataset) -> EvalDataset:
+        """Return the examples of a dataset that the limit of the caller leaves; print once how many."""
+        options = self.options
+        if not options.limit:
+            return dataset
+        part = limit_dataset(dataset, options.limit, options.seed)
+        name = " ".join(filter(None, (dataset.name, dataset.split if dataset.split != dataset.name else "")))
+        self._tell_limit(name, part.num_examples, dataset.num_examples, _missing_classes(dataset, part))
+        return part
+
+    def limited_corrupted(self, corrupted: CorruptedSet) -> CorruptedSet:
+        """Return the examples that the limit leaves, the same of every corruption and severity; print how many."""
+        options = self.options
+        if not options.limit:
+            return corrupted
+        part = limit_corrupted(corrupted, options.limit, options.seed)
+        self._tell_limit(f"each part of {corrupted.name}", part.num_examples, corrupted.num_examples)
+        return part
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether the limit of the caller has left out examples of a dataset that has been opened."""
+        return any(num < whole for num, whole in self._limits.values())
+
+    @cached_property
+    def _limits(self) -> dict[str, tuple[int, int]]:
+        """Dataset -> number of examples that are evaluated, and of all."""
+        return {}
+
+    def _tell_limit(self, name: str, num: int, whole: int, remark: str = "") -> None:
+        if self._limits.get(name) == (num, whole):
+            return
+        self._limits[name] = num, whole
+        if multihost.is_primary():
+            how = f"{num:,} of {whole:,} images{remark}" if num < whole else f"the whole set, {whole:,} images"
+            print(f"limit {self.options.limit:,}, {name}: {how}")
 
     def is_test(self, dataset: object) -> bool:
         """Return whether a dataset is the test set of the run, without opening that."""
@@ -80,8 +137,7 @@ class EvalContext:
     @property
     def test_name(self) -> str:
         """The name of the test set in results."""
-        data = self.run.config.data
-        return data.name or PurePath(data.path).name or data.source
+        return name_of(self.run.config.data)
 
     def open(self, spec: str, **options: Any) -> EvalDataset:
         """Open a dataset, its images converted like those of the run; see `data.open_dataset`."""
@@ -89,9 +145,12 @@ class EvalContext:
         like = {
             "crop_fraction": data.crop_fraction,
             "interpolation": data.interpolation,
+            "resizing": data.resizing,
+            "orientation": data.orientation,
             "channels": data.channels,
         }
-        return open_dataset(spec, image_shape=self.run.image_shape, tfds_dir=self.tfds_dir, **like, **options)
+        opened = open_dataset(spec, image_shape=self.run.image_shape, tfds_dir=self.tfds_dir, **like, **options)
+        return self.limited(opened)
 
     def open_all(self, specs: tuple[str, ...], **options: Any) -> list[EvalDataset]:
         """Open several datasets.
@@ -129,7 +188,7 @@ class EvalContext:
             return
         run, path = self.run, self.run.config.data.path
         where = f"config.data.test_split='{run.config.data.test_split}' of '{path or run.config.data.source}'"
-        if "test" in self.__dict__ and run.test_data and self.test.content() != run.test_data:
+        if "whole_test" in self.__dict__ and run.test_data and self.whole_test.content() != run.test_data:
             warnings.warn(
                 f"the test set, {where}, is not the one that the run had at training: its content differs; the results "
                 "are stored as those of other data",
@@ -141,6 +200,15 @@ class EvalContext:
                 f"recorded {run.data}",
                 stacklevel=2,
             )
+
+    @cached_property
+    def held_out(self) -> EvalDataset:
+        """What temperature scaling is fitted to.
+
+        Raises:
+          UserError: the run held out nothing.
+        """
+        return self.limited(require_held_out(self.train))
 
     @cached_property
     def training_identity(self) -> str:
@@ -162,8 +230,7 @@ class EvalContext:
         if not self.options.temperature_scaling:
             return None
         if num_references not in self._temperatures:
-            held_out = require_held_out(self.train)
-            self._temperatures[num_references] = fit_temperature(self.predictor, held_out, num_references)
+            self._temperatures[num_references] = fit_temperature(self.predictor, self.held_out, num_references)
         return self._temperatures[num_references]
 
     @cached_property
@@ -176,6 +243,48 @@ class EvalContext:
             return self.predict_transduced(stream, **options)
         return predict_dataset(self.predictor, stream, num_references, **options)
 
+    def predict_recorded(
+        self,
+        stream: EvalDataset,
+        num_references: int,
+        *,
+        dataset: str = "",
+        corruption: str | None = None,
+        severity: int | None = None,
+        anomaly: bool | None = None,
+        **options: Any,
+    ) -> PredictionTable:
+        """Predict a dataset as `predict` does, and record the predictions if they are to be written.
+
+        Args:
+          stream: the dataset.
+          num_references: K.
+          dataset: its name in the file; by default that in results.
+          corruption: of its images.
+          severity: of the corruption.
+          anomaly: whether its images are anomalies, which have no label; None outside of the detection of anomalies.
+          **options: of `predictions.predict_dataset`.
+        """
+        table = self.predict(stream, num_references, keep_probs=self.recorder.is_recording, **options)
+        if self.recorder.is_recording:
+            name = dataset or (self.test_name if self.is_test(stream) else stream.name)
+            of = RecordedSet(name, stream, options.get("classes"), corruption, severity, anomaly)
+            self.recorder.add(of, table)
+        return table._replace(probs=None)
+
     def predict_transduced(self, stream: EvalDataset, **options: Any) -> PredictionTable:
         """Predict a dataset with the reference that bilinear transduction chooses for each image."""
         return predict_pairs(self.predictor, self.transduction.paired(stream), **options)
+
+
+def _fits_in_memory(dataset: EvalDataset) -> bool:
+    return dataset.num_examples * math.prod(dataset.image_shape) <= _CACHED_BYTES
+
+
+def _missing_classes(dataset: EvalDataset, part: EvalDataset) -> str:
+    """Return a remark if some classes have examples in a dataset, but none in its part; otherwise ""."""
+    if part is dataset:
+        return ""
+    present = len(np.unique(dataset.labels()))
+    missing = present - len(np.unique(part.labels()))
+    return f", none of {missing:,} of the {present:,} classes" if missing else ""

@@ -21,10 +21,9 @@ from anchor_jax.data import Normalization, augment, normalize
 from anchor_jax.data.labels import composed_name
 from anchor_jax.evaluation import storage
 from anchor_jax.evaluation.context import EvalContext, EvalSettings
-from anchor_jax.evaluation.progress import progress_bar
 from anchor_jax.evaluation.results import SuiteResult
 from anchor_jax.evaluation.runner import measure, prepare
-from anchor_jax.evaluation.suites import SUITES, Options
+from anchor_jax.evaluation.suites import Options
 from anchor_jax.models.layers import Classifier
 from anchor_jax.runs import record as run_record
 from anchor_jax.runs.data_location import locate
@@ -36,7 +35,7 @@ from anchor_jax.runtime import mesh as mesh_lib
 from anchor_jax.runtime.paths import storage_path
 
 KINDS = ("ensemble", "dropout", "augmentation")
-ENSEMBLE_SUITES = ("clean", "corruptions", "shift", "ood", "protocols")  # these use predictions only
+ENSEMBLE_SUITES = ("clean", "corruptions", "shift", "ood", "conformal", "protocols")  # these use predictions only
 
 
 def evaluate_ensemble(
@@ -80,8 +79,7 @@ def evaluate_ensemble(
     num = len(runs) if kind == "ensemble" else num_members
     store, results = storage.ResultStore(out), {}
     for suite in prepared:
-        with progress_bar(suite, SUITES[suite].num_predictions(prepared[suite], num)):
-            results[suite] = measure(context, suite, prepared[suite], num)
+        results[suite] = measure(context, suite, prepared[suite], num)
         storage.add_and_tell(store, results[suite])
     return results
 

@@ -6,6 +6,7 @@ from typing import Any
 from anchor_jax.core import checks
 
 PROTOCOLS = ("random", "blt")
+GENERATED = "generated"  # corruptions of the test set, made on the device
 
 
 def option(default: Any, help: str, *, minimum: int | None = None, choices: tuple[str, ...] | None = None) -> Any:
@@ -50,8 +51,7 @@ class SeedOption(SuiteOptions):
 
     seed: int = option(
         0,
-        "Seed of generated corruptions, of the candidates of BLT, of the references and masks that the probe is fitted "
-        "with and of the directions of the landscape.",
+        "Seed of all that is drawn: corruptions, images to evaluate or calibrate, BLT candidates, probe, landscape.",
     )
 
     def __post_init__(self):
@@ -64,8 +64,26 @@ class TemperatureOption(SuiteOptions):
     """Temperature scaling, in suites that report calibration."""
 
     temperature_scaling: bool = option(
-        False, "Also report metrics after temperature scaling, fitted on the training data that the run held out."
+        False, "Also report metrics after temperature scaling on held-out training data."
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class CorruptedSetsOption(SuiteOptions):
+    """The corrupted test sets."""
+
+    corruptions: tuple[str, ...] = option(
+        (GENERATED,),
+        "Corrupted test sets: 'generated' (the 19 corruptions of ImageNet-C), 'generated-c-bar' (the 10 of C-bar), "
+        "tfds:NAME, npy:FOLDER (as CIFAR-10-C), folder:FOLDER (as ImageNet-C).",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ShiftedSetsOption(SuiteOptions):
+    """The shifted datasets."""
+
+    shift: tuple[str, ...] = option((), "Datasets of 'shift', with the run's classes, such as tfds:imagenet_r.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +92,7 @@ class TransductionOption(SuiteOptions):
 
     blt_references: int = option(
         50,
-        "Number of references, drawn at random from the bank, among which BLT chooses; 0: the whole bank.",
+        "References of the bank among which BLT chooses; 0: all.",
         minimum=0,
     )
 
@@ -82,6 +100,18 @@ class TransductionOption(SuiteOptions):
 @dataclasses.dataclass(frozen=True)
 class CommonOptions(TransductionOption, SeedOption, TemperatureOption):
     """The options that several suites share."""
+
+    data: tuple[str, ...] = option(
+        (),
+        "Labeled sets that the suite 'clean' measures in place of the test set, such as folder:PATH; each has its own "
+        "results.",
+    )
+    limit: int = option(
+        0,
+        "At most so many images of each dataset, drawn by class; 0: all. Results are kept apart from those on all "
+        "images.",
+        minimum=0,
+    )
 
     protocol: str = option(
         "random",

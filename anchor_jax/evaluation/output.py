@@ -105,6 +105,11 @@ def workdir_of(folder: Path) -> Path:
     return _pointed_to(folder) if (folder / POINTER).exists() else folder
 
 
+def workdir_of_results(root: Path) -> Path:
+    """Return the folder of a run, given the folder of all its results; see `root_of`."""
+    return _pointed_to(root) if (root / POINTER).exists() else root.parent
+
+
 def _pointed_to(folder: Path) -> Path:
     file = folder / POINTER
     try:

@@ -10,8 +10,8 @@ import numpy as np
 
 from anchor_jax import metrics
 from anchor_jax.core.errors import UserError
-from anchor_jax.core.inference import VotedClassification
-from anchor_jax.core.uncertainty import energy
+from anchor_jax.core.inference import VotedClassification, anomaly_scores
+from anchor_jax.core.short_reprs import short_repr
 from anchor_jax.data import EvalDataset
 from anchor_jax.evaluation.progress import with_progress
 from anchor_jax.evaluation.results import Prediction, Score, make_scores
@@ -24,6 +24,7 @@ Column = jax.Array | np.ndarray
 METRICS = ("accuracy", "nll", "brier", "ece", "rms_ece", "smooth_ece")
 
 
+@short_repr
 class PredictionTable(NamedTuple):
     """One row per example, in the order of the data; NumPy arrays `[N]` on the host."""
 
@@ -38,6 +39,7 @@ class PredictionTable(NamedTuple):
     agreement: Column  # float32, largest fraction of references that predict the same class
     max_logit: Column  # float32, of the mean logits
     energy: Column  # float32, of the mean logits
+    probs: Column | None = None  # float32 [N, C], the mean of the softmaxes; only if they are to be written
 
 
 def predict_dataset(
@@ -47,6 +49,7 @@ def predict_dataset(
     *,
     classes: tuple[int, ...] | None = None,
     temperature: float | None = None,
+    keep_probs: bool = False,
     encoded: References = None,
 ) -> PredictionTable:
     """Predict every example of a dataset once.
@@ -57,13 +60,15 @@ def predict_dataset(
       num_references: K.
       classes: rows of the logits that the labels of the dataset refer to; None for all.
       temperature: of temperature scaling; None for none.
+      keep_probs: whether the table has the probabilities.
       encoded: references to use in place of the first K of the run, see `CompiledNetwork.encode_shown`.
 
     Raises:
       UserError: a prediction is NaN or infinite.
     """
     batches = with_progress(stream, predictor, stream.name, num_references)
-    rows = predictor.stream(batches, num_references, then=_rows_at(temperature), classes=classes, encoded=encoded)
+    then = _rows_at(temperature, keep_probs)
+    rows = predictor.stream(batches, num_references, then=then, classes=classes, encoded=encoded)
     return _finite(tree_concatenate(rows), stream)
 
 
@@ -73,10 +78,11 @@ def predict_pairs(
     *,
     classes: tuple[int, ...] | None = None,
     temperature: float | None = None,
+    keep_probs: bool = False,
 ) -> PredictionTable:
     """Predict a dataset whose batches are `(images, references, labels)`; see `predict_dataset`."""
     batches = with_progress(stream, predictor, f"{stream.name}, transduction", 1)
-    rows = predictor.stream_pairs(batches, then=_rows_at(temperature), classes=classes)
+    rows = predictor.stream_pairs(batches, then=_rows_at(temperature, keep_probs), classes=classes)
     return _finite(tree_concatenate(rows), stream)
 
 
@@ -112,27 +118,41 @@ def _scores_of(table: PredictionTable, prediction: Prediction, num_bins: int, **
     return make_scores({name: values[name] for name in METRICS}, prediction=prediction, **fields)
 
 
-def _finite(table: PredictionTable, stream: EvalDataset) -> PredictionTable:
-    wrong = ~np.isfinite(np.asarray(table.energy)) | ~np.isfinite(np.asarray(table.mean_probs.confidence))
+def check_finite(values: Column, name: str) -> None:
+    """Raise if a number of some examples `[N]` is NaN or infinite.
+
+    Args:
+      values: floating `[N]`.
+      name: of their dataset.
+
+    Raises:
+      UserError: the checkpoint has diverged.
+    """
+    wrong = ~np.isfinite(np.asarray(values))
     if wrong.any():
         raise UserError(
-            f"{wrong.sum():,} of {len(wrong):,} predictions on '{stream.name}' are NaN or infinite: the checkpoint "
-            "has diverged; evaluate an earlier one (--checkpoint)"
+            f"{wrong.sum():,} of {len(wrong):,} predictions on '{name}' are NaN or infinite: the checkpoint has "
+            "diverged; evaluate an earlier one (--checkpoint)"
         )
+
+
+def _finite(table: PredictionTable, stream: EvalDataset) -> PredictionTable:
+    check_finite(np.asarray(table.energy) + np.asarray(table.mean_probs.confidence), stream.name)
     return table
 
 
-def _rows_at(temperature: float | None) -> Callable[..., PredictionTable]:
-    return partial(prediction_rows, None if temperature is None else np.float32(temperature))
+def _rows_at(temperature: float | None, keep_probs: bool) -> Callable[..., PredictionTable]:
+    of_temperature = None if temperature is None else np.float32(temperature)
+    return partial(prediction_rows, of_temperature, keep_probs=keep_probs)
 
 
-@jax.jit
+@partial(jax.jit, static_argnames="keep_probs")
 def prediction_rows(
-    temperature: Column | np.float32 | None, voted: VotedClassification, labels: Column
+    temperature: Column | np.float32 | None, voted: VotedClassification, labels: Column, *, keep_probs: bool = False
 ) -> PredictionTable:
     """Return the rows of one batch."""
     answer = voted.classification
-    spread = jnp.zeros(len(labels)) if answer.probs_std is None else jnp.mean(answer.probs_std, axis=-1)
+    scores = anomaly_scores(voted)
     scaled = None if temperature is None else jax.nn.softmax(answer.logits / temperature)
     return PredictionTable(
         label=labels,
@@ -142,8 +162,9 @@ def prediction_rows(
         scaled=None if scaled is None else metrics.per_example_scores(scaled, labels),
         entropy=answer.entropy,
         mutual_information=answer.mutual_information,
-        spread=spread,
+        spread=scores.get("spread", jnp.zeros(len(labels))),
         agreement=voted.agreement,
-        max_logit=jnp.max(answer.logits, axis=-1),
-        energy=energy(answer.logits),
+        max_logit=-scores["max_logit"],
+        energy=scores["energy"],
+        probs=answer.probs if keep_probs else None,
     )

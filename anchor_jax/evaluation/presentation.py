@@ -1,7 +1,7 @@
 """Tables and figures as plain data, which `anchor_jax.reporting` renders as HTML, PNG and terminal text."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +15,8 @@ GROUP_TITLES = {
     "cbar": "C̄",
     "near": "near sets",
     "far": "far sets",
+    "corruptions": "corruptions",
+    "shift": "shifted sets",
 }
 
 
@@ -25,6 +27,7 @@ class Column:
     title: str
     spec: MetricSpec
     values: Sequence[float | None]  # one per row of the table; None prints a dash
+    intervals: Callable[[], Sequence[tuple[float, float] | None]] | None = None  # one per row; computed for the page
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +40,8 @@ class Table:
       columns: one per metric.
       mark_best: whether the best value of each column is printed bold.
       notes: sentences below the table.
+      file: stem of a CSV file with the table, or none.
+      shown: rows on the page, if it does not show all; then there is a file.
     """
 
     caption: str
@@ -44,6 +49,8 @@ class Table:
     columns: Sequence[Column]
     mark_best: bool = True
     notes: Sequence[str] = ()
+    file: str = ""
+    shown: Sequence[int] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,6 +171,14 @@ class HeatMaps:
 
 
 @dataclasses.dataclass(frozen=True)
+class Confusion:
+    """How often each class is taken for each other one."""
+
+    counts: np.ndarray  # int [classes, classes]; rows are true classes, columns predicted ones
+    names: Sequence[str]
+
+
+@dataclasses.dataclass(frozen=True)
 class Dots:
     """A number with its single measurements and an interval."""
 
@@ -251,7 +266,7 @@ class Contours:
     panels: Sequence[ContourPanel]
 
 
-Plot = LinePlots | Histograms | ReliabilityDiagrams | HeatMaps | DotPlots | Bars | ImageGrid | Contours
+Plot = LinePlots | Histograms | ReliabilityDiagrams | HeatMaps | Confusion | DotPlots | Bars | ImageGrid | Contours
 
 
 @dataclasses.dataclass(frozen=True)

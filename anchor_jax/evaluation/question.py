@@ -7,6 +7,7 @@ from typing import Any
 
 from anchor_jax.data import CorruptedSet, EvalDataset
 from anchor_jax.data.content import combined_content
+from anchor_jax.data.orientation import STORED
 from anchor_jax.data.resampling import AUTO
 from anchor_jax.evaluation.context import EvalContext
 from anchor_jax.evaluation.options import SuiteOptions
@@ -75,6 +76,10 @@ def network_facts(context: EvalContext, options: type[SuiteOptions]) -> dict[str
     }
     if config.data.interpolation != AUTO:  # which results of earlier versions do not name
         facts["interpolation"] = config.data.interpolation
+    if config.data.resizing != AUTO:
+        facts["resizing"] = config.data.resizing
+    if config.data.orientation != STORED:  # as all results of earlier versions
+        facts["orientation"] = config.data.orientation
     if _uses_training_set(context, options):
         anchoring = config.anchoring
         bank = [anchoring.bank_size, anchoring.bank_per_class, config.seed]
@@ -134,7 +139,9 @@ def _uses_training_set(context: EvalContext, options: type[SuiteOptions]) -> boo
     fields = options.__dataclass_fields__
     is_transduced = context.options.protocol == "blt" or "blt_references" in fields
     is_scaled = context.options.temperature_scaling and "temperature_scaling" in fields
-    return (is_transduced and context.predictor.references is not None) or is_scaled
+    calibration = getattr(context.options, "conformal_calibration", None)
+    is_calibrated = calibration == "held_out" and "conformal_calibration" in fields
+    return is_calibrated or (is_transduced and context.predictor.references is not None) or is_scaled
 
 
 def _json(value: Any) -> Any:

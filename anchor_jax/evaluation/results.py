@@ -7,12 +7,15 @@ and nowhere else.
 import dataclasses
 import functools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from anchor_jax.core.short_reprs import short_repr
+
 BLT_SUFFIX = "-blt"  # of the storage name of a suite that was evaluated with the protocol "blt"
+_OF = "@"  # in a storage name, before the dataset that was given in place of the test set; no suite's name contains it
 
 Prediction = Literal["mean_probs", "mean_logits", "scaled"]
 HASH_DIGITS = 12  # of a hash that people read
@@ -23,6 +26,7 @@ SCHEMA = {
     "step": "Int64",  # of the checkpoint
     "num_bins": "Int64",  # of the calibration errors
     "data": "string",  # the first digits of the SHA-256 of the evaluated data
+    "limit": "Int64",  # of the images of each dataset, if some were left out
     "suite": "string",  # "clean", "corruptions", ...
     "protocol": "string",  # how references were chosen: "random" or "blt"; in the suite protocols that of the row
     "num_references": "int64",  # K; 0 for a standard network
@@ -30,7 +34,7 @@ SCHEMA = {
     "group": "string",  # a named subset that a mean is over: "mean15", "mean19", "cbar", "near", "far"
     "corruption": "string",
     "severity": "Int64",  # 1..5
-    "score": "string",  # anomaly score, such as "energy"
+    "score": "string",  # anomaly score, such as "energy", or score of a class, such as "lac"
     "draw": "Int64",  # index of a draw of references
     "draw_size": "Int64",  # references in that draw
     "prediction": "string",  # what is scored: "mean_probs", "mean_logits" or "scaled"
@@ -50,10 +54,10 @@ class Score:
         logits; "scaled", the same after temperature scaling.
       dataset: name of the evaluated dataset, where a suite has several.
       group: name of the subset that a mean is over: "mean15", "mean19" or "cbar" of corruptions, "near" or "far" of
-        anomaly datasets.
+        anomaly datasets, "corruptions" or "shift" in the suite conformal.
       corruption: name of the corruption.
       severity: in 1..5.
-      score: name of the anomaly score, such as "energy".
+      score: name of the anomaly score, such as "energy", or of that of a class, such as "lac".
       protocol: "standard", "random1", "randomK" or "blt", in the suite protocols; what is shown, such as "masked", in
         the suite reference_use.
       draw: index of the draw of references, in the suite protocols.
@@ -115,6 +119,7 @@ def fields_of(score: Score) -> dict[str, Any]:
     return {"metric": score.metric, **values}
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True)
 class SuiteResult:
     """Result of a suite with one number of references.
@@ -126,6 +131,7 @@ class SuiteResult:
       arrays: columns with one row per example, and some images; see `column`.
       facts: JSON values that say how, where and on which data the scores were measured.
       protocol: how references were chosen, "random" or "blt".
+      dataset: name of the dataset that took the place of the test set; None if none did.
     """
 
     suite: str
@@ -134,11 +140,12 @@ class SuiteResult:
     arrays: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     protocol: str = "random"
+    dataset: str | None = None
 
     @property
     def name(self) -> str:
-        """The storage name: "clean", or "clean-blt" if the protocol is "blt"."""
-        return storage_name(self.suite, self.protocol)
+        """The storage name, such as "clean"; see `storage_name`."""
+        return storage_name(self.suite, self.protocol, self.dataset)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -198,9 +205,32 @@ def _key(score: Score) -> tuple[Any, ...]:
 Results = Mapping[int, SuiteResult]  # of one suite, by number of references, from the smallest
 
 
-def storage_name(suite: str, protocol: str) -> str:
-    """Return the name of a suite's results on disk and in `metrics.json`."""
-    return suite + (BLT_SUFFIX if protocol == "blt" else "")
+class StoredName(NamedTuple):
+    """What a storage name says."""
+
+    suite: str
+    protocol: str = "random"
+    dataset: str | None = None
+
+
+def storage_name(suite: str, protocol: str = "random", dataset: str | None = None) -> str:
+    """Return the name of a suite's results on disk and in `metrics.json`.
+
+    >>> storage_name("clean"), storage_name("clean", "blt"), storage_name("clean", dataset="flowers-test")
+    ('clean', 'clean-blt', 'clean@flowers-test')
+    """
+    return suite + (BLT_SUFFIX if protocol == "blt" else "") + ("" if dataset is None else f"{_OF}{dataset}")
+
+
+def parse_storage_name(name: str) -> StoredName:
+    """Return what a storage name says.
+
+    >>> parse_storage_name("clean-blt@flowers-test")
+    StoredName(suite='clean', protocol='blt', dataset='flowers-test')
+    """
+    suite, separator, dataset = name.partition(_OF)
+    protocol = "blt" if suite.endswith(BLT_SUFFIX) else "random"
+    return StoredName(suite.removesuffix(BLT_SUFFIX), protocol, dataset if separator else None)
 
 
 def column_name(name: str, dataset: str | None = None) -> str:
@@ -227,9 +257,11 @@ def to_frame(results: Iterable[SuiteResult]) -> pd.DataFrame:
             "step": result.facts.get("step"),
             "num_bins": result.facts.get("num_bins"),
             "data": short_hash(result.facts),
+            "limit": result.facts.get("options", {}).get("limit"),
             "suite": result.suite,
             "protocol": score.protocol or result.protocol,
             "num_references": result.num_references,
+            "dataset": result.dataset if score.dataset is None else score.dataset,
         }
         for result in results
         for score in result.scores

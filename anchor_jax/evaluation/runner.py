@@ -16,12 +16,12 @@ import jax
 from anchor_jax import config as configuration
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
-from anchor_jax.evaluation import output, question, storage
+from anchor_jax.evaluation import output, prediction_files, question, storage
 from anchor_jax.evaluation.context import EvalContext, EvalSettings
 from anchor_jax.evaluation.progress import progress_bar
-from anchor_jax.evaluation.results import Results, SuiteResult, storage_name
-from anchor_jax.evaluation.suites import SUITES, Options
-from anchor_jax.evaluation.temperature import require_held_out
+from anchor_jax.evaluation.results import Results, SuiteResult, parse_storage_name, storage_name
+from anchor_jax.evaluation.suite import Suite
+from anchor_jax.evaluation.suites import SUITES, Options, find
 from anchor_jax.runs import record as run_record
 from anchor_jax.runs.data_location import locate
 from anchor_jax.runs.load import load_checkpoint
@@ -68,13 +68,15 @@ def evaluate(
     data_path: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
     profile: bool = False,
+    predictions: bool | None = None,
     report: Reporter | None = None,
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Evaluate a checkpoint of a run.
 
     Write `metrics.json`, `results.parquet` and `results.csv` to `<workdir>/eval/`, and the results of each checkpoint
-    to `<workdir>/eval/step{S}-bins{B}/`, merged with those of earlier evaluations. With multiple processes, each one
-    computes all numbers on the devices of all processes, and only the first writes.
+    to `<workdir>/eval/step{S}-bins{B}/`, merged with those of earlier evaluations. Results with `options.limit` are
+    only in a folder of their own, `step{S}-bins{B}-limit{N}/`. With multiple processes, each one computes all numbers
+    on the devices of all processes, and only the first writes.
 
     Args:
       workdir: folder of the run.
@@ -89,12 +91,15 @@ def evaluate(
         `config.data.path`.
       out: folder that takes the place of `<workdir>/eval/`; nothing is written to the workdir then.
       profile: trace some batches of the test set, after compilation, into `<workdir>/profile/`, or `<out>/profile/`.
+      predictions: whether the prediction for every image is written, to `predictions.parquet` and `predictions.csv`;
+        None: if the latter takes at most 100 MB.
       report: presents the results; `anchor_jax.reporting.Reporter()` prints tables and writes the HTML report, as
         `eval.py` does. `anchor_jax.reporting.write_report(workdir)` writes the report later.
 
     Returns:
       suite -> number of references -> flat name -> value, of these suites; fractions in [0, 1]. With the protocol "blt"
-      a suite is named "suite-blt" and has one reference per image. `anchor_jax.evaluation.load_results(workdir)`
+      a suite is named "suite-blt" and has one reference per image; with `options.data` the suite "clean" has an entry
+      "clean@NAME" for each dataset. `anchor_jax.evaluation.load_results(workdir)`
       returns all results of the run as one long-form table.
 
     Raises:
@@ -106,6 +111,7 @@ def evaluate(
         raise UserError("suites and num_references must each name at least one; got none")
     options = options or Options()
     checks.instance("options", options, Options, "evaluation.Options()")
+    predictions = None if predictions is None else checks.flag("predictions", predictions)
     _check_names(suites, options)
     run = locate(run_record.load(workdir), data_path)
     workdir = run.workdir
@@ -114,22 +120,25 @@ def evaluate(
     num_references = _valid_num_references(predictor, num_references, options)
 
     context = EvalContext(run, found_step, predictor, options, settings)
-    folder = root.path / storage.folder_name(found_step, settings.num_bins)
     if multihost.is_primary():
         root.check_writable()
-        _check_folder(folder)
+        _check_folder(root.path / storage.folder_name(found_step, settings.num_bins, options.limit))
     prepared = prepare(context, suites)
     _check_data(context, is_moved=data_path is not None)
+    folder = root.path / storage.folder_name(found_step, settings.num_bins, options.limit if context.is_limited else 0)
+    if multihost.is_primary():
+        _check_folder(folder)
+    recorded = _recorded(prepared, num_references, run, predictions)
     measured: dict[str, dict[int, SuiteResult]] = {}
-    with _storing(context, root, folder, report) as store:
+    with _storing(context, root, folder, report) as store, _progress_of_all(context, prepared, num_references):
         for num in num_references:
-            context.temperature(num)  # with a bar of its own
-        for suite in prepared:
-            name = storage_name(suite, options.protocol)
-            total = sum(SUITES[suite].num_predictions(prepared[suite], num) for num in num_references)
-            with progress_bar(name, total):
-                for num in num_references:
-                    result = measure(context, suite, prepared[suite], num)
+            context.temperature(num)
+        for key, of_suite in prepared.items():
+            name = _with_protocol(key, options.protocol)
+            for num in num_references:
+                file = prediction_files.part_file(folder, name, num) if store else None
+                with _recording(context, file, num) if key in recorded else contextlib.nullcontext():
+                    result = measure(context, key, of_suite, num)
                     measured.setdefault(name, {})[num] = result
                     if store:
                         storage.add_and_tell(store, result)
@@ -148,14 +157,16 @@ def prepare(context: EvalContext, suites: Sequence[str]) -> dict[str, Any]:
       suites: names from `SUITES`; repeated ones are prepared once.
 
     Returns:
-      suite -> what its `prepare` returns.
+      storage name without the protocol, such as "clean" -> what `prepare` of its suite returns.
 
     Raises:
       UserError: the run or the options do not allow the evaluation.
     """
     options = context.options
+    if options.data and "clean" not in suites:
+        raise UserError("the datasets given as --data are for the suite clean; add it to --suites, or omit --data")
     if options.temperature_scaling:
-        require_held_out(context.train)
+        _ = context.held_out
         scaled = [name for name, suite in SUITES.items() if "temperature_scaling" in _option_names(suite.options)]
         if not set(scaled) & set(suites):
             raise UserError(f"temperature scaling applies to the suites {', '.join(scaled)}; add one, or turn it off")
@@ -163,20 +174,22 @@ def prepare(context: EvalContext, suites: Sequence[str]) -> dict[str, Any]:
             raise UserError("temperature scaling needs random references; use protocol 'random', or turn it off")
     if options.protocol == "blt":
         _ = context.transduction  # reads the training data
-    return {suite: SUITES[suite].prepare(context) for suite in dict.fromkeys(suites)}
+    by_suite = [SUITES[suite].prepare_all(context) for suite in dict.fromkeys(suites)]
+    return {name: prepared for of_suite in by_suite for name, prepared in of_suite.items()}
 
 
-def measure(context: EvalContext, suite: str, prepared: Any, num_references: int) -> SuiteResult:
+def measure(context: EvalContext, name: str, prepared: Any, num_references: int) -> SuiteResult:
     """Measure one suite with one number of references, and add the facts that all suites have.
 
     Args:
       context: what is evaluated.
-      suite: name from `SUITES`.
-      prepared: what the suite's `prepare` returned.
+      name: from `prepare`.
+      prepared: what `prepare` returned for it.
       num_references: K; 0 for a standard network.
     """
-    started = time.perf_counter()
-    result = SUITES[suite].measure(prepared, num_references)
+    started, suite = time.perf_counter(), find(name)
+    with progress_bar(name, suite.num_predictions(prepared, num_references)):
+        result = suite.measure(prepared, num_references)
     seconds = time.perf_counter() - started
     facts = {**result.facts, **_facts_of_measurement(context, suite, prepared), "seconds": seconds}
     return dataclasses.replace(result, facts=facts, protocol=context.options.protocol)
@@ -228,6 +241,50 @@ def _check_folder(folder: Path) -> None:
     if any(place.exists() and not place.is_dir() for place in (folder, folder.parent)):
         raise UserError(f"'{folder}' or its parent is a file; move it away")
     storage.read(folder)
+    prediction_files.check_parts(folder)
+
+
+def _recorded(
+    prepared: Mapping[str, Any], num_references: Sequence[int], run: run_record.Run, predictions: bool | None
+) -> list[str]:
+    """Return the suites whose predictions are written: unless the caller decides, none if the files would be large."""
+    names = [name for name in prepared if find(name).records_predictions]
+    if predictions is not None:
+        return names if predictions else []
+    num_rows = sum(
+        find(name).num_predictions(prepared[name], num) // max(num, 1) for name in names for num in num_references
+    )
+    num_bytes = prediction_files.estimated_bytes(num_rows, len(run.label_names))
+    if prediction_files.is_small(num_bytes):
+        return names
+    if multihost.is_primary():
+        file, size = prediction_files.CSV, prediction_files.format_bytes(num_bytes)
+        print(
+            f"predictions: {file} would have {num_rows:,} rows, about {size}, and is not written; --predictions writes "
+            "it, --nopredictions omits this line"
+        )
+    return []
+
+
+def _recording(context: EvalContext, file: Path | None, num_references: int) -> contextlib.AbstractContextManager[None]:
+    return context.recorder.part(file, context.step, num_references, context.run.label_names)
+
+
+def _progress_of_all(
+    context: EvalContext, prepared: Mapping[str, Any], num_references: Sequence[int]
+) -> contextlib.AbstractContextManager[None]:
+    """Return one bar for all suites, datasets and numbers of references."""
+    held_out = context.held_out.num_examples if context.options.temperature_scaling else 0
+    total = sum(held_out * max(num, 1) for num in num_references)
+    total += sum(
+        find(name).num_predictions(of_suite, num) for name, of_suite in prepared.items() for num in num_references
+    )
+    return progress_bar("", total)
+
+
+def _with_protocol(name: str, protocol: str) -> str:
+    parsed = parse_storage_name(name)
+    return storage_name(parsed.suite, protocol, parsed.dataset)
 
 
 def _check_data(context: EvalContext, *, is_moved: bool) -> None:
@@ -268,18 +325,20 @@ def _option_names(options: type) -> list[str]:
     return [field.name for field in dataclasses.fields(options)]
 
 
-def _facts_of_measurement(context: EvalContext, suite: str, prepared: Any) -> dict[str, Any]:
-    options, candidates = context.options_of(SUITES[suite].options).facts(), {}
+def _facts_of_measurement(context: EvalContext, suite: Suite[Any], prepared: Any) -> dict[str, Any]:
+    options, candidates = context.options_of(suite.options).facts(), {}
+    if context.is_limited:  # results on all images do not name it, as those of earlier versions do not
+        options |= {"limit": context.options.limit, "seed": context.options.seed}
     if context.options.protocol == "blt":
         options |= {"blt_references": context.options.blt_references, "seed": context.options.seed}
         candidates = context.transduction.facts()
-    datasets = SUITES[suite].datasets(context, prepared)
+    datasets = suite.datasets(context, prepared)
     return {
         **candidates,
         "options": options,
         "data": question.data_facts(context, datasets),
         "test_set": context.test.content() if any(map(context.is_test, datasets)) and multihost.is_primary() else None,
-        "network": question.network_facts(context, SUITES[suite].options),
+        "network": question.network_facts(context, suite.options),
         "step": context.step,
         **context.settings._asdict(),
         "anchored": context.run.config.anchoring.enabled,

@@ -81,6 +81,8 @@ def _check_same_examples(first: str, expected: SuiteResult, other: str, given: S
                 f"{which} are about different test sets: the labels of their examples differ; evaluate both on the "
                 "same data"
             )
+        if column == "row" and not np.array_equal(one, two):
+            raise UserError(f"{which} are about different test images; evaluate both with the same --seed")
 
 
 def _check_same_options(results: Mapping[str, SuiteResult]) -> None:

@@ -1,12 +1,14 @@
 """Results on disk, in `<workdir>/eval/step{S}-bins{B}/`: one folder per checkpoint and number of calibration bins.
 
 `<suite>.json` holds scores and facts, `<suite>-references{K}.npz` the arrays, `results.parquet` and `results.csv` the
-long-form table of all suites. Each file is written completely or not at all. Within a process results stay in memory;
-files are read only to merge earlier results, to compare runs, and to make a report of an earlier evaluation.
+long-form table of all suites, and the files of `prediction_files` the prediction for every image. Each file is written
+completely or not at all. Within a process results stay in memory; files are read only to merge earlier results, to
+compare runs, and to make a report of an earlier evaluation.
 """
 
 import contextlib
 import dataclasses
+import glob
 import json
 import math
 import os
@@ -18,11 +20,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
-from anchor_jax.evaluation import legacy, question
+from anchor_jax.evaluation import legacy, prediction_files, question
 from anchor_jax.evaluation.output import root_of
 from anchor_jax.evaluation.presentation import format_num_references
-from anchor_jax.evaluation.results import BLT_SUFFIX, Score, SuiteResult, fields_of, flat_name, to_frame
+from anchor_jax.evaluation.results import Score, SuiteResult, fields_of, flat_name, parse_storage_name, to_frame
 from anchor_jax.runtime.atomic_files import atomic_write, is_incomplete, keep_earlier
 from anchor_jax.runtime.paths import storage_path
 
@@ -30,6 +33,7 @@ METRICS = "metrics.json"
 DATA = "data.json"
 REPORT = "report.json"  # next to the files of the suites
 _SUMMARIES = (METRICS, DATA, REPORT)
+_FOLDER = re.compile(r"step(\d+)-bins(\d+)(?:-limit(\d+))?")
 _TIMES = ("seconds_per_1000",)  # metrics that differ between any two measurements
 _INTEGERS = {"severity", "draw", "draw_size"}
 
@@ -39,18 +43,40 @@ def checkpoint_folder(workdir: Path, step: int, num_bins: int) -> Path:
     return root_of(workdir) / folder_name(step, num_bins)
 
 
-def folder_name(step: int, num_bins: int) -> str:
-    """Return the name of the folder of one checkpoint's results."""
-    return f"step{step}-bins{num_bins}"
+def folder_name(step: int, num_bins: int, limit: int = 0) -> str:
+    """Return the name of the folder of one checkpoint's results; `limit` is that of the images, 0 for all.
+
+    >>> folder_name(12, 15), folder_name(12, 15, limit=100)
+    ('step12-bins15', 'step12-bins15-limit100')
+    """
+    return f"step{step}-bins{num_bins}" + (f"-limit{limit}" if limit else "")
 
 
-def checkpoint_folders(workdir: Path) -> dict[int, dict[int, Path]]:
-    """Return the folders with results of a run: step -> number of calibration bins -> folder, highest step first."""
+def summary_folder(folder: Path) -> Path:
+    """Return where the summaries of a checkpoint's results are: on all images next to its folder, else only in it."""
+    match = _FOLDER.fullmatch(folder.name)
+    return folder if match and match[3] else folder.parent
+
+
+def checkpoint_folders(workdir: Path, limit: int = 0) -> dict[int, dict[int, Path]]:
+    """Return the folders with results of a run: step -> number of calibration bins -> folder, highest step first.
+
+    Args:
+      workdir: folder of the run.
+      limit: of the images; 0 for results on all.
+    """
     found: dict[int, dict[int, Path]] = {}
     for folder in root_of(workdir).glob("step*-bins*"):
-        if match := re.fullmatch(r"step(\d+)-bins(\d+)", folder.name):
+        match = _FOLDER.fullmatch(folder.name)
+        if match and int(match[3] or 0) == limit:
             found.setdefault(int(match[1]), {})[int(match[2])] = folder
     return dict(sorted(found.items(), reverse=True))
+
+
+def has_limited_results(workdir: Path) -> bool:
+    """Return whether a run has results on a part of the images."""
+    matches = (_FOLDER.fullmatch(folder.name) for folder in root_of(workdir).glob("step*-bins*-limit*"))
+    return any(match and match[3] for match in matches)
 
 
 def read(folder: Path) -> dict[str, dict[int, SuiteResult]]:
@@ -70,11 +96,12 @@ def read(folder: Path) -> dict[str, dict[int, SuiteResult]]:
     return {name: _read_suite(folder, name) for name in sorted(file.stem for file in files)}
 
 
-def load_results(workdir: str | os.PathLike[str]) -> pd.DataFrame:
+def load_results(workdir: str | os.PathLike[str], limit: int = 0) -> pd.DataFrame:
     """Load all results of a run as one long-form table, without the arrays.
 
     Args:
       workdir: folder of the run.
+      limit: of the images that were evaluated; 0 for results on all images.
 
     Returns:
       One row per score, with the columns of `results.SCHEMA`; empty if the run is not evaluated.
@@ -85,11 +112,9 @@ def load_results(workdir: str | os.PathLike[str]) -> pd.DataFrame:
     >>> load_results("runs/none")[["suite", "num_references", "metric", "value"]].shape
     (0, 4)
     """
-    folders = [
-        folder
-        for by_bins in checkpoint_folders(storage_path("workdir", workdir)).values()
-        for folder in by_bins.values()
-    ]
+    limit = checks.count("limit", limit, 0)
+    by_step = checkpoint_folders(storage_path("workdir", workdir), limit)
+    folders = [folder for by_bins in by_step.values() for folder in by_bins.values()]
     return to_frame(result for folder in folders for of in read(folder).values() for result in of.values())
 
 
@@ -146,7 +171,10 @@ class ResultStore:
         return list(dict.fromkeys(each for of in earlier for each in question.differences(of.facts, result.facts)))
 
     def write_summaries(self) -> None:
-        """Write `metrics.json`, `data.json`, `results.parquet` and `results.csv` into the folder, and also next to it.
+        """Write the summaries into the folder, and those of results on all images also next to it.
+
+        They are `metrics.json`, `data.json`, `results.parquet` and `results.csv`, and `predictions.parquet` and
+        `predictions.csv` if predictions were recorded.
 
         Raises:
           UserError: a folder is not writable.
@@ -159,13 +187,15 @@ class ResultStore:
         newest = {name: by_number[max(by_number)].facts for name, by_number in results.items()}
         data = {name: facts.get("data") for name, facts in newest.items()}  # the same for all results of a suite
         with writing(self.folder):
-            for folder in (self.folder, self.folder.parent):
+            for folder in dict.fromkeys((self.folder, summary_folder(self.folder))):
                 _write_text(folder / METRICS, json.dumps(metrics, indent=2) + "\n")
                 _write_text(folder / DATA, json.dumps(data, indent=2) + "\n")
                 with atomic_write(folder / "results.parquet") as file:
                     frame.to_parquet(file, index=False)
                 with atomic_write(folder / "results.csv") as file:
                     frame.to_csv(file, index=False)
+            parts = (prediction_files.part_file(self.folder, name, num) for name in results for num in results[name])
+            prediction_files.write_all(self.folder, parts, summary_folder(self.folder))
 
 
 def add_and_tell(store: ResultStore, result: SuiteResult) -> None:
@@ -179,8 +209,12 @@ def add_and_tell(store: ResultStore, result: SuiteResult) -> None:
         print(f"{result.name}: earlier results, measured {first}, were moved to {moved}{also}")
     elif replaced and _timeless(replaced) != _timeless(result):
         num = format_num_references(result.num_references)
+        predictions = prediction_files.part_file(store.folder, result.name, result.num_references)
+        also = ", with its predictions" if predictions.exists() else ""
+        predictions.unlink(missing_ok=True)
         print(
-            f"{result.name}: the earlier result, {num}, was replaced; it answered the same question with other numbers"
+            f"{result.name}: the earlier result, {num}, was replaced{also}; it answered the same question with other "
+            "numbers"
         )
 
 
@@ -237,7 +271,7 @@ def _read_suite(folder: Path, name: str) -> dict[int, SuiteResult]:
     file = folder / f"{name}.json"
     with _uncorrupted(file):
         content = json.loads(file.read_text(encoding="utf-8"), parse_constant=_reject_constant)
-        suite, protocol = (name.removesuffix(BLT_SUFFIX), "blt") if name.endswith(BLT_SUFFIX) else (name, "random")
+        suite, protocol, dataset = parse_storage_name(name)
         facts = dict(content["facts"])
         metrics = {int(num): _finite(of) for num, of in content["results"].items()}
         facts_of = {int(num): dict(of) for num, of in content.get("facts_of", {}).items()}
@@ -250,7 +284,7 @@ def _read_suite(folder: Path, name: str) -> dict[int, SuiteResult]:
                 scores = tuple(_score(flat, value, content["scores"][flat]) for flat, value in metrics[num].items())
             else:
                 scores = legacy.import_scores(suite, metrics[num])
-            results[num] = SuiteResult(suite, num, scores, {}, legacy.import_facts(facts_of[num]), protocol)
+            results[num] = SuiteResult(suite, num, scores, {}, legacy.import_facts(facts_of[num]), protocol, dataset)
     return {num: dataclasses.replace(of, arrays=_read_arrays(folder, name, num)) for num, of in results.items()}
 
 
@@ -276,8 +310,10 @@ def _reject_constant(constant: str):
 
 
 def _move_away(folder: Path, name: str) -> Path:
-    shown = [folder / file for file in ("report.html", REPORT)] + sorted(folder.glob(f"pictures/{name}-*.png"))
-    arrays = sorted(folder.glob(f"{name}-references*.npz"))
+    escaped = glob.escape(name)  # which may contain that of a dataset
+    shown = [folder / file for file in ("report.html", REPORT)]
+    shown += sorted([*folder.glob(f"pictures/{escaped}-*.png"), *folder.glob(f"tables/{escaped}-*.csv")])
+    arrays = sorted(file for end in ("npz", "parquet") for file in folder.glob(f"{escaped}-references*.{end}"))
     with writing(folder):
         # the scores last: until they have moved, the earlier results are complete where they were
         return keep_earlier(folder, [*(file for file in shown if file.exists()), *arrays, folder / f"{name}.json"])

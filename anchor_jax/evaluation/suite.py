@@ -10,7 +10,18 @@ from anchor_jax.evaluation.presentation import Figure, Highlight, Table
 from anchor_jax.evaluation.results import Results, SuiteResult
 
 # facts on the evaluated data; results that differ in one of them are not comparable
-DATA_FACTS = ("source", "members", "groups", "averages", "num_examples", "severities", "seed", "in_distribution")
+DATA_FACTS = (
+    "source",
+    "members",
+    "groups",
+    "averages",
+    "num_examples",
+    "severities",
+    "seed",
+    "in_distribution",
+    "target",
+    "calibrated_on",
+)
 
 Prepared = TypeVar("Prepared")
 
@@ -25,6 +36,9 @@ class Suite(Protocol[Prepared]):
       reading: how to read its numbers.
       options: class of its options; each field is a flag of `eval.py`.
       supports_blt: whether it can use the references that bilinear transduction chooses.
+      records_predictions: whether `measure` predicts images with `EvalContext.predict_recorded`, once per number of
+        references.
+      title_of_other: what precedes the name of a dataset that takes the place of the test set, in a heading.
     """
 
     name: str
@@ -33,6 +47,15 @@ class Suite(Protocol[Prepared]):
     reading: str = ""
     options: type[SuiteOptions] = SuiteOptions
     supports_blt: bool = False
+    records_predictions: bool = False
+    title_of_other: str = "Other set"
+
+    def prepare_all(self, context: EvalContext) -> dict[str, Prepared]:
+        """Prepare everything that has results of its own: storage name -> what `prepare` returns.
+
+        By default, this is the suite itself.
+        """
+        return {self.name: self.prepare(context)}
 
     def prepare(self, context: EvalContext) -> Prepared:
         """Open and check everything that `measure` needs, once for all numbers of references.

@@ -51,7 +51,7 @@ class Transduction:
                 rows = mesh_lib.device_get_global(self.nearest(pad_rows(images, size)))[: len(images)]
                 yield images, self.references[rows], labels
 
-        return dataclasses.replace(stream, batches=batches)
+        return dataclasses.replace(stream, batches=batches, select=None)
 
 
 def create_transduction(run: Run, train: TrainSource, num_references: int, seed: int) -> Transduction:

@@ -13,13 +13,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.core import Tracer
 from jax.export import Exported
 
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.inference import Classification
+from anchor_jax.core.short_reprs import short_repr
+from anchor_jax.data.orientation import STORED
+from anchor_jax.data.preprocessing import Preprocessing
 from anchor_jax.runtime import backends
 from anchor_jax.runtime.atomic_files import write_new_file
 from anchor_jax.runtime.paths import storage_path
@@ -27,10 +29,11 @@ from anchor_jax.runtime.settings import gather_from_devices, with_own_settings
 
 FORMAT = "anchor_jax.export/1"
 METADATA, PROGRAM = "metadata.json", "program.stablehlo"
-_OPTIONAL_OUTPUT = "probs_std"  # a single reference has no standard deviation
+OPTIONAL_OUTPUT = "probs_std"  # a single reference has no standard deviation
 _OUTPUTS_PER_CLASS = {"logits", "probs", "probs_std"}
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True)
 class Metadata:
     """Description of an exported classifier.
@@ -44,6 +47,7 @@ class Metadata:
       outputs: names of the outputs, fields of a `Classification`; "probs_std" is absent if K is 1 or None.
       platforms: platforms that the program runs on, such as "cpu", "cuda" or "tpu".
       versions: versions of the packages that wrote the file.
+      preprocessing: the steps from pictures to images of the exported run; None in files of earlier versions.
     """
 
     label_names: tuple[str, ...]
@@ -54,6 +58,7 @@ class Metadata:
     outputs: tuple[str, ...]
     platforms: tuple[str, ...]
     versions: dict[str, str]
+    preprocessing: Preprocessing | None = None
 
     def __post_init__(self):
         for name in ("label_names", "outputs", "platforms"):
@@ -61,6 +66,7 @@ class Metadata:
         object.__setattr__(self, "image_shape", checks.image_shape("image_shape", self.image_shape))
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True)
 class ExportedClassifier:
     """A classifier of raw images, loaded by `load_exported`.
@@ -74,7 +80,7 @@ class ExportedClassifier:
     """
 
     metadata: Metadata
-    program: Callable[[np.ndarray], dict[str, jax.Array]]
+    program: Callable[[Any], dict[str, jax.Array]]
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -91,26 +97,39 @@ class ExportedClassifier:
         """K, or None for a standard model."""
         return self.metadata.num_references
 
+    @property
+    def preprocess(self) -> Preprocessing:
+        """The steps from pictures to images, which are those of the exported run.
+
+        Files of earlier versions do not contain them. Pictures are then resized and cropped to `image_shape`, by
+        bicubic interpolation, without regard to an orientation in EXIF data; log lines say so.
+        """
+        height, width, channels = self.image_shape
+        of_earlier_version = Preprocessing(height, width, channels, orientation=STORED, resize=False)
+        return self.metadata.preprocessing or of_earlier_version
+
     @with_own_settings
-    def __call__(self, images: np.ndarray) -> Classification:
+    def __call__(self, images: Any) -> Classification:
         """Classify images, each independently of the others in the batch.
 
         Args:
-          images: uint8 `[B, H, W, C]`, as stored: not normalized.
+          images: uint8 `[B, H, W, C]`, as stored: not normalized; or pictures of any size, one or several: paths, bytes
+            of image files, PIL images, arrays uint8 `[h, w]` or `[h, w, c]`. See `preprocess`.
 
         Returns:
           `Classification` of NumPy arrays with B rows, of JAX where the images are traced; `probs_std` is None for a
           single reference or a standard model.
 
         Raises:
-          UserTypeError: the images are not uint8.
-          UserError: the images do not have the shape `[B, H, W, C]` of the run.
+          UserTypeError: an image has another type or dtype.
+          UserError: a picture cannot be read or converted.
         """
-        checks.stored_images("images", images, self.image_shape)
         if isinstance(images, Tracer):
-            return Classification(**{_OPTIONAL_OUTPUT: None, **self.program(images)})
+            checks.stored_images("images", images, self.image_shape)
+            return Classification(**{OPTIONAL_OUTPUT: None, **self.program(images)})
+        images = self.preprocess.batch("images", images)
         outputs: dict[str, Any] = jax.device_get(self.program(gather_from_devices(images)))
-        return Classification(**{_OPTIONAL_OUTPUT: None, **outputs})
+        return Classification(**{OPTIONAL_OUTPUT: None, **outputs})
 
 
 def write_archive(file: str | os.PathLike[str], program: Exported, metadata: Metadata) -> None:
@@ -140,8 +159,8 @@ def load_exported(file: str | os.PathLike[str]) -> ExportedClassifier:
       file: path of the file.
 
     Returns:
-      A function from raw images, uint8 `[B, H, W, C]`, to a `Classification`; `label_names`, `image_shape`,
-      `num_references` and `metadata` are its attributes.
+      A function from raw images, uint8 `[B, H, W, C]`, or pictures to a `Classification`; `label_names`,
+      `image_shape`, `num_references`, `preprocess` and `metadata` are its attributes.
 
     Raises:
       UserTypeError: `file` is not a path.
@@ -183,10 +202,14 @@ def load_exported(file: str | os.PathLike[str]) -> ExportedClassifier:
       ('cat', 'dog')
       >>> classifier(np.zeros((3, 8, 8, 1), np.uint8)).probs.shape
       (3, 2)
+      >>> classifier(np.zeros((30, 50, 3), np.uint8)).probs.shape  # a picture of another size, in color
+      (1, 2)
     """
     file = storage_path("file", file)
     if not file.exists():
         raise UserError(f"no file '{file}'; pass one written by python -m anchor_jax.export")
+    if file.suffix.lower() == ".onnx":
+        raise UserError(f"'{file}' is an ONNX file; run it with onnxruntime, or export the run to a name without .onnx")
     try:
         with file.open("rb") as opened, zipfile.ZipFile(opened) as archive:
             metadata = _parse_metadata(json.loads(archive.read(METADATA)))
@@ -242,6 +265,7 @@ def _parse_metadata(content: Any) -> Metadata:
     """Convert the content of `metadata.json`, whose types are checked."""
     if content["format"] != FORMAT:
         raise ValueError(f"format must be {FORMAT!r}; got {content['format']!r}")
+    content = {"preprocessing": None} | content  # not in version 0.1
     fields: dict[str, Any] = {field.name: content[field.name] for field in dataclasses.fields(Metadata)}
     for name in ("label_names", "outputs", "platforms"):
         if not isinstance(fields[name], list) or not all(isinstance(item, str) for item in fields[name]):
@@ -249,6 +273,8 @@ def _parse_metadata(content: Any) -> Metadata:
     checks.text("model", fields["model"])
     checks.instance("versions", fields["versions"], dict, "anchor_jax.export")
     checks.count("step", fields["step"], least=0)
+    if fields["preprocessing"] is not None:
+        fields["preprocessing"] = Preprocessing(**fields["preprocessing"])
     if fields["num_references"] is not None:
         checks.count("num_references", fields["num_references"])
     return Metadata(**fields)
@@ -264,9 +290,10 @@ def _check_consistent(program: Exported, metadata: Metadata) -> None:
     expected = {name: class_axis if name in _OUTPUTS_PER_CLASS else () for name in metadata.outputs}
     if (
         not takes_images
+        or (metadata.preprocessing and metadata.preprocessing.image_shape != metadata.image_shape)
         or (images.dtype, images.shape[1:]) != (jnp.uint8, metadata.image_shape)
         or {name: output.shape[1:] for name, output in outputs.items()} != expected
-        or expected.keys() | {_OPTIONAL_OUTPUT} != set(Classification._fields)
+        or expected.keys() | {OPTIONAL_OUTPUT} != set(Classification._fields)
         or program.platforms != metadata.platforms
     ):
         raise ValueError(f"{PROGRAM} does not match {METADATA}")

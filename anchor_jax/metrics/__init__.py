@@ -1,4 +1,4 @@
-"""Metrics of classification and regression: accuracy, likelihood, calibration and selective prediction.
+"""Metrics of classification and regression: accuracy, likelihood, calibration, detection and selective prediction.
 
 Pure functions of arrays that work under `jax.jit` (arguments that set a shape, such as `num_bins`, are static) and
 compute in float32. Letters: B examples in the whole set, C classes. Calibration errors and areas are not averages over
@@ -17,10 +17,12 @@ from anchor_jax.metrics.calibration import (
     reliability_bins,
     smooth_ece,
 )
+from anchor_jax.metrics.detection import aupr, auroc, fpr_at_tpr
 from anchor_jax.metrics.per_example import PerExampleScores, per_example_scores, summarize, summary
 from anchor_jax.metrics.regression import coverage_error, gaussian_nll, interval_coverage, rmse
 from anchor_jax.metrics.scores import accuracy, brier, nll, top_k_accuracy
 from anchor_jax.metrics.selective import RiskCoverage, aurc, excess_aurc, risk_coverage
+from anchor_jax.metrics.sets import set_coverage, set_size
 
 __all__ = [
     "PerExampleScores",
@@ -28,11 +30,14 @@ __all__ = [
     "RiskCoverage",
     "accuracy",
     "adaptive_calibration_error",
+    "aupr",
     "aurc",
+    "auroc",
     "brier",
     "calibration_error",
     "coverage_error",
     "excess_aurc",
+    "fpr_at_tpr",
     "gaussian_nll",
     "interval_coverage",
     "nll",
@@ -41,6 +46,8 @@ __all__ = [
     "reliability_bins",
     "risk_coverage",
     "rmse",
+    "set_coverage",
+    "set_size",
     "smooth_ece",
     "summarize",
     "summary",

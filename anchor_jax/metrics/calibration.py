@@ -12,6 +12,7 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float, Float32, Int32, Integer, Shaped
 
 from anchor_jax.core import checks, explicit, modes
+from anchor_jax.core.short_reprs import short_repr
 from anchor_jax.metrics import validation
 from anchor_jax.metrics.ranking import rank_by_confidence
 from anchor_jax.metrics.scores import top_class
@@ -23,6 +24,7 @@ _BISECTION_STEPS = 10
 _SMALLEST_BANDWIDTH = 1e-3
 
 
+@short_repr
 class ReliabilityBins(NamedTuple):
     """A reliability diagram, as returned by `reliability_bins`: accuracy against confidence, per confidence bin.
 

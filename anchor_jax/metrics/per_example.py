@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Float32, Int32, Integer
 
 from anchor_jax.core import checks, explicit, modes
+from anchor_jax.core.short_reprs import short_repr
 from anchor_jax.core.types import AnyArray
 from anchor_jax.metrics import validation
 from anchor_jax.metrics.calibration import adaptive_calibration_error, calibration_error, reliability_bins, smooth_ece
@@ -18,6 +19,7 @@ from anchor_jax.metrics.scores import brier_scores, in_top_k, negative_log_likel
 from anchor_jax.metrics.selective import aurc
 
 
+@short_repr
 class PerExampleScores(NamedTuple):
     """Everything the metrics need of each example, independent of the number of classes.
 

@@ -1,11 +1,30 @@
-"""Ranking of examples by confidence, independent of the order of ties."""
+"""Ranking of examples by confidence or score, independent of the order of ties."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float32
+from jaxtyping import Array, Bool, Float32, Int32
+
+
+class Detections(NamedTuple):
+    """Examples by decreasing score, and how many are detected if the threshold is the score of each."""
+
+    positive: Bool[Array, "examples"]
+    true: Int32[Array, "examples"]  # positive examples with this score or a higher one
+    false: Int32[Array, "examples"]  # negative ones
+    false_before: Int32[Array, "examples"]  # negative ones with a higher score
+
+
+def count_detections(scores: Float32[Array, "examples"], positive: Bool[Array, "examples"]) -> Detections:
+    """Sort examples by decreasing score, and count those at or above the score of each."""
+    ascending, positive = lax.sort((-scores, positive), num_keys=1)
+    before, last = _ties(ascending)
+    counted = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(positive, dtype=jnp.int32)])
+    return Detections(positive, counted[last], last - counted[last], before - counted[before])
 
 
 @jax.jit
@@ -27,10 +46,14 @@ def rank_by_confidence(
     """
     ascending, right = lax.sort((-confidence, correct.astype(jnp.int32)), num_keys=1)
     position = jnp.arange(1, len(right) + 1, dtype=jnp.int32)
-    # examples tied with this one have positions before + 1 ... last
-    before = jnp.searchsorted(ascending, ascending, side="left").astype(jnp.int32)
-    last = jnp.searchsorted(ascending, ascending, side="right").astype(jnp.int32)
+    before, last = _ties(ascending)
     counted = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(right, dtype=jnp.int32)])
     m, n, r = (part.astype(jnp.float32) for part in (position - before, last - before, counted[last] - counted[before]))
     expected = counted[before].astype(jnp.float32) + m * r / n
     return -ascending, jnp.concatenate([jnp.zeros(1, jnp.float32), expected])
+
+
+def _ties(ascending: Float32[Array, "examples"]) -> tuple[Int32[Array, "examples"], Int32[Array, "examples"]]:
+    """Return `before` and `last` of sorted values: those tied with an example have positions before + 1 ... last."""
+    before = jnp.searchsorted(ascending, ascending, side="left").astype(jnp.int32)
+    return before, jnp.searchsorted(ascending, ascending, side="right").astype(jnp.int32)

@@ -9,10 +9,12 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Float32, Shaped
 
 from anchor_jax.core import explicit, modes
+from anchor_jax.core.short_reprs import short_repr
 from anchor_jax.metrics import validation
 from anchor_jax.metrics.ranking import rank_by_confidence
 
 
+@short_repr
 class RiskCoverage(NamedTuple):
     """A risk-coverage curve, as returned by `risk_coverage`: entry k - 1 accepts the k most confident of B examples.
 

@@ -17,16 +17,17 @@ def check_predictions(
     name: str, scores: ArrayLike, labels: ArrayLike, low: float = 0, high: float = 1
 ) -> tuple[Float32[Array, "examples classes"], Int32[Array, "examples"]]:
     """Return scores in [low, high] as float32 `[B, C]` and labels as int32 `[B]`; raise for anything else."""
-    scores, labels = _floating(name, scores), checks.numbers("labels", labels)
+    scores = check_scores(name, scores, low, high)
+    return scores, check_labels(name, scores, labels)
+
+
+def check_scores(name: str, scores: ArrayLike, low: float = 0, high: float = 1) -> Float32[Array, "examples classes"]:
+    """Return scores in [low, high] as float32 `[B, C]`; raise for anything else."""
+    scores = _floating(name, scores)
     if scores.ndim != 2 or scores.size == 0:
         raise UserError(f"{name} must have shape [B, C], B and C at least 1; got {scores.shape}")
-    if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise UserTypeError(f"labels must be integers; got {labels.dtype}")
-    if labels.shape != scores.shape[:1]:
-        raise UserError(f"labels must have shape {scores.shape[:1]}, one per row of {name}; got {labels.shape}")
-    _check_values(name, scores, low, high)
-    _check_values("labels", labels, 0, scores.shape[1] - 1)
-    return jnp.asarray(scores, jnp.float32), jnp.asarray(labels, jnp.int32)
+    check_values(name, scores, low, high)
+    return jnp.asarray(scores, jnp.float32)
 
 
 def check_regression(means: ArrayLike, targets: ArrayLike) -> Float32[Array, "examples *targets"]:
@@ -35,8 +36,8 @@ def check_regression(means: ArrayLike, targets: ArrayLike) -> Float32[Array, "ex
     if means.ndim == 0 or means.size == 0:
         raise UserError(f"means must have shape [B, ...], B at least 1; got {means.shape}")
     _check_like_means("targets", targets, means)
-    _check_values("means", means, -np.inf, np.inf)
-    _check_values("targets", targets, -np.inf, np.inf)
+    check_values("means", means, -np.inf, np.inf)
+    check_values("targets", targets, -np.inf, np.inf)
     return precision.difference(targets, means)
 
 
@@ -55,7 +56,7 @@ def check_levels(values: ArrayLike) -> Float32[Array, "levels"]:
     values = _floating("levels", values)
     if values.ndim != 1 or values.size == 0:
         raise UserError(f"levels must have shape [L], L at least 1; got {values.shape}")
-    _check_values("levels", values, 0, 1)
+    check_values("levels", values, 0, 1)
     return jnp.asarray(values, jnp.float32)
 
 
@@ -70,18 +71,50 @@ def check_confidence(
     return check_column("confidence", confidence, confidence.shape, low, high), correct
 
 
+def check_detection(
+    scores: ArrayLike, positive: ArrayLike
+) -> tuple[Float32[Array, "examples"], Bool[Array, "examples"]]:
+    """Return scores as float32 `[B]` and flags, some true and some false, as bool `[B]`; raise for anything else."""
+    scores, positive = checks.numbers("scores", scores), checks.numbers("positive", positive)
+    if scores.ndim != 1 or scores.size == 0:
+        raise UserError(f"scores must have shape [B], B at least 1; got {scores.shape}")
+    if positive.shape != scores.shape:
+        raise UserError(f"positive must have the shape of scores, {scores.shape}; got {positive.shape}")
+    check_values("scores", scores, -np.inf, np.inf)
+    flags = check_flags("positive", positive, positive.shape)
+    if not isinstance(flags, Tracer):
+        with jax.ensure_compile_time_eval():
+            num = int(flags.sum())
+        if num in (0, flags.size):
+            raise UserError(f"positive must contain both 0 and 1; got {num} of 1 in {flags.size} values")
+    if isinstance(scores, np.ndarray) and scores.dtype.itemsize > np.dtype(np.float32).itemsize:
+        scores = np.unique(scores, return_inverse=True)[1]  # float32 would tie those that differ by less than it can
+    return jnp.asarray(scores, jnp.float32), flags
+
+
+def check_sets(
+    sets: ArrayLike, labels: ArrayLike | None = None
+) -> tuple[Bool[Array, "examples classes"], Int32[Array, "examples"]]:
+    """Return sets of classes as bool `[B, C]` and labels, 0 if there are none, as int32 `[B]`; raise otherwise."""
+    sets = checks.numbers("sets", sets)
+    if sets.ndim != 2 or sets.size == 0:
+        raise UserError(f"sets must have shape [B, C], B and C at least 1; got {sets.shape}")
+    labels = np.zeros(len(sets), np.int32) if labels is None else labels
+    return check_flags("sets", sets, sets.shape), check_labels("sets", sets, labels)
+
+
 def check_column(
     name: str, values: ArrayLike, shape: tuple[int, ...], low: float, high: float
 ) -> Float32[Array, "examples"]:
     """Return one number per example, in [low, high], as float32 `[B]`; raise for anything else."""
     values = _floating(name, values)
     _check_shape(name, values, shape)
-    _check_values(name, values, low, high)
+    check_values(name, values, low, high)
     return jnp.asarray(values, jnp.float32)
 
 
-def check_flags(name: str, values: ArrayLike, shape: tuple[int, ...]) -> Bool[Array, "examples"]:
-    """Return one flag per example, given as bool or as 0 and 1, as bool `[B]`; raise for anything else."""
+def check_flags(name: str, values: ArrayLike, shape: tuple[int, ...]) -> Bool[Array, "..."]:
+    """Return flags, given as bool or as 0 and 1, as bool of this shape; raise for anything else."""
     values = checks.numbers(name, values)
     _check_shape(name, values, shape)
     if not isinstance(values, Tracer):
@@ -90,6 +123,17 @@ def check_flags(name: str, values: ArrayLike, shape: tuple[int, ...]) -> Bool[Ar
         if not is_binary:
             raise UserError(f"{name} must be bool or contain only 0 and 1; got other values")
     return jnp.asarray(values, jnp.bool_)
+
+
+def check_labels(name: str, scores: AnyArray, labels: ArrayLike) -> Int32[Array, "examples"]:
+    """Return the labels of scores `[B, C]` as int32 `[B]`; raise for anything else."""
+    labels = checks.numbers("labels", labels)
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise UserTypeError(f"labels must be integers; got {labels.dtype}")
+    if labels.shape != scores.shape[:1]:
+        raise UserError(f"labels must have shape {scores.shape[:1]}, one per row of {name}; got {labels.shape}")
+    check_values("labels", labels, 0, scores.shape[1] - 1)
+    return jnp.asarray(labels, jnp.int32)
 
 
 def _floating(name: str, values: ArrayLike) -> AnyArray:
@@ -110,7 +154,7 @@ def _check_shape(name: str, values: AnyArray, shape: tuple[int, ...]) -> None:
 
 
 def _check_positive(name: str, values: AnyArray) -> None:
-    _check_values(name, values, 0, np.inf)
+    check_values(name, values, 0, np.inf)
     if not isinstance(values, Tracer):
         with jax.ensure_compile_time_eval():
             least = float(values.min())
@@ -118,7 +162,7 @@ def _check_positive(name: str, values: AnyArray) -> None:
             raise UserError(f"{name} must be above 0; got {least:g}")
 
 
-def _check_values(name: str, values: AnyArray, low: float, high: float) -> None:
+def check_values(name: str, values: AnyArray, low: float, high: float) -> None:
     """Raise for NaN and values outside [low, high], unless the values are traced."""
     if not isinstance(values, Tracer):
         with jax.ensure_compile_time_eval():  # constants of a traced function are checked, too

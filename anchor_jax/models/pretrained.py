@@ -11,6 +11,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from anchor_jax.core.anchoring import anchored_kernel
 from anchor_jax.core.errors import UserError
+from anchor_jax.core.short_reprs import short_repr
 
 Path = tuple[str, ...]  # of a variable: collection, modules, leaf
 
@@ -18,6 +19,7 @@ _MAX_LISTED = 4  # mismatches in an error message
 _CHANNELS = {"L": (1, 2), "RGB": (3, 6)}  # mode -> input channels of standard and of anchored networks
 
 
+@short_repr
 class AdaptedWeights(NamedTuple):
     """Pretrained weights that match a model."""
 
@@ -63,7 +65,8 @@ def adapt_weights(variables: Mapping[str, Any], shapes: Mapping[str, Any], grid:
                 changes.append(f"head initialized for {shape[0]} classes, because the weights have {len(variable)}")
         elif shape and path[-1] == "position_embedding":
             adapted[path] = resize_position_embedding(variable, grid)
-            changes.append(f"position embedding resized to {grid[0]}x{grid[1]}")
+            side = trained_side(variable)
+            changes.append(f"position embedding resized to {grid[0]}x{grid[1]} from {side}x{side}")
         elif shape and variable.ndim > 1 and anchored_kernel(variable).shape == shape:
             adapted[path] = anchored_kernel(variable)
             changes.append(f"first layer widened to {shape[-2]} channels, which leaves the function unchanged")
@@ -96,6 +99,11 @@ def _other_mode(weights: tuple[int, ...], model: tuple[int, ...]) -> str | None:
     return of_weights if of_model and of_weights != of_model else None
 
 
+def trained_side(positions: jax.Array) -> int:
+    """Return the side in patches of the square that a position embedding `[1, T + N, D]` covers."""
+    return math.isqrt(positions.shape[1])  # the largest square, because T is only 1 or 2
+
+
 def resize_position_embedding(positions: jax.Array, grid: tuple[int, int]) -> jax.Array:
     """Resize a position embedding to another grid of patches by bicubic interpolation.
 
@@ -106,7 +114,7 @@ def resize_position_embedding(positions: jax.Array, grid: tuple[int, int]) -> ja
     Returns:
       `[1, T + height·width, D]`; the embeddings of the tokens are unchanged.
     """
-    side = math.isqrt(positions.shape[1])  # the largest square, because T is only 1 or 2
+    side = trained_side(positions)
     tokens, patches = np.split(positions, [positions.shape[1] - side**2], axis=1)
     patches = patches.reshape(1, side, side, -1)
     resized = jax.image.resize(patches, (1, *grid, patches.shape[-1]), "bicubic")

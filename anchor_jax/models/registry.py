@@ -115,6 +115,12 @@ def create(
     return family(num_classes, DTYPES[dtype], axis_name, remat, **family_options | options)
 
 
+def option_names(name: str) -> tuple[str, ...]:
+    """Return the names of the options of a model; none if there is no such model."""
+    family = MODELS[name].family if name in MODELS else Classifier
+    return tuple(field.name for field in dataclasses.fields(family) if field.name not in _NOT_OPTIONS)
+
+
 def _plain(value: Any) -> Any:
     """Return an option in types of Python: arrays and other ordered collections as tuples, which can be hashed."""
     if checks.is_several(value):

@@ -18,6 +18,7 @@ from anchor_jax.planning.step import PlannedStep, checked, plan_step
 from anchor_jax.planning.targets import Target
 from anchor_jax.runtime.settings import with_own_settings
 from anchor_jax.runtime.topologies import topology_mesh
+from anchor_jax.training.choices import choose
 from anchor_jax.training.schedule import TrainingSchedule
 
 Progress = Callable[[str], None]
@@ -87,6 +88,7 @@ def make_plan(config: Config, facts: DataFacts, target: Target, progress: Progre
       UserError: the compiler is not installed, or the config does not fit the number of chips.
     """
     checked(config, facts, target.num_devices)  # its errors come first, even if there is no compiler
+    config = choose(config).config
     chip = target.chip
     target_config = chip.gpu.target_config(chip.bandwidth) if chip.gpu else ""
     mesh = topology_mesh(chip.platform, target.topology, target.num_devices, target_config)

@@ -20,6 +20,7 @@ from anchor_jax.planning.facts import DataFacts
 from anchor_jax.runs.record import Run
 from anchor_jax.runs.state import Carry
 from anchor_jax.runtime import mesh as mesh_lib
+from anchor_jax.training.choices import choose
 from anchor_jax.training.device_loop import in_memory_program, stream_program
 from anchor_jax.training.model_batch import TrainData
 from anchor_jax.training.program import TrainProgram, build_program
@@ -89,7 +90,8 @@ def checked(config: Config, facts: DataFacts, num_devices: int) -> tuple[Config,
       UserError: the config is invalid, or does not fit the devices.
     """
     config_lib.validate(config)
-    config = _with_normalization(config_lib.with_plain_values(config), facts.image_shape[-1])
+    config = choose(config_lib.with_plain_values(config)).config
+    config = _with_normalization(config, facts.image_shape[-1])
     return config, make_schedule(config, facts.num_examples, num_devices)
 
 

@@ -2,11 +2,10 @@
 
 import base64
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
 import pandas as pd
 from markupsafe import Markup, escape
 from PIL import Image
@@ -14,6 +13,7 @@ from PIL import Image
 from anchor_jax.evaluation.presentation import Column, Figure, Table
 from anchor_jax.reporting import plots
 from anchor_jax.reporting.style import DPI
+from anchor_jax.runtime import templates
 
 _DASH = "–"
 
@@ -35,9 +35,7 @@ def render(template: str, **values: Any) -> str:
       template: name of the file.
       **values: of the variables in the template; text is escaped.
     """
-    options = {"autoescape": True, "undefined": jinja2.StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
-    loader = jinja2.PackageLoader("anchor_jax", "reporting")
-    return jinja2.Environment(loader=loader, **options).get_template(template).render(values)
+    return templates.render("reporting", template, values, escape=True)
 
 
 def draw_figures(figures: Iterable[Figure], folder: Path, prefix: str = "") -> list[EmbeddedFigure]:
@@ -55,11 +53,10 @@ def draw_figures(figures: Iterable[Figure], folder: Path, prefix: str = "") -> l
 
 
 def table_html(table: Table) -> Markup:
-    """Return a table of scores, with the best value of each column in bold."""
+    """Return a table of scores, with the best value of each column in bold and intervals below the values."""
     cells = {column.spec.headed(column.title): _cells(column, table.mark_best) for column in table.columns}
-    return rows_html(
-        {title: {heading: of[place] for heading, of in cells.items()} for place, title in enumerate(table.rows)}
-    )
+    shown = range(len(table.rows)) if table.shown is None else table.shown
+    return rows_html({table.rows[place]: {heading: of[place] for heading, of in cells.items()} for place in shown})
 
 
 def _cells(column: Column, mark_best: bool) -> list[str]:
@@ -69,7 +66,15 @@ def _cells(column: Column, mark_best: bool) -> list[str]:
     best = (max if better else min)(present) if is_marked else None
     texts = [_DASH if value is None else column.spec.text(value) for value in column.values]
     marked = [value is not None and value == best for value in column.values]
-    return [Markup("<b>{}</b>").format(text) if mark else text for text, mark in zip(texts, marked, strict=True)]
+    texts = [Markup("<b>{}</b>").format(text) if mark else text for text, mark in zip(texts, marked, strict=True)]
+    intervals = [None if each is None else "–".join(map(column.spec.text, each)) for each in intervals_of(column)]
+    below = Markup('{}<span class="interval">{}</span>')
+    return [below.format(text, of) if of else text for text, of in zip(texts, intervals, strict=True)]
+
+
+def intervals_of(column: Column) -> Sequence[tuple[float, float] | None]:
+    """Return the 95% interval of each value, None where there is none."""
+    return column.intervals() if column.intervals else [None] * len(column.values)
 
 
 def rows_html(rows: Mapping[Any, Mapping[str, str | int]]) -> Markup:

@@ -1,11 +1,12 @@
-"""Drawing of plots that consist of images: heat maps, contours and strips of examples."""
+"""Drawing of plots that consist of images: heat maps, confusion matrices, contours and strips of examples."""
 
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, PowerNorm
 from matplotlib.figure import Figure
 
 from anchor_jax.evaluation import presentation
@@ -13,6 +14,7 @@ from anchor_jax.reporting import style
 
 _HEADING, _LINE = 0.34, 0.14  # inches, of a heading and of a line of a caption below an image
 _COLOR_MAPS = {True: "Blues", False: "Oranges"}  # whether higher is better
+_NUMBERED = 20  # classes of a confusion matrix with numbers
 
 
 def heat_map_size(plot: presentation.HeatMaps) -> tuple[float, float]:
@@ -38,9 +40,7 @@ def _draw_heat_map(axes: Axes, panel: presentation.HeatMap) -> None:
     image = axes.imshow(values, _color_map(panel.higher_is_better), vmin=low, vmax=low + span, aspect="auto")
     for (row, column), value in np.ndenumerate(panel.values):
         if np.isfinite(value):
-            red, green, blue, _ = image.cmap(image.norm(value))
-            is_dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.55
-            color = "white" if is_dark else style.INK
+            color = _legible(np.array(image.cmap(image.norm(value))))
             number = axes.text(column, row, f"{100 * value:.1f}", ha="center", va="center", fontsize=8.5, color=color)
             number.set_in_layout(False)
     axes.grid(visible=False)
@@ -48,6 +48,46 @@ def _draw_heat_map(axes: Axes, panel: presentation.HeatMap) -> None:
     axes.tick_params(length=0)
     axes.xaxis.tick_top()
     axes.set_title(f"{panel.title} (%)", pad=8)
+
+
+def confusion_size(plot: presentation.Confusion) -> tuple[float, float]:
+    """Return the size of a figure in inches."""
+    names = 0.3 + 0.075 * max(len(style.shortened(name, 16)) for name in plot.names)
+    side = min(style.FULL, max(style.HALF, names + 0.45 * len(plot.names)))
+    return side, side - 0.9 * (len(plot.names) > _NUMBERED)  # beside a color bar
+
+
+def draw_confusion(figure: Figure, plot: presentation.Confusion) -> None:
+    """Draw a confusion matrix: what is right in blue, what is wrong in orange on a square-root scale."""
+    axes, num = figure.subplots(), len(plot.names)
+    share = plot.counts / np.maximum(plot.counts.sum(1, keepdims=True), 1)
+    is_right = np.eye(num, dtype=bool)
+    norm = PowerNorm(0.5, 0, max(0.2, share[~is_right].max(initial=0)))
+    colors = np.where(is_right[..., None], _color_map(True)(share), _color_map(False)(norm(share)))
+    colors[plot.counts == 0] = 1
+    axes.imshow(colors)
+    points = min(9, 0.75 * 72 * (confusion_size(plot)[0] - 1.2) / num)
+    names = [style.shortened(name, 16) for name in plot.names]
+    rotation = 90 if max(map(len, names)) > 2 or num > _NUMBERED else 0
+    axes.set_xticks(range(num), names, rotation=rotation, fontsize=points)
+    axes.set_yticks(range(num), names, fontsize=points)
+    axes.set(xlabel="predicted class", ylabel="true class")
+    axes.tick_params(length=0)
+    axes.grid(visible=False)
+    if num > _NUMBERED:
+        shown = ScalarMappable(norm, _color_map(False))
+        bar = figure.colorbar(shown, ax=axes, format=lambda value, _: f"{100 * value:g}%", shrink=0.4, aspect=30)
+        bar.set_label("wrong predictions")
+        return
+    for (row, column), value in np.ndenumerate(share):
+        if value:
+            text = f"{100 * value:.0f}" if value >= 0.0995 else f"{100 * value:.1f}"
+            axes.text(column, row, text, ha="center", va="center", fontsize=8, color=_legible(colors[row, column]))
+
+
+def _legible(color: np.ndarray) -> str:
+    """Return the color of a number on a ground, float `[4]`."""
+    return "white" if color[:3] @ (0.3, 0.59, 0.11) < 0.55 else style.INK
 
 
 def _color_map(higher_is_better: bool) -> ListedColormap:

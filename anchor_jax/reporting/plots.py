@@ -46,8 +46,10 @@ def _line_size(plot: presentation.LinePlots) -> tuple[float, float]:
 def _draw_lines(figure: Figure, plot: presentation.LinePlots) -> None:
     for axes, panel in zip(style.panels(figure, len(plot.panels)), plot.panels, strict=True):
         _draw_panel(axes, panel)
-        if not plot.shared_legend:
-            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, fontsize=8, columnspacing=1.2)
+        if not plot.shared_legend and axes.get_legend_handles_labels()[1]:
+            # below the label of the axis, whose distance is in points whatever the size of the panel
+            below = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "borderaxespad": 4.6}
+            axes.legend(**below, ncols=2, fontsize=8, columnspacing=1.2)
     if plot.shared_legend:
         handles = {
             label: handle
@@ -269,6 +271,7 @@ _DRAWINGS: dict[type, tuple[Any, Any]] = {
     presentation.ReliabilityDiagrams: (partial(_grid_size, height=3.9, margin=0.3), _draw_reliability),
     presentation.Histograms: (partial(_grid_size, height=2.5, margin=0.6), _draw_histograms),
     presentation.HeatMaps: (image_plots.heat_map_size, image_plots.draw_heat_maps),
+    presentation.Confusion: (image_plots.confusion_size, image_plots.draw_confusion),
     presentation.DotPlots: (_dot_size, _draw_dots),
     presentation.Bars: (_bar_size, _draw_bars),
     presentation.ImageGrid: (image_plots.image_size, image_plots.draw_images),

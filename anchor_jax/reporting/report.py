@@ -6,25 +6,30 @@
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from markupsafe import Markup
 
+from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
-from anchor_jax.evaluation import question, storage, suites
-from anchor_jax.evaluation.output import workdir_of
+from anchor_jax.evaluation import prediction_files, question, storage, suites
+from anchor_jax.evaluation.output import workdir_of, workdir_of_results
 from anchor_jax.evaluation.presentation import Table, describe_transduction, format_num_references
 from anchor_jax.evaluation.results import Results
 from anchor_jax.evaluation.runner import facts_of_run
 from anchor_jax.evaluation.same_data import clean_results_for, warning_of_test_sets
 from anchor_jax.evaluation.suite import DATA_FACTS
-from anchor_jax.reporting.html import draw_figures, render, rows_html, table_html
+from anchor_jax.reporting.html import draw_figures, intervals_of, render, rows_html, table_html
+from anchor_jax.reporting.learning import learning_curves
+from anchor_jax.reporting.pictures import send_results
 from anchor_jax.reporting.terminal import print_lines, print_table
 from anchor_jax.runs import record as run_record
 from anchor_jax.runtime.atomic_files import atomic_write
 from anchor_jax.runtime.paths import resolved, storage_path
+from anchor_jax.training.trackers import check as check_trackers
 
 _MAX_NAMES = 4  # of datasets, in the heading of a table on the terminal
 
@@ -33,7 +38,16 @@ class Reporter:
     """Prints tables while an evaluation runs, and writes `report.html` and `report.json` in the end.
 
     Pass it to `anchor_jax.evaluation.evaluate` as `report`.
+
+    Args:
+      trackers: "tensorboard", "wandb" and "mlflow", or some of them, which get the scores and the figures as well.
+
+    Raises:
+      UserError: a tracker is unknown, or its client is not installed.
     """
+
+    def __init__(self, trackers: Sequence[str] = ()):
+        self._trackers = check_trackers(trackers)
 
     def suite_finished(self, results: Results) -> None:
         """Print the first table of a suite."""
@@ -57,20 +71,29 @@ class Reporter:
         """Write the report and print where everything is."""
         page = write_page(folder, results, run_facts)
         print_lines(*filter(None, [warning_of_test_sets(results)]))
-        print_lines(f"numbers: {folder.parent / storage.METRICS}", f"report:  {page}")
+        summaries = storage.summary_folder(folder)
+        sizes = prediction_files.sizes(summaries)
+        files = ", ".join(f"{file} ({prediction_files.format_bytes(num)})" for file, num in sizes.items())
+        print_lines(f"numbers: {summaries / storage.METRICS}", *([f"images:  {files}"] if files else []))
+        print_lines(f"report:  {page}")
+        if self._trackers:
+            send_results(self._trackers, folder, results)
 
     def profile_written(self, folder: Path) -> None:
         """Print where the profile is."""
         print_lines(f"profile: {folder}")
 
 
-def write_report(workdir: str | os.PathLike[str], step: int | None = None, num_bins: int | None = None) -> Path:
+def write_report(
+    workdir: str | os.PathLike[str], step: int | None = None, num_bins: int | None = None, limit: int = 0
+) -> Path:
     """Write the report of a run that is already evaluated.
 
     Args:
       workdir: folder of the run.
       step: step of the checkpoint; by default the last one that is evaluated.
       num_bins: bins of the calibration errors; by default those of the run's config, or the fewest evaluated.
+      limit: of the images that were evaluated; 0 for results on all images.
 
     Returns:
       The path of `report.html`.
@@ -81,7 +104,7 @@ def write_report(workdir: str | os.PathLike[str], step: int | None = None, num_b
     """
     folder = storage_path("workdir", workdir)
     run = run_record.load(workdir_of(folder))
-    folders = storage.checkpoint_folders(folder)
+    folders = storage.checkpoint_folders(folder, checks.count("limit", limit, 0))
     by_bins = folders.get(max(folders, default=0) if step is None else step, {})
     default = run.config.evaluation.num_bins
     default = default if default in by_bins else min(by_bins, default=default)
@@ -93,7 +116,7 @@ def write_report(workdir: str | os.PathLike[str], step: int | None = None, num_b
 
 
 def write_page(folder: Path, results: Mapping[str, Results], run_facts: Mapping[str, Any]) -> Path:
-    """Write `report.html`, `report.json` and the figures in `pictures/`.
+    """Write `report.html`, `report.json`, the figures in `pictures/` and long tables in `tables/`.
 
     Args:
       folder: of the checkpoint's results.
@@ -125,6 +148,7 @@ def write_page(folder: Path, results: Mapping[str, Results], run_facts: Mapping[
             sections=sections,
             after={"the-run": "The run"},
             run=_run_tables(run_facts),
+            learning=draw_figures(learning_curves(workdir_of_results(folder.parent), run_facts), folder / "pictures"),
         )
         with atomic_write(folder / "report.html") as file:
             file.write_text(page, encoding="utf-8")
@@ -134,14 +158,17 @@ def write_page(folder: Path, results: Mapping[str, Results], run_facts: Mapping[
 def _subtitle(results: Mapping[str, Results]) -> str:
     nums = sorted({num for of in results.values() for num in of})
     facts = next(result.facts for of in results.values() for result in of.values())
-    step = f"step {facts['step']:,}"
-    return " · ".join([step, ", ".join(map(format_num_references, nums)), f"{facts['num_bins']} calibration bins"])
+    step, limit = f"step {facts['step']:,}", facts.get("options", {}).get("limit")
+    limited = [f"at most {limit:,} images of each dataset"] if limit else []
+    references = ", ".join(map(format_num_references, nums))
+    return " · ".join([step, *limited, references, f"{facts['num_bins']} calibration bins"])
 
 
 def _section(name: str, by_suite: Mapping[str, Results], run_facts: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     suite, results = suites.find(name), by_suite[name]
     tables, differing = _tables(results), _differing_facts(results)
     figures = suite.figures(results, clean_results_for(results, by_suite))
+    tables = [_with_file(table, folder / "tables" / f"{name}-{table.file}.csv") for table in tables]
     return {
         "id": name,
         "heading": suites.title(name),
@@ -164,6 +191,22 @@ def _tables(results: Results) -> list[Table]:
         return tables
     first, *others = tables
     return [dataclasses.replace(first, notes=[*first.notes, *describe_transduction(result.facts)]), *others]
+
+
+def _with_file(table: Table, file: Path) -> Table:
+    """Write the file of a table, if it has one, and return it with a note that names the file."""
+    if not table.file:
+        return table
+    columns: dict[str, Any] = {}
+    for column in table.columns:
+        columns[column.spec.name] = column.values
+        if column.intervals:
+            for place, end in enumerate(("low", "high")):
+                columns[f"{column.spec.name}_{end}"] = [of and of[place] for of in intervals_of(column)]
+    with atomic_write(file) as new:
+        pd.DataFrame(columns, index=pd.Index(table.rows, name="name")).to_csv(new)
+    where = f"{'As a file' if table.shown is None else f'All {len(table.rows):,}'}: {file.parent.name}/{file.name}."
+    return dataclasses.replace(table, notes=[*table.notes, where])
 
 
 def _scores_html(results: Results) -> Markup:

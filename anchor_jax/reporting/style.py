@@ -74,7 +74,7 @@ def percent(*axes: Axis) -> None:
 
 def grid_shape(num: int) -> tuple[int, int]:
     """Return columns, at most three, and rows of that many panels."""
-    columns = min(num, 3)
+    columns = 2 if num == 4 else min(num, 3)
     return columns, -(-num // columns)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -16,7 +17,7 @@ def print_lines(*lines: str) -> None:
         Console().print(line, soft_wrap=True, highlight=False, markup=False)
 
 
-def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "", names: int = 1) -> None:
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], title: str = "", names: int = 1) -> None:
     """Print a table whose rows are one line each; columns that do not fit are printed as another table below.
 
     Args:
@@ -43,7 +44,8 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, title
     def excess(columns: Sequence[int], letters: int) -> int:
         return console.measure(table(columns, letters), options=unlimited).maximum - console.width
 
-    widest = min(_LETTERS, console.width // 2)
+    longest = max(cell_len(row[0]) for row in [headings, *rows])
+    widest = min(_LETTERS, console.width // 2, longest)
     shortened = widest - max(0, excess(others, widest))
     letters = shortened if shortened >= _FEWEST_LETTERS else widest  # or several tables
     while others:

@@ -25,6 +25,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 from anchor_jax.config import Config
 from anchor_jax.core import checks
 from anchor_jax.core.errors import CorruptDataWarning, UserError
+from anchor_jax.core.short_reprs import short_repr
 from anchor_jax.runs import bucket_checkpoints
 from anchor_jax.runs import checkpoint_integrity as integrity
 from anchor_jax.runs.checkpoint_integrity import METRIC, RECORD
@@ -44,6 +45,7 @@ _RENAMED_FIELDS = {"in_a_row": "consecutive"}  # field of a record of version 0.
 Numbers = TypeVar("Numbers", Totals, NonFiniteCounter)
 
 
+@short_repr
 class Snapshot(NamedTuple):
     """What a checkpoint saves and restores."""
 

@@ -10,8 +10,9 @@ from jax.sharding import Mesh
 
 from anchor_jax import models
 from anchor_jax.data import Normalization
+from anchor_jax.data.preprocessing import Preprocessing
 from anchor_jax.models.layers import Classifier
-from anchor_jax.runs import checkpoint, state
+from anchor_jax.runs import checkpoint, hub, published, state
 from anchor_jax.runs import record as run_record
 from anchor_jax.runs.network import CompiledNetwork
 from anchor_jax.runs.predictor import Predictor
@@ -23,7 +24,7 @@ from anchor_jax.runtime.settings import with_own_settings
 
 @with_own_settings
 def load_predictor(workdir: str | os.PathLike[str], step: int | str | None = None) -> Predictor:
-    """Load the predictor of a trained run: raw uint8 images in, `Classification` out.
+    """Load the predictor of a trained run: pictures or raw uint8 images in, `Classification` out.
 
     >>> import pathlib, tempfile
     >>> import anchor_jax as aj
@@ -38,18 +39,24 @@ def load_predictor(workdir: str | os.PathLike[str], step: int | str | None = Non
     >>> images = aj.data.load("digits", "test").images[:5]  # uint8 [5, 8, 8, 1]
     >>> predictor(images, num_references=10).probs.shape
     (5, 10)
+    >>> from PIL import Image
+    >>> Image.new("RGB", (500, 300)).save(folder.name + "/picture.jpg")
+    >>> predictor(folder.name + "/picture.jpg").probs.shape
+    (1, 10)
     >>> folder.cleanup()
 
     Args:
-      workdir: the run's folder.
+      workdir: the run's folder; or a model on the Hugging Face Hub that `anchor-jax push` wrote, hf://ORG/NAME or
+        hf://ORG/NAME@REVISION, which needs the extra `hub`.
       step: step of the checkpoint, "latest" or "best"; the latest by default. "best" has the highest accuracy in the
         evaluations during training. Those use the test set, unless `config.data.validation_fraction` is set.
 
     Raises:
       UserTypeError: `workdir` is not a path, or `step` is neither an integer nor a string.
-      UserError: there is no run or no such checkpoint, or it is corrupt.
+      UserError: there is no run or no such checkpoint, or it is corrupt; or the model cannot be downloaded.
     """
-    _, predictor = load_checkpoint(run_record.load(workdir), step)
+    run = published.load(hub.download(hub.parse(workdir))) if hub.is_address(workdir) else run_record.load(workdir)
+    _, predictor = load_checkpoint(run, step)
     return predictor
 
 
@@ -60,6 +67,9 @@ def load_checkpoint(run: Run, step: int | str | None) -> tuple[int, Predictor]:
     shapes = jax.eval_shape(lambda: state.init_variables(model, jax.random.key(0), run.input_shape))
     like = mesh_lib.replicated_shapes(shapes, mesh)
     which = "latest" if step is None else step
+    if published.is_published(run.workdir):
+        published_step, variables = published.read_variables(run.workdir, like, which)
+        return published_step, create_predictor(run, mesh_lib.replicate(variables, mesh), mesh)
     restored_step, variables = checkpoint.restore_variables(run.workdir, run.config, like, which)
     return restored_step, create_predictor(run, variables, mesh)
 
@@ -108,6 +118,23 @@ def create_predictor(run: Run, variables: Variables | None, mesh: Mesh) -> Predi
         network,
         num_devices=mesh.size,
         batch_size=eval_config.batch_size,
+        preprocessing=run_preprocessing(run),
+    )
+
+
+def run_preprocessing(run: Run) -> Preprocessing:
+    """Return the steps from pictures to images like those that the run was evaluated on."""
+    data = run.config.data
+    height, width, channels = run.image_shape
+    return Preprocessing(
+        height,
+        width,
+        channels,
+        crop_fraction=data.crop_fraction,
+        interpolation=data.interpolation,
+        resizing=data.resizing,
+        orientation=data.orientation,
+        resize=data.image_size > 0,
     )
 
 

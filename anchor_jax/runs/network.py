@@ -24,6 +24,7 @@ from anchor_jax.core.inference import (
     predict,
     single_vote,
 )
+from anchor_jax.core.short_reprs import of_fields
 from anchor_jax.data.augmentation import Normalization, normalize
 from anchor_jax.runtime import mesh as mesh_lib
 from anchor_jax.runtime.settings import with_own_settings
@@ -50,6 +51,8 @@ class CompiledNetwork:
       chunk_size: references that are evaluated at once.
     """
 
+    has_short_repr = True
+
     def __init__(
         self,
         model: nn.Module,
@@ -69,6 +72,11 @@ class CompiledNetwork:
         self._pair_features = self._mapped(self._features_of_pairs, same, sharded, sharded, sharded)
         self.classify_program = cache(self._compile_classify)
         self._pairs_program = cache(self._compile_pairs)
+
+    def __repr__(self) -> str:
+        names = ("normalization", "anchored", "inputs_at_once", "chunk_size")
+        fields: dict[str, Any] = {"model": type(self.model), "num_devices": self.mesh.size}
+        return of_fields("CompiledNetwork", fields | {name: getattr(self, name) for name in names})
 
     @with_own_settings
     def encode(self, variables: Any, references: npt.NDArray[np.uint8] | None) -> References:

@@ -16,6 +16,8 @@ import numpy.typing as npt
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.inference import TEMPERS, Classification, VotedClassification
+from anchor_jax.core.short_reprs import short_repr
+from anchor_jax.data.preprocessing import Preprocessing
 from anchor_jax.runs.network import Classes, CompiledNetwork, Images, References, Temper
 from anchor_jax.runtime import mesh as mesh_lib
 from anchor_jax.runtime.settings import gather_from_devices, with_own_settings
@@ -28,6 +30,7 @@ def _votes(votes: VotedClassification, *_: jax.Array) -> VotedClassification:
     return votes
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True)
 class Predictor:
     """A classifier of raw images that uses the references of its run; see `anchor_jax.load_predictor`.
@@ -60,6 +63,7 @@ class Predictor:
       network: the compiled network.
       num_devices: number of devices over which a batch is sharded.
       batch_size: maximum number of images evaluated at once, over all devices.
+      preprocessing: of pictures; None resizes and crops them to `image_shape`.
     """
 
     variables: Any
@@ -69,19 +73,25 @@ class Predictor:
     network: CompiledNetwork
     num_devices: int
     batch_size: int
+    preprocessing: Preprocessing | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "label_names", checks.several("label_names", self.label_names))
         object.__setattr__(self, "image_shape", checks.image_shape("image_shape", self.image_shape))
 
+    @property
+    def preprocess(self) -> Preprocessing:
+        """The steps from pictures to images, which are those of the data loader in training and evaluation."""
+        height, width, channels = self.image_shape
+        return self.preprocessing or Preprocessing(height, width, channels)
+
     @with_own_settings
-    def __call__(
-        self, images: npt.NDArray[np.uint8], num_references: int = 10, *, temper: Temper = None
-    ) -> Classification:
+    def __call__(self, images: Any, num_references: int = 10, *, temper: Temper = None) -> Classification:
         """Classify images; each prediction is independent of the other images.
 
         Args:
-          images: uint8 `[B, H, W, C]` as stored, not normalized.
+          images: uint8 `[B, H, W, C]` as stored, not normalized; or pictures of any size, one or several: paths, bytes
+            of image files, PIL images, arrays uint8 `[h, w]` or `[h, w, c]`. See `preprocess`.
           num_references: K, from 1 to the number saved with the run; ignored by a standard network.
           temper: see `anchor_jax.classify`.
 
@@ -89,10 +99,10 @@ class Predictor:
           `Classification` of NumPy arrays with B rows.
 
         Raises:
-          UserTypeError: the images are not uint8, or K is not an integer.
-          UserError: the images do not have the shape of the run's images, K is out of range, or `temper` is unknown.
+          UserTypeError: an image has another type or dtype, or K is not an integer.
+          UserError: a picture cannot be read or converted, K is out of range, or `temper` is unknown.
         """
-        self._check(images)
+        images = self.preprocess.batch("images", images)
         images = gather_from_devices(images)
         size = self.size_for(len(images))
         batches = ((images[start : start + size],) for start in range(0, len(images), size))
@@ -161,7 +171,7 @@ class Predictor:
         return self._pipeline(batches, features)
 
     def stream_pair_features(self, batches: Iterable[tuple[Images, ...]]) -> Iterator[Any]:
-        """Same as `stream_features`, with one reference for each image, which may be masked.
+        """Compute the features of a stream of images, each with a reference of its own, which may be masked.
 
         Args:
           batches: tuples `(images, references, mask, *rest)`; the mask is bool `[B]`, true where a reference is zeroed.

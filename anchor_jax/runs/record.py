@@ -1,13 +1,13 @@
 """The folder of a run and its record, `run.json`.
 
-run.json         config, class names, image shape, fingerprints of the training and the test set, the absolute path of
-                 the data, references, package versions, and the changes since the run was created
+run.json         config, class names, image shape, fingerprints and absolute path of the data, references, package
+                 versions, and the changes since the run was created
 references.npz   pixels of the references
 checkpoints/     see `checkpoint`
-metrics.jsonl    one line per logged step
-tensorboard/     the same for TensorBoard
+metrics.jsonl    one line per logged step; tensorboard/ has the same
+trackers.json    identifiers of the run at other trackers, and the last steps that they were sent
 eval/            results of `eval.py`
-damaged/         corrupt checkpoints that were moved away, if there are any
+damaged/         corrupt checkpoints that were moved away
 lock             locked by the training process
 """
 
@@ -33,7 +33,9 @@ from anchor_jax import config as configuration
 from anchor_jax.config import RESUMABLE_CHANGES, Config, base, flatten
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
+from anchor_jax.core.short_reprs import short_repr
 from anchor_jax.data.modes import AUTO, mode_of
+from anchor_jax.data.orientation import EXIF, STORED, Orientation
 from anchor_jax.data.sources.tfds import tfds_data_dir
 from anchor_jax.models.pytorch.files import source_and_file, weight_files
 from anchor_jax.runs import references as reference_file
@@ -46,7 +48,7 @@ RECORD = "run.json"
 PATH = "data.path"
 DATA = "data"  # the name of the training set among the keys that may change
 _CONSEQUENCES = ("data.mean", "data.std", DATA)  # of other keys, such as data.mode, which are to be named first
-_REFERENCES = "references.npz"
+REFERENCES = "references.npz"
 _VISIBLE_WITHIN_SECONDS = 60
 
 
@@ -73,6 +75,7 @@ class Change(NamedTuple):
     now: Any
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True)
 class Run:
     """A run, as recorded in its folder.
@@ -245,7 +248,7 @@ def _write(run: Run) -> None:
     if run.references is not None and run.reference_rows is not None:
         digest = reference_file.digest(run.references)
         record["references"] = {"seed": run.config.seed, "rows": run.reference_rows.tolist(), "sha256": digest}
-        reference_file.save(run.workdir / _REFERENCES, run.references)
+        reference_file.save(run.workdir / REFERENCES, run.references)
     _write_record(run.workdir, record)
 
 
@@ -293,7 +296,7 @@ def load(workdir: str | os.PathLike[str]) -> Run:
         config = _config_of(record["config"])
         configuration.validate(config)
         label_names, image_shape = _label_names(record["label_names"]), _image_shape(record["image_shape"])
-        config = with_reading(config, image_shape)
+        config = with_reading(config, image_shape, STORED)  # as version 0.1, whose records lack the key
         data = str(record["data"])
         data_path, test_data = str(record.get("data_path", "")), str(record.get("test_data", ""))  # not in version 0.1
         common = (workdir, config, label_names, image_shape, data)
@@ -302,30 +305,32 @@ def load(workdir: str | os.PathLike[str]) -> Run:
         rows, digest = np.array(record["references"]["rows"]), record["references"]["sha256"]
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise UserError(f"'{file}' is corrupt ({error}); restore it from a copy") from error
-    references = reference_file.load(workdir / _REFERENCES, digest)
+    references = reference_file.load(workdir / REFERENCES, digest)
     return Run(*common, rows, references, data_path, test_data, record=content)
 
 
-def with_reading(config: Config, image_shape: tuple[int, ...]) -> Config:
-    """Return a config with the mode and the number of channels of a run's images, where it leaves them open.
-
-    Later, other images are read in the same way. Records of earlier versions have neither.
+def with_reading(config: Config, image_shape: tuple[int, ...], orientation: Orientation = EXIF) -> Config:
+    """Return a config with the mode, channels and orientation of a run's images, where it leaves them open.
 
     Args:
       config: of the run.
-      image_shape: of its training set.
+      image_shape: (H, W, C).
+      orientation: of its images, if the config leaves that open.
     """
     config = config.copy_and_resolve_references()
     if config.data.mode == AUTO:
         config.data.mode = mode_of(image_shape)
     if not config.data.channels and image_shape[-1] > checks.MAX_CHANNELS:
         config.data.channels = image_shape[-1]
+    if config.data.orientation == AUTO:
+        config.data.orientation = orientation
     return config
 
 
 def as_before(config: Config, workdir: Path) -> Config:
     """Return a config that reads images as the run in a folder does, if there is one, where it leaves that open."""
-    return with_reading(config, load(workdir).image_shape) if (workdir / RECORD).exists() else config
+    run = load(workdir) if (workdir / RECORD).exists() else None
+    return with_reading(config, run.image_shape, run.config.data.orientation) if run else config
 
 
 def package_versions() -> dict[str, str]:
@@ -390,7 +395,6 @@ def _check_compatible(
             )
     if run.label_names != train.label_names or run.image_shape != train.image_shape:
         raise UserError(
-            f"'{run.workdir}' holds another run, with {len(run.label_names)} classes and images "
-            f"{list(run.image_shape)}; the data have {len(train.label_names)} classes and images "
-            f"{list(train.image_shape)}; choose another --workdir"
+            f"'{run.workdir}' holds another run, of {len(run.label_names)} classes and images {list(run.image_shape)}; "
+            f"the data have {len(train.label_names)} and {list(train.image_shape)}; choose another --workdir"
         )

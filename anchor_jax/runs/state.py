@@ -11,6 +11,8 @@ import numpy as np
 import optax
 from flax import linen as nn
 
+from anchor_jax.core.short_reprs import short_repr
+
 # The variables of a model, for `model.apply`: {"params", "batch_stats"}, float32; the latter is {} without BatchNorm.
 Variables: TypeAlias = dict[str, Any]
 
@@ -49,6 +51,7 @@ class NonFiniteCounter(NamedTuple):
         return self._replace(longest=self.consecutive, until=cast(jax.Array, until))
 
 
+@short_repr
 class TrainState(NamedTuple):
     """Everything that changes from step to step, and is saved in a checkpoint.
 

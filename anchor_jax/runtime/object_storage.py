@@ -244,6 +244,21 @@ def size_of(path: Path) -> int:
     return cast(Any, path.stat()).length if is_remote(path) else path.stat().st_size
 
 
+def time_modified(path: Path) -> float:
+    """Return when a file or an object was written last, in seconds; for an object, in whole ones."""
+    return cast(Any, path.stat()).mtime if is_remote(path) else path.stat().st_mtime_ns / 1e9
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy an object within its bucket.
+
+    Raises:
+      OSError: the bucket cannot be written.
+    """
+    with errors_of(target):
+        file_system(source).cp_file(os.fspath(source), os.fspath(target))
+
+
 def create(path: Path, content: bytes) -> bool:
     """Create an object on the condition that there is none of this name; return whether there was none.
 

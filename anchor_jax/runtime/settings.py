@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from anchor_jax.core import modes
+from anchor_jax.core.layout import known_layout
 
 Array = TypeVar("Array")
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -25,7 +26,7 @@ def with_own_settings(function: Function) -> Function:
     @modes.in_32_bits
     @wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        with jax.transfer_guard("allow"):
+        with jax.transfer_guard("allow"), known_layout():
             return function(*args, **kwargs)
 
     return wrapped  # pyright: ignore[reportReturnType]

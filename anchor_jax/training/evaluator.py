@@ -2,12 +2,14 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import numpy as np
 from jax.sharding import Mesh
 
 from anchor_jax import metrics
 from anchor_jax.config import EvaluationConfig
+from anchor_jax.core.short_reprs import short_repr
 from anchor_jax.data import Dataset, EvalDataset, eval_dataset, open_test
 from anchor_jax.runs import checkpoint
 from anchor_jax.runs.load import create_predictor
@@ -17,6 +19,7 @@ from anchor_jax.runs.state import TrainState, eval_variables
 from anchor_jax.runtime import mesh as mesh_lib
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True)
 class Evaluator:
     """Evaluates training states on the validation set or, if the run has none, on the test set.
@@ -33,8 +36,15 @@ class Evaluator:
     config: EvaluationConfig
     mesh: Mesh
 
-    def run(self, state: TrainState) -> dict[str, float]:
-        """Compute the metrics of a state, see `metrics.summary`; only a NaN accuracy if a prediction is not finite."""
+    def run(
+        self, state: TrainState, then: Callable[[np.ndarray, np.ndarray], object] = lambda *_: None
+    ) -> dict[str, float]:
+        """Compute the metrics of a state, see `metrics.summary`; only a NaN accuracy if a prediction is not finite.
+
+        Args:
+          state: of the training.
+          then: called with the probabilities `[N, C]` and the labels `[N]`, if all are finite.
+        """
         variables = mesh_lib.replicate(eval_variables(state), self.mesh)  # gathers those that are sharded
         predictor = dataclasses.replace(self.predictor, variables=variables)
         predictions = predictor.stream(
@@ -45,6 +55,7 @@ class Evaluator:
         probs, labels = tree_concatenate(predictions)
         if not np.isfinite(probs).all():
             return {checkpoint.METRIC: math.nan}
+        then(probs, labels)
         return {name: float(score) for name, score in metrics.summary(probs, labels, self.config.num_bins).items()}
 
 

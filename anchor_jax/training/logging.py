@@ -1,26 +1,26 @@
-"""Training logs: a progress bar or plain lines on the terminal, JSON lines, and TensorBoard."""
+"""Training logs: a progress bar or plain lines on the terminal, JSON lines, and trackers."""
 
 import contextlib
 import json
-import math
 import os
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
-from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
-from anchor_jax.core.errors import CorruptDataWarning, UserError
+from anchor_jax.core.errors import CorruptDataWarning, Preempted, UserError
+from anchor_jax.runs import training_log
+from anchor_jax.runs.record import Run
 from anchor_jax.runtime import leases, multihost
 from anchor_jax.runtime.atomic_files import atomic_write
 from anchor_jax.runtime.object_storage import AppendedFiles
+from anchor_jax.training.tensorboard import TensorBoardWriter
+from anchor_jax.training.trackers import TENSORBOARD, Pictures, Trackers
 
 _PUBLISH_SECONDS = 60.0  # of a run in a bucket, whose logs are copies until then or the next checkpoint
 
@@ -37,7 +37,7 @@ TERMINAL_FORMATS = {
 
 
 class TrainLogger:
-    """Write metrics to the terminal, `metrics.jsonl` and TensorBoard.
+    """Write metrics to the terminal, `metrics.jsonl` and trackers.
 
     A terminal shows a progress bar; anything else gets one line per log step.
 
@@ -45,25 +45,36 @@ class TrainLogger:
       last_logged: the last step that was logged; -1 if none was.
     """
 
-    def __init__(self, workdir: Path, last_logged: int, total_steps: int):
+    def __init__(
+        self,
+        run: Run,
+        last_logged: int,
+        total_steps: int,
+        trackers: Sequence[str] = (TENSORBOARD,),
+        pictures: Pictures | None = None,
+    ):
         """Open the log files of a run.
 
         Args:
-          workdir: the run's folder.
+          run: its record.
           last_logged: the last step that was logged before the checkpoint that the run resumes from, -1 if none was;
             what the files hold of later steps is discarded.
           total_steps: the length of the run.
+          trackers: their names; see `trackers.check`.
+          pictures: draws what trackers show.
         """
+        workdir = run.workdir
         self.last_logged = last_logged
         self._workdir = workdir
         with _write_errors(workdir):
-            self._files = AppendedFiles(workdir, "metrics.jsonl")
-            _discard_after(self._files.folder / "metrics.jsonl", last_logged, workdir)
-            self._lines = (self._files.folder / "metrics.jsonl").open("a", buffering=1)
-            earlier = workdir / "tensorboard"
-            num_earlier = len(list(earlier.iterdir())) if earlier.is_dir() else 0
-            self._tensorboard = TensorBoardWriter(self._files.folder / "tensorboard", last_logged + 1, num_earlier)
+            self._files = AppendedFiles(workdir, training_log.FILE)
+            _discard_after(self._files.folder / training_log.FILE, last_logged, workdir)
+            self._lines = (self._files.folder / training_log.FILE).open("a", buffering=1)
+            folder, first = self._files.folder / "tensorboard", last_logged + 1
+            self._tensorboard = TensorBoardWriter(folder, first) if TENSORBOARD in trackers else None
         self._published = time.monotonic()
+        self._pictures = pictures
+        self._trackers = Trackers([name for name in trackers if name != TENSORBOARD], run, workdir, folder)
         self._console = Console()
         self._total_steps = total_steps
         columns = (
@@ -84,8 +95,11 @@ class TrainLogger:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
         self._bar.stop()
+        is_failure = kind and not issubclass(kind, Preempted | KeyboardInterrupt)
+        self._trackers.close("FAILED" if is_failure else "KILLED" if kind else "FINISHED")
         with _write_errors(self._workdir):
-            self._tensorboard.close()
+            if self._tensorboard:
+                self._tensorboard.close()
             self._lines.close()
             leases.check_held(self._workdir)
             self._files.close()
@@ -99,9 +113,12 @@ class TrainLogger:
         tagged = {f"{prefix}/{name}": value for name, value in metrics.items()}
         with _write_errors(self._workdir):
             self._lines.write(json.dumps({"step": step, **tagged}) + "\n")
-            self._tensorboard.add(step, {tag: value for tag, value in tagged.items() if value is not None})
+            measured = {tag: value for tag, value in tagged.items() if value is not None}
+            if self._tensorboard:
+                self._tensorboard.add(step, measured)
         if self._files.are_copies and time.monotonic() - self._published > _PUBLISH_SECONDS:
             self.flush()
+        self._trackers.log(step, prefix, measured)
         self.last_logged = step
         texts = (text.format(metrics[name]) for name, text in TERMINAL_FORMATS.items() if metrics.get(name) is not None)
         text = f"{prefix} {', '.join(texts)}"
@@ -109,10 +126,25 @@ class TrainLogger:
         if not self._console.is_terminal or prefix != "train":
             self.print(f"step {step}/{self._total_steps}: {text}")
 
+    def picture(self, step: int, name: str, draw: Callable[[Pictures], bytes]) -> None:
+        """Draw a picture, if this logger draws any, and send it to all trackers."""
+        if not self._pictures:
+            return
+        try:
+            png = draw(self._pictures)
+        except Exception as error:  # whatever it is, the training goes on
+            warnings.warn(f"the picture '{name}' was not drawn ({error})", stacklevel=2)
+            return
+        if self._tensorboard:
+            with _write_errors(self._workdir):
+                self._tensorboard.add_image(step, name, png)
+        self._trackers.picture(step, name, png)
+
     def flush(self) -> None:
         """Write everything that was logged to disk."""
         with _write_errors(self._workdir):
-            self._tensorboard.flush()
+            if self._tensorboard:
+                self._tensorboard.flush()
             self._lines.flush()
             os.fsync(self._lines.fileno())
             leases.check_held(self._workdir)
@@ -139,44 +171,16 @@ class SilentLogger(TrainLogger):
         """Remember the step."""
         self.last_logged = step
 
+    def picture(self, step: int, name: str, draw: Callable[[Pictures], bytes]) -> None:
+        """Do nothing."""
+
     def flush(self) -> None:
         """Do nothing."""
 
 
-def create_logger(workdir: Path, last_logged: int, total_steps: int) -> TrainLogger:
-    """Return the `TrainLogger` of the primary process, or a `SilentLogger` in all others."""
-    return TrainLogger(workdir, last_logged, total_steps) if multihost.is_primary() else SilentLogger(last_logged)
-
-
-class TensorBoardWriter:
-    """Write an event file for TensorBoard, which discards what earlier files of the folder hold of the same steps.
-
-    Events are written synchronously. tensorboardX's own writer uses a thread; once a full disk or a clock that is set
-    back has ended it, a run waits for it forever.
-    """
-
-    def __init__(self, folder: Path, first_step: int, num_earlier: int):
-        """Start an event file in `folder` for the steps from `first_step`, after `num_earlier` others."""
-        folder.mkdir(exist_ok=True)
-        # the file's name has the time in seconds, which may not be unique
-        self._events = EventsWriter(str(folder / "events"), f".{num_earlier}")
-        self._write(first_step, session_log=SessionLog(status=SessionLog.START))
-
-    def add(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Write the scalars of a step, by tag."""
-        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
-        self._write(step, summary=Summary(value=values))
-
-    def _write(self, step: int, **content: Any) -> None:
-        self._events.write_event(Event(wall_time=time.time(), step=step, **content))
-
-    def flush(self) -> None:
-        """Write all events to the file."""
-        self._events.flush()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._events.close()
+def create_logger(run: Run, last_logged: int, *options: Any) -> TrainLogger:
+    """Return the `TrainLogger` of the primary process, see there, or a `SilentLogger` in all others."""
+    return TrainLogger(run, last_logged, *options) if multihost.is_primary() else SilentLogger(last_logged)
 
 
 @contextlib.contextmanager
@@ -194,18 +198,11 @@ def _write_errors(workdir: Path) -> Iterator[None]:
 def _discard_after(file: Path, step: int, workdir: Path) -> None:
     """Drop the lines of steps that a resumed run of `workdir` repeats, and a line that is cut off."""
     lines = file.read_text(errors="replace").splitlines() if file.exists() else []
-    kept = [line for line in lines if _step_of(line) <= step]
+    kept = [line for line in lines if training_log.step_of(line) <= step]
     if file.exists():
         with atomic_write(file) as new:
             new.write_text("".join(line + "\n" for line in kept))
-    last = max(map(_step_of, kept), default=0)
+    last = max(map(training_log.step_of, kept), default=0)
     if last < step:
         lost = f"'{workdir / file.name}' has lost the metrics of steps {last + 1} to {step}"
         warnings.warn(lost, CorruptDataWarning, stacklevel=3)
-
-
-def _step_of(line: str) -> float:
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf

@@ -3,12 +3,15 @@
 import contextlib
 import os
 import signal
+from collections.abc import Sequence
 from typing import NoReturn
 
+import numpy as np
 import orbax.checkpoint as ocp
 
 from anchor_jax.config import Config
 from anchor_jax.core.errors import Preempted
+from anchor_jax.metrics import reliability
 from anchor_jax.runs import checkpoint
 from anchor_jax.runs import record as run_record
 from anchor_jax.runs.divergence import check_finite, check_nonfinite_updates
@@ -19,9 +22,13 @@ from anchor_jax.training.logging import TrainLogger, create_logger
 from anchor_jax.training.pace import StepChunker
 from anchor_jax.training.preparation import prepare
 from anchor_jax.training.summary import run_summary
+from anchor_jax.training.trackers import TENSORBOARD, Pictures
+from anchor_jax.training.trackers import check as check_trackers
 from anchor_jax.training.trainer import Trainer
 
 __all__ = ["prepare", "train"]
+
+_PICTURED = 10  # references and images that trackers show
 
 
 @with_own_settings
@@ -31,6 +38,8 @@ def train(
     *,
     profile: bool = False,
     accept_changes: tuple[str, ...] = (),
+    trackers: Sequence[str] = (TENSORBOARD,),
+    pictures: Pictures | None = None,
 ) -> TrainState:
     """Train a network, from the start or from the latest checkpoint in `workdir`; return the final state.
 
@@ -42,11 +51,15 @@ def train(
       workdir: the run's folder; it is created if it does not exist.
       profile: trace some steps into `<workdir>/profile/`, after everything is compiled.
       accept_changes: keys of the config that may differ from those the run started with; "data" accepts other images.
+      trackers: "tensorboard", "wandb" and "mlflow", or some of them: where metrics go besides `metrics.jsonl`.
+      pictures: draws the pictures that trackers show; `anchor_jax.reporting.TrainingPictures()`, or none.
 
     Raises:
-      UserError: the config, the data or the folder is invalid; the loss became NaN or infinite.
+      UserError: the config, the data or the folder is invalid; the client of a tracker is not installed; the loss
+        became NaN or infinite.
       Preempted: a stop signal arrived.
     """
+    trackers = check_trackers(trackers)
     trainer = prepare(config, workdir, accept_changes)
     workdir = trainer.run.workdir
     with contextlib.ExitStack() as stack:
@@ -56,8 +69,11 @@ def train(
         restored = checkpoint.restore(checkpoints, trainer.carry_shapes())
         run_record.record_config_changes(trainer.run, checkpoints.latest_step())
         carry, last_logged = restored or checkpoint.Snapshot(trainer.init_carry(), -1)
-        logger = stack.enter_context(create_logger(workdir, last_logged, trainer.schedule.total_steps))
+        options = trainer.schedule.total_steps, trackers, pictures
+        logger = stack.enter_context(create_logger(trainer.run, last_logged, *options))
         logger.print(run_summary(trainer, carry[0]))
+        if not restored:
+            logger.picture(0, "examples", lambda drawn: drawn.examples(*_examples(trainer)))
         stop_signal = stack.enter_context(preemption.catch_stop_signals())
 
         if not trainer.schedule.total_steps and not restored:  # no training: evaluate and save the initial weights
@@ -109,10 +125,20 @@ def _evaluate(
     trainer: Trainer, state: TrainState, checkpoints: ocp.CheckpointManager, logger: TrainLogger
 ) -> dict[str, float]:
     """Evaluate a state, log its scores and return them."""
-    step, scores = int(state.step), trainer.evaluator.run(state)
+    judged: list[tuple[np.ndarray, np.ndarray]] = []
+    step, scores = int(state.step), trainer.evaluator.run(state, lambda *found: judged.append(found))
     check_finite(step, scores, checkpoints.latest_step(), trainer.run.workdir)
-    logger.log(step, trainer.evaluator.dataset.name, scores)
+    name, num_bins = trainer.evaluator.dataset.name, trainer.run.config.evaluation.num_bins
+    logger.log(step, name, scores)
+    picture = f"{name}/reliability"
+    logger.picture(step, picture, lambda drawn: drawn.reliability(reliability(*judged[0], num_bins), name))
     return scores
+
+
+def _examples(trainer: Trainer) -> tuple[np.ndarray | None, np.ndarray]:
+    """Return some references, None for a standard network, and as many images that are evaluated."""
+    references = trainer.run.references
+    return None if references is None else references[:_PICTURED], trainer.evaluator.dataset.first(_PICTURED)[0]
 
 
 def _save(

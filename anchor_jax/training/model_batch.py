@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from anchor_jax.config import Config
 from anchor_jax.core.anchoring import anchor
+from anchor_jax.core.short_reprs import short_repr
 from anchor_jax.data import Batch, Normalization, augment, mixup_or_cutmix, normalize, random_erasing
 from anchor_jax.data.image_table import ImageTable
 from anchor_jax.runtime.mesh import AXIS, local_shard
@@ -15,6 +16,7 @@ from anchor_jax.training.draws import StepDraws
 Images = jax.Array | ImageTable
 
 
+@short_repr
 class TrainData(NamedTuple):
     """Arrays that every device holds besides the state; None for those that a run does not need."""
 
@@ -29,6 +31,7 @@ class TrainData(NamedTuple):
         return 0 if self.bank_images is None else len(self.bank_images)
 
 
+@short_repr
 class ModelBatch(NamedTuple):
     """The inputs and targets of one device's examples."""
 

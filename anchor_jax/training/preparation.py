@@ -11,25 +11,27 @@ from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
 from anchor_jax.data import Dataset, Normalization
 from anchor_jax.data.class_mapping import UnknownClassesError
+from anchor_jax.data.labels import read_class_names
 from anchor_jax.data.modes import MODES
 from anchor_jax.models.fastnet import FastNet
-from anchor_jax.models.layers import Classifier
 from anchor_jax.models.pretrained import AdaptedWeights
-from anchor_jax.runs import checkpoint
+from anchor_jax.runs import checkpoint, published
 from anchor_jax.runs import record as run_record
 from anchor_jax.runs.data_location import explain_moved_data
-from anchor_jax.runs.state import TrainState, variables
+from anchor_jax.runs.state import variables
 from anchor_jax.runtime import mesh as mesh_lib
 from anchor_jax.runtime import multihost
 from anchor_jax.runtime.paths import storage_path
 from anchor_jax.runtime.settings import with_own_settings
 from anchor_jax.training import warm_start
+from anchor_jax.training.choices import Choices, choose
 from anchor_jax.training.draws import uses_references
 from anchor_jax.training.evaluator import create_evaluator
-from anchor_jax.training.program import build_program
+from anchor_jax.training.program import TrainProgram, build_program
 from anchor_jax.training.schedule import make_schedule
 from anchor_jax.training.source import TrainSource, bank_rows, open_source, uses_bank
 from anchor_jax.training.trainer import Trainer
+from anchor_jax.training.warm_start import ReadWeights
 
 
 @with_own_settings
@@ -46,10 +48,12 @@ def prepare(config: Config, workdir: str | os.PathLike[str], accept_changes: tup
       UserError: the config is invalid, or does not fit the data, the devices or the run in `workdir`.
     """
     workdir, accept_changes = storage_path("workdir", workdir), checks.several("accept_changes", accept_changes)
+    published.check_can_train(workdir)
     config_lib.validate(config)
     config = config_lib.with_plain_values(config)
     mesh = mesh_lib.mesh()
-    config = run_record.as_before(config, workdir)
+    chosen, weights = _chosen(config, workdir)
+    config = run_record.as_before(chosen.config, workdir)
     with _explain_moved_data(config, workdir):
         source, held_out = _open_source(config, workdir)
     schedule = make_schedule(config, source.num_examples, mesh.size)
@@ -74,30 +78,42 @@ def prepare(config: Config, workdir: str | os.PathLike[str], accept_changes: tup
         data=source.train_data(bank if uses_bank(config) else None, config, mesh),
         run_steps=source.compile_steps(program.train_step, config, mesh, program.carry_specs),
         evaluator=evaluator,
-        weights=None
-        if checkpoint.has_checkpoints(workdir)
-        else _initial_weights(run, program.model, source, program.shapes),
+        weights=None if checkpoint.has_checkpoints(workdir) else _initial_weights(run, program, source, weights),
+        preprocessing=chosen.preprocessing,
     )
 
 
+def _chosen(config: Config, workdir: Path) -> tuple[Choices, ReadWeights | None]:
+    """Return the config with what it leaves open, and the weights that the run starts from, None if it resumes."""
+    has_record = (workdir / run_record.RECORD).exists()
+    recorded = run_record.load(workdir).config if has_record else None
+    starts = config.model.weights and not checkpoint.has_checkpoints(workdir)
+    weights = warm_start.read_weights(config) if starts else None
+    return choose(config, recorded, weights), weights
+
+
 def _initial_weights(
-    run: run_record.Run, model: Classifier, source: TrainSource, shapes: TrainState
+    run: run_record.Run, program: TrainProgram, source: TrainSource, weights: ReadWeights | None
 ) -> AdaptedWeights | None:
     """Return the weights that replace random ones, None if there are none."""
-    if run.config.model.weights:
-        return warm_start.read_weights(run, model, variables(shapes))
+    if weights:
+        return warm_start.adapted_weights(run, program.model, variables(program.shapes), weights)
     if run.config.model.whiten_stem:
-        assert isinstance(model, FastNet)  # as the config is valid
-        return warm_start.whitened_stem(run, model, source)
+        assert isinstance(program.model, FastNet)  # as the config is valid
+        return warm_start.whitened_stem(run, program.model, source)
     return None
 
 
 def _open_source(config: Config, workdir: Path) -> tuple[TrainSource, Dataset | None]:
-    """Open the training set, with the classes of the run in `workdir` if there is one."""
+    """Open the training set, with the classes of the run in `workdir` if there is one, or those of `data.classes`."""
+    recorded, classes = run_record.recorded_label_names(workdir), config.data.classes
+    names = recorded or (read_class_names(classes) if classes else ())
     try:
-        return open_source(config, run_record.recorded_label_names(workdir))
+        return open_source(config, names)
     except UnknownClassesError as error:
-        raise UserError(f"'{workdir}' holds another run: {error}; choose another --workdir") from error
+        if recorded:
+            raise UserError(f"'{workdir}' holds another run: {error}; choose another --workdir") from error
+        raise UserError(f"config.data.classes='{classes}' does not name all classes of the data: {error}") from error
 
 
 def _explain_moved_data(config: Config, workdir: Path) -> contextlib.AbstractContextManager[None]:

@@ -41,10 +41,13 @@ class TrainingSchedule(NamedTuple):
 def make_schedule(config: Config, num_examples: int, num_devices: int) -> TrainingSchedule:
     """Return the schedule of a run, after checking that its batches fit the training set and the devices.
 
+    A run of 0 epochs has no batches.
+
     Raises:
       UserError: the batch size does not fit, or the number of steps is too small or too large.
     """
-    _check_batch_size(config, num_examples, num_devices)
+    if config.training.total_epochs:
+        _check_batch_size(config, num_examples, num_devices)
     schedule, total_epochs = TrainingSchedule.from_config(config, num_examples), config.training.total_epochs
     if total_epochs and schedule.total_steps < 1:
         raise UserError(f"config.training.total_epochs={total_epochs} is less than one step; increase it")

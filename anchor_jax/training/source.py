@@ -193,11 +193,12 @@ def open_source(config: Config, label_names: tuple[str, ...] = ()) -> tuple[Trai
     if not config.data.streaming:
         dataset, held_out = load_train(config.data, config.seed, label_names)
         return InMemorySource(dataset), held_out
+    no_batches = not config.training.total_epochs
     stream = open_train_stream(
         config.data,
         area=config.augmentation.resized_crop,
         seed=config.seed,
-        batch_size=config.training.batch_size,
+        batch_size=jax.process_count() if no_batches else config.training.batch_size,
         shard=(jax.process_index(), jax.process_count()),
         label_names=label_names,
     )

@@ -3,6 +3,9 @@
 import jax
 
 from anchor_jax.config import AnchoringConfig, DataConfig
+from anchor_jax.data.loading import name_of
+from anchor_jax.data.orientation import STORED
+from anchor_jax.data.resampling import is_box, resized_size
 from anchor_jax.data.sources import SOURCES
 from anchor_jax.runs.state import TrainState
 from anchor_jax.training.draws import uses_references
@@ -37,7 +40,7 @@ def _method(trainer: Trainer) -> str:
     if trainer.data.bank_images is not None:
         references = f"{trainer.data.bank_size:,} references in the bank"
     elif anchoring.group_size:
-        references = f"references from the same {anchoring.group_size:,} images of the batch"
+        references = f"references from the batch, among the same {anchoring.group_size:,} images"
     if not anchoring.enabled:
         overlay = f"overlay x + {anchoring.overlay_weight:g} r {_draws(anchoring)}"
         return f"standard training, {overlay}, {references}"
@@ -69,23 +72,49 @@ def _weights(trainer: Trainer) -> str:
 def _data(trainer: Trainer) -> str:
     run, evaluated = trainer.run, trainer.evaluator.dataset
     data = run.config.data
+    split = f" (split '{data.test_split}')" if evaluated.name == "test" and data.test_split != "test" else ""
     return (
         f"{_source(data)}: {trainer.source.num_examples:,} training images "
         f"{list(run.image_shape)}, {len(run.label_names)} classes; evaluated on {evaluated.num_examples:,} "
-        f"{evaluated.name} images"
+        f"{evaluated.name} images{split}"
     )
 
 
 def _source(data: DataConfig) -> str:
     """Return the kind of data source and what locates it; keys that belong to other sources do not count."""
-    location = {"name": data.name, "path": data.path, "": ""}[SOURCES[data.source].located_by]
-    return f"{data.source} {location}".strip()
+    name, place = name_of(data), data.path if SOURCES[data.source].located_by == "path" else ""
+    of = data.source if name != data.source else ""
+    in_words = f" ({' '.join(filter(None, (of, place)))})" if of else ""
+    return f"{name}{in_words}"
 
 
 def _images(trainer: Trainer) -> str:
-    mode, channels = trainer.run.config.data.mode, trainer.run.image_shape[-1]
-    read = {"L": "as grayscale", "RGB": "in color"}.get(mode, f"with {channels} channels, as stored")
-    return f"all are read {read} (config.data.mode={mode})"
+    data, channels = trainer.run.config.data, trainer.run.image_shape[-1]
+    read = {"L": "as grayscale", "RGB": "in color"}.get(data.mode, f"with {channels} channels, as stored")
+    stored = data.orientation == STORED
+    turned = f", and not turned upright (config.data.orientation={STORED})" if stored else ""
+    parts = [f"all are read {read} (config.data.mode={data.mode}){turned}", _resizing(data), _normalization(data)]
+    if trainer.preprocessing:
+        parts.append(f"this is the preprocessing {trainer.preprocessing}")
+    return "; ".join(filter(None, parts))
+
+
+def _resizing(data: DataConfig) -> str:
+    """Return in words how images become squares; "" if they stay as they are."""
+    if not data.image_size:
+        return ""
+    size, by = data.image_size, "bilinear" if data.interpolation == "bilinear" else "bicubic"
+    if is_box(data.resizing):
+        part = "" if data.crop_fraction == 1 else f" of {data.crop_fraction:g} of the shorter side"
+        return f"the central square{part} is resized to {size}x{size} ({by})"
+    resized, _ = resized_size((size, size), (size, size), data.crop_fraction, data.resizing)
+    sides = "both sides are" if data.resizing == "stretch" else "the shorter side is"
+    return f"{sides} resized to {resized} pixels ({by}), then the center is cropped to {size}x{size}"
+
+
+def _normalization(data: DataConfig) -> str:
+    mean, std = (", ".join(f"{value:.3g}" for value in values) for values in (data.mean, data.std))
+    return f"mean {mean}, std {std}"
 
 
 def _steps(trainer: Trainer, step: int) -> str:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from anchor_jax.core.short_reprs import short_repr
 from anchor_jax.models.layers import Classifier
 from anchor_jax.models.pretrained import AdaptedWeights
 from anchor_jax.runs.record import Run
@@ -33,6 +34,7 @@ Metrics = dict[str, float | None]
 _global_norm = jax.jit(optax.tree.norm)
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True)
 class Trainer:
     """The parts of a run that stay the same from its first step to its last; see `prepare`.
@@ -50,6 +52,7 @@ class Trainer:
       run_steps: the compiled training steps.
       evaluator: the evaluation during training.
       weights: those that replace random ones at the start; None if there are none, or the run resumes.
+      preprocessing: where the preprocessing of images comes from, for the user; "" if the config states it.
     """
 
     run: Run
@@ -64,6 +67,7 @@ class Trainer:
     run_steps: RunSteps
     evaluator: Evaluator
     weights: AdaptedWeights | None
+    preprocessing: str = ""
 
     @with_own_settings
     def init_carry(self) -> Carry:

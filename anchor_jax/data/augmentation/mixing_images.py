@@ -8,6 +8,7 @@ from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.augmentation.fractals import fractals
 from anchor_jax.data.modes import MODES, convert_images
+from anchor_jax.data.orientation import STORED
 from anchor_jax.data.sources.folder import open_images
 
 MAX_BYTES = 256 * 2**20  # of mixing images on a device
@@ -53,7 +54,8 @@ def load_mixing_images(folder: str | os.PathLike[str], size: int, channels: int)
     if not os.fspath(folder):
         return convert_images(fractals(_SEED, num_fractals, size), MODES[channels], "fractals")
     max_images = _max_images(size, channels)
-    images = open_images(folder, image_size=size, mode=MODES[channels], title="mixing images of pixmix")
+    title = "mixing images of pixmix"
+    images = open_images(folder, image_size=size, mode=MODES[channels], title=title, orientation=STORED)
     rows = np.linspace(0, images.num_examples - 1, min(images.num_examples, max_images)).astype(int)
     return images.take(rows)[0]
 

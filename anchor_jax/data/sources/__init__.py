@@ -12,10 +12,11 @@ from typing import NamedTuple
 
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
+from anchor_jax.data import orientation as orientations
 from anchor_jax.data import resampling
 from anchor_jax.data.cache import load_cached
 from anchor_jax.data.dataset import Dataset, check_label_names, validate_dataset, warn_similar_names
-from anchor_jax.data.decoding import EncodedDataset, decode_all
+from anchor_jax.data.decoding import EncodedDataset, Size, decode_all
 from anchor_jax.data.eval_dataset import EvalDataset, eval_dataset, eval_dataset_from_encoded
 from anchor_jax.data.modes import AUTO, check_mode, convert_images
 from anchor_jax.data.sources.digits import open_digits
@@ -39,9 +40,11 @@ def load(
     *,
     name: str = "",
     path: str | os.PathLike[str] = "",
-    image_size: int = 0,
+    image_size: Size = 0,
     crop_fraction: float = 1.0,
     interpolation: str = resampling.AUTO,
+    resizing: str = resampling.AUTO,
+    orientation: str = orientations.AUTO,
     mode: str = AUTO,
     channels: int = 0,
     cache_dir: str | os.PathLike[str] | None = None,
@@ -59,9 +62,13 @@ def load(
       name: name of the dataset, for "tfds" only.
       path: TFDS data directory (default: $TFDS_DATA_DIR, or else ~/tensorflow_datasets), image folder or file.
       image_size: S, in pixels. The shorter side is resized to `round(S / crop_fraction)`, and the center is cropped to
-        S x S ("tfds" and "folder" only). 0 keeps the stored size.
+        S x S ("tfds" and "folder" only). 0 keeps the stored size; (H, W) is the same for oblong images.
       crop_fraction: in (0, 1].
       interpolation: how images are resized, "bilinear" or "bicubic", with antialiasing; "auto": bicubic.
+      resizing: "box": resize and crop in one step; "shorter_side": the shorter side is resized to
+        `floor(S / crop_fraction)` pixels, then the center is cropped, as in torchvision and timm, whose pixels these
+        are; "stretch": both sides are resized to as many pixels, so that the aspect ratio changes; "auto": "box".
+      orientation: "exif" or "auto" turns images upright, if their EXIF data say how; "stored" does not.
       mode: convert the images to "L" (grayscale) or "RGB"; "auto": grayscale if all image files of the split are,
         otherwise RGB, and arrays as they are.
       channels: the number C of channels, or 0 for any up to 4. Arrays with a longer last axis are mostly
@@ -82,7 +89,9 @@ def load(
       >>> train.images.shape, train.images.dtype, train.labels.dtype
       ((1437, 8, 8, 1), dtype('uint8'), dtype('int32'))
     """
-    opened = _open(source, split, name, path, image_size, crop_fraction, interpolation, mode, channels)
+    opened = _open(
+        source, split, name, path, image_size, crop_fraction, interpolation, resizing, orientation, mode, channels
+    )
     dataset = opened.data
     if isinstance(dataset, EncodedDataset):
         dataset = load_cached(dataset, decode_all, os.fspath(cache_dir or ""))
@@ -95,9 +104,11 @@ def open_stream(
     *,
     name: str = "",
     path: str | os.PathLike[str] = "",
-    image_size: int = 0,
+    image_size: Size = 0,
     crop_fraction: float = 1.0,
     interpolation: str = resampling.AUTO,
+    resizing: str = resampling.AUTO,
+    orientation: str = orientations.AUTO,
     mode: str = AUTO,
     channels: int = 0,
     title: str = "",
@@ -112,6 +123,8 @@ def open_stream(
       image_size: see `load`.
       crop_fraction: see `load`.
       interpolation: see `load`.
+      resizing: see `load`.
+      orientation: see `load`.
       mode: see `load`.
       channels: see `load`.
       title: name of the returned dataset; "": the source and split.
@@ -130,7 +143,9 @@ def open_stream(
       >>> test.name, test.num_examples
       ('digits', 360)
     """
-    opened = _open(source, split, name, path, image_size, crop_fraction, interpolation, mode, channels)
+    opened = _open(
+        source, split, name, path, image_size, crop_fraction, interpolation, resizing, orientation, mode, channels
+    )
     title, dataset = title or opened.title, opened.data
     if isinstance(dataset, Dataset):
         stream = eval_dataset(_finished(opened, source, image_size, channels), title, channels=channels)
@@ -147,9 +162,11 @@ def open_encoded(
     *,
     name: str = "",
     path: str | os.PathLike[str] = "",
-    image_size: int = 0,
+    image_size: Size = 0,
     crop_fraction: float = 1.0,
     interpolation: str = resampling.AUTO,
+    resizing: str = resampling.AUTO,
+    orientation: str = orientations.AUTO,
     mode: str = AUTO,
 ) -> EncodedDataset:
     """Open one split of "tfds" or "folder" for random access; no image is read. The arguments are those of `load`.
@@ -163,7 +180,9 @@ def open_encoded(
             f"source '{source}' cannot be streamed; allowed: {_ENCODED}; for a dataset that fits into memory set "
             "config.data.streaming=False"
         )
-    dataset = _open(source, split, name, path, image_size, crop_fraction, interpolation, mode).data
+    dataset = _open(
+        source, split, name, path, image_size, crop_fraction, interpolation, resizing, orientation, mode
+    ).data
     assert isinstance(dataset, EncodedDataset)
     check_label_names(dataset.label_names, dataset.title)
     return dataset
@@ -182,9 +201,11 @@ def _open(
     split: str,
     name: str,
     path: str | os.PathLike[str],
-    image_size: int,
+    image_size: Size,
     crop_fraction: float,
     interpolation: str,
+    resizing: str,
+    orientation: str,
     mode: str,
     channels: int = 0,
 ) -> _OpenedSplit:
@@ -193,12 +214,15 @@ def _open(
     checks.path("path", path)
     checks.number("crop_fraction", crop_fraction, high=math.inf)
     resampling.check_interpolation(interpolation)
-    checks.integer("image_size", image_size)
+    resampling.check_resizing(resizing)
+    orientations.check_orientation(orientation)
+    given = image_size if isinstance(image_size, tuple) else (image_size,)
+    sides = [checks.integer("image_size", side) for side in given]
     checks.count("channels", channels, least=0)
     mode = check_mode(mode)
     checks.known("data source", source, SOURCES)
-    if image_size < 0:
-        raise UserError(f"data.image_size={image_size}; allowed: 0 (the stored size) or a number of pixels")
+    if (isinstance(image_size, tuple) and (len(sides) != 2 or min(sides) < 1)) or min(sides) < 0:
+        raise UserError(f"data.image_size={image_size}; allowed: 0 (the stored size), a number of pixels, or (H, W)")
     is_encoded = SOURCES[source].is_encoded
     if crop_fraction != 1 and not (0 < crop_fraction < 1 and image_size and is_encoded):
         raise UserError(
@@ -207,14 +231,20 @@ def _open(
         )
     dataset = SOURCES[source].open(SourceRequest(split, name, os.fspath(path)))
     if isinstance(dataset, EncodedDataset):
-        size = {"image_size": int(image_size), "crop_fraction": crop_fraction, "interpolation": interpolation}
-        dataset = dataset._replace(**size, given_mode=mode)
+        dataset = dataset._replace(
+            image_size=(sides[0], sides[1]) if len(sides) == 2 else sides[0],
+            crop_fraction=crop_fraction,
+            interpolation=interpolation,
+            resizing=resizing,
+            orientation=orientation,
+            given_mode=mode,
+        )
     opened = _OpenedSplit(dataset, f"{source} split '{split}'", mode)
     warn_similar_names(dataset.label_names, opened.title)
     return opened
 
 
-def _finished(opened: _OpenedSplit, source: str, image_size: int, channels: int) -> Dataset:
+def _finished(opened: _OpenedSplit, source: str, image_size: Size, channels: int) -> Dataset:
     """Validate a split in memory, convert its images to the mode, and check their shape."""
     assert isinstance(opened.data, Dataset)
     images, labels, label_names = validate_dataset(opened.data, opened.title, channels)
@@ -232,9 +262,9 @@ def check_channels(shape: tuple[int, ...], channels: int, title: str) -> None:
         )
 
 
-def _check_size(dataset: Dataset, source: str, image_size: int) -> Dataset:
+def _check_size(dataset: Dataset, source: str, image_size: Size) -> Dataset:
     height, width = dataset.images.shape[1:3]
-    if image_size and (height, width) != (image_size, image_size):
+    if image_size and (height, width) != (image_size if isinstance(image_size, tuple) else (image_size, image_size)):
         raise UserError(
             f"data.image_size={image_size}, but images of source '{source}' are {height}x{width}, and only those of "
             f"{_ENCODED} are resized; set data.image_size=0"

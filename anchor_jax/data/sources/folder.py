@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from anchor_jax.core.errors import UserError
+from anchor_jax.data import orientation as orientations
 from anchor_jax.data import resampling
-from anchor_jax.data.decoding import EncodedDataset, Example, common_mode
+from anchor_jax.data.decoding import EncodedDataset, Example, Size, common_mode
 from anchor_jax.data.eval_dataset import EvalDataset, eval_dataset_from_encoded
 from anchor_jax.data.files import FileList, reading_errors
 from anchor_jax.data.image_files import (
@@ -48,11 +49,13 @@ def open_folder(request: SourceRequest) -> EncodedDataset:
 def open_images(
     path: str | os.PathLike[str],
     *,
-    image_size: int,
+    image_size: Size,
     mode: str,
     title: str,
     crop_fraction: float = 1.0,
     interpolation: str = resampling.AUTO,
+    resizing: str = resampling.AUTO,
+    orientation: str = orientations.AUTO,
 ) -> EvalDataset:
     """Open all images in a folder, at any depth, sorted by path; they have the single class "image".
 
@@ -63,6 +66,8 @@ def open_images(
       title: name of the dataset.
       crop_fraction: see `load`.
       interpolation: see `load`.
+      resizing: see `load`.
+      orientation: see `load`.
 
     Raises:
       UserError: there is no such folder, or no image in it. An image that is corrupt or differs in size raises when its
@@ -76,7 +81,7 @@ def open_images(
     warn_skipped(root, skipped)
     encoded = _encoded_files(root.name, ("image",), FileList(root, names), np.zeros(len(names), np.int32))
     size = {"image_size": image_size, "crop_fraction": crop_fraction, "interpolation": interpolation}
-    encoded = encoded._replace(**size, given_mode=mode)
+    encoded = encoded._replace(**size, resizing=resizing, orientation=orientation, given_mode=mode)
     return eval_dataset_from_encoded(encoded, title)
 
 
@@ -95,7 +100,7 @@ def _encoded_files(title: str, label_names: tuple[str, ...], files: FileList, la
     example = _FileExamples(files, labels)
 
     own_mode = cache(partial(common_mode, example, len(files)))
-    return EncodedDataset(title, label_names, len(files), example, own_mode, 0, files)
+    return EncodedDataset(title, label_names, len(files), example, own_mode, 0, files, file_of=files.name)
 
 
 def _list_images(split: Path, label_names: list[str]) -> tuple[FileList, np.ndarray, list[Skipped]]:

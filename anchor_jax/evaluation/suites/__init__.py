@@ -7,9 +7,10 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.evaluation.context import EvalContext
 from anchor_jax.evaluation.options import CommonOptions, describe
 from anchor_jax.evaluation.presentation import Table
-from anchor_jax.evaluation.results import BLT_SUFFIX, Results, SuiteResult
+from anchor_jax.evaluation.results import Results, SuiteResult, parse_storage_name
 from anchor_jax.evaluation.suite import Suite
 from anchor_jax.evaluation.suites.clean import Clean
+from anchor_jax.evaluation.suites.conformal import Conformal, ConformalOptions
 from anchor_jax.evaluation.suites.corruptions import Corruptions, CorruptionsOptions
 from anchor_jax.evaluation.suites.landscape import Landscape
 from anchor_jax.evaluation.suites.ood import Ood, OodOptions
@@ -21,12 +22,24 @@ from anchor_jax.evaluation.suites.shift import Shift, ShiftOptions
 # in the order of the report
 SUITES: dict[str, Suite[Any]] = {
     suite.name: suite
-    for suite in (Clean(), Corruptions(), Shift(), Ood(), Protocols(), ReferenceUse(), Probe(), Landscape())
+    for suite in (
+        Clean(),
+        Corruptions(),
+        Shift(),
+        Ood(),
+        Conformal(),
+        Protocols(),
+        ReferenceUse(),
+        Probe(),
+        Landscape(),
+    )
 }
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(ProtocolsOptions, ProbeOptions, OodOptions, ShiftOptions, CorruptionsOptions, CommonOptions):
+class Options(
+    ProtocolsOptions, ProbeOptions, ConformalOptions, OodOptions, ShiftOptions, CorruptionsOptions, CommonOptions
+):
     """Options of an evaluation. Datasets are named as in `anchor_jax.data.open_dataset`."""
 
 
@@ -58,17 +71,19 @@ def find(name: str) -> Suite[Any]:
     Args:
       name: storage name, such as "clean" or "clean-blt".
     """
-    suite = name.removesuffix(BLT_SUFFIX)
+    suite = parse_storage_name(name).suite
     return SUITES.get(suite) or UnknownSuite(suite)
 
 
 def title(name: str) -> str:
     """Return the heading of stored results."""
-    return find(name).title + (", with transduction (BLT)" if name.endswith(BLT_SUFFIX) else "")
+    parsed = parse_storage_name(name)
+    heading = find(name).title if parsed.dataset is None else f"{find(name).title_of_other}: {parsed.dataset}"
+    return heading + (", with transduction (BLT)" if parsed.protocol == "blt" else "")
 
 
 def report_order(name: str) -> tuple[int, str]:
     """Return the key by which stored results are sorted."""
     known = list(SUITES)
-    suite = name.removesuffix(BLT_SUFFIX)
+    suite = parse_storage_name(name).suite
     return (known.index(suite) if suite in known else len(known), name)

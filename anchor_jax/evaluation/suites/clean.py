@@ -2,12 +2,14 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from anchor_jax import metrics
+from anchor_jax.data import EvalDataset
 from anchor_jax.evaluation.context import EvalContext
+from anchor_jax.evaluation.known_sets import KnownSet, open_known_sets
 from anchor_jax.evaluation.options import TemperatureOption
 from anchor_jax.evaluation.predictions import METRICS, all_scores, to_arrays
 from anchor_jax.evaluation.presentation import (
@@ -24,9 +26,9 @@ from anchor_jax.evaluation.presentation import (
     Table,
     format_num_references,
 )
-from anchor_jax.evaluation.results import Results, Score, SuiteResult
+from anchor_jax.evaluation.results import Results, Score, SuiteResult, storage_name
 from anchor_jax.evaluation.suite import Suite
-from anchor_jax.evaluation.suites import common
+from anchor_jax.evaluation.suites import classes, common
 
 _STORED, _SHOWN = 12, 10  # images of the most and of the least certain predictions
 _UNCERTAINTIES = {
@@ -36,11 +38,20 @@ _UNCERTAINTIES = {
 }
 
 
-class Clean(Suite[EvalContext]):
-    """Evaluate the test set as it is."""
+class PreparedClean(NamedTuple):
+    """What is evaluated: the test set, or another one."""
+
+    context: EvalContext
+    of: KnownSet
+    dataset: str | None = None  # name of the other one
+
+
+class Clean(Suite[PreparedClean]):
+    """Evaluate the test set as it is, or other labeled sets."""
 
     name = "clean"
     title = "Clean test set"
+    title_of_other = "Clean metrics"
     question = "How often is the model right on images like those of training, and does it know when it is wrong?"
     reading = (
         "NLL and Brier also judge the probabilities. The calibration errors (ECE) measure the gap between confidence "
@@ -48,35 +59,52 @@ class Clean(Suite[EvalContext]):
     )
     options = TemperatureOption
     supports_blt = True
+    records_predictions = True
 
-    def prepare(self, context: EvalContext) -> EvalContext:
+    def prepare(self, context: EvalContext) -> PreparedClean:
         """Open the test set."""
-        _ = context.test
-        return context
+        return PreparedClean(context, KnownSet(context.test, None))
 
-    def num_predictions(self, prepared: EvalContext, num_references: int) -> int:
-        """Return the number of test images, once per reference."""
-        return max(num_references, 1) * prepared.test.num_examples
+    def prepare_all(self, context: EvalContext) -> dict[str, PreparedClean]:
+        """Open the test set, or what the option `data` names in its place."""
+        if not context.options.data:
+            return {self.name: self.prepare(context)}
+        given = open_known_sets(context, context.options.data)
+        return {
+            storage_name(self.name, dataset=each.stream.name): PreparedClean(context, each, each.stream.name)
+            for each in given
+        }
 
-    def measure(self, prepared: EvalContext, num_references: int) -> SuiteResult:
+    def datasets(self, context: EvalContext, prepared: PreparedClean) -> list[EvalDataset]:
+        """Return the set."""
+        return [prepared.of.stream]
+
+    def num_predictions(self, prepared: PreparedClean, num_references: int) -> int:
+        """Return the number of images, once per reference."""
+        return max(num_references, 1) * prepared.of.stream.num_examples
+
+    def measure(self, prepared: PreparedClean, num_references: int) -> SuiteResult:
         """Score all predictions, and keep the images of the most and the least certain ones."""
-        temperature = prepared.temperature(num_references)
-        table = prepared.predict(prepared.test, num_references, temperature=temperature)
-        scores = all_scores(table, prepared.num_bins)
+        context, (stream, classes), dataset = prepared
+        temperature = context.temperature(num_references)
+        table = context.predict_recorded(stream, num_references, classes=classes, temperature=temperature)
+        scores = all_scores(table, context.num_bins)
         scores += [] if temperature is None else [Score("temperature", temperature)]
         by_certainty = np.argsort(np.asarray(table.entropy), kind="stable")
         most, least = by_certainty[:_STORED], by_certainty[::-1][:_STORED]
-        images, _ = prepared.test.take(np.concatenate([most, least]))
+        images, _ = stream.take(np.concatenate([most, least]))
         arrays = to_arrays(table) | {
             "most_certain_rows": most,
             "most_certain_images": images[: len(most)],
             "least_certain_rows": least,
             "least_certain_images": images[len(most) :],
         }
-        return SuiteResult(self.name, num_references, tuple(scores), arrays, {"num_examples": len(table.label)})
+        facts = {"num_examples": len(table.label)}
+        facts |= {} if classes is None else {"classes": [context.run.label_names[row] for row in classes]}
+        return SuiteResult(self.name, num_references, tuple(scores), arrays, facts, dataset=dataset)
 
     def tables(self, results: Results) -> list[Table]:
-        """Return all metrics, then uncertainty and other predictions."""
+        """Return all metrics, then uncertainty, other predictions, and single classes."""
         names = ("accuracy", "top5_accuracy", "nll", "brier", "ece", "rms_ece", "adaptive_ece", "smooth_ece", "aurc")
         uncertainty = common.quantities(("entropy", "mutual_information", "agreement"))
         mean_logits = common.quantities(METRICS, prediction="mean_logits")
@@ -86,14 +114,15 @@ class Clean(Suite[EvalContext]):
             *common.by_references("Uncertainty", results, uncertainty),
             *common.by_references("Softmax of the mean logits, as the released code reports", results, mean_logits),
             *common.by_references("After temperature scaling", results, scaled),
+            *classes.class_tables(common.newest(results)),
         ]
 
     def highlights(self, result: SuiteResult) -> list[Highlight]:
         """Return accuracy and calibration error."""
-        return common.highlights(self.title, result)
+        return common.highlights(result.dataset or self.title, result)
 
     def figures(self, results: Results, clean: Results) -> list[Figure]:
-        """Return reliability, risk and coverage, uncertainty of mistakes, and some images."""
+        """Return reliability, risk and coverage, uncertainty of mistakes, confusions, and some images."""
         result = common.newest(results)
         judged = {format_num_references(num): common.judged(each) for num, each in results.items()}
         judged = {title: columns for title, columns in judged.items() if columns}
@@ -109,7 +138,7 @@ class Clean(Suite[EvalContext]):
             figures += [_risk_coverage(judged, uncertainties, result)]
         if uncertainties and correct is not None:
             figures += [_uncertainty_of_mistakes(uncertainties, correct, result)]
-        return figures + _certain_images(result)
+        return [*figures, *classes.confusion_figures(result), *_certain_images(result)]
 
 
 def _risk_coverage(
@@ -184,7 +213,7 @@ def _certain_images(result: SuiteResult) -> list[Figure]:
 
 
 def _strip(result: SuiteResult, which: str) -> ImageStrip:
-    names = dict(enumerate(result.facts.get("label_names", ())))
+    names = dict(enumerate(common.class_names(result)))
     rows = result.arrays[f"{which}_certain_rows"][:_SHOWN]
     label, predicted, entropy = (result.arrays[name][rows] for name in ("label", "predicted", "entropy"))
     captions = [

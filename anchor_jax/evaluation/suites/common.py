@@ -1,11 +1,13 @@
 """Tables and figures that several suites have."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from anchor_jax import metrics
+from anchor_jax.evaluation import intervals
 from anchor_jax.evaluation.predictions import METRICS
 from anchor_jax.evaluation.presentation import (
     GROUP_TITLES,
@@ -61,8 +63,14 @@ def score_table(
     for title, metric, fields in columns:
         values = [result.value(metric, **of_row, **fields) for result, of_row in rows.values()]
         if any(value is not None for value in values):
-            filled.append(Column(title, specs.get(metric), values))
+            filled.append(Column(title, specs.get(metric), values, partial(_intervals, rows, metric, fields)))
     return [Table(caption, list(rows), filled, **options)] if filled else []
+
+
+def _intervals(
+    rows: Mapping[str, tuple[SuiteResult, Mapping[str, Any]]], metric: str, fields: Mapping[str, Any]
+) -> list[intervals.Interval | None]:
+    return [intervals.interval(result, metric, **of_row, **fields) for result, of_row in rows.values()]
 
 
 def by_references(caption: str, results: Results, columns: Sequence[Quantity], **options: Any) -> list[Table]:
@@ -76,6 +84,11 @@ def by_dataset(result: SuiteResult, columns: Sequence[Quantity]) -> list[Table]:
     rows = {name: (result, {"dataset": name}) for name in members(result)}
     caption = f"Each set, {format_num_references(result.num_references)}"
     return score_table(caption, rows, columns, mark_best=False)
+
+
+def class_names(result: SuiteResult) -> list[str]:
+    """Return the names of the classes that stored labels and predictions refer to: all, or those of another set."""
+    return list(result.facts.get("classes") or result.facts.get("label_names", ()))
 
 
 def mean_notes(result: SuiteResult) -> list[str]:

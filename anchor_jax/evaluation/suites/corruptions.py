@@ -1,11 +1,10 @@
 """Corruptions: accuracy and calibration for each corruption and severity."""
 
 import dataclasses
-import math
 import re
 import textwrap
-from collections.abc import Generator, Mapping, Sequence
-from functools import cached_property, partial
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -15,7 +14,8 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.data import CorruptedSet, EvalDataset, check_differs, corruptions, open_corrupted
 from anchor_jax.data.corruptions import SEVERITIES
 from anchor_jax.evaluation.context import EvalContext
-from anchor_jax.evaluation.options import SeedOption, TemperatureOption, option
+from anchor_jax.evaluation.generated_corruptions import generated
+from anchor_jax.evaluation.options import GENERATED, CorruptedSetsOption, SeedOption, TemperatureOption
 from anchor_jax.evaluation.predictions import METRICS, main_scores
 from anchor_jax.evaluation.presentation import (
     GROUP_TITLES,
@@ -34,10 +34,10 @@ from anchor_jax.evaluation.presentation import (
 from anchor_jax.evaluation.results import Results, Score, SuiteResult
 from anchor_jax.evaluation.suite import Suite
 from anchor_jax.evaluation.suites import common
-from anchor_jax.runs.predictor import pad_rows
 from anchor_jax.runtime import mesh as mesh_lib
 
-GENERATED, GENERATED_C_BAR = _MADE = "generated", "generated-c-bar"
+GENERATED_C_BAR = "generated-c-bar"
+_MADE = GENERATED, GENERATED_C_BAR
 _SAMPLE_SEVERITY = 3
 _RESERVED = r"severity\d|mean15|mean19|cbar"
 _NUM_IMAGENET_CLASSES = 1_000
@@ -68,15 +68,8 @@ ALEXNET_ERRORS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class CorruptionsOptions(SeedOption, TemperatureOption):
-    """The corrupted test sets."""
-
-    corruptions: tuple[str, ...] = option(
-        (GENERATED,),
-        "Corrupted test sets of the suite 'corruptions': 'generated' (the 19 corruptions of ImageNet-C, applied to the "
-        "test set), 'generated-c-bar' (the 10 of C-bar), tfds:NAME, npy:FOLDER (the layout of CIFAR-10-C), "
-        "folder:FOLDER (the layout of ImageNet-C).",
-    )
+class CorruptionsOptions(CorruptedSetsOption, SeedOption, TemperatureOption):
+    """The corrupted test sets, and how they are evaluated."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +84,11 @@ class PreparedCorruptions:
     def members(self) -> dict[str, CorruptedSet]:
         """Corruption -> the set that contains it."""
         return {member: corrupted for corrupted in self.sets for member in corrupted.members}
+
+    def dataset_of(self, corrupted: CorruptedSet) -> str:
+        """Return the name of the dataset whose images are in a set: the test set, or a published one."""
+        spec = self.options.corruptions[self.sets.index(corrupted)]
+        return self.context.test_name if spec in _MADE else corrupted.name
 
     @cached_property
     def sample_images(self) -> np.ndarray:
@@ -112,6 +110,7 @@ class Corruptions(Suite[PreparedCorruptions]):
     )
     options = CorruptionsOptions
     supports_blt = True
+    records_predictions = True
 
     def prepare(self, context: EvalContext) -> PreparedCorruptions:
         """Open the corrupted sets.
@@ -128,7 +127,9 @@ class Corruptions(Suite[PreparedCorruptions]):
                 images = jax.ShapeDtypeStruct((1, *context.run.image_shape), np.uint8)
                 jax.eval_shape(lambda images: corruptions.corrupt(jax.random.key(0), images, "contrast", 1), images)
             else:
-                check_differs(context.test, *(corrupted.stream(name, SEVERITIES[-1]) for name in corrupted.members))
+                check_differs(
+                    context.known_clean, *(corrupted.stream(name, SEVERITIES[-1]) for name in corrupted.members)
+                )
         return PreparedCorruptions(context, options, sets)
 
     def datasets(self, context: EvalContext, prepared: PreparedCorruptions) -> list[EvalDataset | CorruptedSet]:
@@ -151,7 +152,14 @@ class Corruptions(Suite[PreparedCorruptions]):
         for name, corrupted in members.items():
             for severity in SEVERITIES:
                 stream = corrupted.stream(name, severity)
-                table = context.predict(stream, num_references, temperature=temperature)
+                table = context.predict_recorded(
+                    stream,
+                    num_references,
+                    temperature=temperature,
+                    dataset=prepared.dataset_of(corrupted),
+                    corruption=name,
+                    severity=severity,
+                )
                 scores += main_scores(table, context.num_bins, corruption=name, severity=severity)
                 columns["correct"].append(table.mean_probs.correct)
                 columns["confidence"].append(table.mean_probs.confidence)
@@ -254,33 +262,6 @@ def mean_corruption_error(means: Sequence[Score]) -> float:
     return float(np.mean([(1 - accuracy[name]) / error for name, error in ALEXNET_ERRORS.items()]))
 
 
-def generated(name: str, members: tuple[str, ...], clean: EvalDataset, seed: int) -> CorruptedSet:
-    """Return a clean dataset under corruptions, which are applied on the device while it is read.
-
-    Example i always gets the same noise, whatever the batches and devices.
-    """
-    mesh = mesh_lib.mesh()
-    corrupt_each = mesh_lib.one_at_a_time(corruptions.corrupt_each, mesh)
-
-    def stream(member: str, severity: int) -> EvalDataset:
-        def batches(size: int) -> Generator[Any, None, None]:
-            even = math.ceil(size / mesh.size) * mesh.size
-            for index, (images, labels) in enumerate(clean.batches(size)):
-                rows = mesh_lib.shard_batch(index * size + np.arange(even), mesh)
-                on_devices = mesh_lib.shard_batch(pad_rows(images, even), mesh)
-                corrupted = corrupt_each(_keys(seed, rows), on_devices, member, severity)
-                yield corrupted if len(images) == even else mesh_lib.device_get_global(corrupted)[: len(images)], labels
-
-        return dataclasses.replace(clean, name=f"{member} {severity}", batches=batches)
-
-    return CorruptedSet(name, members, clean.num_examples, stream)
-
-
-@jax.jit
-def _keys(seed, rows):
-    return jax.vmap(partial(jax.random.fold_in, jax.random.key(seed)))(rows)
-
-
 def _open_all(context: EvalContext, options: CorruptionsOptions) -> list[CorruptedSet]:
     sets = [_open(context, spec, options.seed) for spec in options.corruptions]
     members = [member for corrupted in sets for member in corrupted.members]
@@ -303,14 +284,17 @@ def _open(context: EvalContext, spec: str, seed: int) -> CorruptedSet:
     if spec == GENERATED_C_BAR:
         members = corruptions.C_BAR_CIFAR if corruptions.is_small(shape) else corruptions.C_BAR_IMAGENET
         return generated("C-bar, generated on the device", members, context.test, seed)
-    return open_corrupted(
+    published = open_corrupted(
         spec,
         image_shape=shape,
         label_names=context.run.label_names,
         tfds_dir=context.tfds_dir,
         interpolation=context.run.config.data.interpolation,
+        resizing=context.run.config.data.resizing,
+        orientation=context.run.config.data.orientation,
         channels=context.run.config.data.channels,
     )
+    return context.limited_corrupted(published)
 
 
 def _facts(prepared: PreparedCorruptions, num_examples: int) -> dict[str, Any]:

@@ -1,18 +1,19 @@
 """OOD: how well uncertainty separates anomalies from the test set."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+from sklearn.metrics import roc_auc_score, roc_curve
 
+from anchor_jax import metrics
 from anchor_jax.core.errors import UserError
 from anchor_jax.data import EvalDataset
 from anchor_jax.data.class_mapping import warn_shared_classes
+from anchor_jax.evaluation.anomaly_scores import HEADLINE, SCORES, SINGLE_PASS, anomaly_scores
 from anchor_jax.evaluation.context import EvalContext
 from anchor_jax.evaluation.options import SuiteOptions, option
-from anchor_jax.evaluation.predictions import PredictionTable
 from anchor_jax.evaluation.presentation import (
     Figure,
     HeatMap,
@@ -34,19 +35,7 @@ from anchor_jax.evaluation.suite import Suite
 from anchor_jax.evaluation.suites import common
 from anchor_jax.metrics import specs
 
-HEADLINE = "energy"  # the score of the paper, shown first and where a single one is shown
-# score -> its formula; each is higher for more anomalous examples
-SCORES = {
-    HEADLINE: "-logsumexp of the mean logits",
-    "max_softmax": "1 - max probability",
-    "max_logit": "-max of the mean logits",
-    "entropy": "entropy of the mean probabilities, nats",
-    "mutual_information": "mutual information between prediction and reference, nats",
-    "spread": "standard deviation over references of the probabilities, mean over classes",
-    "agreement": "1 - largest fraction of references that predict the same class",
-}
 METRICS = ("auroc", "aupr_in", "aupr_out", "fpr95")
-_SINGLE_PASS = (HEADLINE, "max_softmax", "max_logit", "entropy")  # the others need at least two references
 _GROUPS = ("near", "far")
 _TEST_SET = "in"  # how the arrays of the test set are named
 _STORED, _SHOWN = 12, 60  # images of each set that are stored, images of all sets that are shown
@@ -61,8 +50,7 @@ class OodOptions(SuiteOptions):
 
     ood: tuple[str, ...] = option(
         (),
-        "Anomaly datasets of the suite 'ood', such as near=tfds:cifar100,far=images:FOLDER. A run on digits uses "
-        "photographs by default.",
+        "Anomalies of 'ood', such as near=tfds:cifar100,far=images:FOLDER.",
     )
 
 
@@ -93,6 +81,7 @@ class Ood(Suite[PreparedOod]):
     )
     options = OodOptions
     supports_blt = True
+    records_predictions = True
 
     def prepare(self, context: EvalContext) -> PreparedOod:
         """Open the anomaly datasets.
@@ -125,12 +114,13 @@ class Ood(Suite[PreparedOod]):
     def measure(self, prepared: PreparedOod, num_references: int) -> SuiteResult:
         """Measure how well each score separates each dataset from the test set; average over groups and over all."""
         context, sets = prepared
-        names = tuple(SCORES) if num_references > 1 else _SINGLE_PASS
-        inside = anomaly_scores(context.predict(context.test, num_references), names)
+        names = tuple(SCORES) if num_references > 1 else SINGLE_PASS
+        inside = anomaly_scores(context.predict_recorded(context.test, num_references, anomaly=False), names)
         scores: list[Score] = []
         arrays = {column_name(name, _TEST_SET): values for name, values in inside.items()}
         for _, stream in sets:
-            outside = anomaly_scores(context.predict(_unlabeled(stream), num_references), names)
+            table = context.predict_recorded(_unlabeled(stream), num_references, anomaly=True)
+            outside = anomaly_scores(table, names)
             arrays |= {column_name(name, stream.name): values for name, values in outside.items()}
             arrays[column_name("sample_images", stream.name)] = stream.first(_STORED)[0]
             for name in names:
@@ -186,20 +176,6 @@ class Ood(Suite[PreparedOod]):
         return figures
 
 
-def anomaly_scores(table: PredictionTable, names: Iterable[str] = tuple(SCORES)) -> dict[str, np.ndarray]:
-    """Return anomaly scores of a dataset, float32 `[N]` each; higher is more anomalous."""
-    scores = {
-        "max_softmax": 1 - table.mean_probs.confidence,
-        "max_logit": -table.max_logit,
-        "energy": table.energy,
-        "entropy": table.entropy,
-        "mutual_information": table.mutual_information,
-        "spread": table.spread,
-        "agreement": 1 - table.agreement,
-    }
-    return {name: np.asarray(scores[name], np.float32) for name in names}
-
-
 def detection(inside: np.ndarray, outside: np.ndarray) -> dict[str, float]:
     """Measure how well a score separates anomalies from known examples.
 
@@ -212,15 +188,15 @@ def detection(inside: np.ndarray, outside: np.ndarray) -> dict[str, float]:
       class and the score negated; `fpr95`, the smallest fraction of the other examples classified as anomalies at a
       threshold that detects at least 95% of the anomalies. All are in [0, 1]; lower is better for `fpr95` alone.
     """
-    is_anomaly = np.concatenate([np.zeros(len(inside)), np.ones(len(outside))])
-    score = np.concatenate([inside, outside]).astype(np.float64)
-    false_positives, true_positives, _ = roc_curve(is_anomaly, score, drop_intermediate=False)
-    return {
-        "auroc": float(roc_auc_score(is_anomaly, score)),
-        "aupr_in": float(average_precision_score(1 - is_anomaly, -score)),
-        "aupr_out": float(average_precision_score(is_anomaly, score)),
-        "fpr95": float(false_positives[true_positives >= 0.95].min()),
+    is_anomaly = np.repeat((False, True), (len(inside), len(outside)))
+    score = np.concatenate([inside, outside])
+    found = {
+        "auroc": metrics.auroc(score, is_anomaly),
+        "aupr_in": metrics.aupr(-score, ~is_anomaly),
+        "aupr_out": metrics.aupr(score, is_anomaly),
+        "fpr95": metrics.fpr_at_tpr(score, is_anomaly, 0.95),
     }
+    return {name: float(value) for name, value in found.items()}
 
 
 def stored_scores(result: SuiteResult) -> tuple[dict[str, np.ndarray], dict[str, dict[str, np.ndarray]]]:

@@ -31,13 +31,11 @@ _NUM_COMPARED = 32  # images of the training and the test split
 class ProbeOptions(SeedOption):
     """The datasets of the linear probe, and how it is fitted."""
 
-    probe: tuple[str, ...] = option(
-        (), "Datasets of the suite 'probe': the first trains and tests the linear probe, the others only test it."
-    )
+    probe: tuple[str, ...] = option((), "Datasets of 'probe': the first trains and tests it, the others test it.")
     probe_mask_prob: float = option(
         0.4,
-        "Probability, in [0, 1], of masking the reference of an image that the linear probe of an anchored network is "
-        "fitted to; the label is the target. 0.4 as in the paper; 0 masks none.",
+        "Probability of masking the reference of an image that the probe of an anchored network is fitted to; as in "
+        "the paper.",
     )
 
 

@@ -1,15 +1,15 @@
 """Shift: the classes of the run, or some of them, from another distribution."""
 
 import dataclasses
-import warnings
 from typing import NamedTuple
 
 import numpy as np
 
 from anchor_jax.core.errors import UserError
-from anchor_jax.data import EvalDataset, class_rows
+from anchor_jax.data import EvalDataset
 from anchor_jax.evaluation.context import EvalContext
-from anchor_jax.evaluation.options import TemperatureOption, option
+from anchor_jax.evaluation.known_sets import KnownSet, open_known_sets
+from anchor_jax.evaluation.options import ShiftedSetsOption, TemperatureOption
 from anchor_jax.evaluation.predictions import METRICS, all_scores, to_arrays
 from anchor_jax.evaluation.presentation import Figure, Highlight, Table
 from anchor_jax.evaluation.results import Results, Score, SuiteResult, column_name
@@ -18,26 +18,15 @@ from anchor_jax.evaluation.suites import common
 
 
 @dataclasses.dataclass(frozen=True)
-class ShiftOptions(TemperatureOption):
-    """The shifted datasets."""
-
-    shift: tuple[str, ...] = option(
-        (), "Datasets of the suite 'shift', with the run's classes, such as tfds:imagenet_r."
-    )
-
-
-class ShiftedSet(NamedTuple):
-    """A dataset, and the rows of the logits that its labels refer to; None for all."""
-
-    stream: EvalDataset
-    classes: tuple[int, ...] | None
+class ShiftOptions(ShiftedSetsOption, TemperatureOption):
+    """The shifted datasets, and how they are evaluated."""
 
 
 class PreparedShift(NamedTuple):
     """The opened datasets."""
 
     context: EvalContext
-    sets: list[ShiftedSet]
+    sets: list[KnownSet]
 
 
 class Shift(Suite[PreparedShift]):
@@ -49,6 +38,7 @@ class Shift(Suite[PreparedShift]):
     reading = "Compare with the clean test set: the difference is the cost of the shift."
     options = ShiftOptions
     supports_blt = True
+    records_predictions = True
 
     def prepare(self, context: EvalContext) -> PreparedShift:
         """Open the datasets.
@@ -62,17 +52,7 @@ class Shift(Suite[PreparedShift]):
                 "suite 'shift' needs datasets with the run's classes; give them as --shift, such as "
                 "--shift=tfds:imagenet_r"
             )
-        sets = []
-        for stream in context.open_all(specs):
-            rows = class_rows(stream.label_names, context.run.label_names, origin=f"'{stream.name}'")
-            if rows is not None and len(rows) < len(context.run.label_names):
-                warnings.warn(
-                    f"'{stream.name}' has {len(rows)} of the run's {len(context.run.label_names)} classes; the logits "
-                    "are restricted to them",
-                    stacklevel=2,
-                )
-            sets.append(ShiftedSet(stream, None if rows is None else tuple(rows.tolist())))
-        return PreparedShift(context, sets)
+        return PreparedShift(context, open_known_sets(context, specs))
 
     def datasets(self, context: EvalContext, prepared: PreparedShift) -> list[EvalDataset]:
         """Return the shifted sets."""
@@ -92,7 +72,7 @@ class Shift(Suite[PreparedShift]):
         scores: list[Score] = []
         arrays = {}
         for stream, classes in sets:
-            table = context.predict(stream, num_references, classes=classes, temperature=temperature)
+            table = context.predict_recorded(stream, num_references, classes=classes, temperature=temperature)
             scores += all_scores(table, context.num_bins, dataset=stream.name)
             scores.append(Score("num_examples", len(table.label), dataset=stream.name))
             arrays |= {column_name(name, stream.name): column for name, column in to_arrays(table).items()}

@@ -11,7 +11,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError, UserTypeError
+from anchor_jax.core.short_reprs import short_repr
 from anchor_jax.models.layers import Classifier
+from anchor_jax.models.pytorch import fitting
 from anchor_jax.models.pytorch.entries import listed
 from anchor_jax.models.pytorch.names import NAME_TABLES, SOURCES, NameTable, QKVSlice, TensorNames
 from anchor_jax.models.pytorch.networks import find_network
@@ -41,6 +43,7 @@ _MAX_LISTED = 4  # names of each kind in an error message
 _log = logging.getLogger(__name__)
 
 
+@short_repr
 class Converted(NamedTuple):
     """Variables read from a state dict.
 
@@ -98,7 +101,7 @@ def from_torch(
       >>> bool(jnp.array_equal(converted["params"]["head"]["kernel"], variables["params"]["head"]["kernel"]))
       True
     """
-    converted = convert(name, state_dict, num_classes, source, **options)
+    converted = convert(name, state_dict, num_classes, source, options)
     notes = converted.notes if "head" in converted.variables["params"] else (*converted.notes, "no head")
     if notes:
         _log.warning("weights of '%s': %s", name, "; ".join(notes))
@@ -106,13 +109,43 @@ def from_torch(
 
 
 def convert(
-    name: str, state_dict: Mapping[str, Any], num_classes: int | None, source: str, **options: Any
+    name: str,
+    state_dict: Mapping[str, Any],
+    num_classes: int | None,
+    source: str,
+    options: Mapping[str, Any],
+    *,
+    stated: Mapping[str, Any] | None = None,
+    flag: str = "",
 ) -> Converted:
-    """Convert a state dict as `from_torch` does, and return what was chosen and left out."""
-    tables = _name_tables(name, source)
+    """Convert a state dict as `from_torch` does, and return what was chosen and left out.
+
+    Args:
+      name: see `from_torch`.
+      state_dict: see `from_torch`.
+      num_classes: see `from_torch`.
+      source: see `from_torch`.
+      options: see `from_torch`.
+      stated: options that the files beside the weights state, see `fitting.stated_options`.
+      flag: what precedes an option in an error message, such as "--config.model.options.".
+    """
     checks.instance("state_dict", state_dict, Mapping, "torch.nn.Module.state_dict()")
     for key, tensor in state_dict.items():
         _check_tensor(key, tensor)
+    try:
+        return _convert(name, state_dict, num_classes, source, dict(options))
+    except UserTypeError:
+        raise
+    except UserError as error:
+        of_file = {"num_classes": num_classes, "stated": dict(stated or {}), "flag": flag}
+        hint = fitting.hint(name, dict(options), state_dict, source, **of_file)
+        raise UserError(f"{error}; {hint}" if hint else str(error)) from error
+
+
+def _convert(
+    name: str, state_dict: Mapping[str, Any], num_classes: int | None, source: str, options: dict[str, Any]
+) -> Converted:
+    tables = _name_tables(name, source)
     network = find_network(state_dict, tables)
     tensors = {key: _to_array(key, tensor) for key, tensor in network.tensors.items()}
     has_head = network.has_head or num_classes is not None

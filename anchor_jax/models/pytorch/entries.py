@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from anchor_jax.core.errors import UserError
+from anchor_jax.core.short_reprs import short_repr
 
 Keys = tuple[str, ...]  # that lead to a mapping in nested ones
 Candidates = Mapping[Keys, Mapping[str, Any]]  # the tensors of all mappings that hold any
@@ -22,6 +23,7 @@ _MAX_DEPTH = 5  # of nested entries
 _MAX_LISTED = 8  # names in a message
 
 
+@short_repr
 class StateDict(NamedTuple):
     """The tensors of one entry of a checkpoint.
 

@@ -104,6 +104,11 @@ def _matches(modules: set[str], prefix: str, table: NameTable) -> int:
     return sum(prefix + name in modules for name in table.landmarks())
 
 
+def count_landmarks(tensors: Iterable[str], table: NameTable) -> float:
+    """Return the fraction of a table's landmarks among the names of a network without prefixes."""
+    return _matches(_modules(tensors), "", table) / len(table.landmarks())
+
+
 def _is_in(name: str, module: str) -> bool:
     return name == module or name.startswith(module + ".")
 

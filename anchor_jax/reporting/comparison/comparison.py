@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 
 from anchor_jax.core.errors import UserError
-from anchor_jax.evaluation import suites
+from anchor_jax.evaluation import conformal_sets, suites
 from anchor_jax.evaluation.predictions import METRICS
 from anchor_jax.evaluation.presentation import GROUP_TITLES, describe_transduction, format_num_references
-from anchor_jax.evaluation.results import BLT_SUFFIX, Score, SuiteResult, flat_name
+from anchor_jax.evaluation.results import Score, SuiteResult, flat_name, parse_storage_name
 from anchor_jax.evaluation.same_data import compare_data
 from anchor_jax.evaluation.suites.common import plain
+from anchor_jax.evaluation.suites.conformal import title_of
 from anchor_jax.evaluation.suites.ood import HEADLINE
 from anchor_jax.evaluation.suites.reference_use import INPUTS
 from anchor_jax.metrics import specs
@@ -46,6 +47,9 @@ _HEADLINES: dict[str, list[dict[str, Any]]] = {
         {"metric": "auroc", "score": ANY, "group": ANY},
         {"metric": "fpr95", "score": ANY},
     ],
+    "conformal": [
+        {"metric": name, "score": ANY, **fields} for fields in ({}, {"group": ANY}) for name in ("coverage", "set_size")
+    ],
     "protocols": [
         {"metric": name, "protocol": protocol}
         for protocol in PROTOCOLS
@@ -66,6 +70,8 @@ def score_title(score: Score) -> str:
 
     >>> score_title(Score("accuracy", 0, severity=5)).replace("\N{NO-BREAK SPACE}", " ")
     'accuracy, severity 5 % ↑'
+    >>> score_title(Score("coverage", 0, score="lac_spread")).replace("\N{NO-BREAK SPACE}", " ")
+    'coverage, LAC / spread %'
     """
     spec = specs.get(score.metric)
     parts = [
@@ -74,7 +80,7 @@ def score_title(score: Score) -> str:
         score.dataset,
         plain(score.corruption or ""),
         score.severity and f"severity {score.severity}",
-        plain(score.score or ""),
+        title_of(score.score) if score.score in conformal_sets.SCORES else plain(score.score or ""),
         _PREDICTION_TITLES.get(score.prediction),
     ]
     return spec.headed(", ".join([spec.title, *filter(None, parts)]))
@@ -111,7 +117,7 @@ class SuiteTable:
     @property
     def base_suite(self) -> str:
         """The suite, whichever protocol chose the references."""
-        return self.suite.removesuffix(BLT_SUFFIX)
+        return parse_storage_name(self.suite).suite
 
     @property
     def title(self) -> str:
@@ -223,11 +229,15 @@ def example_values(result: SuiteResult) -> dict[str, np.ndarray]:
     datasets = {"clean": [None], "shift": result.facts.get("members", ())}.get(result.suite, [])
     stored = {"accuracy": "correct", "nll": "nll", "brier": "brier", "entropy": "entropy"}
     columns = {
-        flat_name(Score(metric, 0, dataset=dataset)): result.column(column, dataset)
+        Score(metric, 0, dataset=dataset): result.column(column, dataset)
         for dataset in datasets
         for metric, column in stored.items()
     }
-    return {name: column.astype(np.float64) for name, column in columns.items() if column is not None}
+    if result.suite == "conformal":  # on the test set
+        for name in result.facts["scores"]:
+            columns[Score("coverage", 0, score=name)] = result.column(f"{name}_covered")
+            columns[Score("set_size", 0, score=name)] = result.column(f"{name}_size")
+    return {flat_name(score): column.astype(np.float64) for score, column in columns.items() if column is not None}
 
 
 def _common_references(runs: Sequence[EvaluatedRun], suite: str, requested: int | None) -> int:

@@ -9,13 +9,14 @@ from anchor_jax.evaluation.suites import common
 from anchor_jax.evaluation.suites.ood import MEAN_TITLES
 from anchor_jax.metrics import specs
 from anchor_jax.reporting.comparison.comparison import ANY, Comparison, Entry, SuiteTable, score_title
-from anchor_jax.reporting.comparison.statistics import Summary
+from anchor_jax.reporting.comparison.statistics import Summary, shown
 
 # suite -> the metrics that get a panel each
 _METRICS = {
     "clean": ("accuracy", "nll", "brier", "ece", "smooth_ece", "aurc"),
     "corruptions": ("accuracy", "nll", "brier", "ece", "smooth_ece"),
     "ood": ("auroc",),
+    "conformal": ("coverage", "set_size"),
     "protocols": ("accuracy", "ece", "seconds_per_1000"),
 }
 _MAX_PANELS = 9
@@ -71,7 +72,7 @@ def _dot_plots(comparison: Comparison, table: SuiteTable) -> Iterator[presentati
     differences = panels(
         lambda entry: [
             each and presentation.Dots(each.mean, interval=each.interval)
-            for each in (entry.over_seeds, entry.over_examples)
+            for each in shown(entry.over_seeds, entry.over_examples)
         ],
         signed=True,
     )

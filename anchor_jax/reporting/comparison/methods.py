@@ -12,9 +12,10 @@ from typing import Any
 from anchor_jax.config import RESUMABLE_CHANGES, flatten
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.labels import composed_name
+from anchor_jax.data.orientation import STORED
 from anchor_jax.evaluation import storage
 from anchor_jax.evaluation.output import workdir_of
-from anchor_jax.evaluation.results import Results, SuiteResult
+from anchor_jax.evaluation.results import Results, SuiteResult, parse_storage_name
 from anchor_jax.runs import record as run_record
 from anchor_jax.runs.record import Run
 from anchor_jax.runtime.paths import storage_path
@@ -148,6 +149,31 @@ def group_by_method(runs: Sequence[EvaluatedRun]) -> list[Method]:
     ]
 
 
+def differing_keys(methods: Sequence[Method]) -> dict[str, dict[str, str]]:
+    """Return the keys of the config in which the runs differ, except for seeds and places of the data.
+
+    Args:
+      methods: of a comparison.
+
+    Returns:
+      key -> name of the method -> value; several if its runs differ, a dash if the key has no effect on it.
+    """
+    configs = {method.name: [flatten(run.run.config) for run in method.runs] for method in methods}
+    every = [config for of in configs.values() for config in of]
+    found: dict[str, dict[str, str]] = {}
+    for key in dict.fromkeys(key for config in every for key in config):
+        values = [config.get(key) for config in every]
+        if key in ("seed", "data.path") or not any(_differs(key, value, values[0]) for value in values[1:]):
+            continue
+        found[key] = {
+            method.name: ", ".join(dict.fromkeys(str(config.get(key, "default")) for config in configs[method.name]))
+            if key in method.config or not key.startswith("anchoring.")
+            else "–"
+            for method in methods
+        }
+    return found
+
+
 def method_kind(config: Mapping[str, Any]) -> str:
     """Return the paper's name of a method: "standard", "anchored" or "anchored + masking"."""
     if not config["anchoring.enabled"]:
@@ -158,8 +184,11 @@ def method_kind(config: Mapping[str, Any]) -> str:
 
 def evaluation_command(workdir: Path | str, suite: str, num_references: int | None = None) -> str:
     """Return the command that evaluates a run."""
-    references = f" --num_references {num_references}" if num_references else ""
-    return f"python eval.py --workdir {shlex.quote(str(workdir))} --suites {suite}{references}"
+    parsed = parse_storage_name(suite)
+    others = " --protocol blt" if parsed.protocol == "blt" else ""
+    others += f" --data SPEC_OF_{shlex.quote(parsed.dataset)}" if parsed.dataset else ""
+    others += f" --num_references {num_references}" if num_references else ""
+    return f"python eval.py --workdir {shlex.quote(str(workdir))} --suites {parsed.suite}{others}"
 
 
 def _latest(record: Run) -> tuple[int, dict[int, Mapping[str, Results]]]:
@@ -170,7 +199,8 @@ def _latest(record: Run) -> tuple[int, dict[int, Mapping[str, Results]]]:
         }
         if by_bins := {num_bins: suites for num_bins, suites in by_bins.items() if suites}:
             return step, by_bins
-    raise UserError(f"'{record.workdir}' is not evaluated; run {evaluation_command(record.workdir, 'clean', 10)}")
+    how = "only evaluated with --limit" if storage.has_limited_results(record.workdir) else "not evaluated"
+    raise UserError(f"'{record.workdir}' is {how}; run {evaluation_command(record.workdir, 'clean', 10)}")
 
 
 def _check_same_data(records: Sequence[Run]) -> None:
@@ -194,6 +224,8 @@ def _data_facts(record: Run) -> dict[str, Any]:
 def effective_config(flat: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys of a flat config that define a method: without the seed and keys that have no effect."""
     dropped = {"seed", "data.path", "data.mode", "data.channels"}  # the image shape, which must be equal, implies these
+    if not _ignores_orientations(flat):
+        dropped |= {"data.orientation"}
     if method_kind(flat) == "standard":
         dropped |= {key for key in flat if key.startswith("anchoring.") and key != "anchoring.enabled"}
     elif not flat["anchoring.enabled"]:
@@ -205,6 +237,12 @@ def effective_config(flat: Mapping[str, Any]) -> dict[str, Any]:
     if flat["anchoring.mask_per"] != "batch":
         dropped |= {"anchoring.mask_draw", "anchoring.update_bn_when_masked"}
     return {key: value for key, value in flat.items() if key not in dropped and not key.startswith(RESUMABLE_CHANGES)}
+
+
+def _ignores_orientations(flat: Mapping[str, Any]) -> bool:
+    """Return whether photographs are read as stored, and not upright; small images such as CIFAR's are upright."""
+    may_be_photographs = flat["data.source"] == "folder" or (flat["data.source"] == "tfds" and flat["data.image_size"])
+    return bool(may_be_photographs) and flat["data.orientation"] == STORED
 
 
 def _same_method(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

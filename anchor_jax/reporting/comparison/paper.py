@@ -14,7 +14,7 @@ from anchor_jax.reporting.comparison.paper_results import MASKED, PUBLISHED, Qua
 
 IMAGENET = "imagenet2012"
 _NUM_IMAGENET_CLASSES = 1_000
-_IDENTITY = ("data.source", "data.name", "model.name")
+_IDENTITY = ("data.source", "data.name", "model.name", "data.orientation")  # published: "stored", for a few images
 _TARGET_REMARKS = {
     "uniform": "the target of masked examples is uniform, as in the paper's text; the published numbers more likely "
     "come from the label, the target in the released code",

@@ -13,16 +13,19 @@ from markupsafe import Markup
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.evaluation import suites
+from anchor_jax.evaluation.results import Score
 from anchor_jax.evaluation.storage import writing
 from anchor_jax.evaluation.suites.ood import HEADLINE
 from anchor_jax.metrics import specs
 from anchor_jax.metrics.specs import MetricSpec
 from anchor_jax.reporting.comparison.comparison import Comparison, Entry, SuiteTable, score_title
 from anchor_jax.reporting.comparison.figures import suite_figures
+from anchor_jax.reporting.comparison.methods import differing_keys
 from anchor_jax.reporting.comparison.next_to_paper import PaperRow
 from anchor_jax.reporting.comparison.paper_results import SOURCE
-from anchor_jax.reporting.comparison.statistics import Difference, Summary
+from anchor_jax.reporting.comparison.statistics import Difference, Summary, shown
 from anchor_jax.reporting.html import draw_figures, render, rows_html
+from anchor_jax.reporting.style import shortened
 from anchor_jax.reporting.terminal import print_lines, print_table
 from anchor_jax.runtime.atomic_files import is_incomplete, write_texts
 
@@ -30,6 +33,18 @@ KIND = "anchor_jax comparison"  # by which the JSON of a comparison is recognize
 JSON, CSV, HTML = "compare.json", "compare.csv", "compare.html"
 _DASH = "–"
 _COLUMNS = ["suite", "metric", "method", "num_references", "statistic", "seed", "value", "low", "high", "num"]
+_LETTERS = 24  # of the value of a config key on the terminal
+_SHORTER = {
+    "FPR at 95% TPR": "FPR95",
+    "mutual information": "mutual inf.",
+    "seconds per 1,000": "s per 1,000",
+    "1 random reference": "1 reference",
+    "K random references": "K references",
+    "smoothed": "smooth",
+    " sets": "",
+    ", corruptions": ", corrupted",
+    " / ": "/",
+}
 _HIGHLIGHTS = (
     ("clean", {"metric": "accuracy"}),
     ("clean", {"metric": "ece"}),
@@ -91,25 +106,60 @@ def print_tables(comparison: Comparison, *lines: str) -> None:
     letters = [*string.ascii_uppercase, *map("".join, itertools.product(string.ascii_uppercase, repeat=2))]
     letter_of = dict(zip((method.name for method in comparison.methods), letters, strict=False))
     print_lines(*(f"{letter}  {name}" for name, letter in letter_of.items()))
+    differing = differing_keys(comparison.methods)
+    values = [[key, *(shortened(of[name], _LETTERS) for name in letter_of)] for key, of in differing.items()]
+    if values:
+        print_table(["differing config keys", *letter_of.values()], values)
     for table in comparison.suites:
         rows = []
         for name in table.headlines:
             score, spec = table.scores[name], specs.get(table.scores[name].metric)
             if (score.severity or 5) != 5 or score.prediction != "mean_probs":
                 continue  # in the report
-            for index, (method, entry) in enumerate(table.entries[name].items()):
-                cells = [_mean(spec, entry.summary), *(_half_width(spec, of) for of in entry[1:])]
-                rows.append([score_title(score) if index == 0 else "", letter_of[method], *cells])
-        headings = ["metric", "", "mean ± std", "Δ seeds", "Δ examples"]
-        print_table(headings, rows, title=table.title, names=2)
-    print_lines("Δ: difference to A ± half of its 95% interval", *comparison.notes, *lines)
+            for method, entry in table.entries[name].items():
+                cells = {"mean ± std": _mean(spec, entry.summary)}
+                cells |= {f"Δ{of}": _half_width(spec, each) for of, each in _differences(table, entry).items()}
+                rows.append({"metric": _short_title(score), "": letter_of[method]} | cells)
+        names = [name for name in (rows or [{}])[0] if not name.startswith("Δ") or any(row[name] for row in rows)]
+        headings = [name.replace(" over", "") for name in names]
+        print_table(headings, [[row[name] for name in names] for row in rows], table.title, 2)
+    delta = "Δ: difference to A ± half of its 95% interval, over seeds or over test images."
+    print_lines(*([delta] if len(letter_of) > 1 else []), *_without_interval(comparison), *comparison.notes, *lines)
+
+
+def _differences(table: SuiteTable, entry: Entry) -> dict[str, Difference | None]:
+    """Return heading -> difference; there is a single one if none of the table has an interval over seeds."""
+    every = [of.over_seeds for entries in table.entries.values() for of in entries.values()]
+    over_seeds, over_examples = shown(entry.over_seeds, entry.over_examples)
+    if any(each and each.interval for each in every):
+        return {" over seeds": over_seeds, " over images": over_examples}
+    return {"": over_examples or over_seeds}
+
+
+def _short_title(score: Score) -> str:
+    """Return the title of a score as it fits a line of 80 columns next to its numbers."""
+    title = score_title(score)
+    for long, short in _SHORTER.items():
+        title = title.replace(long, short)
+    return title
 
 
 def _half_width(spec: MetricSpec, difference: Difference | None) -> str:
     if difference is None:
         return ""
     text, interval = spec.text(difference.mean, signed=True), difference.interval
-    return f"{text} ± {spec.text((interval[1] - interval[0]) / 2)}" if interval else text
+    return f"{text}±{spec.text((interval[1] - interval[0]) / 2)}" if interval else text
+
+
+def _without_interval(comparison: Comparison) -> list[str]:
+    """Return a sentence that says why some differences have no interval, if any has none."""
+    entries = [entry for table in comparison.suites for of in table.entries.values() for entry in of.values()]
+    differences = [each for entry in entries for each in shown(*entry[1:]) if each]
+    if all(each.interval for each in differences):
+        return []
+    is_single = {each.num for entry in entries if (each := entry.over_seeds)} <= {1}
+    reason = "one shared seed" if is_single else "no spread over seeds"
+    return [f"Without an interval: {reason}, and no spread over images is known."]
 
 
 # JSON and CSV
@@ -146,6 +196,7 @@ def _record(comparison: Comparison) -> dict[str, Any]:
             "remarks": dict(comparison.remarks),
         },
         "not_as_the_paper": dict(comparison.mismatches),
+        "differing_config": differing_keys(comparison.methods),
         "notes": list(comparison.notes),
     }
 
@@ -205,6 +256,8 @@ def _page(comparison: Comparison) -> str:
         paper_notes=list(dict.fromkeys(row.note for row in comparison.paper if row.note)),
         generated=any("generated" in row.source for row in comparison.paper),
         runs=_run_table(comparison),
+        differing=rows_html(differing_keys(comparison.methods)),
+        without_interval=_without_interval(comparison),
     )
 
 
@@ -226,20 +279,16 @@ def _section(comparison: Comparison, table: SuiteTable) -> dict[str, Any]:
 def _score_table(table: SuiteTable) -> Markup:
     return rows_html(
         {
-            (score_title(table.scores[name]), method): _cells(specs.get(table.scores[name].metric), entry)
+            (score_title(table.scores[name]), method): _cells(table, specs.get(table.scores[name].metric), entry)
             for name in table.headlines
             for method, entry in table.entries[name].items()
         }
     )
 
 
-def _cells(spec: MetricSpec, entry: Entry) -> dict[str, str | int]:
-    return {
-        "mean ± std": _mean(spec, entry.summary),
-        "seeds": len(entry.summary.values),
-        "difference over seeds": _difference_html(spec, entry.over_seeds),
-        "over test examples": _difference_html(spec, entry.over_examples),
-    }
+def _cells(table: SuiteTable, spec: MetricSpec, entry: Entry) -> dict[str, str | int]:
+    differences = {f"difference{of}": _difference_html(spec, each) for of, each in _differences(table, entry).items()}
+    return {"mean ± std": _mean(spec, entry.summary), "seeds": len(entry.summary.values), **differences}
 
 
 def _mean(spec: MetricSpec, summary: Summary) -> str:

@@ -31,6 +31,17 @@ class Difference(NamedTuple):
         return None if self.low is None or self.high is None else (self.low, self.high)
 
 
+def shown(over_seeds: Difference | None, over_examples: Difference | None) -> tuple[Difference | None, ...]:
+    """Return both differences as tables and figures show them.
+
+    They are the same number with other intervals. One without an interval is left out next to one that has an
+    interval, and shown once if neither has.
+    """
+    if over_examples and over_examples.interval:
+        return (over_seeds if over_seeds and over_seeds.interval else None), over_examples
+    return (over_seeds, None) if over_seeds else (None, over_examples)
+
+
 def summary(values: Mapping[int, float]) -> Summary:
     """Return mean and standard deviation over seeds.
 

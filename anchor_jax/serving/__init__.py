@@ -1,0 +1,1 @@
+"""An exported run over HTTP: requests of pictures, batches of concurrent requests, metrics for monitoring."""
