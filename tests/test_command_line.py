@@ -46,7 +46,7 @@ def test_evaluate_needs_only_the_workdir(finished):
     folder, _, _ = finished
     done = quick_command("eval.py", "--workdir", folder / "run", "--num_references", "1,10")
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    assert all(line.startswith("progress: ") for line in done.stderr.splitlines())  # on a slow machine
     numbers = json.loads((folder / "run/eval/metrics.json").read_text())
     assert numbers["clean"].keys() == {"1", "10"}
     assert 0 <= numbers["clean"]["10"]["accuracy"] <= 1

@@ -69,6 +69,9 @@ def _apply(equation: JaxprEqn, values: list[Any]) -> list[Any]:
         return _evaluate(branch.jaxpr, branch.consts, values[1:])
     if name == "pad":
         return [_padded(values[0], values[1], params["padding_config"])]
+    if name == "unstack":
+        parts = range(values[0].shape[params["axis"]])
+        return [jax.lax.index_in_dim(values[0], part, params["axis"], keepdims=False) for part in parts]
     if name == "reduce_window_max":
         return [_pooled(values[0], **params)]
     bodies = [body for body in params.values() if hasattr(body, "eqns")]  # of a jaxpr, closed or not
