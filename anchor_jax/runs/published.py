@@ -25,6 +25,7 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.runs import record as run_record
 from anchor_jax.runs.record import RECORD, REFERENCES, Run
 from anchor_jax.runs.state import Variables
+from anchor_jax.runtime.object_storage import local_file
 
 WEIGHTS = "model.safetensors"
 FILES = (RECORD, REFERENCES, WEIGHTS)
@@ -86,9 +87,10 @@ def read_variables(folder: Path, like: Variables, which: int | str) -> tuple[int
     """
     file = folder / WEIGHTS
     try:
-        with safetensors.safe_open(file, "numpy") as opened:
-            metadata: dict[str, str] = opened.metadata() or {}
-        arrays = safetensors.numpy.load_file(file)
+        with local_file(file) as local:
+            with safetensors.safe_open(local, "numpy") as opened:
+                metadata: dict[str, str] = opened.metadata() or {}
+            arrays = safetensors.numpy.load_file(local)
         if metadata.get("format") != _FORMAT:
             raise ValueError(f"its format is not {_FORMAT}")
         step = int(metadata["step"])

@@ -239,6 +239,21 @@ def download(path: Path, file: Path) -> None:
         file_system(path).get_file(os.fspath(path), str(file))
 
 
+@contextlib.contextmanager
+def local_file(path: Path) -> Iterator[Path]:
+    """Yield a file of this machine: the path itself, or a temporary copy of an object.
+
+    Raises:
+      OSError: it does not exist or cannot be read.
+    """
+    if not is_remote(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="anchor_jax-") as folder:
+        download(path, Path(folder) / path.name)
+        yield Path(folder) / path.name
+
+
 def size_of(path: Path) -> int:
     """Return the bytes of a file or an object."""
     return cast(Any, path.stat()).length if is_remote(path) else path.stat().st_size
