@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from anchor_jax.core.errors import CorruptDataWarning
 from anchor_jax.evaluation import evaluate, load_results
 from anchor_jax.export.write import export
 from anchor_jax.reporting import Reporter
+from anchor_jax.runs import published
+from anchor_jax.runs import record as run_record
 from anchor_jax.runtime import leases, multihost, object_storage
 from anchor_jax.runtime.atomic_files import atomic_write, exclusive_lock, keep_earlier
 from anchor_jax.runtime.paths import storage_path
@@ -64,24 +67,35 @@ def test_run_in_a_bucket_resumes_exactly(resumed, finished):
 
 @pytest.fixture(scope="module")
 def local_results(finished):
-    """The scores of the run of this machine, the names of the files with results, and its export."""
+    """The scores of the run of this machine, the contents of its files with results by name, and its export."""
     workdir, file = finished[0] / "run", finished[0] / "tiny.zip"
     evaluate(workdir, ("clean",), (2,), report=Reporter())
     export(workdir, file, num_references=2)
-    names = {str(each.relative_to(workdir)) for each in (workdir / "eval").rglob("*.*")}
-    return load_results(workdir), names, file.read_bytes()
+    files = {str(each.relative_to(workdir)): each.read_bytes() for each in (workdir / "eval").rglob("*.*")}
+    return load_results(workdir), files, file.read_bytes()
 
 
+@pytest.mark.parametrize("bucket", ["s3"], indirect=True)  # the same code for both
 def test_run_in_a_bucket_is_evaluated_and_exported(resumed, local_results, bucket):
-    scores, names, exported = local_results
-    evaluate(resumed[0], ("clean",), (2,), report=Reporter())
+    scores, files, exported = local_results
+    evaluate(resumed[0], ("clean",), (2,), report=Reporter(["tensorboard"]))
     of_time = scores["metric"] == "seconds_per_1000"
     np.testing.assert_array_equal(load_results(resumed[0])["value"][~of_time], scores["value"][~of_time])
     found = {name.removeprefix("runs/tiny/") for name in names_below(f"{resumed[0]}/eval")}
-    assert {name for name in found if "/lock/" not in name} == names
+    events, others = re.compile("eval/tensorboard/events.*"), {name for name in found if "/lock/" not in name}
+    assert {name for name in others if not events.fullmatch(name)} == files.keys() < others
+    predictions = storage_path("workdir", resumed[0]) / "eval/predictions.csv"
+    assert predictions.read_bytes() == files["eval/predictions.csv"]
     export(resumed[0], f"{bucket}/tiny.zip", num_references=2)
     assert object_storage.path_of(f"{bucket}/tiny.zip").read_bytes() == exported
     assert aj.load_exported(f"{bucket}/tiny.zip").label_names == ("0", "1", "2")
+
+
+def test_published_run_in_a_bucket_is_loaded(bucket, finished, tmp_path):
+    predictor = aj.load_predictor(finished[0] / "run")
+    published.write(tmp_path, run_record.load(finished[0] / "run"), 12, predictor.variables)
+    upload(tmp_path, f"{bucket}/published")
+    assert_same_bits(aj.load_predictor(f"{bucket}/published").variables, predictor.variables)
 
 
 @pytest.mark.parametrize("bucket", ["s3"], indirect=True)  # the same code for both
