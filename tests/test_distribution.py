@@ -87,7 +87,7 @@ def test_wheel_metadata_is_that_of_pyproject(wheel):
     assert metadata["Requires-Python"] == ">=3.11"
     assert set(metadata.get_all("Provides-Extra")) == PROJECT["optional-dependencies"].keys()
     extras = {"bench", "cuda13", "docs", "mlflow", "plan-gpu", "plan-tpu", "serve", "test", "tfds-prepare", "torch"}
-    extras |= {"tpu", "wandb", "hub", "onnx"}
+    extras |= {"tpu", "wandb", "hub", "onnx", "gcs", "s3"}
     assert extras == set(metadata.get_all("Provides-Extra"))
     assert metadata.get_payload().startswith("# anchor_jax")
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import emulators
 import pytest
 from commands import quick_command
 from conftest import tiny_config
@@ -26,6 +27,16 @@ def test_killed_run_ends_like_an_uninterrupted_one(tmp_path):
     assert sum(content["kills_by_moment"].values()) == 4
     # the phase of a kill in training is random: a checkpoint may be complete before it
     assert "eval.py, writing results" in content["kills_by_moment"]
+    assert set(content["verdicts"].values()) == {"the same"}
+
+
+def test_killed_run_in_a_bucket_ends_like_others(tmp_path):
+    with emulators.running("s3") as address:
+        arguments = ("--model=mlp", "--kills=2", "--aims=checkpoint,evaluation", f"--bucket={address}/kill")
+        done = quick_command("-m", "faults.kill", *arguments, f"--json={tmp_path / 'kill.json'}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    content = json.loads((tmp_path / "kill.json").read_text())
+    assert sum(content["kills_by_moment"].values()) == 2
     assert set(content["verdicts"].values()) == {"the same"}
 
 

@@ -19,7 +19,7 @@ from anchor_jax.models.pytorch.files import read_state_dict, source_and_file, wr
 from anchor_jax.reporting import write_report
 from anchor_jax.reporting.comparison import compare
 from anchor_jax.runtime.atomic_files import cache_folder
-from anchor_jax.runtime.paths import local_path
+from anchor_jax.runtime.paths import local_path, storage_path
 from anchor_jax.training.loop import train
 
 SHAPE = (8, 8, 3)
@@ -126,8 +126,26 @@ TAKE_PATHS = {
 
 @pytest.mark.parametrize("function", sorted(TAKE_PATHS.keys() - {"weights"}))  # it has a message of its own
 def test_functions_refuse_addresses(function):
-    with pytest.raises(aj.UserError, match="'gs://bucket/x', an address"):
-        TAKE_PATHS[function]("gs://bucket/x")
+    with pytest.raises(aj.UserError, match="'hdfs://bucket/x', an address"):
+        TAKE_PATHS[function]("hdfs://bucket/x")
+
+
+LOCAL = {"read_state_dict", "weights"}  # functions that take no address at all
+
+
+@pytest.mark.parametrize("function", sorted(TAKE_PATHS.keys() - LOCAL))
+@pytest.mark.parametrize(("address", "library"), [("gs://bucket/x", "gcsfs"), ("s3://bucket/x", "s3fs")])
+def test_functions_name_the_library_of_a_bucket(function, address, library, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(aj.UserError, match=f"'{address}', which needs {library}; install it: pip install"):
+        TAKE_PATHS[function](address)
+
+
+def test_storage_path_is_local_without_an_address(home):
+    assert storage_path("workdir", "~/x") == home / "x"
+    assert storage_path("workdir", "./gs:/x") == Path.cwd() / "gs:/x"
+    with pytest.raises(aj.UserError, match=r"'s3a://b/x', an address; .* s3://BUCKET can be used"):
+        storage_path("workdir", "s3a://b/x")
 
 
 WRITE = {"train", "export to", "evaluate_ensemble", "compare to", "write_archive", "write_state_dict"}

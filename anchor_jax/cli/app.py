@@ -26,7 +26,8 @@ from anchor_jax.cli.usage import Usage as Usage
 from anchor_jax.core.errors import CorruptDataWarning, Preempted, UserError
 from anchor_jax.runtime import backends, multihost
 from anchor_jax.runtime.compilation_cache import discard_corrupt_entries, enable_compilation_cache
-from anchor_jax.runtime.paths import local_path
+from anchor_jax.runtime.object_storage import reason_of
+from anchor_jax.runtime.paths import storage_path
 
 # the disk is full, read-only or failing
 _STORAGE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
@@ -81,7 +82,7 @@ def run(
                 raise
             _fail(message)
         except Exception as error:
-            if message := _out_of_memory_message(error) or _no_device_message(error):
+            if message := _out_of_memory_message(error) or _no_device_message(error) or _bucket_message(error):
                 _fail(message)
             if not multihost.is_multiprocess():
                 raise
@@ -115,7 +116,7 @@ def only_path(arguments: tuple[str, ...], what: str) -> Path:
         exit_with_error(
             USAGE_STATUS, f"expected one argument besides the flags, the path of {what}; got {list(arguments)}"
         )
-    return local_path(what, arguments[0])
+    return storage_path(what, arguments[0])
 
 
 def _parse(usage: Usage | None, process_flags: tuple[flags.FlagHolder[Any], ...], argv: Sequence[str]) -> Sequence[str]:
@@ -189,6 +190,16 @@ def _no_device_message(error: Exception) -> str:
     """Return what to print if JAX finds no device of the platform that the environment names, "" otherwise."""
     is_missing = isinstance(error, RuntimeError) and str(error).startswith(("Unable to initialize", "Unknown backend"))
     return f"{str(error).splitlines()[0]}; check JAX_PLATFORMS and the driver" if is_missing else ""
+
+
+def _bucket_message(error: Exception) -> str:
+    """Return what to print if a bucket cannot be read or written, "" for any other error."""
+    reason = reason_of(error)
+    return (
+        f"{reason}; check the bucket, the network and the credentials, then run the same command again"
+        if reason
+        else ""
+    )
 
 
 def _out_of_memory_message(error: Exception) -> str:

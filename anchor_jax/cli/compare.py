@@ -5,7 +5,7 @@ from absl import flags
 from anchor_jax.cli import app
 from anchor_jax.reporting.comparison import compare
 
-OUT = app.define_path("out", None, "Folder of the report.", required=True)
+OUT = app.define_path("out", None, "Folder of the report.", required=True, buckets=True)
 SUITES = flags.DEFINE_list("suites", [], "Suites to compare, comma-separated; by default all that the runs share.")
 NUM_REFERENCES = flags.DEFINE_integer(
     "num_references",

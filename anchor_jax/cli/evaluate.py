@@ -9,15 +9,16 @@ from anchor_jax.cli import app
 from anchor_jax.evaluation import SUITES, Options, evaluate
 from anchor_jax.reporting import Reporter
 
-WORKDIR = app.define_path("workdir", None, "Folder of the run.", required=True)
+WORKDIR = app.define_path("workdir", None, "Folder of the run.", required=True, buckets=True)
 CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "Checkpoint to evaluate: a step, 'latest' or 'best'.")
 DATA_PATH = app.define_path(
     "data_path",
     None,
     "Where the data of the run are now, if they have moved.",
     what="the data",
+    buckets=True,
 )
-OUT = app.define_path("out", None, "Folder of the results; by default WORKDIR/eval.")
+OUT = app.define_path("out", None, "Folder of the results; by default WORKDIR/eval.", buckets=True)
 PREDICTIONS = flags.DEFINE_bool(
     "predictions",
     None,

@@ -4,8 +4,9 @@ from absl import flags
 
 from anchor_jax.cli import app
 from anchor_jax.export import write
+from anchor_jax.runtime.object_storage import size_of
 
-WORKDIR = app.define_path("workdir", None, "Folder of the run.", required=True)
+WORKDIR = app.define_path("workdir", None, "Folder of the run.", required=True, buckets=True)
 CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "Checkpoint to export: a step, 'latest' or 'best'.")
 NUM_REFERENCES = flags.DEFINE_integer(
     "num_references", 10, "Number of references in the file; ignored for a standard network.", lower_bound=1
@@ -45,7 +46,7 @@ def main(*arguments: str) -> None:
         chunk_size=CHUNK_SIZE.value,
     )
     references = f"{metadata.num_references or 'no'} references"
-    platforms, size = ", ".join(metadata.platforms) or "ONNX runtimes", out.stat().st_size / 1e6
+    platforms, size = ", ".join(metadata.platforms) or "ONNX runtimes", size_of(out) / 1e6
     print(f"exported step {metadata.step} with {references} for {platforms} to {out}, {size:.1f} MB")
 
 

@@ -14,7 +14,7 @@ from anchor_jax.runs import hub, published
 from anchor_jax.runs import record as run_record
 from anchor_jax.runs.load import load_checkpoint
 
-WORKDIR = app.define_path("workdir", None, "Folder of the run.", required=True)
+WORKDIR = app.define_path("workdir", None, "Folder of the run.", required=True, buckets=True)
 CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "Checkpoint to push: a step, 'latest' or 'best'.")
 LICENSE = flags.DEFINE_string(
     "license", "unknown", "License of the weights and the references, by its name on the Hub, such as apache-2.0."

@@ -11,7 +11,7 @@ from anchor_jax.runs import record as run_record
 from anchor_jax.runs.load import create_model, load_checkpoint
 from anchor_jax.runtime.atomic_files import check_does_not_exist, write_new_file
 
-WORKDIR = app.define_path("workdir", None, "Folder of the run.", required=True)
+WORKDIR = app.define_path("workdir", None, "Folder of the run.", required=True, buckets=True)
 CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "Checkpoint to convert: a step, 'latest' or 'best'.")
 OUT = app.define_path(
     "out",
@@ -19,6 +19,7 @@ OUT = app.define_path(
     "New file: .safetensors, or .pth for torch.load. A module .py and the references are written beside it.",
     what="a new file",
     required=True,
+    buckets=True,
 )
 SOURCE = flags.DEFINE_enum("source", "torchvision", SOURCES, "Library whose network will load the weights.")
 

@@ -7,7 +7,11 @@ from anchor_jax.training.loop import train
 
 CONFIG = app.define_config()
 WORKDIR = app.define_path(
-    "workdir", None, "Folder of the run. If it holds a run, the run resumes from its latest checkpoint.", required=True
+    "workdir",
+    None,
+    "Folder of the run. If it holds a run, the run resumes from its latest checkpoint.",
+    required=True,
+    buckets=True,
 )
 ACCEPT_CHANGES = flags.DEFINE_list(
     "accept_changes",

@@ -12,11 +12,13 @@ from anchor_jax.data import resampling
 from anchor_jax.data.class_mapping import drop_empty_classes, remap_labels
 from anchor_jax.data.eval_dataset import EvalDataset, eval_dataset, match_channels
 from anchor_jax.data.files import reading_errors
+from anchor_jax.data.local_copies import local_data
 from anchor_jax.data.modes import mode_of
 from anchor_jax.data.sample_photographs import photographs
 from anchor_jax.data.sources import SOURCES, open_stream
 from anchor_jax.data.sources.folder import open_images, subfolders
-from anchor_jax.runtime.paths import absolute_path
+from anchor_jax.runtime.object_storage import is_address, is_remote
+from anchor_jax.runtime.paths import absolute_path, absolute_storage_path
 
 # what locates a dataset of a source -> form and pattern of location and split; the split of a path contains no "/", so
 # that the path itself may contain "@"
@@ -140,8 +142,9 @@ class _Spec(NamedTuple):
         elif not self.location:
             name = self.kind
         else:
-            path = absolute_path(f"{self.kind}:PATH", self.location)
-            name = path.stem if os.path.isfile(path) else path.name
+            path = absolute_storage_path(f"{self.kind}:PATH", self.location)
+            is_file = self.kind == "npz" if is_remote(path) else os.path.isfile(path)
+            name = path.stem if is_file else path.name
         return f"{name}-{self.split}" if self.split else name
 
 
@@ -164,6 +167,8 @@ def _open(
 ) -> EvalDataset:
     kind, location, split = spec.kind, spec.location, spec.split or default_split
     title = spec.title()
+    if is_address(location):
+        location = str(local_data(f"{kind}:PATH", location))
     if kind == "photographs":
         return eval_dataset(photographs(image_shape), title)
     if kind == "images":

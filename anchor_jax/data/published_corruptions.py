@@ -34,9 +34,9 @@ from anchor_jax.data.image_files import (
     warn_skipped,
 )
 from anchor_jax.data.labels import classes_of, read_labels
+from anchor_jax.data.local_copies import local_data, local_tfds
 from anchor_jax.data.sources import open_stream
 from anchor_jax.data.sources.tfds import tfds_data_dir
-from anchor_jax.runtime.paths import absolute_path
 
 # name in TFDS -> published name, where they differ
 _PUBLISHED_NAMES = {"frosted_glass_blur": "glass_blur", "elastic": "elastic_transform"}
@@ -160,11 +160,11 @@ def open_corrupted(
     tfds_name, split, kind, path = match.groups()
     if tfds_name:
         name, split = tfds_name, split or CORRUPTED_TFDS.get(tfds_name, "test")
-        root = tfds_data_dir(os.fspath(tfds_dir))
+        root = local_tfds(tfds_data_dir(os.fspath(tfds_dir)), name)
         subsets = _tfds_subsets(name, split, root, image_shape, options)
         list_files = partial(_list_prepared, root / name)
     else:
-        root = absolute_path(f"{kind}:PATH", path)
+        root = local_data(f"{kind}:PATH", path)
         name = root.name
         subsets = _npy_subsets(root, image_shape) if kind == "npy" else _folder_subsets(root, options)
         list_files = partial(_list_npy if kind == "npy" else _list_images, root)

@@ -32,7 +32,7 @@ from anchor_jax.runs.network import CompiledNetwork
 from anchor_jax.runs.predictor import Predictor
 from anchor_jax.runs.record import Run
 from anchor_jax.runtime import mesh as mesh_lib
-from anchor_jax.runtime.paths import local_path
+from anchor_jax.runtime.paths import storage_path
 
 KINDS = ("ensemble", "dropout", "augmentation")
 ENSEMBLE_SUITES = ("clean", "corruptions", "shift", "ood", "conformal", "protocols")  # these use predictions only
@@ -64,7 +64,7 @@ def evaluate_ensemble(
       UserError: a run is missing or anchored, the runs differ in their classes or image shape, or the kind takes
         another number of runs.
     """
-    out = local_path("out", out)
+    out = storage_path("out", out)
     for suite in suites:
         checks.known("suite", suite, ENSEMBLE_SUITES)
     runs = [locate(run_record.load(workdir)) for workdir in workdirs]

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.runtime.atomic_files import atomic_write, exclusive_lock, is_incomplete
-from anchor_jax.runtime.paths import local_path
+from anchor_jax.runtime.object_storage import is_remote, path_of
+from anchor_jax.runtime.paths import resolved, storage_path
 
 POINTER = "evaluated_run.json"
 _LOCK = "lock"
@@ -34,6 +35,8 @@ class Root(NamedTuple):
 
     def check_writable(self) -> None:
         """Raise a `UserError` if the folder cannot be written, before anything is computed."""
+        if is_remote(self.path):
+            return  # the lock, which is taken before anything is computed, is written first
         existing = next(folder for folder in (self.path.absolute(), *self.path.absolute().parents) if folder.exists())
         if existing.is_dir() and not os.access(existing, os.W_OK):
             raise self._error("it is read-only")
@@ -50,7 +53,7 @@ class Root(NamedTuple):
                 stack.enter_context(exclusive_lock(self.path))
                 if self.is_own:
                     with atomic_write(self.path / POINTER) as file:
-                        file.write_text(json.dumps({"workdir": str(self.workdir.resolve())}) + "\n")
+                        file.write_text(json.dumps({"workdir": str(resolved(self.workdir))}) + "\n")
             except OSError as error:
                 raise self._error(error.strerror or str(error)) from error
             yield
@@ -73,7 +76,7 @@ def open_root(workdir: Path, out: str | os.PathLike[str] | None) -> Root:
     """
     if out is None:
         return Root(workdir / "eval", workdir, is_own=False)
-    folder = local_path("out", out)
+    folder = storage_path("out", out)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out '{folder}' is a file; give a folder")
     if not (folder / POINTER).exists():
@@ -83,7 +86,7 @@ def open_root(workdir: Path, out: str | os.PathLike[str] | None) -> Root:
                 f"--out '{folder}' holds something other than results of eval.py, such as '{others[0].name}'; give a "
                 "new or an empty folder"
             )
-    elif (other := _pointed_to(folder)) != workdir.resolve() and other.exists():
+    elif (other := _pointed_to(folder)) != resolved(workdir) and other.exists():
         raise UserError(f"--out '{folder}' holds results of another run, '{other}'; give a new or an empty folder")
     return Root(folder, workdir, is_own=True)
 
@@ -110,6 +113,6 @@ def workdir_of_results(root: Path) -> Path:
 def _pointed_to(folder: Path) -> Path:
     file = folder / POINTER
     try:
-        return Path(json.loads(file.read_text(encoding="utf-8"))["workdir"])
+        return path_of(json.loads(file.read_text(encoding="utf-8"))["workdir"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"'{file}' is corrupt ({error}); move it away, or give another --out") from error

@@ -22,6 +22,7 @@ from anchor_jax.evaluation.anomaly_scores import SCORES, SINGLE_PASS, anomaly_sc
 from anchor_jax.evaluation.predictions import PredictionTable
 from anchor_jax.evaluation.results import parse_storage_name
 from anchor_jax.runtime.atomic_files import atomic_write, is_incomplete
+from anchor_jax.runtime.object_storage import copy, is_remote, size_of, time_modified
 
 PARQUET, CSV = NAMES = "predictions.parquet", "predictions.csv"
 
@@ -151,7 +152,7 @@ def format_bytes(num: float) -> str:
 
 def sizes(folder: Path) -> dict[Path, int]:
     """Return the files with all predictions that are in a folder, and their bytes."""
-    return {folder / name: (folder / name).stat().st_size for name in NAMES if (folder / name).exists()}
+    return {folder / name: size_of(folder / name) for name in NAMES if (folder / name).exists()}
 
 
 def write_all(folder: Path, parts: Iterable[Path], copies: Path | None) -> None:
@@ -177,7 +178,7 @@ def check_parts(folder: Path) -> None:
     """Raise a `UserError` if one of the parts in a folder is corrupt."""
     for part in sorted(folder.glob("*-references*.parquet")):
         try:
-            _ = is_incomplete(part) or pq.read_metadata(part)
+            _ = is_incomplete(part) or _read_metadata(part)
         except (pa.ArrowException, OSError) as error:
             raise UserError(f"'{part}' is corrupt ({' '.join(str(error).split())}); move it away") from error
 
@@ -186,25 +187,30 @@ def _is_up_to_date(folder: Path, parts: Sequence[Path]) -> bool:
     files = [folder / name for name in NAMES]
     if not all(file.exists() for file in files):
         return False
-    newest = max(part.stat().st_mtime_ns for part in parts)
-    num_rows = sum(pq.read_metadata(part).num_rows for part in parts)
+    newest = max(map(time_modified, parts))
+    num_rows = sum(_read_metadata(part).num_rows for part in parts)
     try:
-        is_complete = pq.read_metadata(files[0]).num_rows == num_rows
+        is_complete = _read_metadata(files[0]).num_rows == num_rows
     except (pa.ArrowException, OSError):
         return False
-    return is_complete and all(file.stat().st_mtime_ns > newest for file in files)
+    return is_complete and all(time_modified(file) > newest for file in files)
+
+
+def _read_metadata(file: Path) -> pq.FileMetaData:
+    with file.open("rb") as opened:
+        return pq.read_metadata(opened)
 
 
 def _concatenate(parts: Sequence[Path], text: Path, binary: Path) -> None:
-    schema = pq.read_schema(parts[0])
+    schema = _read_metadata(parts[0]).schema.to_arrow_schema()
     with (
         pa_csv.CSVWriter(text, schema) as lines,
         pq.ParquetWriter(binary, schema, compression="zstd") as writer,
     ):
         for part in parts:
-            with pq.ParquetFile(part) as opened:
-                for index in range(opened.num_row_groups):
-                    rows = opened.read_row_group(index)
+            with part.open("rb") as opened, pq.ParquetFile(opened) as table:
+                for index in range(table.num_row_groups):
+                    rows = table.read_row_group(index)
                     lines.write_table(rows)
                     writer.write_table(rows)
 
@@ -213,6 +219,9 @@ def _copy(source: Path, target: Path) -> None:
     """Make a file appear in another folder, without using its space again if the disk allows it."""
     if not source.exists():
         target.unlink(missing_ok=True)
+        return
+    if is_remote(source):
+        copy(source, target)
         return
     with atomic_write(target) as new:
         new.unlink()

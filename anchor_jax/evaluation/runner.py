@@ -27,6 +27,7 @@ from anchor_jax.runs.data_location import locate
 from anchor_jax.runs.load import load_checkpoint
 from anchor_jax.runs.predictor import Predictor
 from anchor_jax.runtime import multihost
+from anchor_jax.runtime.paths import resolved
 from anchor_jax.runtime.settings import with_own_settings
 
 _TRACED_BATCHES = 4
@@ -197,7 +198,7 @@ def measure(context: EvalContext, name: str, prepared: Any, num_references: int)
 def facts_of_run(run: run_record.Run) -> dict[str, Any]:
     """Return JSON values about a run, for its report."""
     return {
-        "workdir": run.workdir.resolve().name,
+        "workdir": resolved(run.workdir).name,
         "config": configuration.flatten(run.config),
         "label_names": list(run.label_names),
         "image_shape": list(run.image_shape),

@@ -27,7 +27,7 @@ from anchor_jax.evaluation.output import root_of
 from anchor_jax.evaluation.presentation import format_num_references
 from anchor_jax.evaluation.results import Score, SuiteResult, fields_of, flat_name, parse_storage_name, to_frame
 from anchor_jax.runtime.atomic_files import atomic_write, is_incomplete, keep_earlier
-from anchor_jax.runtime.paths import local_path
+from anchor_jax.runtime.paths import storage_path
 
 METRICS = "metrics.json"
 DATA = "data.json"
@@ -113,7 +113,7 @@ def load_results(workdir: str | os.PathLike[str], limit: int = 0) -> pd.DataFram
     (0, 4)
     """
     limit = checks.count("limit", limit, 0)
-    by_step = checkpoint_folders(local_path("workdir", workdir), limit)
+    by_step = checkpoint_folders(storage_path("workdir", workdir), limit)
     folders = [folder for by_bins in by_step.values() for folder in by_bins.values()]
     return to_frame(result for folder in folders for of in read(folder).values() for result in of.values())
 
@@ -316,7 +316,7 @@ def _move_away(folder: Path, name: str) -> Path:
     arrays = sorted(file for end in ("npz", "parquet") for file in folder.glob(f"{escaped}-references*.{end}"))
     with writing(folder):
         # the scores last: until they have moved, the earlier results are complete where they were
-        return keep_earlier(folder, [*filter(Path.exists, shown), *arrays, folder / f"{name}.json"])
+        return keep_earlier(folder, [*(file for file in shown if file.exists()), *arrays, folder / f"{name}.json"])
 
 
 def _by_number(values: Mapping[int, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from anchor_jax.data.orientation import STORED
 from anchor_jax.data.preprocessing import Preprocessing
 from anchor_jax.runtime import backends
 from anchor_jax.runtime.atomic_files import write_new_file
-from anchor_jax.runtime.paths import local_path
+from anchor_jax.runtime.paths import storage_path
 from anchor_jax.runtime.settings import gather_from_devices, with_own_settings
 
 FORMAT = "anchor_jax.export/1"
@@ -143,7 +143,7 @@ def write_archive(file: str | os.PathLike[str], program: Exported, metadata: Met
     Raises:
       UserError: the file exists or cannot be written.
     """
-    file = local_path("file", file)
+    file = storage_path("file", file)
     content = {"format": FORMAT} | dataclasses.asdict(metadata)
     with write_new_file(file) as new_file, zipfile.ZipFile(new_file, "w") as archive:
         archive.writestr(_member(METADATA), json.dumps(content, indent=2) + "\n")
@@ -205,13 +205,13 @@ def load_exported(file: str | os.PathLike[str]) -> ExportedClassifier:
       >>> classifier(np.zeros((30, 50, 3), np.uint8)).probs.shape  # a picture of another size, in color
       (1, 2)
     """
-    file = local_path("file", file)
-    if not os.path.exists(file):
+    file = storage_path("file", file)
+    if not file.exists():
         raise UserError(f"no file '{file}'; pass one written by python -m anchor_jax.export")
     if file.suffix.lower() == ".onnx":
         raise UserError(f"'{file}' is an ONNX file; run it with onnxruntime, or export the run to a name without .onnx")
     try:
-        with zipfile.ZipFile(file) as archive:
+        with file.open("rb") as opened, zipfile.ZipFile(opened) as archive:
             metadata = _parse_metadata(json.loads(archive.read(METADATA)))
             program = jax.export.deserialize(bytearray(archive.read(PROGRAM)))
         _check_consistent(program, metadata)

@@ -23,7 +23,7 @@ from anchor_jax.runs.predictor import Predictor
 from anchor_jax.runs.record import Run
 from anchor_jax.runtime import mesh as mesh_lib
 from anchor_jax.runtime.atomic_files import check_does_not_exist
-from anchor_jax.runtime.paths import local_path
+from anchor_jax.runtime.paths import storage_path
 from anchor_jax.runtime.settings import with_own_settings
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -60,7 +60,7 @@ def export(
         `num_references` or `chunk_size` is out of range, a platform is unknown, or an option or a missing package
         rules out an ONNX file.
     """
-    workdir, out = local_path("workdir", workdir), local_path("out", out)
+    workdir, out = storage_path("workdir", workdir), storage_path("out", out)
     check_does_not_exist(out)
     platforms = tuple(dict.fromkeys(checks.several("platforms", platforms)))
     for platform in platforms:

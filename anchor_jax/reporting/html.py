@@ -1,6 +1,7 @@
 """Parts of HTML pages: the templates, tables, and figures embedded as data."""
 
 import base64
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,9 +44,10 @@ def draw_figures(figures: Iterable[Figure], folder: Path, prefix: str = "") -> l
     for figure in figures:
         file = folder / f"{prefix}{figure.name}.png"
         plots.save(figure.plot, file)
-        with Image.open(file) as image:
+        content = file.read_bytes()
+        with Image.open(io.BytesIO(content)) as image:
             width, height = (round(pixels * 96 / DPI) for pixels in image.size)
-        source = f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()}"
+        source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
         embedded.append(EmbeddedFigure(figure.title, figure.caption, source, width, height))
     return embedded
 

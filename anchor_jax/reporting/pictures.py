@@ -14,6 +14,7 @@ from anchor_jax.metrics import ReliabilityBins
 from anchor_jax.reporting import plots
 from anchor_jax.reporting.terminal import print_lines
 from anchor_jax.runs import record as run_record
+from anchor_jax.runtime.object_storage import is_remote
 from anchor_jax.training.trackers import Trackers
 
 
@@ -53,7 +54,7 @@ def send_results(trackers: Sequence[str], folder: Path, results: Mapping[str, Re
         if score.draw is None and (score.corruption is None or score.severity is None)
     }
     num_left = sum(len(result.scores) for _, result in every) - len(sent)
-    place = workdir if os.access(workdir, os.W_OK) else folder.parent
+    place = workdir if is_remote(workdir) or os.access(workdir, os.W_OK) else folder.parent
     opened = Trackers(trackers, run_record.load(workdir), place, folder.parent / "tensorboard", step)
     opened.scores(step, sent)
     for file in sorted((folder / "pictures").glob("*.png")):

@@ -28,7 +28,7 @@ from anchor_jax.reporting.pictures import send_results
 from anchor_jax.reporting.terminal import print_lines, print_table
 from anchor_jax.runs import record as run_record
 from anchor_jax.runtime.atomic_files import atomic_write
-from anchor_jax.runtime.paths import local_path
+from anchor_jax.runtime.paths import resolved, storage_path
 from anchor_jax.training.trackers import check as check_trackers
 
 _MAX_NAMES = 4  # of datasets, in the heading of a table on the terminal
@@ -102,7 +102,7 @@ def write_report(
       UserTypeError: an argument has the wrong type.
       UserError: there is no run, the checkpoint is not evaluated, or results are corrupt.
     """
-    folder = local_path("workdir", workdir)
+    folder = storage_path("workdir", workdir)
     run = run_record.load(workdir_of(folder))
     folders = storage.checkpoint_folders(folder, checks.count("limit", limit, 0))
     by_bins = folders.get(max(folders, default=0) if step is None else step, {})
@@ -140,7 +140,7 @@ def write_page(folder: Path, results: Mapping[str, Results], run_facts: Mapping[
             file.write_text(json.dumps({"run": run_facts, "suites": content}, indent=2, allow_nan=False) + "\n")
         page = render(
             "page.html.j2",
-            title=run_facts.get("title") or run_facts.get("workdir") or folder.resolve().parents[1].name,
+            title=run_facts.get("title") or run_facts.get("workdir") or resolved(folder).parents[1].name,
             subtitle=_subtitle(results),
             highlights=[each for name, of in results.items() for each in suites.find(name).highlights(of[max(of)])],
             warning=warning_of_test_sets(results),

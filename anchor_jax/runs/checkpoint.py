@@ -26,13 +26,15 @@ from anchor_jax.config import Config
 from anchor_jax.core import checks
 from anchor_jax.core.errors import CorruptDataWarning, UserError
 from anchor_jax.core.short_reprs import short_repr
+from anchor_jax.runs import bucket_checkpoints
 from anchor_jax.runs import checkpoint_integrity as integrity
 from anchor_jax.runs.checkpoint_integrity import METRIC, RECORD
 from anchor_jax.runs.divergence import divergence_error
 from anchor_jax.runs.fingerprint import all_finite, fingerprints
 from anchor_jax.runs.state import Carry, NonFiniteCounter, Totals, TrainState, Variables, variables
+from anchor_jax.runtime import leases, multihost, object_storage
 from anchor_jax.runtime import mesh as mesh_lib
-from anchor_jax.runtime import multihost
+from anchor_jax.runtime.paths import absolute
 
 __all__ = ["METRIC", "Snapshot", "has_checkpoints", "open_manager", "restore", "restore_variables", "save"]
 
@@ -70,7 +72,7 @@ def open_manager(workdir: Path, config: Config) -> Generator[ocp.CheckpointManag
         with _writing_errors(workdir):
             checkpoints.close()
             _empty_deleted(checkpoints)
-            if multihost.is_primary():
+            if multihost.is_primary() and not object_storage.is_remote(workdir):
                 shutil.rmtree(checkpoints.directory / _DELETED, ignore_errors=True)
 
 
@@ -105,7 +107,9 @@ def save(checkpoints: ocp.CheckpointManager, snapshot: Snapshot, metrics: dict[s
     record["sha256"] = integrity.digest(record)
     args: dict[str, Any] = {name: ocp.args.StandardSave(item) for name, item in items.items()}
     args[RECORD] = ocp.args.JsonSave(record)
-    with _writing_errors(Path(checkpoints.directory.parent)):
+    workdir = object_storage.path_of(checkpoints.directory.parent)
+    leases.check_held(workdir)
+    with _writing_errors(workdir):
         checkpoints.save(step, args=ocp.args.Composite(**args), metrics=metrics)
         _empty_deleted(checkpoints)
 
@@ -179,15 +183,17 @@ def _manager(workdir: Path, config: Config, *, read_only: bool = False) -> ocp.C
         return metrics[METRIC]
 
     best = BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False)
+    folder = absolute(workdir / "checkpoints")
+    of_deletion: dict[str, Any] = {"todelete_subdir": None if read_only else _DELETED}
     options = ocp.CheckpointManagerOptions(
         best_fn=score,
         preservation_policy=AnyPreservationPolicy([LatestN(config.checkpoint.keep), best]),
         read_only=read_only,
         create=not read_only,
         cleanup_tmp_directories=not read_only,
-        todelete_subdir=None if read_only else _DELETED,
+        **(of_deletion | bucket_checkpoints.manager_options(folder)),
     )
-    return ocp.CheckpointManager((workdir / "checkpoints").absolute(), options=options)
+    return ocp.CheckpointManager(folder, options=options)
 
 
 def _delete_old(checkpoints: ocp.CheckpointManager, keep: int) -> None:
@@ -198,8 +204,9 @@ def _delete_old(checkpoints: ocp.CheckpointManager, keep: int) -> None:
 
 def _empty_deleted(checkpoints: ocp.CheckpointManager) -> None:
     """Delete the checkpoints in the folder, not the folder itself: Orbax may be moving another one into it."""
-    if multihost.is_primary():
-        for folder in Path(checkpoints.directory / _DELETED).glob("*"):
+    directory = object_storage.path_of(checkpoints.directory)
+    if multihost.is_primary() and not object_storage.is_remote(directory):
+        for folder in (directory / _DELETED).glob("*"):
             shutil.rmtree(folder, ignore_errors=True)
 
 

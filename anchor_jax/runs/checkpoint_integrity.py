@@ -22,6 +22,8 @@ import orbax.checkpoint as ocp
 from anchor_jax.core.errors import CorruptDataWarning, UserError
 from anchor_jax.runs.fingerprint import fingerprints
 from anchor_jax.runtime import multihost
+from anchor_jax.runtime.atomic_files import move
+from anchor_jax.runtime.object_storage import is_remote, path_of, reason_of
 
 RECORD = "record"  # item of a checkpoint
 METRIC = "accuracy"  # the score of the evaluation during training that selects the best checkpoint
@@ -69,7 +71,7 @@ def latest_valid(
     """
     corrupt: dict[int, UserError] = {}
     for step in steps:
-        folder = Path(checkpoints.directory / str(step))
+        folder = path_of(checkpoints.directory / str(step))
         try:
             record, items = _read_on_all(partial(_read, checkpoints, like, step), folder, may_move=may_move)
             _compare_fingerprints(record, items, folder)  # with the same result on all processes
@@ -91,7 +93,7 @@ def agreed_steps(checkpoints: ocp.CheckpointManager) -> list[int]:
 def move_corrupt_checkpoints_away(checkpoints: ocp.CheckpointManager, valid: ValidCheckpoint) -> None:
     """Move the checkpoints that are later than the valid one to `CORRUPT_DIR`, since the run resumes before them."""
     for step, error in valid.corrupt.items():
-        folder = Path(checkpoints.directory / str(step))
+        folder = path_of(checkpoints.directory / str(step))
         multihost.on_primary(partial(_move_checkpoint_away, folder, error, valid.step), f"corrupt {step}")
     if valid.corrupt:
         checkpoints.reload()
@@ -146,7 +148,7 @@ def _read(checkpoints: ocp.CheckpointManager, like: Mapping[str, Any], step: int
         if record.pop("sha256") != digest(record):
             raise ValueError("its record is not the one that was saved")
     except Exception as error:  # orbax and tensorstore raise many types of errors for corrupt files
-        if _is_of_machine(error):
+        if _is_of_machine(error, is_bucket=is_remote(path_of(folder))):
             raise UserError(
                 f"cannot read '{folder}' at the moment ({reason(error)}); nothing was changed; start the same command "
                 "again"
@@ -157,8 +159,10 @@ def _read(checkpoints: ocp.CheckpointManager, like: Mapping[str, Any], step: int
     return record, {name: restored[name] for name in like}
 
 
-def _is_of_machine(error: Exception) -> bool:
-    """Return whether the machine failed, as opposed to the files being corrupt."""
+def _is_of_machine(error: Exception, *, is_bucket: bool) -> bool:
+    """Return whether the machine or the way to a bucket failed, as opposed to the files being corrupt."""
+    if is_bucket and ((isinstance(error, OSError) and not isinstance(error, FileNotFoundError)) or reason_of(error)):
+        return True
     if isinstance(error, OSError):
         return error.errno not in (None, errno.ENOENT, errno.EIO, errno.EISDIR, errno.ENOTDIR)
     return isinstance(error, MemoryError) or _MACHINE_ERRORS.search(str(error)) is not None
@@ -186,5 +190,4 @@ def _move(source: Path, target: Path) -> Path:
     while target.exists():
         number += 1
         target = target.with_name(f"{name}-{number}")
-    target.parent.mkdir(exist_ok=True)
-    return source.rename(target)
+    return move(source, target)

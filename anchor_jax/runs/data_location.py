@@ -13,7 +13,8 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.data.sources import SOURCES
 from anchor_jax.data.sources.tfds import tfds_data_dir
 from anchor_jax.runs.record import Run
-from anchor_jax.runtime.paths import absolute_path, local_path
+from anchor_jax.runtime.object_storage import is_address
+from anchor_jax.runtime.paths import absolute_storage_path, storage_path
 
 
 def locate(run: Run, data_path: str | os.PathLike[str] | None = None) -> Run:
@@ -30,7 +31,7 @@ def locate(run: Run, data_path: str | os.PathLike[str] | None = None) -> Run:
     """
     if data_path is None:
         return _with_path(run, _recorded_path(run))
-    data_path = local_path("data_path", data_path)
+    data_path = storage_path("data_path", data_path)
     data = run.config.data
     if place_of(data) is None:
         raise UserError(f"--data_path does not apply to a run on data.source='{data.source}'; omit it")
@@ -48,7 +49,7 @@ def place_of(data: DataConfig) -> Path | None:
     if data.source not in SOURCES:
         return None
     if SOURCES[data.source].located_by == "path":
-        return absolute_path("data.path", data.path)
+        return absolute_storage_path("data.path", data.path)
     return tfds_data_dir(data.path) / re.split("[/:]", data.name)[0] if data.source == "tfds" else None
 
 
@@ -89,7 +90,7 @@ def _recorded_path(run: Run) -> str:
 
 
 def _is_absolute(path: str) -> bool:
-    return os.path.isabs(os.path.expanduser(path))
+    return os.path.isabs(os.path.expanduser(path)) or is_address(path)
 
 
 def _exists(data: DataConfig) -> bool:

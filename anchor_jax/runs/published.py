@@ -11,7 +11,6 @@ model.safetensors   the variables by name, such as "params/head/kernel", and the
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.runs import record as run_record
 from anchor_jax.runs.record import RECORD, REFERENCES, Run
 from anchor_jax.runs.state import Variables
+from anchor_jax.runtime.object_storage import local_file
 
 WEIGHTS = "model.safetensors"
 FILES = (RECORD, REFERENCES, WEIGHTS)
@@ -66,7 +66,7 @@ def write(folder: Path, run: Run, step: int, variables: Variables) -> None:
     record["config"]["model"]["weights"] = source + colon + Path(file).name
     (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n")
     if run.references is not None:
-        shutil.copyfile(run.workdir / REFERENCES, folder / REFERENCES)
+        (folder / REFERENCES).write_bytes((run.workdir / REFERENCES).read_bytes())
     named: dict[Any, Any] = flatten_dict(variables, sep="/")
     arrays = {name: np.ascontiguousarray(jax.device_get(array)) for name, array in named.items()}
     metadata = {"format": _FORMAT, "step": str(step)}
@@ -87,9 +87,10 @@ def read_variables(folder: Path, like: Variables, which: int | str) -> tuple[int
     """
     file = folder / WEIGHTS
     try:
-        with safetensors.safe_open(file, "numpy") as opened:
-            metadata: dict[str, str] = opened.metadata() or {}
-        arrays = safetensors.numpy.load_file(file)
+        with local_file(file) as local:
+            with safetensors.safe_open(local, "numpy") as opened:
+                metadata: dict[str, str] = opened.metadata() or {}
+            arrays = safetensors.numpy.load_file(local)
         if metadata.get("format") != _FORMAT:
             raise ValueError(f"its format is not {_FORMAT}")
         step = int(metadata["step"])

@@ -41,7 +41,7 @@ from anchor_jax.models.pytorch.files import source_and_file, weight_files
 from anchor_jax.runs import references as reference_file
 from anchor_jax.runtime import multihost
 from anchor_jax.runtime.atomic_files import atomic_write, exclusive_lock
-from anchor_jax.runtime.paths import absolute_path, local_path
+from anchor_jax.runtime.paths import absolute, absolute_storage_path, storage_path
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 RECORD = "run.json"
@@ -135,7 +135,7 @@ def open_or_create(
     for key in accept_changes:
         if key != DATA and not configuration.is_known(key):
             raise UserError(f"accept_changes takes config keys and '{DATA}'; {configuration.unknown_key(key)}")
-    if glob.has_magic(str(workdir.absolute())):
+    if glob.has_magic(str(absolute(workdir))):
         raise UserError(
             f"the path '{workdir}' contains *, ? or [, which orbax cannot save to; choose another --workdir"
         )
@@ -286,7 +286,7 @@ def load(workdir: str | os.PathLike[str]) -> Run:
       UserTypeError: `workdir` is not a path.
       UserError: there is no run in the folder, or its files are missing or corrupt.
     """
-    workdir = local_path("workdir", workdir)
+    workdir = storage_path("workdir", workdir)
     file = workdir / RECORD
     if not file.exists():
         raise UserError(f"no run in '{workdir}': it has no run.json; give the --workdir of train.py")
@@ -343,7 +343,7 @@ def _absolute_path(config: Config) -> str:
     data = config.data
     if data.source == "tfds":
         return str(tfds_data_dir(data.path))
-    return str(absolute_path(PATH, data.path)) if data.path else ""
+    return str(absolute_storage_path(PATH, data.path)) if data.path else ""
 
 
 def _label_names(recorded: Any) -> tuple[str, ...]:

@@ -56,7 +56,7 @@ def load(file: Path, expected_digest: str) -> npt.NDArray[np.uint8]:
       UserError: the file is missing or corrupt, or its pixels have another SHA-256.
     """
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
             images = arrays["images"]
     except Exception as error:  # zipfile, zlib and NumPy raise many types of errors for corrupt files
         raise UserError(f"'{file}' is missing or corrupt ({error}); restore it from a copy") from error

@@ -20,7 +20,7 @@ def read_metrics(workdir: Path) -> dict[str, tuple[list[int], list[float]]]:
       workdir: of a run; without a log there are no metrics.
     """
     try:
-        lines = (workdir / FILE).read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = (workdir / FILE).read_bytes().decode(errors="replace").splitlines()
     except OSError:
         return {}
     found: dict[str, tuple[list[int], list[float]]] = {}

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from anchor_jax.core.errors import UserError
+from anchor_jax.runtime import leases, object_storage
 from anchor_jax.runtime.paths import local_path
 
 _INCOMPLETE = "incomplete-"
@@ -22,8 +23,14 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path; when the block ends without an error, rename it to `path` in one step.
 
     The temporary file is in the same folder, and its name ends with the name of `path`. Temporary files of killed
-    processes are removed; those that another process is still writing are kept.
+    processes are removed; those that another process is still writing are kept. For an object in a bucket, it is a file
+    of this machine, which is uploaded: the object is replaced in one step, too.
     """
+    if object_storage.is_remote(path):
+        leases.check_held(path)
+        with object_storage.write_object(path) as file:
+            yield file
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(path.parent)
     incomplete, descriptor = _create_locked(path)
@@ -64,12 +71,21 @@ def keep_earlier(folder: Path, files: Iterable[Path]) -> Path:
     """
     earlier = folder / "earlier"
     target = next(earlier / str(number) for number in itertools.count(1) if not (earlier / str(number)).exists())
-    target.mkdir(parents=True)
     for file in files:
-        place = target / file.relative_to(folder)
-        place.parent.mkdir(exist_ok=True)
-        file.rename(place)
+        move(file, target / file.relative_to(folder))
     return target
+
+
+def move(source: Path, target: Path) -> Path:
+    """Move a file or folder to a path that does not exist, and return that path.
+
+    In a bucket, all objects are copied, then deleted; a checkpoint is marked as incomplete first.
+    """
+    if object_storage.is_remote(source):
+        object_storage.move(source, target)
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return source.rename(target)
 
 
 def write_texts(texts: Mapping[Path, str], *belonging: Path) -> None:
@@ -82,7 +98,7 @@ def write_texts(texts: Mapping[Path, str], *belonging: Path) -> None:
     others = [file for file, text in texts.items() if file.exists() and file.read_text(encoding="utf-8") != text]
     if others:
         folder = others[0].parent
-        earlier = keep_earlier(folder, filter(Path.exists, (*belonging, *reversed([*texts]))))
+        earlier = keep_earlier(folder, (file for file in (*belonging, *reversed([*texts])) if file.exists()))
         print(f"earlier results in '{folder}' were moved to '{earlier}': {', '.join(file.name for file in texts)}")
     for file, text in texts.items():
         with atomic_write(file) as new:
@@ -124,12 +140,16 @@ def exclusive_lock(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder, the file `lock` in it, so that only this process writes there.
 
     The file remains afterwards. A lock is released when its process dies, so a leftover file does not block. Where the
-    file system has no locks, warns that nothing keeps a second process out.
+    file system has no locks, warns that nothing keeps a second process out. In a bucket, see `leases`.
 
     Raises:
       UserError: another process holds the lock.
       OSError: the folder cannot be written.
     """
+    if object_storage.is_remote(folder):
+        with leases.hold(folder):
+            yield
+        return
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from anchor_jax.core.errors import UserError
-from anchor_jax.runtime import launchers
+from anchor_jax.runtime import launchers, object_storage
 
 LOST_PROCESS = (
     "another process of this run ended or cannot be reached; start the same command again on all hosts to resume "
@@ -65,7 +65,7 @@ def initialize(
         return
     if launch:
         num_processes = launch.num_processes
-    patience = _patience_seconds()
+    patience = patience_seconds()
     if coordinator and process_id:
         _wait_for(coordinator, timeout)
     on_termination = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
@@ -169,7 +169,10 @@ def exit_now(status: int) -> NoReturn:
 @contextlib.contextmanager
 def profile_trace(folder: Path) -> Iterator[None]:
     """Write a profile of the block into a folder, from process 0 only."""
-    with jax.profiler.trace(str(folder)) if is_primary() else contextlib.nullcontext():
+    if not is_primary():
+        yield
+        return
+    with object_storage.write_folder(folder) as local, jax.profiler.trace(str(local)):
         yield
 
 
@@ -229,7 +232,7 @@ def _wait_for(coordinator: str, seconds: int) -> None:
         time.sleep(0.2)
 
 
-def _patience_seconds() -> int:
+def patience_seconds() -> int:
     """Return after how many seconds of silence a process counts as lost."""
     seconds = launchers.integer(_PATIENCE_VARIABLE, _PATIENCE_SECONDS)
     if seconds is None or seconds < 1:
@@ -247,7 +250,7 @@ def _watch(barrier: Callable[..., None]) -> None:
     """Exchange heartbeats with all processes; end this process if one of them is lost."""
     while not _is_over.wait(_HEARTBEAT_SECONDS):
         try:
-            barrier(key="alive", timeout_ms=_patience_seconds() * 1000)
+            barrier(key="alive", timeout_ms=patience_seconds() * 1000)
         except RuntimeError:
             if not _is_over.is_set():
                 print(f"error: {LOST_PROCESS}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Paths that users give: "~" is the home folder, and addresses of other machines and stores are refused."""
+"""Paths that users give: "~" is the home folder; some may be in a bucket; other addresses are refused."""
 
 import os
 import re
@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
+from anchor_jax.runtime import object_storage
 
 # A scheme has two letters at least; C: is a drive. `Path` makes one slash of two, and some stores are written with one.
 _STORES = "abfss?|adl|az|cos|dbfs|ftp|gcs|gs|hdfs|hf|https?|memory|oci|oss|r2|s3[an]?|sftp|ssh|swift|viewfs|wasbs?"
@@ -44,14 +45,47 @@ def local_path(name: str, path: str | os.PathLike[str]) -> Path:
     return local
 
 
+def storage_path(name: str, path: str | os.PathLike[str]) -> Path:
+    """Return `local_path`, or the path of an address in a bucket: `gs://bucket/run` or `s3://bucket/run`.
+
+    Raises:
+      UserTypeError: `path` is not a path.
+      UserError: as for `local_path`; the bucket does not answer, or the library that serves it is not installed.
+    """
+    checks.path(name, path)
+    if not object_storage.is_remote(path) and not object_storage.is_address(os.fspath(path)):
+        _ = expanded(name, path, buckets=True)
+        return local_path(name, path)
+    remote = object_storage.remote_path(name, os.fspath(path))
+    object_storage.check_answers(name, remote)
+    return remote
+
+
+def absolute_storage_path(name: str, path: str | os.PathLike[str]) -> Path:
+    """Return `absolute_path`, or the path of an address in a bucket."""
+    return absolute(storage_path(name, path))
+
+
+def absolute(path: Path) -> Path:
+    """Return a path as an absolute one, which one in a bucket is."""
+    return path if object_storage.is_remote(path) else Path(os.path.abspath(path))
+
+
+def resolved(path: Path) -> Path:
+    """Return a path without symbolic links, which a bucket does not have."""
+    return path if object_storage.is_remote(path) else path.resolve()
+
+
 def absolute_path(name: str, path: str | os.PathLike[str]) -> Path:
     """Return `local_path` as an absolute path; resolve "..", but not symbolic links."""
     return Path(os.path.abspath(local_path(name, path)))
 
 
-def expanded(name: str, path: str | os.PathLike[str]) -> Path:
-    """Return what `local_path` does, without its warning."""
+def expanded(name: str, path: str | os.PathLike[str], *, buckets: bool = False) -> Path:
+    """Return what `local_path` does, without its warning; with `buckets`, also a path in one, which is not asked."""
     text = os.fspath(path)
+    if buckets and object_storage.is_address(text):
+        return object_storage.remote_path(name, text)
     rest = text.removeprefix("./")
     if rest != text and (rest.startswith("~") or _ADDRESS.match(rest)):
         return Path.cwd() / rest  # `Path` drops the "./" that marks a name as such
@@ -61,7 +95,8 @@ def expanded(name: str, path: str | os.PathLike[str]) -> Path:
         raise UserError(f"{name} is '{text}', but a file address of this machine is file:///PATH; give the path alone")
     if _ADDRESS.match(text):
         raise UserError(
-            f"{name} is '{text}', an address; only folders of this machine and mounted ones can be used; mount it "
+            f"{name} is '{text}', an address; only folders of this machine and mounted ones"
+            f"{', gs://BUCKET and s3://BUCKET' if buckets else ''} can be used; mount it "
             "(gcsfuse, mount-s3, rclone mount) or copy it (gcloud storage cp, aws s3 cp, hdfs dfs -get), and give the "
             "local path"
         )

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,10 +16,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from anchor_jax.core.errors import CorruptDataWarning, Preempted, UserError
 from anchor_jax.runs import training_log
 from anchor_jax.runs.record import Run
-from anchor_jax.runtime import multihost
+from anchor_jax.runtime import leases, multihost
 from anchor_jax.runtime.atomic_files import atomic_write
+from anchor_jax.runtime.object_storage import AppendedFiles
 from anchor_jax.training.tensorboard import TensorBoardWriter
 from anchor_jax.training.trackers import TENSORBOARD, Pictures, Trackers
+
+_PUBLISH_SECONDS = 60.0  # of a run in a bucket, whose logs are copies until then or the next checkpoint
 
 # metric -> its text on the terminal; the files have all metrics
 TERMINAL_FORMATS = {
@@ -63,10 +67,12 @@ class TrainLogger:
         self.last_logged = last_logged
         self._workdir = workdir
         with _write_errors(workdir):
-            _discard_after(workdir / training_log.FILE, last_logged)
-            self._lines = (workdir / training_log.FILE).open("a", buffering=1)
-            folder, first = workdir / "tensorboard", last_logged + 1
+            self._files = AppendedFiles(workdir, training_log.FILE)
+            _discard_after(self._files.folder / training_log.FILE, last_logged, workdir)
+            self._lines = (self._files.folder / training_log.FILE).open("a", buffering=1)
+            folder, first = self._files.folder / "tensorboard", last_logged + 1
             self._tensorboard = TensorBoardWriter(folder, first) if TENSORBOARD in trackers else None
+        self._published = time.monotonic()
         self._pictures = pictures
         self._trackers = Trackers([name for name in trackers if name != TENSORBOARD], run, workdir, folder)
         self._console = Console()
@@ -95,6 +101,8 @@ class TrainLogger:
             if self._tensorboard:
                 self._tensorboard.close()
             self._lines.close()
+            leases.check_held(self._workdir)
+            self._files.close()
 
     def print(self, text: str) -> None:
         """Print a line on the terminal."""
@@ -108,6 +116,8 @@ class TrainLogger:
             measured = {tag: value for tag, value in tagged.items() if value is not None}
             if self._tensorboard:
                 self._tensorboard.add(step, measured)
+        if self._files.are_copies and time.monotonic() - self._published > _PUBLISH_SECONDS:
+            self.flush()
         self._trackers.log(step, prefix, measured)
         self.last_logged = step
         texts = (text.format(metrics[name]) for name, text in TERMINAL_FORMATS.items() if metrics.get(name) is not None)
@@ -137,6 +147,9 @@ class TrainLogger:
                 self._tensorboard.flush()
             self._lines.flush()
             os.fsync(self._lines.fileno())
+            leases.check_held(self._workdir)
+            self._files.publish()
+        self._published = time.monotonic()
 
 
 class SilentLogger(TrainLogger):
@@ -182,8 +195,8 @@ def _write_errors(workdir: Path) -> Iterator[None]:
         ) from error
 
 
-def _discard_after(file: Path, step: int) -> None:
-    """Drop the lines of steps that a resumed run repeats, and a line that is cut off."""
+def _discard_after(file: Path, step: int, workdir: Path) -> None:
+    """Drop the lines of steps that a resumed run of `workdir` repeats, and a line that is cut off."""
     lines = file.read_text(errors="replace").splitlines() if file.exists() else []
     kept = [line for line in lines if training_log.step_of(line) <= step]
     if file.exists():
@@ -191,4 +204,5 @@ def _discard_after(file: Path, step: int) -> None:
             new.write_text("".join(line + "\n" for line in kept))
     last = max(map(training_log.step_of, kept), default=0)
     if last < step:
-        warnings.warn(f"'{file}' has lost the metrics of steps {last + 1} to {step}", CorruptDataWarning, stacklevel=3)
+        lost = f"'{workdir / file.name}' has lost the metrics of steps {last + 1} to {step}"
+        warnings.warn(lost, CorruptDataWarning, stacklevel=3)

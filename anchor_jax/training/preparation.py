@@ -21,7 +21,7 @@ from anchor_jax.runs.data_location import explain_moved_data
 from anchor_jax.runs.state import variables
 from anchor_jax.runtime import mesh as mesh_lib
 from anchor_jax.runtime import multihost
-from anchor_jax.runtime.paths import local_path
+from anchor_jax.runtime.paths import storage_path
 from anchor_jax.runtime.settings import with_own_settings
 from anchor_jax.training import warm_start
 from anchor_jax.training.choices import Choices, choose
@@ -47,7 +47,7 @@ def prepare(config: Config, workdir: str | os.PathLike[str], accept_changes: tup
       UserTypeError: `workdir` is not a path, or `accept_changes` is not a tuple.
       UserError: the config is invalid, or does not fit the data, the devices or the run in `workdir`.
     """
-    workdir, accept_changes = local_path("workdir", workdir), checks.several("accept_changes", accept_changes)
+    workdir, accept_changes = storage_path("workdir", workdir), checks.several("accept_changes", accept_changes)
     published.check_can_train(workdir)
     config_lib.validate(config)
     config = config_lib.with_plain_values(config)

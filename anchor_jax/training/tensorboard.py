@@ -22,8 +22,8 @@ class TensorBoardWriter:
     def __init__(self, folder: Path, first_step: int):
         """Start an event file in `folder` for the steps from `first_step`."""
         folder.mkdir(parents=True, exist_ok=True)
-        suffix = f".{len(list(folder.iterdir()))}"  # the file's name has the time in seconds, which may not be unique
-        self._events = EventsWriter(str(folder / "events"), suffix)
+        # the time in seconds, which its name has, may not be unique; readers take the files in the order of their names
+        self._events = EventsWriter(str(folder / "events"), f".{time.time_ns()}")
         self._write(first_step, session_log=SessionLog(status=SessionLog.START))
 
     def add(self, step: int, scalars: Mapping[str, float]) -> None:

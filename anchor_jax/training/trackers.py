@@ -26,6 +26,8 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.metrics import ReliabilityBins
 from anchor_jax.runs.record import Run
 from anchor_jax.runtime.atomic_files import atomic_write
+from anchor_jax.runtime.object_storage import AppendedFiles, is_remote
+from anchor_jax.runtime.paths import resolved
 from anchor_jax.training.tensorboard import TensorBoardWriter
 
 TENSORBOARD = "tensorboard"
@@ -162,7 +164,8 @@ class TensorBoard:
 
     def __init__(self, folder: Path, first_step: int):
         self.identifiers: dict[str, str] = {}
-        self._events = TensorBoardWriter(folder, first_step)
+        self._files = AppendedFiles(folder)
+        self._events = TensorBoardWriter(self._files.folder, first_step)
 
     def log(self, step: int, scalars: Mapping[str, float]) -> None:
         """Write the scalars of a step."""
@@ -179,6 +182,7 @@ class TensorBoard:
         """Close the file."""
         del status
         self._events.close()
+        self._files.close()
 
 
 class WandbRun:
@@ -189,8 +193,8 @@ class WandbRun:
         options = {"id": known["id"], "resume": "allow"} if known else {}
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT") or _PROJECT,
-            name=os.environ.get("WANDB_NAME") or run.workdir.resolve().name,
-            dir=str(folder),
+            name=os.environ.get("WANDB_NAME") or resolved(run.workdir).name,
+            dir=None if is_remote(folder) else str(folder),  # by default $WANDB_DIR or the current folder
             config={key: of if isinstance(of, int | float) else str(of) for key, of in flatten(run.config).items()},
             allow_val_change=True,
             settings=wandb.Settings(console="off"),
@@ -222,7 +226,7 @@ class WandbRun:
 
 
 class MlflowRun:
-    """A run of MLflow at `MLFLOW_TRACKING_URI`, by default the folder `mlruns` of the run.
+    """A run of MLflow at `MLFLOW_TRACKING_URI`, by default the folder `mlruns` of the run, on this machine.
 
     Its experiment is `MLFLOW_EXPERIMENT_NAME`, or "anchor_jax".
     """
@@ -233,7 +237,7 @@ class MlflowRun:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         self._mlflow = importlib.import_module("mlflow")
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or known.get("uri") or (folder / "mlruns").resolve().as_uri()
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or known.get("uri") or _local_store(folder)
         self._client = self._mlflow.MlflowClient(tracking_uri=uri)
         public = re.sub("//[^/@]*@", "//", uri)  # without a password
         is_known = known.get("uri") == public
@@ -246,7 +250,7 @@ class MlflowRun:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or _PROJECT
         found = self._client.get_experiment_by_name(name)
         experiment = found.experiment_id if found else self._client.create_experiment(name)
-        created = self._client.create_run(experiment, run_name=run.workdir.resolve().name).info.run_id
+        created = self._client.create_run(experiment, run_name=resolved(run.workdir).name).info.run_id
         make = self._mlflow.entities.Param
         params = [make(key, str(value)[:_MAX_VALUE]) for key, value in flatten(run.config).items()]
         for start in range(0, len(params), _MAX_PARAMS):
@@ -274,6 +278,13 @@ class MlflowRun:
 def shortened(text: str) -> str:
     """Return at most 200 letters of a message."""
     return text if len(text) <= 200 else text[:199] + "…"
+
+
+def _local_store(folder: Path) -> str:
+    """Return the address of MLflow's store in the folder of a run."""
+    if is_remote(folder):
+        raise UserError(f"MLflow cannot write to '{folder}'; set MLFLOW_TRACKING_URI to a server or a local folder")
+    return (folder / "mlruns").resolve().as_uri()
 
 
 def _image(png: bytes) -> Image.Image:

@@ -5,7 +5,8 @@
 A run is trained and evaluated without interruption. The same run is then killed repeatedly: during startup, steps,
 evaluation, the writing or deletion of a checkpoint, eval.py, and the writing of a file. After each kill the same
 command is restarted. A third run uses the cache that is left. The exit status is 0 if all runs agree: checkpoints bit
-for bit, metrics.jsonl, TensorBoard, the results of eval.py, and the names of all files.
+for bit, metrics.jsonl, TensorBoard, the results of eval.py, and the names of all files. With --bucket, the runs are in
+a bucket, such as that of an emulator.
 """
 
 import collections
@@ -27,6 +28,7 @@ from anchor_jax.runtime.atomic_files import is_incomplete
 from benchmarks.environment import environment
 from benchmarks.report import write_json
 from faults.kill.compare_runs import differences
+from faults.kill.in_bucket import BucketAttempt, BucketRun, without_deletion
 from faults.kill.kill_points import Attempt, KillPoint, kill_points, phase, run_and_kill
 from faults.kill.target_run import TargetRun, write_digits
 
@@ -36,6 +38,8 @@ SEED = flags.DEFINE_integer("seed", 0, "Seed of the order and the times of the k
 MODEL = flags.DEFINE_enum("model", "resnet18", ["resnet18", "mlp"], "Model to train.")
 AIMS = flags.DEFINE_list("aims", [], "Comma-separated kill points, such as checkpoint,eval results; all by default.")
 
+BUCKET = flags.DEFINE_string("bucket", "", "Address of the runs, such as gs://bucket/kill; by default a new folder.")
+
 MAX_ATTEMPTS = 10  # per kill
 
 
@@ -44,20 +48,24 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         write_digits(folder / "digits")
-        clean, killed, after = (
-            TargetRun(folder, name, folder / "cache", MODEL.value, epochs=2 + KILLS.value // 4)
-            for name in ("clean", "killed", "after")
-        )
+        clean, killed, after = (_target(folder, name) for name in ("clean", "killed", "after"))
         seconds = {name: _finish_timed(clean, name) for name in clean.commands}
         kills = _kill_repeatedly(killed, _eval_steps(clean), seconds)
         for name in after.commands:
             after.finish(name)
-        verdicts = {f"killed run: {name}": found for name, found in differences(clean.workdir, killed.workdir).items()}
-        verdicts |= {
-            f"run after it: {name}": found for name, found in differences(clean.workdir, after.workdir).items()
+        first, *others = (run.copy() if isinstance(run, BucketRun) else run.workdir for run in (clean, killed, after))
+        verdicts = {
+            f"{kind}: {name}": found
+            for kind, other in zip(("killed run", "run after it"), others, strict=True)
+            for name, found in differences(first, other).items()
         }
         verdicts["cache"] = _incomplete_cache_files(killed.cache)
     _report(kills, verdicts)
+
+
+def _target(folder: Path, name: str) -> TargetRun:
+    arguments = folder, name, folder / "cache", MODEL.value, 2 + KILLS.value // 4
+    return BucketRun(*arguments, address=BUCKET.value) if BUCKET.value else TargetRun(*arguments)
 
 
 def _finish_timed(target: TargetRun, name: str) -> float:
@@ -80,7 +88,9 @@ def _kill_repeatedly(target: TargetRun, eval_steps: set[int], seconds: dict[str,
     num_of_eval = KILLS.value // 4
     kills = []
     for command, num in (("train.py", KILLS.value - num_of_eval), ("eval.py", num_of_eval)):
-        for kill_point in itertools.islice(_shuffled_rounds(kill_points(command, seconds[command]), rng), num):
+        points = kill_points(command, seconds[command])
+        points = without_deletion(points) if BUCKET.value else points
+        for kill_point in itertools.islice(_shuffled_rounds(points, rng), num):
             kills.append(_kill_once(target, eval_steps, kill_point, rng))
             print(f"kill {len(kills)} of {KILLS.value}: {kills[-1]}", flush=True)
         target.finish(command)
@@ -103,7 +113,7 @@ def _kill_once(target, eval_steps, named_point, rng) -> dict[str, Any]:
     name, kill_point = named_point
     command = kill_point.command
     for _ in range(MAX_ATTEMPTS):
-        attempt = Attempt(target, eval_steps)
+        attempt = (BucketAttempt if BUCKET.value else Attempt)(target, eval_steps)
         code, seconds = run_and_kill(attempt, kill_point, rng)
         if code < 0:
             return {

@@ -77,8 +77,11 @@ class Attempt:
         return [folder for folder in finalized if not all((folder / part).exists() for part in _PARTS)]
 
     def _incomplete_files(self) -> list[Path]:
-        folders = (self.target.workdir, self.target.cache)
-        return [file for folder in folders for file in folder.rglob("*") if is_incomplete(file)]
+        return [file for folder in self._folders() for file in folder.rglob("*") if is_incomplete(file)]
+
+    def _folders(self) -> list[Path]:
+        """Return the folders of this machine in which the command writes files."""
+        return [self.target.workdir, self.target.cache]
 
 
 class KillPoint(NamedTuple):
@@ -101,14 +104,14 @@ def kill_points(command: str, seconds: float) -> dict[str, KillPoint]:
     if command == "eval.py":
         return {
             "eval start": KillPoint(command, within=seconds / 2),
-            "eval results": KillPoint(command, Attempt.is_writing_results, within=seconds / 4),
+            "eval results": KillPoint(command, lambda it: it.is_writing_results(), within=seconds / 4),
             "eval file": KillPoint(command, max_bytes=2**14),
         }
     return {
         "cache file": KillPoint(command, max_bytes=2**16, with_empty_cache=True),
         "cold start": KillPoint(command, within=seconds / 4, with_empty_cache=True),
         "start": KillPoint(command, within=seconds / 8),
-        "steps": KillPoint(command, Attempt.is_only_stepping),
+        "steps": KillPoint(command, lambda it: it.is_only_stepping()),
         "evaluation": KillPoint(command, lambda it: it.is_stepping() and it.is_evaluating(), within=0.02),
         "checkpoint": KillPoint(command, lambda it: it.is_stepping() and it.is_saving(), within=0.2),
         "deletion": KillPoint(command, lambda it: it.is_stepping() and it.is_deleting()),

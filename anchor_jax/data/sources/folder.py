@@ -22,8 +22,8 @@ from anchor_jax.data.image_files import (
     subfolders,
     warn_skipped,
 )
+from anchor_jax.data.local_copies import local_data
 from anchor_jax.data.sources.source import SourceRequest
-from anchor_jax.runtime.paths import absolute_path
 
 _LAYOUT = "expected layout: <data.path>/<split>/<class name>/<image>.png"
 
@@ -73,7 +73,7 @@ def open_images(
       UserError: there is no such folder, or no image in it. An image that is corrupt or differs in size raises when its
         batch is read.
     """
-    root = absolute_path("the folder of images", path)
+    root = local_data("the folder of images", path)
     with reading_errors(f"folder '{root}'", "give a folder of images"):
         names, skipped = find_images(root)
     if not names:

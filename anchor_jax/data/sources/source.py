@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.dataset import Dataset
 from anchor_jax.data.decoding import EncodedDataset
-from anchor_jax.runtime.paths import absolute_path
+from anchor_jax.data.local_copies import local_data
 
 
 class SourceRequest(NamedTuple):
@@ -18,14 +18,14 @@ class SourceRequest(NamedTuple):
     path: str
 
     def required_path(self, expected: str) -> Path:
-        """Return the path as an absolute one.
+        """Return the path as an absolute one of this machine; data in a bucket are copied before.
 
         Raises:
           UserError: it is empty; the message ends in `expected`, which describes the layout on disk.
         """
         if not self.path:
             raise UserError(f"data.path is empty; {expected}")
-        return absolute_path("data.path", self.path)
+        return local_data("data.path", self.path)
 
 
 class Source(NamedTuple):

@@ -13,15 +13,16 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.data.decoding import EncodedDataset, Example
 from anchor_jax.data.files import FileList, reading_errors
 from anchor_jax.data.image_files import is_hidden
+from anchor_jax.data.local_copies import local_tfds
 from anchor_jax.data.sources.source import SourceRequest
-from anchor_jax.runtime.paths import absolute_path
+from anchor_jax.runtime.paths import absolute_storage_path
 
 
 def open_tfds(request: SourceRequest) -> EncodedDataset:
     """Open a split of a prepared dataset with the features `image` and `label`; no image is decoded."""
     if not request.name:
         raise UserError("data.name is empty; source 'tfds' needs the name of a dataset, such as 'cifar10'")
-    data_dir = tfds_data_dir(request.path)
+    data_dir = local_tfds(tfds_data_dir(request.path), request.name)
     prepare = _prepare_command(request.name, data_dir)
     hint = f"check data.name, or prepare the dataset again: {prepare}"
     with reading_errors(f"TFDS dataset '{request.name}' in '{data_dir}'", hint):
@@ -61,8 +62,8 @@ class _RecordExamples(NamedTuple):
 def tfds_data_dir(path: str) -> Path:
     """Return the folder of prepared datasets: `path`, or else $TFDS_DATA_DIR, or else ~/tensorflow_datasets."""
     if path:
-        return absolute_path("data.path", path)
-    return absolute_path("TFDS_DATA_DIR", os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+        return absolute_storage_path("data.path", path)
+    return absolute_storage_path("TFDS_DATA_DIR", os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
 
 def _open_builder(name: str, data_dir: Path) -> Any:

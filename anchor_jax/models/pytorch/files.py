@@ -16,7 +16,7 @@ from anchor_jax.models.pytorch import torch_files
 from anchor_jax.models.pytorch.entries import StateDict, find_state_dict, listed
 from anchor_jax.models.pytorch.names import SOURCES
 from anchor_jax.runtime.atomic_files import write_new_file
-from anchor_jax.runtime.paths import local_path
+from anchor_jax.runtime.paths import local_path, storage_path
 
 # what transformers, timm and accelerate write into a folder, in the order in which transformers looks for it
 _IN_FOLDER = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -131,7 +131,7 @@ def write_state_dict(file: str | os.PathLike[str], tensors: Mapping[str, np.ndar
     Raises:
       UserError: the file exists or cannot be written, or PyTorch is needed and not installed.
     """
-    file = local_path("file", file)
+    file = storage_path("file", file)
     arrays = {name: np.ascontiguousarray(tensor).reshape(tensor.shape) for name, tensor in tensors.items()}
     with write_new_file(file) as new_file:
         if file.suffix.lower() == ".safetensors":

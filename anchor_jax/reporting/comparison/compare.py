@@ -7,7 +7,7 @@ from anchor_jax.core import checks
 from anchor_jax.reporting.comparison import report
 from anchor_jax.reporting.comparison.comparison import Comparison, compare_methods
 from anchor_jax.reporting.comparison.methods import group_by_method, load
-from anchor_jax.runtime.paths import local_path
+from anchor_jax.runtime.paths import storage_path
 
 
 def compare(
@@ -32,7 +32,7 @@ def compare(
         run is given twice; or `out` holds something other than a comparison.
     """
     runs, suites = checks.several("workdirs", workdirs), checks.several("suites", suites)
-    out = local_path("out", out)
+    out = storage_path("out", out)
     report.check_folder(out)
     comparison = compare_methods(group_by_method(load(runs)), suites, num_references)
     page = report.write(comparison, out)

@@ -18,7 +18,7 @@ from anchor_jax.evaluation.output import workdir_of
 from anchor_jax.evaluation.results import Results, SuiteResult, parse_storage_name
 from anchor_jax.runs import record as run_record
 from anchor_jax.runs.record import Run
-from anchor_jax.runtime.paths import local_path
+from anchor_jax.runtime.paths import storage_path
 
 # what all runs of a comparison must share
 _DATA = ("data.source", "data.name", "data.train_split", "data.test_split", "data.image_size")
@@ -103,7 +103,7 @@ def load(workdirs: Sequence[str | os.PathLike[str]]) -> list[EvaluatedRun]:
     """
     if len(workdirs) < 2:
         raise UserError(f"a comparison takes at least two runs; got {len(workdirs)}")
-    folders = [local_path("workdirs", workdir) for workdir in workdirs]
+    folders = [storage_path("workdirs", workdir) for workdir in workdirs]
     records = [dataclasses.replace(run_record.load(workdir_of(each)), workdir=each) for each in folders]
     _check_same_data(records)
     latest = [_latest(record) for record in records]

@@ -1,0 +1,186 @@
+"""Locks on folders in buckets, where there are no file locks: objects with heartbeats.
+
+The lock of a folder is the object with the highest number in `lock/`. A process takes it by creating the next number,
+on the condition that there is no such object, and then writes a heartbeat into it. Another process takes it over if it
+was released, if its holder is a process of this machine that has ended, or if it has had no heartbeat for a while. A
+holder that finds a higher number has lost the lock and stops. No clocks are compared.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from anchor_jax.core.errors import UserError
+from anchor_jax.runtime import multihost, object_storage
+
+_held: "dict[str, _Lease]" = {}
+
+
+@contextlib.contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder in a bucket.
+
+    Raises:
+      UserError: another process holds the lock.
+      OSError: the bucket cannot be written.
+    """
+    lease = _Lease(folder)
+    lease.acquire()
+    _held[str(folder)] = lease
+    try:
+        yield
+    finally:
+        del _held[str(folder)]
+        lease.release()
+
+
+def check_held(path: Path) -> None:
+    """Raise a `UserError` if a lock that this process held, on a folder above a path, was taken by another process."""
+    for folder, lease in _held.items():
+        if f"{path}/".startswith(f"{folder}/"):
+            lease.check()
+
+
+class _Lease:
+    """The lock of one folder."""
+
+    def __init__(self, folder: Path):
+        self._folder, self._number, self._beat = folder, 0, 0
+        self._owner = secrets.token_hex(8)
+        self._patience = multihost.patience_seconds()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._send_heartbeats, daemon=True)
+
+    def acquire(self) -> None:
+        """Take the lock, after waiting for the heartbeat of another holder if it may have died."""
+        while True:
+            number, content = self._newest()
+            if number and not content.get("released"):
+                self._check_dead(number, content)
+            self._number = number + 1
+            created = object_storage.create(self._object(self._number), self._content())
+            if created and self._is_own():  # a store that ignores the condition may have taken that of another process
+                break
+        for earlier in range(max(1, self._number - 3), self._number):
+            with contextlib.suppress(OSError):
+                object_storage.delete(self._object(earlier))
+        self._thread.start()
+
+    def release(self) -> None:
+        """Let others take the lock; without an error, as they also can when there is no heartbeat any more."""
+        self._stop.set()
+        self._thread.join()
+        with contextlib.suppress(OSError):
+            if self._is_own() and not self._is_superseded():
+                self._write(released=True)
+
+    def check(self) -> None:
+        """Raise a `UserError` if another process has taken the lock."""
+        with contextlib.suppress(OSError):  # what is written next will say why
+            if self._is_superseded() or not self._is_own():
+                raise UserError(
+                    f"another process has taken over '{self._folder}', because no heartbeat of this one arrived for "
+                    f"{self._patience} s; this one stops; complete checkpoints are kept"
+                )
+
+    def _check_dead(self, number: int, content: dict[str, Any]) -> None:
+        """Return once the holder of the lock is known to be dead; raise a `UserError` if it lives."""
+        where, process = str(content.get("machine")), content.get("process")
+        if where == _machine() and not _is_running(process):
+            return
+        print(
+            f"'{self._folder}' is locked by process {process} on {content.get('host')}; waiting at most "
+            f"{self._patience} s for its heartbeat",
+            file=sys.stderr,
+        )
+        deadline = time.monotonic() + self._patience
+        while time.monotonic() < deadline:
+            time.sleep(min(1.0, self._patience / 10))
+            now = self._read(number)
+            if now.get("released") or self._object(number + 1).exists():
+                return
+            if now.get("beat") != content.get("beat"):
+                raise UserError(
+                    f"another process is writing to '{self._folder}' (process {process} on {content.get('host')}); "
+                    "wait for it, stop it, or choose another folder"
+                )
+
+    def _send_heartbeats(self) -> None:
+        while not self._stop.wait(self._patience / 6):
+            with contextlib.suppress(OSError):  # a network that fails for a moment
+                if self._is_superseded() or not self._is_own():
+                    return
+                self._beat += 1
+                self._write()
+
+    def _write(self, *, released: bool = False) -> None:
+        place = self._object(self._number)
+        with object_storage.errors_of(place):
+            place.write_bytes(self._content(released=released))
+
+    def _content(self, *, released: bool = False) -> bytes:
+        content = {"owner": self._owner, "host": socket.gethostname(), "machine": _machine(), "process": _process()}
+        return json.dumps(content | {"beat": self._beat, "released": released}).encode()
+
+    def _newest(self) -> tuple[int, dict[str, Any]]:
+        """Return number and content of the newest lock; 0 if there is none."""
+        place = self._folder / "lock"
+        with object_storage.errors_of(place):
+            names = [file.name for file in place.glob("*")]
+        number = max((int(name) for name in names if name.isdigit()), default=0)
+        return number, self._read(number) if number else {}
+
+    def _read(self, number: int) -> dict[str, Any]:
+        """Return the content of a lock; one that is gone is released."""
+        with object_storage.errors_of(self._object(number)):
+            try:
+                return dict(json.loads(self._object(number).read_bytes()))
+            except FileNotFoundError:
+                return {"released": True}
+            except (ValueError, TypeError):
+                return {}
+
+    def _is_own(self) -> bool:
+        return self._read(self._number).get("owner") == self._owner
+
+    def _is_superseded(self) -> bool:
+        with object_storage.errors_of(self._folder):
+            return self._object(self._number + 1).exists()
+
+    def _object(self, number: int) -> Path:
+        return self._folder / "lock" / f"{number:06}"
+
+
+def _machine() -> str:
+    """Return what distinguishes this machine, since it was started, and this container of it."""
+    parts = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        parts += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
+    return " ".join(parts)
+
+
+def _process() -> str:
+    return f"{os.getpid()} {_start_time(os.getpid())}"
+
+
+def _is_running(process: Any) -> bool:
+    """Return whether a process of this machine may be running; one without a start time may be."""
+    number, _, started = str(process).partition(" ")
+    return not number.isdigit() or not started or _start_time(int(number)) == started
+
+
+def _start_time(process: int) -> str:
+    """Return when a process started, "" if it has ended or this is not known on this system."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in "ZX" else fields[19]

@@ -1,0 +1,322 @@
+"""Objects in buckets, of Google Cloud Storage (`gs://`) and S3 (`s3://`), by etils.epath and fsspec.
+
+A path in a bucket is an `epath.Path`, which has the methods of `Path` that are used here. It is typed as a `Path`, so
+that callers do not care. What a bucket lacks is done here: it has neither folders nor renames, nor appends.
+"""
+
+import contextlib
+import errno
+import functools
+import importlib.util
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+from anchor_jax.core.errors import UserError
+
+# scheme -> the library that serves it, and the extra that installs that
+LIBRARIES = {"gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3")}
+_ADDRESS = re.compile(r"(gs|s3):/+", re.IGNORECASE)
+_COMMIT = "commit_success.txt"  # orbax writes it last; without it, a checkpoint is incomplete
+_CLIENTS = ("gcsfs", "s3fs", "botocore", "aiobotocore", "aiohttp", "google", "requests", "urllib3")
+
+
+def is_address(text: str) -> bool:
+    """Return whether a text is the address of an object that can be served; `Path` makes one slash of two."""
+    return _ADDRESS.match(text) is not None
+
+
+def is_remote(path: object) -> bool:
+    """Return whether a path is one in a bucket."""
+    return isinstance(path, os.PathLike) and not isinstance(path, Path)
+
+
+def remote_path(name: str, text: str) -> Path:
+    """Return the path of an address such as `gs://bucket/run`; the bucket is not asked yet, see `check_answers`.
+
+    Args:
+      name: of the argument, for messages.
+      text: the address, see `is_address`.
+
+    Raises:
+      UserError: the library that serves it is not installed, or it names no bucket.
+    """
+    match = _ADDRESS.match(text)
+    assert match
+    scheme, place = match[1].lower(), text[match.end() :].strip("/")
+    library, extra = LIBRARIES[scheme]
+    if importlib.util.find_spec(library) is None:
+        raise UserError(f"{name} is '{text}', which needs {library}; install it: pip install 'anchor-jax[{extra}]'")
+    bucket, _, key = place.partition("/")
+    if not bucket or (key and any(part in ("", ".", "..") for part in key.split("/"))):
+        raise UserError(f"{name} is '{text}'; expected {scheme}://BUCKET/FOLDER, without '.', '..' and empty names")
+    return path_of(f"{scheme}://{place}")
+
+
+def path_of(address: str | os.PathLike[str]) -> Path:
+    """Return an address as a path in a bucket, and any other path as one of this machine."""
+    text = os.fspath(address)
+    if not is_address(text):
+        return Path(text)
+    _configure()
+    from etils import epath
+
+    return cast(Path, epath.Path(text))
+
+
+def file_system(path: Path) -> Any:
+    """Return the file system of fsspec that epath uses for a path in a bucket."""
+    _configure()
+    from etils.epath import backend
+
+    return backend.fsspec_backend.fs(os.fspath(path))
+
+
+def _configure() -> None:
+    """Choose one client for each kind of bucket, which sees what other processes write.
+
+    With TensorFlow installed, epath would take its client. Listings are not cached: another process may write there.
+    The clients of arrays take the address of an emulator from variables of their own.
+    """
+    os.environ.setdefault("EPATH_USE_TF", "false")
+    from etils.epath import gpath
+    from fsspec.config import conf
+
+    if forget := getattr(getattr(gpath, "_is_tf_installed", None), "cache_clear", None):
+        forget()
+
+    for protocol in ("gs", "gcs", "s3"):
+        conf.setdefault(protocol, {}).setdefault("use_listings_cache", False)
+    if host := os.environ.get("STORAGE_EMULATOR_HOST"):
+        host = host if "://" in host else f"http://{host}"
+        os.environ.setdefault("TENSORSTORE_GCS_HTTP_URL", host)
+        conf["gcs"].setdefault("token", "anon")
+        conf["gcs"].setdefault("endpoint_url", host)
+        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # asks by gRPC, which emulators lack
+
+
+@functools.cache
+def s3_options() -> dict[str, Any]:
+    """Return what tensorstore's client of S3 must be told, since it reads less of the environment than botocore."""
+    files = file_system(path_of("s3://any"))
+    files.connect()
+    meta = files.s3.meta
+    options: dict[str, Any] = {}
+    if not meta.endpoint_url.endswith(".amazonaws.com"):  # there, it finds the region of a bucket itself
+        options = {"endpoint": meta.endpoint_url, "aws_region": meta.region_name or "us-east-1"}
+    if os.environ.get("AWS_ACCESS_KEY_ID"):
+        options["aws_credentials"] = {"type": "environment"}  # without messages on files that are not there
+    return options
+
+
+def check_answers(name: str, path: Path) -> None:
+    """Raise a `UserError` if the bucket of a path does not exist or does not answer; it is asked once in a process."""
+    scheme, _, place = str(path).partition("://")
+    _check_bucket(name, f"{scheme}://{place.partition('/')[0]}")
+
+
+@functools.cache
+def _check_bucket(name: str, address: str) -> None:
+    path = path_of(address)
+    try:
+        with errors_of(path):
+            exists = file_system(path).exists(os.fspath(path))
+    except OSError as error:
+        raise UserError(
+            f"{name}: cannot open '{path}' ({error.strerror}); check the bucket and the credentials"
+        ) from error
+    if not exists:
+        raise UserError(f"{name}: there is no bucket '{path}', or it may not be read; create it first")
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what to print if a client of buckets raised an error, "" for any other error."""
+    if not type(error).__module__.startswith(_CLIENTS):
+        return ""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+@contextlib.contextmanager
+def errors_of(path: Path) -> Iterator[None]:
+    """Turn an error of a client into an `OSError` with a reason; clients raise a dozen types of errors."""
+    try:
+        yield
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.strerror:
+            raise
+        kind = type(error) if type(error).__module__ == "builtins" else OSError  # those of clients take other arguments
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise kind(error.errno or errno.EIO, reason, str(path)) from error
+    except Exception as error:
+        if not (reason := reason_of(error)):
+            raise
+        raise OSError(errno.EIO, reason, str(path)) from error
+
+
+@contextlib.contextmanager
+def write_object(path: Path) -> Iterator[Path]:
+    """Yield a local file; when the block ends without an error, it becomes the object, completely or not at all."""
+    with tempfile.TemporaryDirectory(prefix="anchor_jax-") as folder:
+        file = Path(folder) / path.name
+        yield file
+        upload(file, path)
+
+
+@contextlib.contextmanager
+def write_folder(path: Path) -> Iterator[Path]:
+    """Yield a folder of this machine: the path itself, or one whose files become objects below it in the end."""
+    if not is_remote(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="anchor_jax-") as folder:
+        yield Path(folder)
+        for file in sorted(Path(folder).rglob("*")):
+            if file.is_file():
+                upload(file, path / str(file.relative_to(folder)))
+
+
+class AppendedFiles:
+    """Files of a folder that are appended to. The objects of a bucket cannot be: they are replaced now and then.
+
+    Attributes:
+      folder: where to append: the folder itself, or a temporary one for a folder in a bucket.
+    """
+
+    def __init__(self, folder: Path, *names: str):
+        """Prepare the files of these names; those that exist are there to be appended to."""
+        self._target, self._sizes = folder, dict[Path, int]()
+        self._scratch = tempfile.TemporaryDirectory(prefix="anchor_jax-") if is_remote(folder) else None
+        self.folder = Path(self._scratch.name) if self._scratch else folder
+        for name in names if self._scratch else ():
+            with contextlib.suppress(FileNotFoundError):
+                download(folder / name, self.folder / name)
+
+    @property
+    def are_copies(self) -> bool:
+        """Whether the files are appended to in a temporary folder."""
+        return self._scratch is not None
+
+    def publish(self) -> None:
+        """Replace the objects of a bucket by the files that have grown; do nothing for a folder of this machine."""
+        if not self._scratch:
+            return
+        for file in sorted(self.folder.rglob("*")):
+            if file.is_file() and self._sizes.get(file) != (size := file.stat().st_size):
+                upload(file, self._target / str(file.relative_to(self.folder)))
+                self._sizes[file] = size
+
+    def close(self) -> None:
+        """Publish the files, and remove a temporary folder."""
+        try:
+            self.publish()
+        finally:
+            if self._scratch:
+                self._scratch.cleanup()
+
+
+def upload(file: Path, path: Path) -> None:
+    """Make a local file an object; until it has arrived completely, the earlier object of this name remains.
+
+    Raises:
+      OSError: the bucket cannot be written.
+    """
+    with errors_of(path):
+        file_system(path).put_file(str(file), os.fspath(path))
+
+
+def download(path: Path, file: Path) -> None:
+    """Copy an object to a local file.
+
+    Raises:
+      OSError: it does not exist or cannot be read.
+    """
+    with errors_of(path):
+        file_system(path).get_file(os.fspath(path), str(file))
+
+
+@contextlib.contextmanager
+def local_file(path: Path) -> Iterator[Path]:
+    """Yield a file of this machine: the path itself, or a temporary copy of an object.
+
+    Raises:
+      OSError: it does not exist or cannot be read.
+    """
+    if not is_remote(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="anchor_jax-") as folder:
+        download(path, Path(folder) / path.name)
+        yield Path(folder) / path.name
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a file or an object."""
+    return cast(Any, path.stat()).length if is_remote(path) else path.stat().st_size
+
+
+def time_modified(path: Path) -> float:
+    """Return when a file or an object was written last, in seconds; for an object, in whole ones."""
+    return cast(Any, path.stat()).mtime if is_remote(path) else path.stat().st_mtime_ns / 1e9
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy an object within its bucket.
+
+    Raises:
+      OSError: the bucket cannot be written.
+    """
+    with errors_of(target):
+        file_system(source).cp_file(os.fspath(source), os.fspath(target))
+
+
+def create(path: Path, content: bytes) -> bool:
+    """Create an object on the condition that there is none of this name; return whether there was none.
+
+    Raises:
+      OSError: the bucket cannot be written.
+    """
+    try:
+        with errors_of(path):
+            file_system(path).pipe_file(os.fspath(path), content, mode="create")
+    except FileExistsError:
+        return False
+    return True
+
+
+def move(source: Path, target: Path) -> None:
+    """Move an object, or all objects below a path: copy them, then delete them, a checkpoint's commit file first.
+
+    Raises:
+      OSError: the bucket cannot be written.
+    """
+    files = file_system(source)
+    with errors_of(source):
+        below = _objects_below(source)
+        for object_ in below or [""]:
+            files.cp_file(f"{source}{object_}", f"{target}{object_}")
+        delete(source)
+
+
+def delete(path: Path) -> None:
+    """Delete an object, or all objects below a path, a checkpoint's commit file first; do nothing if there are none."""
+    files = file_system(path)
+    with errors_of(path):
+        below = _objects_below(path)
+        if f"/{_COMMIT}" in below:
+            files.rm_file(f"{path}/{_COMMIT}")
+            below.remove(f"/{_COMMIT}")
+        if below:
+            files.rm([f"{path}{object_}" for object_ in below])
+        elif files.isfile(os.fspath(path)):
+            files.rm_file(os.fspath(path))
+
+
+def _objects_below(path: Path) -> list[str]:
+    """Return the names of the objects below a path, relative to it, each with a leading slash."""
+    root = os.fspath(path).partition("://")[2]
+    return [name.removeprefix(root) for name in file_system(path).find(os.fspath(path)) if name != root]
