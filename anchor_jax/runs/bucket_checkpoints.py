@@ -28,12 +28,12 @@ def manager_options(folder: Path) -> dict[str, Any]:
     if not object_storage.is_remote(folder):
         return {}
     if os.fspath(folder).startswith("s3://"):
-        _teach_s3()
+        _add_s3()
     return {"temporary_path_class": ocp.path.atomicity.CommitFileTemporaryPath, "todelete_subdir": None}
 
 
 @functools.cache
-def _teach_s3() -> None:
+def _add_s3() -> None:
     """Let orbax store arrays in S3, in the places where it decides between tensorstore's clients."""
     try:
         from orbax.checkpoint._src.path import gcs_utils

@@ -35,7 +35,7 @@ def is_remote(path: object) -> bool:
 
 
 def remote_path(name: str, text: str) -> Path:
-    """Return the path of an address such as `gs://bucket/run`; the bucket is not asked yet, see `check_answers`.
+    """Return the path of an address such as `gs://bucket/run`; the bucket is not contacted, see `check_answers`.
 
     Args:
       name: of the argument, for messages.
@@ -95,12 +95,12 @@ def _configure() -> None:
         os.environ.setdefault("TENSORSTORE_GCS_HTTP_URL", host)
         conf["gcs"].setdefault("token", "anon")
         conf["gcs"].setdefault("endpoint_url", host)
-        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # asks by gRPC, which emulators lack
+        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # uses gRPC, which emulators lack
 
 
 @functools.cache
 def s3_options() -> dict[str, Any]:
-    """Return what tensorstore's client of S3 must be told, since it reads less of the environment than botocore."""
+    """Return settings of tensorstore's client of S3, which reads less of the environment than botocore."""
     files = file_system(path_of("s3://any"))
     files.connect()
     meta = files.s3.meta
@@ -113,7 +113,7 @@ def s3_options() -> dict[str, Any]:
 
 
 def check_answers(name: str, path: Path) -> None:
-    """Raise a `UserError` if the bucket of a path does not exist or does not answer; it is asked once in a process."""
+    """Raise a `UserError` if the bucket of a path does not exist or does not answer; checked once per process."""
     scheme, _, place = str(path).partition("://")
     _check_bucket(name, f"{scheme}://{place.partition('/')[0]}")
 

@@ -82,7 +82,7 @@ def absolute_path(name: str, path: str | os.PathLike[str]) -> Path:
 
 
 def expanded(name: str, path: str | os.PathLike[str], *, buckets: bool = False) -> Path:
-    """Return what `local_path` does, without its warning; with `buckets`, also a path in one, which is not asked."""
+    """Return what `local_path` does, without its warning; with `buckets`, also a path in one, without contacting it."""
     text = os.fspath(path)
     if buckets and object_storage.is_address(text):
         return object_storage.remote_path(name, text)
