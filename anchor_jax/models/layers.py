@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial, reduce
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -225,13 +225,14 @@ def conv(
 
 def batch_norm(dtype: DTypeLike, axis_name: AxisName | None, bn_devices: int, train: bool) -> NormLayer:
     """Return BatchNorm with PyTorch's defaults; the arguments are those of `Classifier`."""
+    names: Any = None if bn_devices == 1 else axis_name  # Flax annotates one name, but also accepts several
     return partial(
         nn.BatchNorm,
         use_running_average=not train,
         momentum=0.9,  # 0.1 in PyTorch's convention
         epsilon=1e-5,
         dtype=dtype,
-        axis_name=None if bn_devices == 1 else axis_name,
+        axis_name=names,
         axis_index_groups=_adjacent_devices(axis_name, bn_devices) if train and axis_name and bn_devices > 1 else None,
     )
 

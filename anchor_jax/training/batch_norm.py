@@ -20,11 +20,11 @@ class GroupSums(NamedTuple):
 
     Attributes:
       statistics: sums of the running statistics that the groups lead to, each on its own; float32.
-      count: number of groups, float32 [].
+      num_groups: how many they are, float32 [].
     """
 
     statistics: Any
-    count: jax.Array
+    num_groups: jax.Array
 
     @classmethod
     def zeros(cls, batch_stats: Any) -> "GroupSums":
@@ -33,8 +33,10 @@ class GroupSums(NamedTuple):
 
     def mean(self, before: Any) -> Any:
         """Return the mean over the groups; without any, the statistics before the step."""
-        num = jnp.maximum(self.count, 1)
-        return jax.tree.map(lambda total, old: jnp.where(self.count > 0, total / num, old), self.statistics, before)
+        num = jnp.maximum(self.num_groups, 1)
+        return jax.tree.map(
+            lambda total, old: jnp.where(self.num_groups > 0, total / num, old), self.statistics, before
+        )
 
 
 def apply_in_groups(
