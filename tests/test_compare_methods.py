@@ -96,8 +96,15 @@ def test_settings_without_effect_do_not_make_a_method(tmp_path):
     grouped = {f"anchoring__{key}": value for key, value in (("references", "batch"), ("group_size", 4))}
     masked = {"anchoring__mask_per": "group", **grouped}
     runs = [evaluated(tmp_path / "e", "masked", 0, **masked)]
-    runs += [evaluated(tmp_path / "f", "masked", 1, **masked, anchoring__update_bn_when_masked=True)]
+    updates = {"anchoring__update_bn_when_masked": True}
+    runs += [evaluated(tmp_path / "f", "masked", 1, **masked, **updates)]
     assert names_of(runs) == ["anchored + masking (0.25)"]
+    masked["training__bn_group_size"] = 4  # a group of BatchNorm has one mask
+    runs = [
+        evaluated(tmp_path / "g", "masked", 0, **masked),
+        evaluated(tmp_path / "h", "masked", 0, **masked, **updates),
+    ]
+    assert len(names_of(runs)) == 2
 
 
 def test_orientation_makes_a_method_only_of_photographs(tmp_path):

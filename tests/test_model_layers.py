@@ -68,6 +68,13 @@ def test_dropout_layers_are_the_same_on_all_device_counts(layer):
             out_specs=mesh_lib.SHARDED,
         )
         assert_same_bits(drop(x), expected)
+    in_groups = mesh_lib.pmapped(
+        jax.vmap(lambda x: layer(0.5, (mesh_lib.AXIS, "groups")).apply({}, x, rngs=rngs), axis_name="groups"),
+        mesh_lib.mesh(2),
+        in_specs=mesh_lib.SHARDED,
+        out_specs=mesh_lib.SHARDED,
+    )
+    assert_same_bits(in_groups(x.reshape(4, 4, *x.shape[1:])).reshape(x.shape), expected)
 
 
 @pytest.mark.parametrize("block", ["basic", "bottleneck"])

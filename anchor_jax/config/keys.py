@@ -183,8 +183,8 @@ class AnchoringConfig(Section):
     )
     update_bn_when_masked: bool = key(
         False,
-        "Let masked batches update BatchNorm's running statistics. They always do if masks are drawn per group or "
-        "example, or `mask_prob` is 1.",
+        "Let masked batches update BatchNorm's running statistics. They always do if `mask_prob` is 1. Masks per group "
+        "or example also do, unless the images of each group of `training.bn_group_size` share one mask.",
     )
     overlay_weight: float = key(
         0.0,
@@ -245,6 +245,12 @@ class TrainingConfig(Section):
     label_smoothing: float = key(0.0, "Weight of the uniform distribution in the target.", at_least=0, at_most=1)
     accumulation_steps: int = key(
         1, "Parts into which a device splits its batch to accumulate the gradient, to save memory.", at_least=1
+    )
+    bn_group_size: int = key(
+        0,
+        "Number of consecutive images of a batch that BatchNorm normalizes by statistics of their own; 0: the whole "
+        "batch. Must divide `batch_size`. Groups that lie on one device each need no communication.",
+        at_least=0,
     )
     ema_decay: float = key(
         0.0,

@@ -125,6 +125,11 @@ def _check_combinations(given: dict[str, Any]) -> None:
         raise UserError(
             f"config.anchoring.group_size must be 0 or divide training.batch_size={batch_size}; got {group_size}"
         )
+    bn_group_size = given["training.bn_group_size"]
+    if bn_group_size and batch_size % bn_group_size:
+        raise UserError(
+            f"config.training.bn_group_size must be 0 or divide training.batch_size={batch_size}; got {bn_group_size}"
+        )
     if given["model.whiten_stem"] and (given["model.name"] != "fastnet" or given["model.weights"]):
         raise UserError(
             "config.model.whiten_stem needs config.model.name='fastnet' and no config.model.weights; got "

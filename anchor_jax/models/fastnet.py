@@ -19,6 +19,7 @@ from anchor_jax.models.layers import (
     maybe_remat,
     torch_kernel_init,
 )
+from anchor_jax.runtime.mesh import AxisName
 
 STEM_SIZE = 2  # pixels, height and width of the first layer's filters
 
@@ -33,17 +34,19 @@ class ConvGroup(nn.Module):
       dropout_rate: of `ChannelDropout` before the second one.
       dtype: of the activations.
       axis_name: see `Classifier`.
+      bn_devices: see `Classifier`.
     """
 
     width: int
     dropout_rate: float
     dtype: DTypeLike
-    axis_name: str | None
+    axis_name: AxisName | None
+    bn_devices: int
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """`[B, H, W, C]` -> `[B, ⌊H/2⌋, ⌊W/2⌋, width]`."""
-        norm = batch_norm(self.dtype, self.axis_name, train)
+        norm = batch_norm(self.dtype, self.axis_name, self.bn_devices, train)
         x = conv(self.width, 3, dtype=self.dtype, kernel_init=identity_kernel_init, name="conv1")(x)
         x = nn.gelu(norm(name="bn1")(max_pool(x, 2)))
         x = ChannelDropout(self.dropout_rate, self.axis_name)(x)
@@ -83,7 +86,8 @@ class FastNet(Classifier):
         group_class = maybe_remat(ConvGroup, self.remat and train, static_argnums=(2,))
         x = nn.gelu(x)
         for index, width in enumerate((self.width, 4 * self.width, 4 * self.width)):
-            x = group_class(width, self.dropout_rate, self.dtype, self.axis_name, name=f"block{index + 1}")(x, train)
+            options = (width, self.dropout_rate, self.dtype, self.axis_name, self.bn_devices)
+            x = group_class(*options, name=f"block{index + 1}")(x, train)
         return _FEATURE_SCALE * jnp.max(x, axis=(1, 2)).astype(jnp.float32)
 
 

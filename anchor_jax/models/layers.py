@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial, reduce
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 
 from anchor_jax.core import modes
 from anchor_jax.runtime.backends import gelu, grouped_convolution
-from anchor_jax.runtime.mesh import local_shard
+from anchor_jax.runtime.mesh import AxisName, local_shard
 
 ConvLayer = Callable[..., nn.Conv]  # `conv` with its dtype and initializer set
 NormLayer = Callable[..., nn.BatchNorm]  # `batch_norm(...)`
@@ -43,15 +43,18 @@ class Classifier(nn.Module):
       num_classes: number of logits.
       dtype: dtype of activations; parameters, statistics and logits are float32.
       axis_name: name of the mapped axis over which training computes the statistics of BatchNorm and divides random
-        draws.
+        draws; or names, the outermost first.
       remat: whether training stores only the inputs of each block and recomputes the activations inside it for the
         gradient: less memory for a third more computation. XLA on CPU undoes it.
+      bn_devices: number of adjacent devices of the mapped axis over which training computes the statistics of
+        BatchNorm; 0: all.
     """
 
     num_classes: int
     dtype: DTypeLike = jnp.float32
-    axis_name: str | None = None
+    axis_name: AxisName | None = None
     remat: bool = False
+    bn_devices: int = 0
 
     def __call__(self, inputs: jax.Array, train: bool = False) -> jax.Array:
         """Return float32 logits `[B, num_classes]`.
@@ -89,7 +92,7 @@ class StochasticDepth(nn.Module):
     """
 
     rate: float
-    axis_name: str | None
+    axis_name: AxisName | None
 
     @nn.compact
     def __call__(self, branch: jax.Array, train: bool) -> jax.Array:
@@ -114,7 +117,7 @@ class Dropout(nn.Module):
     """
 
     rate: float
-    axis_name: str | None
+    axis_name: AxisName | None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -140,7 +143,7 @@ class ChannelDropout(Dropout):
 
 @modes.any_promotion
 def _dropout(
-    key: jax.Array, x: jax.Array, mask_shape: tuple[int, ...], rate: float, axis_name: str | None
+    key: jax.Array, x: jax.Array, mask_shape: tuple[int, ...], rate: float, axis_name: AxisName | None
 ) -> jax.Array:
     """Apply inverted dropout; `mask_shape` is the shape of the mask of one example, broadcast against it."""
     num_devices = jax.lax.axis_size(axis_name) if axis_name else 1
@@ -150,7 +153,7 @@ def _dropout(
 
 
 @modes.any_promotion
-def _element_dropout(key: jax.Array, x: jax.Array, rate: float, axis_name: str | None) -> jax.Array:
+def _element_dropout(key: jax.Array, x: jax.Array, rate: float, axis_name: AxisName | None) -> jax.Array:
     """Apply inverted dropout to each element; every device draws for its own examples alone."""
     num_devices = jax.lax.axis_size(axis_name) if axis_name else 1
     keys = jax.random.split(key, len(x) * num_devices)
@@ -220,16 +223,23 @@ def conv(
     )
 
 
-def batch_norm(dtype: DTypeLike, axis_name: str | None, train: bool) -> NormLayer:
-    """Return BatchNorm with PyTorch's defaults."""
+def batch_norm(dtype: DTypeLike, axis_name: AxisName | None, bn_devices: int, train: bool) -> NormLayer:
+    """Return BatchNorm with PyTorch's defaults; the arguments are those of `Classifier`."""
+    names: Any = None if bn_devices == 1 else axis_name  # Flax annotates one name, but also accepts several
     return partial(
         nn.BatchNorm,
         use_running_average=not train,
         momentum=0.9,  # 0.1 in PyTorch's convention
         epsilon=1e-5,
         dtype=dtype,
-        axis_name=axis_name,
+        axis_name=names,
+        axis_index_groups=_adjacent_devices(axis_name, bn_devices) if train and axis_name and bn_devices > 1 else None,
     )
+
+
+def _adjacent_devices(axis_name: AxisName, num: int) -> tuple[tuple[int, ...], ...]:
+    """Return the devices of the mapped axis in sets of `num`."""
+    return tuple(tuple(range(first, first + num)) for first in range(0, jax.lax.axis_size(axis_name), num))
 
 
 def residual_shortcut(x: jax.Array, features: int, stride: int, conv: ConvLayer, norm: NormLayer) -> jax.Array:

@@ -53,7 +53,7 @@ MODELS: dict[str, Architecture] = {
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 # fields of every module that are not options: arguments of `create`, and what Flax adds
-_NOT_OPTIONS = ("num_classes", "dtype", "axis_name", "remat", "parent", "name")
+_NOT_OPTIONS = ("num_classes", "dtype", "axis_name", "remat", "bn_devices", "parent", "name")
 
 
 def create(

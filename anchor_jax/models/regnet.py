@@ -84,7 +84,7 @@ class RegNetY(Classifier):
         """Apply all blocks: outputs of the first layer `[B, H/2, W/2, stem_width]` -> float32 `[B, features]`."""
         block_class = maybe_remat(YBlock, self.remat and train)
         conv_layer = partial(conv, dtype=self.dtype)
-        norm = batch_norm(self.dtype, self.axis_name, train)
+        norm = batch_norm(self.dtype, self.axis_name, self.bn_devices, train)
         x = nn.relu(norm(name="stem_bn")(x))
         for stage, (num_blocks, width) in enumerate(zip(self.stage_sizes, self.widths, strict=True)):
             for block in range(num_blocks):

@@ -120,7 +120,7 @@ class ResNet(Classifier):
     def features(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Apply all blocks: outputs of the first layer `[B, H, W, width]` -> float32 `[B, features]`."""
         block_class = maybe_remat(BLOCKS[self.block], self.remat and train)
-        norm = batch_norm(self.dtype, self.axis_name, train)
+        norm = batch_norm(self.dtype, self.axis_name, self.bn_devices, train)
         drop = partial(ChannelDropout, self.dropout_rate, self.axis_name)
         x = nn.relu(norm(name="stem_bn")(x))
         if self.stem == "imagenet":

@@ -26,6 +26,7 @@ from anchor_jax.models.layers import (
     stochastic_depth_rates,
     transformer_kernel_init,
 )
+from anchor_jax.runtime.mesh import AxisName
 
 MAX_LOGIT_SCALE = 100.0  # upper bound of the learned scale of the cosines
 MASK_VALUE = -100.0  # added to the logits of tokens that are neighbors only because of the cyclic shift
@@ -120,7 +121,7 @@ class SwinBlock(nn.Module):
     window_shrinks: bool
     drop_rate: float
     dtype: DTypeLike
-    axis_name: str | None
+    axis_name: AxisName | None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:

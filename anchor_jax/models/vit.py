@@ -24,6 +24,7 @@ from anchor_jax.models.layers import (
     transformer_kernel_init,
 )
 from anchor_jax.runtime.backends import attention
+from anchor_jax.runtime.mesh import AxisName
 
 layer_norm = partial(nn.LayerNorm, epsilon=1e-6)
 
@@ -80,7 +81,7 @@ class EncoderBlock(nn.Module):
     num_heads: int
     drop_rate: float
     dtype: DTypeLike
-    axis_name: str | None
+    axis_name: AxisName | None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:

@@ -81,7 +81,7 @@ class WideResNet(Classifier):
         """Apply all blocks: outputs of the first layer `[B, H, W, 16]` -> float32 `[B, features]`."""
         block_class = maybe_remat(PreActivationBlock, self.remat and train)
         conv_layer = partial(conv, dtype=self.dtype)
-        norm = batch_norm(self.dtype, self.axis_name, train)
+        norm = batch_norm(self.dtype, self.axis_name, self.bn_devices, train)
         drop = partial(Dropout, self.dropout_rate, self.axis_name)
         for stage in range(3):
             width = 16 * self.widen * 2**stage

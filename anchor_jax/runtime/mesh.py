@@ -20,6 +20,7 @@ AXIS = "data"  # the axis name for `jax.lax.pmean` and other collectives
 SHARDED = PartitionSpec(AXIS)  # the first axis of an array is sharded over the devices
 REPLICATED = PartitionSpec()  # every device holds the complete array
 
+AxisName = str | tuple[str, ...]  # a mapped axis, or several, the outermost first
 Tree = TypeVar("Tree")
 
 
@@ -328,7 +329,7 @@ def replicated_shapes(tree: Any, mesh: Mesh) -> Any:
     return state_shapes(tree, None, mesh)
 
 
-def local_shard(tree: Tree, axis_name: str = AXIS) -> Tree:
+def local_shard(tree: Tree, axis_name: AxisName = AXIS) -> Tree:
     """Inside a mapped step, return this device's shard of replicated arrays.
 
     >>> import anchor_jax as aj
@@ -339,7 +340,7 @@ def local_shard(tree: Tree, axis_name: str = AXIS) -> Tree:
 
     Args:
       tree: arrays `[B, ...]`, where B is divisible by the number of devices.
-      axis_name: the mapped axis.
+      axis_name: the mapped axis; or several, the outermost first.
 
     Returns:
       Arrays `[B / devices, ...]`.

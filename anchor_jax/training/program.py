@@ -6,6 +6,7 @@ import jax
 import optax
 from jax.sharding import Mesh
 
+from anchor_jax.core.errors import UserError
 from anchor_jax.models.layers import Classifier
 from anchor_jax.runs.load import create_model, run_normalization
 from anchor_jax.runs.record import Run
@@ -55,12 +56,20 @@ def build_program(run: Run, schedule: TrainingSchedule, mesh: Mesh) -> TrainProg
       run: the run; its config states mean and standard deviation.
       schedule: its length.
       mesh: the devices.
+
+    Raises:
+      UserError: the config groups the examples of BatchNorm, but the model has no BatchNorm.
     """
     config = run.config
     model = create_model(run, axis_name=mesh_lib.AXIS)
     learning_rate = optimizer_lib.create_schedule(config.optimizer, *schedule)
     optimizer = optimizer_lib.create(config.optimizer, learning_rate)
     shapes = jax.eval_shape(lambda: init_state(run, model, optimizer))
+    if config.training.bn_group_size and not shapes.batch_stats:
+        raise UserError(
+            "config.training.bn_group_size must be 0 for a model without BatchNorm, such as "
+            f"'{config.model.name}'; got {config.training.bn_group_size}"
+        )
     specs = sharding.state_partition_specs(shapes, mesh.size, config.training.sharding)
     train_step = make_train_step(model, optimizer, config, run_normalization(run), specs)
     return TrainProgram(model, optimizer, learning_rate, shapes, specs, train_step)

@@ -1,5 +1,6 @@
 """The length of a run, and the steps after which it logs, evaluates and saves."""
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -68,6 +69,7 @@ def _check_batch_size(config: Config, num_examples: int, num_devices: int) -> No
             f"config.training.batch_size must be divisible by the {num_devices} devices{parts}; got {batch_size}, "
             f"try {max(batch_size // divisor, 1) * divisor}"
         )
+    _check_bn_group_size(config.training.bn_group_size, batch_size // divisor, num_parts)
     mixes_pairs = config.augmentation.mixup_alpha or config.augmentation.cutmix_alpha
     if mixes_pairs and batch_size // num_devices % 2:
         raise UserError(
@@ -79,3 +81,15 @@ def _check_batch_size(config: Config, num_examples: int, num_devices: int) -> No
         raise UserError(
             f"config.training.batch_size must be at most {num_examples}, the size of the training set; got {batch_size}"
         )
+
+
+def _check_bn_group_size(group_size: int, num_at_once: int, num_parts: int) -> None:
+    """Check that groups of BatchNorm lie on one device each, or cover the examples of several devices."""
+    if not group_size or num_at_once % group_size == 0 or (num_parts == 1 and group_size % num_at_once == 0):
+        return
+    or_covers = "" if num_parts > 1 else ", or be a multiple of it"
+    parts = f" in each of the {num_parts} accumulation_steps" if num_parts > 1 else ""
+    raise UserError(
+        f"config.training.bn_group_size must divide {num_at_once}, the number of images on a device{parts}{or_covers}; "
+        f"got {group_size}, try {math.gcd(group_size, num_at_once)}"
+    )

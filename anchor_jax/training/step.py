@@ -16,6 +16,7 @@ from anchor_jax.runs.state import Carry, Totals, TrainState
 from anchor_jax.runtime import backends
 from anchor_jax.runtime.mesh import AXIS, local_shard
 from anchor_jax.training import sharding
+from anchor_jax.training.batch_norm import GroupSums, apply_in_groups, groups_share_masks
 from anchor_jax.training.draws import draw_step, seed_keys, step_keys
 from anchor_jax.training.model_batch import ModelBatch, TrainData, make_model_batch
 from anchor_jax.training.optimizer import stop_frozen_gradients
@@ -61,17 +62,22 @@ def make_train_step(
     anchoring, training = config.anchoring, config.training
     # if all batches are masked, the running statistics have no others to come from
     keeps_bn_when_masked = not anchoring.update_bn_when_masked and anchoring.mask_prob < 1
+    bn_group_size = training.bn_group_size
+    keeps_per_group = keeps_bn_when_masked and groups_share_masks(
+        bn_group_size, anchoring.mask_per, anchoring.group_size
+    )
 
-    def loss_fn(params, batch_stats, model_batch: ModelBatch, depth_key):
+    def loss_fn(params, batch_stats, examples: tuple[ModelBatch, jax.Array | None], depth_key):
+        model_batch, bn_mask = examples
         if config.optimizer.frozen:
             params = stop_frozen_gradients(params, config.optimizer.frozen)
-        logits, updates = model.apply(
-            {"params": params, "batch_stats": batch_stats},
-            model_batch.inputs,
-            train=True,
-            mutable=["batch_stats"],
-            rngs={"stochastic_depth": depth_key, "dropout": depth_key},  # every layer folds in its own name
-        )
+        variables, inputs = {"params": params, "batch_stats": batch_stats}, model_batch.inputs
+        rngs = {"stochastic_depth": depth_key, "dropout": depth_key}  # every layer folds in its own name
+        if bn_group_size:
+            logits, statistics = apply_in_groups(model, bn_group_size, variables, inputs, bn_mask, rngs=rngs)
+        else:
+            logits, updates = model.apply(variables, inputs, train=True, mutable=["batch_stats"], rngs=rngs)
+            statistics = updates.get("batch_stats", {})
         losses = anchored_cross_entropy(
             logits,
             model_batch.targets,
@@ -79,7 +85,7 @@ def make_train_step(
             masked_target=anchoring.masked_target,
             label_smoothing=training.label_smoothing,
         )
-        return jnp.mean(losses), (updates.get("batch_stats", {}), batch_totals(losses, logits, model_batch))
+        return jnp.mean(losses), (statistics, batch_totals(losses, logits, model_batch))
 
     gradient_fn = jax.grad(sharding.fsdp_loss(loss_fn, param_specs), has_aux=True)
 
@@ -90,14 +96,19 @@ def make_train_step(
         model_batch = make_model_batch(draws, data, batch, config, normalization, model.num_classes)
         depth_key = jax.random.fold_in(keys.depth, state.step)
 
-        grads, (batch_stats, step_totals) = _accumulate_gradients(
-            gradient_fn, state, model_batch, depth_key, training.accumulation_steps
+        bn_mask = local_shard(draws.per_example.mask) if keeps_per_group else None
+        grads, (statistics, step_totals) = _accumulate_gradients(
+            gradient_fn, state, (model_batch, bn_mask), depth_key, training
         )
         grads, step_totals = sharding.mean_over_devices(grads, param_specs), jax.lax.psum(step_totals, AXIS)
         gradient_norm = sharding.global_norm(grads, param_specs)
         step_totals = step_totals._replace(steps=1.0, gradient_norm=gradient_norm)
-        if draws.batch_is_masked is not None and keeps_bn_when_masked:
-            batch_stats = jax.tree.map(partial(jnp.where, draws.batch_is_masked), state.batch_stats, batch_stats)
+        if bn_group_size:
+            batch_stats = jax.lax.psum(statistics, AXIS).mean(state.batch_stats)
+        elif draws.batch_is_masked is not None and keeps_bn_when_masked:
+            batch_stats = jax.tree.map(partial(jnp.where, draws.batch_is_masked), state.batch_stats, statistics)
+        else:
+            batch_stats = statistics
 
         if config.optimizer.clip_norm:
             grads = _clip_by_norm(grads, gradient_norm, config.optimizer.clip_norm)
@@ -131,30 +142,38 @@ def make_in_memory_step(train_step: TrainStep, batch_size: int) -> InMemoryStep:
 
 
 def _accumulate_gradients(
-    gradient_fn: Callable[..., Any], state: TrainState, model_batch: ModelBatch, depth_key: jax.Array, num_parts: int
+    gradient_fn: Callable[..., Any],
+    state: TrainState,
+    examples: Any,
+    depth_key: jax.Array,
+    config: TrainingConfig,
 ) -> tuple[Any, tuple[Any, Totals]]:
-    """Compute the gradient of the mean loss over a device's examples, in `num_parts` parts to save memory.
+    """Compute the gradient of the mean loss over a device's examples, in parts to save memory.
 
-    The result is that of all examples at once, except that BatchNorm computes its statistics per part, and that
-    stochastic depth and dropout draw anew for each part.
+    The result is that of all examples at once, except that BatchNorm computes its statistics per part unless it does so
+    per group, and that stochastic depth and dropout draw anew for each part.
 
     Returns:
-      The gradient, and the batch statistics and totals after the last part.
+      The gradient, the batch statistics after the last part or the `GroupSums` of all parts, and the totals.
     """
+    num_parts, has_groups = config.accumulation_steps, config.bn_group_size > 0
     if num_parts == 1:
-        return gradient_fn(state.params, state.batch_stats, model_batch, depth_key)
+        return gradient_fn(state.params, state.batch_stats, examples, depth_key)
 
     def add_part(sums, part):
-        grads, (batch_stats, totals) = sums
-        index, part_batch = part
-        part_grads, (batch_stats, part_totals) = gradient_fn(
-            state.params, batch_stats, part_batch, jax.random.fold_in(depth_key, index)
+        grads, (statistics, totals) = sums
+        index, part_examples = part
+        batch_stats = state.batch_stats if has_groups else statistics
+        part_grads, (part_statistics, part_totals) = gradient_fn(
+            state.params, batch_stats, part_examples, jax.random.fold_in(depth_key, index)
         )
         grads, totals = jax.tree.map(jnp.add, (grads, totals), (part_grads, part_totals))
-        return (grads, (batch_stats, totals)), None
+        statistics = jax.tree.map(jnp.add, statistics, part_statistics) if has_groups else part_statistics
+        return (grads, (statistics, totals)), None
 
-    parts = jax.tree.map(lambda array: array.reshape(num_parts, -1, *array.shape[1:]), model_batch)
-    zeros = jax.tree.map(jnp.zeros_like, state.params), (state.batch_stats, Totals.zeros())
+    parts = jax.tree.map(lambda array: array.reshape(num_parts, -1, *array.shape[1:]), examples)
+    statistics = GroupSums.zeros(state.batch_stats) if has_groups else state.batch_stats
+    zeros = jax.tree.map(jnp.zeros_like, state.params), (statistics, Totals.zeros())
     (grads, aux), _ = backends.scan(add_part, zeros, (jnp.arange(num_parts), parts), num_parts)
     return jax.tree.map(lambda total: total / num_parts, grads), aux
 

@@ -58,7 +58,9 @@ def _draws(anchoring: AnchoringConfig) -> str:
 
 def _model(trainer: Trainer, state: TrainState) -> str:
     model, num_parameters = trainer.run.config.model, sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    return f"{model.name}, {num_parameters:,} parameters, computed in {model.dtype}"
+    group_size = trainer.run.config.training.bn_group_size
+    groups = f", BatchNorm over groups of {group_size:,} images" if group_size else ""
+    return f"{model.name}, {num_parameters:,} parameters, computed in {model.dtype}{groups}"
 
 
 def _weights(trainer: Trainer) -> str:

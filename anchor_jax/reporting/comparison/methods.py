@@ -19,6 +19,7 @@ from anchor_jax.evaluation.results import Results, SuiteResult, parse_storage_na
 from anchor_jax.runs import record as run_record
 from anchor_jax.runs.record import Run
 from anchor_jax.runtime.paths import storage_path
+from anchor_jax.training.batch_norm import groups_share_masks
 
 # what all runs of a comparison must share
 _DATA = ("data.source", "data.name", "data.train_split", "data.test_split", "data.image_size")
@@ -235,7 +236,10 @@ def effective_config(flat: Mapping[str, Any]) -> dict[str, Any]:
     if flat["anchoring.enabled"]:
         dropped |= {"anchoring.overlay_weight"}
     if flat["anchoring.mask_per"] != "batch":
-        dropped |= {"anchoring.mask_draw", "anchoring.update_bn_when_masked"}
+        dropped |= {"anchoring.mask_draw"}
+        of_mask = flat["anchoring.mask_per"], flat["anchoring.group_size"]
+        if not groups_share_masks(flat["training.bn_group_size"], *of_mask):
+            dropped |= {"anchoring.update_bn_when_masked"}
     return {key: value for key, value in flat.items() if key not in dropped and not key.startswith(RESUMABLE_CHANGES)}
 
 

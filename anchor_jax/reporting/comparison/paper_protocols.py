@@ -91,6 +91,7 @@ _REGNET = {
     "optimizer.warmup_epochs": (5.0,),
     "optimizer.warmup_from": (0.1,),
     "training.batch_size": (1024,),
+    "training.bn_group_size": (0, 128),  # torchvision's recipe: the batch of a GPU
     "training.total_epochs": (100.0,),
 }
 _DEIT = _ADAMW | _NO_DECAY | _MIXED
