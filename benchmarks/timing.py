@@ -114,13 +114,14 @@ def peak_host_memory(function: Callable[[], object]) -> int:
     return max(_status_bytes("VmHWM") - before, 0)
 
 
-def peak_flop_rates(dtype: str, *, size: int | None = None, precision: str | None = None) -> list[float]:
+def peak_flop_rates(dtype: str, *, size: int | None = None, precision: str | None = None, num_samples: int = 10) -> list[float]:
     """Return samples of the FLOP/s of large matrix products of random numbers.
 
     Args:
       dtype: of the operands.
       size: rows and columns; 16,384 by default, 2,048 on CPU.
       precision: of `jnp.matmul`; the platform's default if None.
+      num_samples: number of samples.
     """
     size = size or (2048 if jax.default_backend() == "cpu" else 16_384)
     a, b = (jax.random.normal(key, (size, size), dtype) for key in jax.random.split(jax.random.key(0)))
@@ -130,7 +131,7 @@ def peak_flop_rates(dtype: str, *, size: int | None = None, precision: str | Non
         jax.block_until_ready(matmul(a, b))
 
     product()
-    return [2 * size**3 / seconds for seconds in time_interleaved({"product": product}, num_samples=10)["product"]]
+    return [2 * size**3 / seconds for seconds in time_interleaved({"product": product}, num_samples)["product"]]
 
 
 def forward_flop(model: nn.Module, input_shape: tuple[int, ...]) -> float:

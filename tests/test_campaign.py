@@ -97,7 +97,7 @@ def test_campaign_records_failures_and_goes_on(tmp_path, monkeypatch):
         "slow": "import time; time.sleep(60)",
         "working": "print('hi')",
     }
-    fake(monkeypatch, programs, seconds=1.5)
+    fake(monkeypatch, programs, seconds=1.0)
     records = run(settings_of(tmp_path), 100.0)
     expected = {"broken": "failed", "raising": "failed", "killed": "failed", "slow": "stopped at its limit"}
     assert statuses(records) == expected | {"working": "done"}
@@ -121,8 +121,8 @@ def test_campaign_obeys_its_time_and_ends_descendants(tmp_path, monkeypatch):
     )
     fake(monkeypatch, {"slow": deaf, "third": "pass"})
     begun = time.monotonic()
-    records = run(settings_of(tmp_path / "out"), 8.0)
-    assert time.monotonic() - begun < 8.0
+    records = run(settings_of(tmp_path / "out"), 6.0)
+    assert time.monotonic() - begun < 6.0
     assert statuses(records) == {"slow": "stopped at its limit", "third": "done"}
     pids = (tmp_path / "pids").read_text().split()
     assert len(pids) == 2
@@ -148,7 +148,7 @@ def test_campaign_ends_its_step_on_a_signal(tmp_path, monkeypatch):
 def test_campaign_closes_a_step_that_was_stopped(tmp_path, monkeypatch):
     closing = ["-c", f"open({str(tmp_path / 'closed')!r}, 'w')"]
     fake(monkeypatch, {"study": "import time; time.sleep(60)"}, closing=closing, is_last=True)
-    assert statuses(run(settings_of(tmp_path), 6.0)) == {"study": "stopped at its limit"}
+    assert statuses(run(settings_of(tmp_path), 5.0)) == {"study": "stopped at its limit"}
     assert (tmp_path / "closed").exists()
 
 
@@ -246,9 +246,9 @@ def test_probe_finds_the_device_or_says_what_is_missing(monkeypatch):
     ("found", "wrong"),
     [
         ([2.0, 1.5], None),
-        ([2.0 * (1 + 5e-6), 1.5 * (1 - 5e-4)], None),
+        ([2.0 * (1 + 5e-6), 1.5 * (1 - 5e-5)], None),
         ([2.0 * (1 + 2e-5), 1.5], 1),
-        ([2.0, 1.5 * (1 + 2e-3)], 2),
+        ([2.0, 1.5 * (1 + 2e-4)], 2),
         ([2.0, float("nan")], 2),
         ([float("inf"), 1.5], 1),
     ],

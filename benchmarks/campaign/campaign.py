@@ -68,7 +68,7 @@ def earlier_records(settings: Settings) -> Records:
                 f"--out={out} holds another campaign: {key} was {value!r} and is {expected.get(key)!r}; name another "
                 "folder"
             )
-    return {step["name"]: step for step in content["steps"]}
+    return {step["name"]: {key: step[key] for key in step if key != "results"} for step in content["steps"]}
 
 
 def run_steps(settings: Settings, records: Records, ends: float, stop_signal: Callable[[], int] = int) -> Records:

@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-FIRST_TOLERANCE, TOLERANCE = 1e-5, 1e-3  # relative; of the first step, and of the others, which amplify rounding
+# Relative, of the first step and of the others. On a CPU, another number of devices and code without optimization
+# change the 20 losses by less than 1e-6; steps that are 1% too long change them by 1e-4 to 3e-4.
+FIRST_TOLERANCE, TOLERANCE = 1e-5, 1e-4
 
 
 def compare(found: Sequence[float], reference: Sequence[float]) -> dict[str, Any]:

@@ -29,11 +29,11 @@ from configs import digits
 NUM_STEPS = 20
 REFERENCE = ROOT / "docs/results/campaign/losses_cpu.json"
 
-_SGD = {"optimizer.name": "sgd", "optimizer.learning_rate": 0.02, "optimizer.weight_decay": 1e-4}
+_SGD = {"optimizer.name": "sgd", "optimizer.learning_rate": 0.01, "optimizer.weight_decay": 1e-4}
 # case -> changes to configs/digits.py; all families of code that differ between platforms: convolutions, BatchNorm,
 # attention, GELU, an augmentation policy, erasing, mixing
 CASES: dict[str, Mapping[str, Any]] = {
-    "resnet18, masked": _SGD | {"augmentation.erasing_prob": 0.25},
+    "resnet18, masked": _SGD | {"model.options.stage_sizes": (2, 2), "augmentation.erasing_prob": 0.25},
     "vit, masked": {
         "model.name": "vit_b16",
         "model.options.depth": 2,

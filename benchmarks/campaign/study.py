@@ -11,8 +11,13 @@ from studies.study import CLEAN, MASKED, STANDARD, Evaluation, FigureSpec, Row, 
 
 SIZE = Size(
     "tiny",
-    {"model.name": "mlp", "training.total_epochs": 1.0, "evaluation.saved_references": 10},
-    "an MLP on handwritten digits, one epoch",
+    {
+        "model.options.width": 4,
+        "model.options.stage_sizes": (1,),
+        "training.total_epochs": 0.5,
+        "evaluation.saved_references": 10,
+    },
+    "a ResNet of one block on handwritten digits, half an epoch",
 )
 STUDY = Study(
     rows=[Row("standard", "digits", STANDARD, seeds=1, is_baseline=True), Row("masked", "digits", MASKED, seeds=1)],

@@ -130,7 +130,7 @@ def main() -> None:
                 raise unknown(kind, name, allowed)
     with_pytorch = bool({EAGER, COMPILED} & set(implementations)) and pytorch.is_installed()
 
-    peaks = peak_flop_rates(DTYPE.value)
+    peaks = peak_flop_rates(DTYPE.value, num_samples=2 * SAMPLES.value)
     results = [Result(f"matrix product, {DTYPE.value}", "jax", "flop_rate", "FLOP/s", peaks)]
     for name in MODELS.value:
         for case in CASE_NAMES.value:

@@ -73,7 +73,7 @@ def main() -> None:
     images, labels = random_data()
 
     flop = {case: step_flop(config) for case, config in configs.items()}
-    peaks = {dtype: peak_flop_rates(dtype) for dtype in sorted({"float32", DTYPE.value})}
+    peaks = {dtype: peak_flop_rates(dtype, num_samples=2 * SAMPLES.value) for dtype in sorted({"float32", DTYPE.value})}
     results = [Result(f"matrix product, {dtype}", "jax", "flop_rate", "FLOP/s", peaks[dtype]) for dtype in peaks]
     for case, config in configs.items():
         builders: Builders = {OURS: partial(train_ours, config, images, labels)}
