@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -56,7 +56,7 @@ def time_interleaved(functions: Mapping[str, Callable[[], object]], num_samples:
     return {name: samples[:fewest] for name, samples in seconds.items()}
 
 
-def build_each(builders: Mapping[str, Callable[[], T]], required: Container[str], case: str) -> dict[str, T]:
+def build_each(builders: Mapping[str, Callable[[], T]], required: Iterable[str], case: str) -> dict[str, T]:
     """Build implementations, and skip those of PyTorch that fail here: its compilers can fail in many ways.
 
     Args:
@@ -77,6 +77,8 @@ def build_each(builders: Mapping[str, Callable[[], T]], required: Container[str]
                     raise
                 reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
                 print(f"{case}: {name} is skipped: {reason}", flush=True)
+    if not set(required) & builders.keys() <= found.keys():
+        sys.exit(128 + signal.SIGTERM)  # before there was anything to compare with
     return found
 
 

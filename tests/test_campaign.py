@@ -62,7 +62,7 @@ def is_running(pid):
 def test_campaign_runs_every_step(tmp_path, monkeypatch, capsys):
     for name, value in environment_of_command(OMP_NUM_THREADS="1").items():
         monkeypatch.setenv(name, value)
-    records = run(settings_of(tmp_path), 240.0)
+    records = run(settings_of(tmp_path), 900.0)
     logs = {name: (tmp_path / f"logs/{name}.txt").read_text() for name in records}
     assert statuses(records) == dict.fromkeys(records, "done"), logs
     assert list(records) == ["machine", "losses", "train", "inference", "estimates", "trace", "study"]
@@ -116,7 +116,7 @@ def test_campaign_records_failures_and_goes_on(tmp_path, monkeypatch):
 def test_campaign_obeys_its_time_and_ends_descendants(tmp_path, monkeypatch):
     deaf = (
         "import os, signal, subprocess, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
-        f"child = subprocess.Popen(['sleep', '60']); open({str(tmp_path / 'pids')!r}, 'a').write"
+        f"child = subprocess.Popen(['sleep', '60'], start_new_session=True); open({str(tmp_path / 'pids')!r}, 'a').write"
         "(f'{os.getpid()} {child.pid} '); time.sleep(60)"
     )
     fake(monkeypatch, {"slow": deaf, "third": "pass"})

@@ -9,3 +9,7 @@ estimates   step 4: what the planner estimates, against what is measured; step 3
 trace       step 5: where the time of 10 training steps goes
 study       step 6, in the tiny form: the smallest study; otherwise the step is `studies`
 """
+
+import time
+
+STARTED = time.monotonic()  # before anything is imported that takes time

@@ -12,7 +12,6 @@ runs the others.
 import os
 import signal
 import sys
-import time
 
 from absl import flags
 
@@ -22,7 +21,7 @@ from anchor_jax.core.errors import Preempted, UserError
 from anchor_jax.runtime import preemption
 from anchor_jax.runtime.atomic_files import exclusive_lock
 from benchmarks import pytorch
-from benchmarks.campaign import campaign, running
+from benchmarks.campaign import STARTED, campaign, running
 from benchmarks.campaign.steps import Settings
 
 MINUTES = flags.DEFINE_float("minutes", 9.0, "All that the campaign may take.", lower_bound=0.1)
@@ -35,7 +34,7 @@ WRITES = flags.DEFINE_bool("write_reference", False, "Only write the losses of t
 
 def main() -> None:
     """Run the campaign."""
-    ends = time.monotonic() + 60 * MINUTES.value
+    ends = STARTED + 60 * MINUTES.value
     if WRITES.value:
         _write_reference()
         return

@@ -18,7 +18,6 @@ SKIPPED = "skipped"
 _PROBE_SECONDS = 120.0
 _LEAST_SECONDS = 1.0  # a step with less time is skipped
 _RESERVE = 1.0  # seconds for the summary
-_GRACE = 20.0  # seconds to save, or to report what is there; at most a third of the limit
 _CLOSING = 20.0  # seconds for the closing command, at most a third of the limit
 
 Records = dict[str, dict[str, Any]]  # what is known of each step, by name
@@ -122,7 +121,7 @@ def _run(step: Step, out: Path, seconds: float, stop_signal: Callable[[], int]) 
     started = time.monotonic()
     log = out / "logs" / f"{step.name}.txt"
     closing = min(_CLOSING, seconds / 3) if step.closing else 0.0
-    grace = min(_GRACE, (seconds - closing) / 3)
+    grace = min(step.grace, (seconds - closing) / 3)
     ended = running.run(step.command, log, seconds - closing, grace, stop_signal)
     if step.closing and ended.status != running.DONE and not stop_signal():
         running.run(step.closing, log, max(seconds - (time.monotonic() - started), closing), grace=0.0)

@@ -50,6 +50,9 @@ def run(
     if status:
         _signal(process, signal.SIGTERM)
         process.join(grace)
+    for pid in _descendants(process):
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
     _signal(process, signal.SIGKILL)  # the rest of its session, too
     process.join()
     if status:
@@ -73,11 +76,24 @@ def _wait(process: BaseProcess, until: float, stop_signal: Callable[[], int]) ->
 def _signal(process: BaseProcess, number: int) -> None:
     """Send a signal to the session of a process, or to the process if it does not lead one yet."""
     assert process.pid is not None
-    with contextlib.suppress(ProcessLookupError):
+    with contextlib.suppress(OSError):
         if process.is_alive() and os.getpgid(process.pid) != process.pid:
             os.kill(process.pid, number)
         else:
             os.killpg(process.pid, number)
+
+
+def _descendants(process: BaseProcess) -> list[int]:
+    """Return the processes that a living process has started, also in sessions of their own (Linux)."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(stat.parent.name))
+    found = [process.pid] if process.is_alive() and process.pid else []
+    for pid in found:  # grows
+        found += children.get(pid, [])
+    return found
 
 
 def _reason(log: Path, start: int, code: int | None) -> str:

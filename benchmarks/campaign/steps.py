@@ -8,6 +8,7 @@ OURS = "anchor_jax"
 STRONGEST = {"gpu": "pytorch-graph", "cpu": "pytorch-compiled"}  # platform -> PyTorch as fast as a user can make it
 RELEASED = ("released-loader", "released-nchw", "released-channels-last")
 
+_LONG_GRACE = 20.0
 _MOST = 4.0  # times its share of nine minutes that a step may take of a longer campaign
 
 
@@ -59,6 +60,7 @@ class Step(NamedTuple):
       command: what Python runs.
       closing: what Python runs afterwards, whatever became of the command, in time that is set aside; or ().
       has_file: whether the command writes a result file.
+      grace: seconds before its limit at which it is told to end, to save or to report what it has.
       is_last: whether the step may take all the time that is left to the last steps.
       note: for the report, such as what is not there to compare with.
     """
@@ -69,6 +71,7 @@ class Step(NamedTuple):
     command: Sequence[str]
     closing: Sequence[str] = ()
     has_file: bool = True
+    grace: float = 1.0
     is_last: bool = False
     note: str = ""
 
@@ -112,18 +115,25 @@ def _module(name: str) -> list[str]:
 
 def _throughput(settings: Settings) -> list[Step]:
     """Return the steps that time ours, PyTorch and the released code side by side."""
-    note = ""
+    note = _missing_note(settings)
+    return [step._replace(note=note, grace=_LONG_GRACE) for step in _throughput_steps(settings)]
+
+
+def _missing_note(settings: Settings) -> str:
+    """Return what there is not to compare with; "" if everything is there."""
     if not settings.has_pytorch:
         is_installed = settings.machine["environment"]["torch"]
-        note = f"PyTorch {'does not run on ' + settings.platform if is_installed else 'is not installed'}: ours alone"
-    elif not settings.official:
-        note = "the released code was not given (--official): it is not timed"
+        return f"PyTorch {'does not run on ' + settings.platform if is_installed else 'is not installed'}: ours alone"
+    return "" if settings.official else "the released code was not given (--official): it is not timed"
+
+
+def _throughput_steps(settings: Settings) -> list[Step]:
     train, inference = _module("speed.train"), [*_module("speed.inference"), "--measure=speed"]
     if settings.is_tiny:
         small = ["--width=4", "--batch_size=8", "--samples=1", f"--implementations={_names(settings, 'pytorch-eager')}"]
         return [
-            Step("train", "Training", 60, [*train, *small, "--steps=1", "--cases=masked"], note=note),
-            Step("inference", "K references", 60, [*inference, *small, "--num_references=2"], note=note),
+            Step("train", "Training", 60, [*train, *small, "--steps=1", "--cases=masked"]),
+            Step("inference", "K references", 60, [*inference, *small, "--num_references=2"]),
         ]
     names = [f"--implementations={_names(settings, STRONGEST.get(settings.platform, ''), *RELEASED)}"]
     official = [f"--official={settings.official}"] if settings.official and settings.has_pytorch else []
@@ -134,14 +144,13 @@ def _throughput(settings: Settings) -> list[Step]:
     few = [f"--implementations={_names(settings, STRONGEST.get(settings.platform, ''))}"]
     in_bfloat16 = [*train, *few, "--dtype=bfloat16", *large]
     return [
-        Step("train", "Training, float32, batch 128", 90, [*train, *names, *official], note=note),
-        Step("train_bfloat16", "Training, bfloat16", 70, in_bfloat16, note=note),
+        Step("train", "Training, float32, batch 128", 120, [*train, *names, *official]),
+        Step("train_bfloat16", "Training, bfloat16", 90, in_bfloat16),
         Step(
             "inference",
             "K references",
             60,
             [*inference, *samples, *large, *names, *official, "--num_references=1,10", "--memory_limit=64"],
-            note=note,
         ),
     ]
 
@@ -167,7 +176,9 @@ def _studies(settings: Settings) -> list[Step]:
 
 
 def _study(name: str, title: str, line: Sequence[str], seconds: float) -> Step:
-    return Step(name, title, seconds, line, [*line, "--only_report"], has_file=False, is_last=True)
+    return Step(
+        name, title, seconds, line, [*line, "--only_report"], has_file=False, grace=_LONG_GRACE, is_last=True
+    )
 
 
 def limit(step: Step, following: Sequence[Step], left: float) -> float:

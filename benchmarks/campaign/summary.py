@@ -104,7 +104,7 @@ def _throughput(results: Mapping[str, Any]) -> list[str]:
         ratio = f"{result['median'] / ours[result['case']]:.2f}" if result["case"] in ours else ""
         values = (number(result["median"]), f"{number(least)} to {number(most)}", ratio)
         rows.append((result["case"], result["implementation"], result["unit"], *values))
-    return _table(("case", "implementation", "", "median", "range", "over ours"), rows)
+    return _table(("case", "implementation", "", "median", "range", "over ours"), rows) if rows else ["No results."]
 
 
 def _estimates(results: Mapping[str, Any]) -> list[str]:
@@ -151,11 +151,13 @@ def _trace(results: Mapping[str, Any]) -> list[str]:
 
 
 def _study(name: str, out: Path) -> list[str]:
-    """Return the tables of a study that are there."""
-    tables = sorted(out.glob(f"studies/{_STUDY_FOLDERS[name]}/*.md"))
+    """Return the tables of a study that are there, without the rows of which nothing is measured."""
     lines = []
-    for table in tables:
-        lines += [f"`{table.relative_to(out)}`:", "", table.read_text(encoding="utf-8").rstrip(), ""]
+    for table in sorted(out.glob(f"studies/{_STUDY_FOLDERS[name]}/*.md")):
+        headings, rule, *rows = table.read_text(encoding="utf-8").splitlines()
+        measured = [row for row in rows if row.count("not measured") < headings.count("|") - 4]
+        lines += [f"`{table.relative_to(out)}`: {len(measured)} of {len(rows)} rows are measured.", ""]
+        lines += [headings, rule, *measured, ""] if measured else []
     return lines[:-1] or ["No results."]
 
 
