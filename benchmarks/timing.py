@@ -116,7 +116,9 @@ def peak_host_memory(function: Callable[[], object]) -> int:
     return max(_status_bytes("VmHWM") - before, 0)
 
 
-def peak_flop_rates(dtype: str, *, size: int | None = None, precision: str | None = None, num_samples: int = 10) -> list[float]:
+def peak_flop_rates(
+    dtype: str, *, size: int | None = None, precision: str | None = None, num_samples: int = 10
+) -> list[float]:
     """Return samples of the FLOP/s of large matrix products of random numbers.
 
     Args:

@@ -62,9 +62,14 @@ def is_running(pid):
 def test_campaign_runs_every_step(tmp_path, monkeypatch, capsys):
     for name, value in environment_of_command(OMP_NUM_THREADS="1").items():
         monkeypatch.setenv(name, value)
+    *first, study = steps.all_steps(settings_of(tmp_path))
+    short = study._replace(seconds=1.5, is_last=False)  # six seconds: it is stopped, unless it is fast
+    monkeypatch.setattr(campaign, "all_steps", lambda settings: [*first, short])
     records = run(settings_of(tmp_path), 900.0)
     logs = {name: (tmp_path / f"logs/{name}.txt").read_text() for name in records}
-    assert statuses(records) == dict.fromkeys(records, "done"), logs
+    found = statuses(records)
+    assert found.pop("study") in ("done", "stopped at its limit"), logs
+    assert found == dict.fromkeys(found, "done"), logs
     assert list(records) == ["machine", "losses", "train", "inference", "estimates", "trace", "study"]
     printed = capsys.readouterr().out
     assert printed.count("left\n") == 2 * len(records)
@@ -72,21 +77,22 @@ def test_campaign_runs_every_step(tmp_path, monkeypatch, capsys):
     content = json.loads((tmp_path / "campaign.json").read_text())
     results = {step["name"]: step["results"] for step in content["steps"]}
     assert all(result["agrees"] for result in results["losses"]["results"])
-    for name in ("train", "inference"):
-        assert {"anchor_jax", "pytorch-eager"} <= {each["implementation"] for each in results[name]["results"]}
+    timed = {name: {each["implementation"] for each in results[name]["results"]} for name in ("train", "inference")}
+    assert timed == {"train": {"jax", "anchor_jax"}, "inference": {"anchor_jax", "pytorch-eager"}}
     (estimate,) = results["estimates"]["results"][0]["estimates"]
     assert estimate["time_over_measured"] > 0
     assert len(results["trace"]["losses"]) == 2
     report = (tmp_path / "report.md").read_text()
     assert report.count("**") % 2 == 0
-    for text in ("TFLOP/s", "| tiny | yes |", "pytorch-eager", "The planner knows no chip 'cpu'", "largest losses"):
+    texts = "TFLOP/s", "| tiny | yes |", "pytorch-eager", "of 1 rows are measured", "largest losses"
+    for text in (*texts, "The planner knows no chip 'cpu'"):
         assert text in report
     assert "No results" not in report
     assert "cannot be read" not in report
-    assert "| masked | 1 |" in report
 
-    assert run(settings_of(tmp_path), 10.0, campaign.earlier_records(settings_of(tmp_path))) == records
-    assert capsys.readouterr().out.count("done before") == len(records)
+    again = run(settings_of(tmp_path), 1.0, campaign.earlier_records(settings_of(tmp_path)))
+    assert again == records
+    assert capsys.readouterr().out.count("done before") >= len(first)
 
 
 def test_campaign_records_failures_and_goes_on(tmp_path, monkeypatch):
@@ -116,8 +122,9 @@ def test_campaign_records_failures_and_goes_on(tmp_path, monkeypatch):
 def test_campaign_obeys_its_time_and_ends_descendants(tmp_path, monkeypatch):
     deaf = (
         "import os, signal, subprocess, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
-        f"child = subprocess.Popen(['sleep', '60'], start_new_session=True); open({str(tmp_path / 'pids')!r}, 'a').write"
-        "(f'{os.getpid()} {child.pid} '); time.sleep(60)"
+        "child = subprocess.Popen(['sleep', '60'], start_new_session=True); "
+        f"file = open({str(tmp_path / 'pids')!r}, 'w'); "
+        "print(os.getpid(), child.pid, file=file, flush=True); time.sleep(60)"
     )
     fake(monkeypatch, {"slow": deaf, "third": "pass"})
     begun = time.monotonic()

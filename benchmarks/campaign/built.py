@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from anchor_jax.config import Config
 from anchor_jax.planning.facts import DataFacts
@@ -126,7 +127,10 @@ def seconds_per_step(built: BuiltStep, num_samples: int) -> list[float]:
 
 
 def changed(config: Config, changes: Mapping[str, Any]) -> Config:
-    """Return a config with changes: key -> value."""
+    """Return a config with changes: key -> value; another model has only the options that are among them."""
     config = config.copy_and_resolve_references()
+    if changes.get("model.name", config.model.name) != config.model.name:
+        no_options: Any = ConfigDict()
+        config.model.options = no_options
     config.update_from_flattened_dict(dict(changes))
     return config

@@ -30,5 +30,4 @@ CASES = (
     Case("cifar10", {"model.dtype": "bfloat16", "training.batch_size": 512}),
     Case("imagenet_vit_b16", {"training.batch_size": 128}),
 )
-_SMALL = {"model.options.width": 4, "model.options.stage_sizes": (1,), "training.batch_size": 16}
-TINY_CASES = (Case("digits", _SMALL),)
+TINY_CASES = (Case("digits", {"model.name": "mlp", "model.options.hidden": (16,), "training.batch_size": 16}),)

@@ -45,7 +45,7 @@ CASES: dict[str, Mapping[str, Any]] = {
     },
 }
 TINY_CASES: dict[str, Mapping[str, Any]] = {
-    "tiny": _SGD | {"model.options.width": 4, "model.options.stage_sizes": (1,)},
+    "tiny": _SGD | {"model.name": "mlp", "model.options.hidden": (16,)},
 }
 
 JSON = app.define_path("json", None, "Result file.", what="a new file")

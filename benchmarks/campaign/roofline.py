@@ -1,5 +1,7 @@
 """A roofline of a compiled step at the peaks that the campaign has measured, on any platform."""
 
+from typing import Any
+
 from anchor_jax.planning.estimate import estimate
 from anchor_jax.planning.hlo import Module, parse_module
 from anchor_jax.planning.kernels import kernel_seconds
@@ -10,7 +12,8 @@ from benchmarks.campaign.built import BuiltStep
 
 def module_of(built: BuiltStep) -> Module:
     """Return the program of a step."""
-    return parse_module(built.program.as_text())
+    text: Any = built.program.as_text()
+    return parse_module(text)
 
 
 def step_seconds(built: BuiltStep, chip: Chip) -> float:

@@ -130,10 +130,12 @@ def _missing_note(settings: Settings) -> str:
 def _throughput_steps(settings: Settings) -> list[Step]:
     train, inference = _module("speed.train"), [*_module("speed.inference"), "--measure=speed"]
     if settings.is_tiny:
-        small = ["--width=4", "--batch_size=8", "--samples=1", f"--implementations={_names(settings, 'pytorch-eager')}"]
+        small = ["--batch_size=8", "--samples=1"]
+        ours = ["--model=mlp", f"--implementations={OURS}"]  # PyTorch has only large networks
+        names = f"--implementations={_names(settings, 'pytorch-eager')}"
         return [
-            Step("train", "Training", 60, [*train, *small, "--steps=1", "--cases=masked"]),
-            Step("inference", "K references", 60, [*inference, *small, "--num_references=2"]),
+            Step("train", "Training", 60, [*train, *small, *ours, "--steps=1", "--cases=masked"]),
+            Step("inference", "K references", 60, [*inference, *small, names, "--width=4", "--num_references=2"]),
         ]
     names = [f"--implementations={_names(settings, STRONGEST.get(settings.platform, ''), *RELEASED)}"]
     official = [f"--official={settings.official}"] if settings.official and settings.has_pytorch else []
@@ -176,9 +178,7 @@ def _studies(settings: Settings) -> list[Step]:
 
 
 def _study(name: str, title: str, line: Sequence[str], seconds: float) -> Step:
-    return Step(
-        name, title, seconds, line, [*line, "--only_report"], has_file=False, grace=_LONG_GRACE, is_last=True
-    )
+    return Step(name, title, seconds, line, [*line, "--only_report"], has_file=False, grace=_LONG_GRACE, is_last=True)
 
 
 def limit(step: Step, following: Sequence[Step], left: float) -> float:
