@@ -46,8 +46,13 @@ def report(title: str, facts: Mapping[str, Any], results: Sequence[Result], file
         )
     Console(width=None if sys.stdout.isatty() else 160).print(table)
     if file:
-        rows = [{**result._asdict(), "samples": list(result.samples), "median": result.median} for result in results]
-        write_json(file, {"environment": {**environment(), **facts}, "results": rows})
+        write_json(file, content(facts, results))
+
+
+def content(facts: Mapping[str, Any], results: Sequence[Result]) -> dict[str, Any]:
+    """Return the content of a result file; the arguments are those of `report`."""
+    rows = [{**result._asdict(), "samples": list(result.samples), "median": result.median} for result in results]
+    return {"environment": {**environment(), **facts}, "results": rows}
 
 
 def write_json(file: Path, content: Mapping[str, Any]) -> None:

@@ -1,18 +1,24 @@
 """Measure time, memory and floating-point rates, fairly for JAX and PyTorch in one process."""
 
+import contextlib
 import ctypes
 import gc
 import os
+import signal
+import sys
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-PAUSE = 0.5  # seconds between samples, in which threads of the previous implementation stop spinning
+T = TypeVar("T")
+PAUSE = 0.5  # seconds before a sample of another implementation, in which threads of the previous one stop spinning
 
 
 def prepare() -> None:
@@ -33,16 +39,71 @@ def time_interleaved(functions: Mapping[str, Callable[[], object]], num_samples:
       num_samples: calls of each function.
 
     Returns:
-      The seconds of each call, by the name of the function.
+      The seconds of each call, by the name of the function; fewer calls if SIGTERM arrives.
     """
     seconds: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(num_samples):
-        for name, function in functions.items():
-            time.sleep(PAUSE)
-            start = time.perf_counter()
-            function()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds
+    with ended_by_sigterm("the samples so far are reported"):
+        for _ in range(num_samples):
+            for name, function in functions.items():
+                if len(functions) > 1:
+                    time.sleep(PAUSE)
+                start = time.perf_counter()
+                function()
+                seconds[name].append(time.perf_counter() - start)
+    fewest = min(map(len, seconds.values()), default=0)
+    if functions and not fewest:
+        sys.exit(128 + signal.SIGTERM)
+    return {name: samples[:fewest] for name, samples in seconds.items()}
+
+
+def build_each(builders: Mapping[str, Callable[[], T]], required: Iterable[str], case: str) -> dict[str, T]:
+    """Build implementations, and skip those of PyTorch that fail here: its compilers can fail in many ways.
+
+    Args:
+      builders: by the name of the implementation; each compiles what it returns.
+      required: names of those that must not fail.
+      case: for messages.
+
+    Returns:
+      What was built, by name; only the first ones if SIGTERM arrives.
+    """
+    found: dict[str, T] = {}
+    with ended_by_sigterm("the implementations so far are timed"):
+        for name, build in builders.items():
+            try:
+                found[name] = build()
+            except Exception as error:
+                if name in required:
+                    raise
+                reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+                print(f"{case}: {name} is skipped: {reason}", flush=True)
+    if not set(required) & builders.keys() <= found.keys():
+        sys.exit(128 + signal.SIGTERM)  # before there was anything to compare with
+    return found
+
+
+class _Stopped(BaseException):
+    pass
+
+
+@contextlib.contextmanager
+def ended_by_sigterm(consequence: str) -> Iterator[None]:
+    """Leave the block when SIGTERM arrives, with a message; a later one ends the process, as usual."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise _Stopped
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except _Stopped:
+        print(f"SIGTERM: {consequence}", flush=True)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def peak_host_memory(function: Callable[[], object]) -> int:
@@ -55,17 +116,26 @@ def peak_host_memory(function: Callable[[], object]) -> int:
     return max(_status_bytes("VmHWM") - before, 0)
 
 
-def peak_flop_rates(dtype: str) -> list[float]:
-    """Return samples of the FLOP/s of large matrix products of random numbers."""
-    size = 2048 if jax.default_backend() == "cpu" else 16_384
+def peak_flop_rates(
+    dtype: str, *, size: int | None = None, precision: str | None = None, num_samples: int = 10
+) -> list[float]:
+    """Return samples of the FLOP/s of large matrix products of random numbers.
+
+    Args:
+      dtype: of the operands.
+      size: rows and columns; 16,384 by default, 2,048 on CPU.
+      precision: of `jnp.matmul`; the platform's default if None.
+      num_samples: number of samples.
+    """
+    size = size or (2048 if jax.default_backend() == "cpu" else 16_384)
     a, b = (jax.random.normal(key, (size, size), dtype) for key in jax.random.split(jax.random.key(0)))
-    matmul = jax.jit(jnp.matmul)
+    matmul = jax.jit(partial(jnp.matmul, precision=precision))
 
     def product():
         jax.block_until_ready(matmul(a, b))
 
     product()
-    return [2 * size**3 / seconds for seconds in time_interleaved({"product": product}, num_samples=10)["product"]]
+    return [2 * size**3 / seconds for seconds in time_interleaved({"product": product}, num_samples)["product"]]
 
 
 def forward_flop(model: nn.Module, input_shape: tuple[int, ...]) -> float:

@@ -25,7 +25,13 @@ _context.set_forkserver_preload(
 
 
 def start(
-    arguments: Sequence[object], environment: Mapping[str, str], out: Path, err: Path, *, fatal_byte: int | None = None
+    arguments: Sequence[object],
+    environment: Mapping[str, str],
+    out: Path,
+    err: Path,
+    *,
+    fatal_byte: int | None = None,
+    new_session: bool = False,
 ) -> BaseProcess:
     """Start a command.
 
@@ -35,18 +41,21 @@ def start(
       out: file to which standard output is appended.
       err: file to which standard error is appended; it may be the same file.
       fatal_byte: if given, the kernel kills the process in the write that makes a file longer than this.
+      new_session: whether the process leads a session, so that signals can reach all processes that it starts.
 
     Returns:
       The process.
     """
-    args = tuple(map(str, arguments)), dict(environment), str(out), str(err), fatal_byte
+    args = tuple(map(str, arguments)), dict(environment), str(out), str(err), fatal_byte, new_session
     process = _context.Process(target=_run_as_command, args=args)
     process.start()
     return process
 
 
-def _run_as_command(arguments, environment, out, err, fatal_byte):
+def _run_as_command(arguments, environment, out, err, fatal_byte, new_session):
     """Turn a forked process into the command."""
+    if new_session:
+        os.setsid()
     for descriptor, file in ((1, out), (2, err)):
         opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(opened, descriptor)

@@ -13,16 +13,16 @@ from absl import flags
 from anchor_jax.cli import app
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
-from studies import report
 from studies.definitions import FULL, REDUCED, STUDIES
-from studies.results import collect_results
-from studies.running import run_all
-from studies.runs import ROOT, create_jobs, create_runs
+from studies.measuring import measure, with_records
 
 OUT = app.define_path("out", "runs/studies", "Folder of all runs, tables and figures.")
 IS_REDUCED = flags.DEFINE_bool("reduced", False, f"Use small runs: {REDUCED.description}.")
 AT_ONCE = flags.DEFINE_integer("at_once", 1, "Parallel runs; on CPU, one per core is fastest.", lower_bound=1)
 ONLY_REPORT = flags.DEFINE_bool("only_report", False, "Report existing results; train and evaluate nothing.")
+RECORDS = app.define_path(
+    "records", None, "Folder of the records of runs, instead of the repository's; an empty one measures all runs anew."
+)
 
 
 def main(*names: str) -> None:
@@ -32,18 +32,10 @@ def main(*names: str) -> None:
     if AT_ONCE.value > (os.cpu_count() or 1):
         raise UserError(f"--at_once must be at most {os.cpu_count()}, the number of cores; got {AT_ONCE.value}")
     studies = {name: STUDIES[name] for name in names or STUDIES}
-    requested, out = REDUCED if IS_REDUCED.value else FULL, OUT.value.absolute()
-    sizes = {name: study.size or requested for name, study in studies.items()}
-    if not ONLY_REPORT.value:
-        for size in {size.name: size for size in sizes.values()}.values():
-            of_size = {name: study for name, study in studies.items() if sizes[name] == size}
-            for jobs in create_jobs(of_size, size, out / size.name):
-                run_all(jobs, AT_ONCE.value, ROOT)
-    for name, study in studies.items():
-        folder = out / sizes[name].name
-        results = collect_results(study, create_runs(study, sizes[name], folder))
-        for file in report.write(name, study, sizes[name], results, folder):
-            print(file)
+    if RECORDS.value:
+        studies = {name: with_records(study, RECORDS.value.absolute()) for name, study in studies.items()}
+    requested = REDUCED if IS_REDUCED.value else FULL
+    measure(studies, requested, OUT.value.absolute(), AT_ONCE.value, only_report=ONLY_REPORT.value)
 
 
 if __name__ == "__main__":

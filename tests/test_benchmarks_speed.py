@@ -12,10 +12,13 @@ from commands import assert_told, quick_command
 from flax import traverse_util
 from torch.utils.flop_counter import FlopCounterMode
 
+import anchor_jax as aj
 from anchor_jax import config as configuration
 from anchor_jax import models
 from anchor_jax.core.losses import anchored_cross_entropy
+from anchor_jax.data import Normalization, normalize
 from benchmarks.pytorch.networks import ResNet18
+from benchmarks.pytorch.prediction import Prediction
 from benchmarks.pytorch.training import Training
 
 OFFICIAL = os.environ.get("ANCHORING_OFFICIAL")  # a clone of LLNL/anchoring
@@ -61,10 +64,16 @@ def test_train_times_both_implementations(tmp_path):
 
 def test_inference_times_predictions_and_blt(tmp_path):
     file = tmp_path / "inference.json"
-    sizes = ("--num_references=2", "--inputs=4", "--bank=6", "--residuals=5")
-    content = numbers_of(benchmark("speed.inference", *TINY, *sizes, "--json", file), file)
+    sizes = ("--num_references=2", "--inputs=4", "--bank=6", "--residuals=5", "--implementations=anchor_jax,pytorch-e")
+    done = benchmark("speed.inference", *TINY, *sizes, "--json", file)
     metrics = {"inputs_per_second", "peak_memory", "seconds", "ratio_to_random"}
-    assert metrics_of(content) == {("anchor_jax", metric) for metric in metrics}
+    assert metrics_of(numbers_of(done, file)) == {("anchor_jax", metric) for metric in metrics}
+    assert "no implementation 'pytorch-e'; available: anchor_jax, pytorch-eager, pytorch-compiled\n" in done.stdout
+
+
+def test_inference_measures_what_it_knows():
+    done = benchmark("speed.inference", "--measure=speed,memmory")
+    assert_told(done, 1, "unknown measurement 'memmory'; allowed: memory, speed, transduction. Did you mean 'memory'?")
 
 
 @pytest.mark.parametrize("name", ["speed.train", "speed.inference"])
@@ -107,6 +116,24 @@ def test_pytorch_baseline_matches_our_logits_and_loss():
         loss = training.loss(torch.from_numpy(inputs), torch.from_numpy(labels).long(), torch.tensor(masked))
         ours = anchored_cross_entropy(logits, jnp.asarray(labels), jnp.full(BATCH, masked)).mean()
         assert loss.item() == pytest.approx(float(ours), rel=1e-4)
+
+
+def test_pytorch_predicts_the_mean_over_references():
+    rng = np.random.default_rng(0)
+    images, references = (rng.integers(0, 256, (num, 8, 8, 3), np.uint8) for num in (BATCH, 3))
+    model = models.create("resnet18", CLASSES, width=WIDTH)
+    variables = jax.jit(model.init)(jax.random.key(0, impl="rbg"), np.zeros((1, 8, 8, 6), np.float32))
+    config = configuration.base()
+    config.data.mean, config.data.std = (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)
+    x, bank = (normalize(jnp.asarray(each), Normalization((0.5,) * 3, (0.2,) * 3)) for each in (images, references))
+    ours = jax.jit(lambda v, x, r: aj.classify(model.apply, v, x, r).probs)(variables, x, bank)
+    network = ResNet18(6, CLASSES, WIDTH)
+    network.load_state_dict(torch_state(variables))
+    with torch.inference_mode():
+        mean, variance = Prediction(network.eval(), config, references, mode=None)(torch.from_numpy(images))
+    np.testing.assert_allclose(mean, ours, atol=1e-5)
+    assert variance.min() > -1e-6
+    assert variance.max() > 1e-6
 
 
 def torch_state(variables):

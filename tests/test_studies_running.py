@@ -8,10 +8,14 @@ import threading
 import time
 
 import pytest
+from commands import quick_command
 
 from anchor_jax import UserError
 from anchor_jax.core.errors import Preempted
 from studies import running
+from studies.definitions import STUDIES
+from studies.measuring import with_records
+from studies.runs import create_runs
 
 
 def job(name, program, folder):
@@ -58,3 +62,14 @@ def test_run_all_lets_commands_save_on_a_stop_signal(tmp_path):
     assert preempted.value.status == 143
     assert (tmp_path / "first.txt").read_text().endswith("saved\n")
     assert not (tmp_path / "second.txt").exists()
+
+
+def test_studies_are_measured_anew_with_other_records(tmp_path):
+    done = quick_command("-m", "studies", "fast", "--only_report", f"--out={tmp_path}", f"--records={tmp_path / 'new'}")
+    assert done.returncode == 0, done.stderr
+    rows = (tmp_path / "fast/fast.md").read_text().splitlines()[2:]
+    assert len(rows) == len(STUDIES["fast"].rows)
+    assert all(row.count("not measured") == len(STUDIES["fast"].columns) for row in rows)
+    study = with_records(STUDIES["fast"], tmp_path)
+    assert study.size
+    assert len(create_runs(study, study.size, tmp_path)) == sum(row.seeds for row in study.rows)

@@ -119,13 +119,13 @@ def is_layout_copy(instruction: Instruction, module: Module) -> bool:
 def _costliest(costs: list[tuple[Executed, float]], module: Module) -> list[Operation]:
     sums: dict[str, Operation] = {}
     for item, seconds in costs:
-        path = _path(item.instruction, module)
+        path = operation_path(item.instruction, module)
         _, times, total = sums.get(path, Operation(path, 0, 0.0))
         sums[path] = Operation(path, times + item.times, total + seconds)
     return sorted(sums.values(), key=lambda one: -one.seconds)[:NUM_COSTLIEST]
 
 
-def _path(instruction: Instruction, module: Module) -> str:
+def operation_path(instruction: Instruction, module: Module) -> str:
     """Return the path of an instruction; of a fusion without one, that of the last fused instruction that has one."""
     names = [instruction.op_name]
     for called in instruction.called("calls"):

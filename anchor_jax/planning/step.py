@@ -1,6 +1,7 @@
 """The training step of a config, built as `train` builds it, on shapes instead of data."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from anchor_jax.data.image_table import ImageTable
 from anchor_jax.data.train_stream import check_nothing_held_out
 from anchor_jax.planning.facts import DataFacts
 from anchor_jax.runs.record import Run
-from anchor_jax.runs.state import Carry
+from anchor_jax.runs.state import Carry, TrainState
 from anchor_jax.runtime import mesh as mesh_lib
 from anchor_jax.training.choices import choose
 from anchor_jax.training.device_loop import in_memory_program, stream_program
@@ -26,6 +27,7 @@ from anchor_jax.training.model_batch import TrainData
 from anchor_jax.training.program import TrainProgram, build_program
 from anchor_jax.training.schedule import TrainingSchedule, make_schedule
 from anchor_jax.training.source import check_bank_of_stream, uses_bank
+from anchor_jax.training.trainer import init_state
 
 
 class PlannedStep(NamedTuple):
@@ -38,6 +40,7 @@ class PlannedStep(NamedTuple):
       data: shapes of what the devices hold besides.
       batch: shapes of a batch of a stream; None if the training set is on the devices.
       trace: returns the traced program, a `jax.stages.Traced`.
+      init: returns the state before the first step; for use inside `jax.jit`.
       loops: whether the compiled program is a loop over steps.
     """
 
@@ -47,6 +50,7 @@ class PlannedStep(NamedTuple):
     data: TrainData
     batch: Batch | None
     trace: Callable[[], Any]
+    init: Callable[[], TrainState]
     loops: bool
 
 
@@ -66,13 +70,14 @@ def plan_step(config: Config, facts: DataFacts, mesh: Mesh) -> PlannedStep:
     run = Run(Path(), config, labels, facts.image_shape, "", None, None)
     program = build_program(run, schedule, mesh)
     carry, data = program.carry_shapes(mesh), _train_data(config, facts, mesh)
+    init = partial(init_state, run, program.model, program.optimizer)
     if not config.data.streaming:
         loop = in_memory_program(program.train_step, config, mesh, program.carry_specs)
         num_steps, order = mesh_lib.replicated_shapes(
             (jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((facts.num_examples,), jnp.int32)), mesh
         )
         return PlannedStep(
-            schedule, program, carry, data, None, lambda: loop.trace(carry, num_steps, data, order), loops=True
+            schedule, program, carry, data, None, lambda: loop.trace(carry, num_steps, data, order), init, loops=True
         )
     step: Any = stream_program(program.train_step, mesh, program.carry_specs)
     batch_size = config.training.batch_size
@@ -80,7 +85,7 @@ def plan_step(config: Config, facts: DataFacts, mesh: Mesh) -> PlannedStep:
     labels: Any = jax.ShapeDtypeStruct((batch_size,), np.int32)
     specs: Any = Batch(mesh_lib.SHARDED, mesh_lib.SHARDED)  # pyright: ignore[reportArgumentType]
     batch = mesh_lib.state_shapes(Batch(images, labels), specs, mesh)
-    return PlannedStep(schedule, program, carry, data, batch, lambda: step.trace(carry, data, batch), loops=False)
+    return PlannedStep(schedule, program, carry, data, batch, lambda: step.trace(carry, data, batch), init, loops=False)
 
 
 def checked(config: Config, facts: DataFacts, num_devices: int) -> tuple[Config, TrainingSchedule]:

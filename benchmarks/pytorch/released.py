@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from anchor_jax.config import Config
 from anchor_jax.core.errors import UserError
+from benchmarks.pytorch import check_clone
 from benchmarks.pytorch.device import Builders, Steps, device, repeat, sgd
 from benchmarks.pytorch.torchvision_import import import_torchvision
 
@@ -40,15 +41,11 @@ class Released(NamedTuple):
         Raises:
           UserError: the folder is not a clone, torchvision is missing, or the width differs from the released one.
         """
-        code = folder / "CIFAR"
-        if not (code / "wrapper.py").is_file():
-            raise UserError(
-                f"--official={folder} has no CIFAR/wrapper.py; give a clone of https://github.com/LLNL/anchoring"
-            )
+        check_clone(folder)
         if width != WIDTH:
             raise UserError(f"--official needs --width={WIDTH}, that of the released ResNet-18; got {width}")
         _torchvision()
-        sys.path.insert(0, str(code))
+        sys.path.insert(0, str(folder / "CIFAR"))
         return cls(importlib.import_module("wrapper"), importlib.import_module("utils.models"))
 
     def network(self) -> nn.Module:

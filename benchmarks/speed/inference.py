@@ -3,13 +3,14 @@
     python -m benchmarks.speed.inference --official ../anchoring --num_references 1,10,100 --json inference.json
 
 Ours is the compiled network of a run's predictor, which receives uint8 images from the host and normalizes them on the
-device. The released code receives normalized tensors on the device, and evaluates all K references of a batch at once;
-if that needs more than --memory_limit, it is skipped with a note. Everything is float32 (TF32 on a GPU, in both).
+device. So does PyTorch as a user could write it, one reference at a time: eager, compiled, on a GPU as a CUDA graph.
+The released code receives normalized tensors on the device, and evaluates all K references of a batch at once; if that
+needs more than --memory_limit, it is skipped with a note. Everything is float32 (TF32 on a GPU, in all).
 """
 
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
 from multiprocessing import get_context
@@ -26,7 +27,7 @@ import anchor_jax as aj
 from anchor_jax import models
 from anchor_jax.cli import app
 from anchor_jax.config import Config
-from anchor_jax.core.errors import UserError
+from anchor_jax.core.errors import UserError, unknown
 from anchor_jax.data import normalize
 from anchor_jax.runs import state
 from anchor_jax.runs.network import CompiledNetwork
@@ -35,9 +36,10 @@ from anchor_jax.runtime import mesh as mesh_lib
 from benchmarks import pytorch
 from benchmarks.report import Result, report
 from benchmarks.speed.cifar import IMAGE_SHAPE, NUM_CLASSES, base, normalization_of, random_images
-from benchmarks.timing import peak_host_memory, time_interleaved
+from benchmarks.timing import build_each, peak_host_memory, time_interleaved
 
 OURS, RELEASED = "anchor_jax", ("released-nchw", "released-channels-last")
+MEASURED = ("speed", "memory", "transduction")
 
 JSON = app.define_path("json", None, "Result file.", what="a new file")
 OFFICIAL = app.define_path("official", None, "A clone of LLNL/anchoring, the released code, to time as well.")
@@ -50,6 +52,8 @@ MEMORY_LIMIT = flags.DEFINE_float("memory_limit", 16, "GiB that the released cod
 INPUTS = flags.DEFINE_integer("inputs", 1_000, "Inputs that BLT predicts.", lower_bound=1)
 BANK = flags.DEFINE_integer("bank", None, "References for BLT; 50,000 by default, 1,000 on CPU.", lower_bound=1)
 RESIDUALS = flags.DEFINE_integer("residuals", 1_000, "Residuals for BLT.", lower_bound=1)
+IMPLEMENTATIONS = flags.DEFINE_list("implementations", None, "Comma-separated names; all by default.")
+MEASURE = flags.DEFINE_list("measure", list(MEASURED), f"Comma-separated, of {', '.join(MEASURED)}.")
 
 Steps = Callable[[int], None]  # predicts a number of batches, and returns when the device is done
 
@@ -70,13 +74,29 @@ def main() -> None:
         Work(WIDTH.value, BATCH_SIZE.value, positive("num_references", num), OFFICIAL.value)
         for num in NUM_REFERENCES.value
     ]
-    with_released = bool(OFFICIAL.value) and pytorch.is_installed()
-    if with_released:
-        load_official(OFFICIAL.value, WIDTH.value)  # fails early
+    for name in MEASURE.value:
+        if name not in MEASURED:
+            raise unknown("measurement", name, MEASURED)
+    names = implementations()
     num_batches = BATCHES.value or (1 if jax.default_backend() == "cpu" else 50)
-    results = [r for work in works for r in prediction_results(work, num_batches, with_released=with_released)]
-    results += transduction_results()
+    results = [r for work in works for r in prediction_results(work, names, num_batches)]
+    if "transduction" in MEASURE.value:
+        results += transduction_results()
     report("inference", {"dtype": "float32", "batches_per_sample": num_batches}, results, JSON.value)
+
+
+def implementations() -> list[str]:
+    """Return the names of the implementations to time: ours, PyTorch, and the released code, if it is given."""
+    wanted, found = IMPLEMENTATIONS.value, [OURS]
+    if set(wanted or ["all"]) != {OURS} and pytorch.is_installed():
+        found += importlib.import_module("benchmarks.pytorch.prediction").names()
+        if OFFICIAL.value:
+            load_official(OFFICIAL.value, WIDTH.value)  # fails early
+            found += RELEASED
+    for name in wanted or ():
+        if name not in found:
+            print(f"no implementation '{name}'; available: {', '.join(found)}")
+    return [name for name in found if name in (wanted or found)]
 
 
 def positive(flag: str, value: str) -> int:
@@ -87,25 +107,33 @@ def positive(flag: str, value: str) -> int:
     return number
 
 
-def prediction_results(work: Work, num_batches: int, *, with_released: bool) -> list[Result]:
+def prediction_results(work: Work, names: Sequence[str], num_batches: int) -> list[Result]:
     """Return the throughput and memory of every implementation at one K."""
     case = f"K={work.num_references}, resnet18 width {work.width}, batch {work.batch_size}"
-    names = [OURS]
-    if with_released and released_memory(work) <= MEMORY_LIMIT.value * 2**30:
-        names += RELEASED
-    elif with_released:
+    if released_memory(work) > MEMORY_LIMIT.value * 2**30 and set(RELEASED) & set(names):
         needed = released_memory(work) / 2**30
         print(f"{case}: the released code is skipped; it needs {needed:.3g} GiB, more than --memory_limit")
-    memory = {name: run_in_new_process(peak_memory, name, work) for name in names}
-    runs = {name: partial(prediction(name, work), num_batches) for name in names}
-    for run in runs.values():
-        run()
+        names = [name for name in names if name not in RELEASED]
+    built = build_each({name: partial(built_prediction, name, work, num_batches) for name in names}, (OURS,), case)
+    runs = {name: run for name, (run, _) in built.items()} if "speed" in MEASURE.value else {}
     inputs, results = num_batches * work.batch_size, []
     for name, samples in time_interleaved(runs, SAMPLES.value).items():
         speeds = [inputs / seconds for seconds in samples]
         results.append(Result(case, name, "inputs_per_second", "inputs/s", speeds))
-        results.append(Result(case, name, "peak_memory", "MiB", [memory[name] / 2**20]))
+    for name, (_, memory) in built.items():
+        if memory is not None:
+            results.append(Result(case, name, "peak_memory", "MiB", [memory / 2**20]))
     return results
+
+
+def built_prediction(name: str, work: Work, num_batches: int) -> tuple[Callable[[], None], int | None]:
+    """Return a prediction that is compiled if its speed is to be measured, and its peak memory in bytes, if that is."""
+    memory = run_in_new_process(peak_memory, name, work) if "memory" in MEASURE.value else None
+    if "speed" not in MEASURE.value:
+        return lambda: None, memory
+    run = partial(prediction(name, work), num_batches)
+    run()
+    return run, memory
 
 
 def released_memory(work: Work) -> int:
@@ -127,7 +155,7 @@ def peak_memory(name: str, work: Work) -> int:
     """
     predict = partial(prediction(name, work), 1)
     predict()
-    if name in RELEASED:
+    if name != OURS:
         return importlib.import_module("benchmarks.pytorch.device").peak_memory(predict)
     if jax.default_backend() == "cpu":
         return peak_host_memory(predict)
@@ -142,6 +170,9 @@ def prediction(name: str, work: Work) -> Steps:
     images, references = random_images(work.batch_size), random_images(work.num_references)
     if name == OURS:
         return predict_ours(config, work.width, images, references)
+    if name not in RELEASED:
+        module = importlib.import_module("benchmarks.pytorch.prediction")
+        return module.prediction(name, work.width, config, images, references)
     released = importlib.import_module("benchmarks.pytorch.released")
     return released.prediction(load_official(work.official, work.width), name, config, images, references)
 

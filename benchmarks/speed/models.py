@@ -36,7 +36,14 @@ from anchor_jax.training.step import make_in_memory_step, make_train_step
 from benchmarks import pytorch
 from benchmarks.report import Result, report
 from benchmarks.speed.cifar import base, normalization_of
-from benchmarks.timing import forward_flop, peak_flop_rates, peak_host_memory, prepare, time_interleaved
+from benchmarks.timing import (
+    build_each,
+    forward_flop,
+    peak_flop_rates,
+    peak_host_memory,
+    prepare,
+    time_interleaved,
+)
 
 OURS, EAGER, COMPILED = "anchor_jax", "pytorch-eager", "pytorch-compiled"
 NAMES = [name for name in models.MODELS if name != "mlp"]
@@ -123,7 +130,7 @@ def main() -> None:
                 raise unknown(kind, name, allowed)
     with_pytorch = bool({EAGER, COMPILED} & set(implementations)) and pytorch.is_installed()
 
-    peaks = peak_flop_rates(DTYPE.value)
+    peaks = peak_flop_rates(DTYPE.value, num_samples=2 * SAMPLES.value)
     results = [Result(f"matrix product, {DTYPE.value}", "jax", "flop_rate", "FLOP/s", peaks)]
     for name in MODELS.value:
         for case in CASE_NAMES.value:
@@ -181,18 +188,13 @@ def measure(case: str, builders: Builders, num_steps: int, batch_size: int, seco
 
 def build_passes(case: str, builders: Builders) -> dict[str, Pass]:
     """Build each pass and run it once; skip those of PyTorch that fail here."""
-    passes = {}
-    for name, build in builders.items():
-        try:
-            each = build()
-            each.run(1)
-        except Exception as error:  # PyTorch's compilers can fail in many ways
-            if name == OURS:
-                raise
-            print(f"{case}: {name} is skipped: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
-        else:
-            passes[name] = each
-    return passes
+
+    def started(build: Callable[[], Pass]) -> Pass:
+        each = build()
+        each.run(1)
+        return each
+
+    return build_each({name: partial(started, build) for name, build in builders.items()}, (OURS,), case)
 
 
 def forward_ours(work: Work) -> Pass:

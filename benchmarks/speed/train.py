@@ -19,7 +19,7 @@ from absl import flags
 from anchor_jax import models
 from anchor_jax.cli import app
 from anchor_jax.config import Config
-from anchor_jax.core.errors import UserError, unknown
+from anchor_jax.core.errors import unknown
 from anchor_jax.data.image_table import ImageTable
 from anchor_jax.models.layers import Classifier
 from anchor_jax.runs import state
@@ -31,7 +31,7 @@ from anchor_jax.training.step import make_in_memory_step, make_train_step
 from benchmarks import pytorch
 from benchmarks.report import Result, report
 from benchmarks.speed.cifar import IMAGE_SHAPE, NUM_CLASSES, base, normalization_of, random_images
-from benchmarks.timing import forward_flop, peak_flop_rates, prepare, time_interleaved
+from benchmarks.timing import build_each, forward_flop, peak_flop_rates, prepare, time_interleaved
 
 NUM_IMAGES = 50_000  # as in CIFAR-10
 
@@ -66,13 +66,14 @@ def main() -> None:
     """Time every case."""
     prepare()
     configs = {case: case_config(case) for case in CASE_NAMES.value}
-    with_pytorch = MODEL.value == "resnet18" and pytorch.is_installed()
+    is_wanted = set(IMPLEMENTATIONS.value or ["all"]) != {OURS}
+    with_pytorch = MODEL.value == "resnet18" and is_wanted and pytorch.is_installed()
     official = load_official() if with_pytorch and OFFICIAL.value else None
     num_steps = STEPS.value or (2 if jax.default_backend() == "cpu" else 100)
     images, labels = random_data()
 
     flop = {case: step_flop(config) for case, config in configs.items()}
-    peaks = {dtype: peak_flop_rates(dtype) for dtype in sorted({"float32", DTYPE.value})}
+    peaks = {dtype: peak_flop_rates(dtype, num_samples=2 * SAMPLES.value) for dtype in sorted({"float32", DTYPE.value})}
     results = [Result(f"matrix product, {dtype}", "jax", "flop_rate", "FLOP/s", peaks[dtype]) for dtype in peaks]
     for case, config in configs.items():
         builders: Builders = {OURS: partial(train_ours, config, images, labels)}
@@ -194,22 +195,18 @@ def selected(case: str, builders: Builders) -> Builders:
 
 def time_builders(builders: Builders, num_steps: int) -> dict[str, Timing]:
     """Time the first step and all samples of each implementation; skip those of PyTorch that fail here."""
-    first_steps, runs = {}, {}
-    for name, build in builders.items():
-        try:
-            train = build()
-            start = time.perf_counter()
-            train(1)
-            first_steps[name] = time.perf_counter() - start
-            train(num_steps)
-        except Exception as error:  # PyTorch's compilers can fail in many ways
-            if name in (OURS, *CASES) or isinstance(error, UserError):
-                raise
-            print(f"{name} is skipped: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
-        else:
-            runs[name] = partial(train, num_steps)
-    samples = time_interleaved(runs, SAMPLES.value)
-    return {name: Timing(first_steps[name], samples[name]) for name in runs}
+
+    def started(build: Callable[[], Steps]) -> tuple[float, Steps]:
+        train = build()
+        start = time.perf_counter()
+        train(1)
+        first_step = time.perf_counter() - start
+        train(num_steps)
+        return first_step, train
+
+    built = build_each({name: partial(started, build) for name, build in builders.items()}, (OURS, *CASES), "training")
+    samples = time_interleaved({name: partial(train, num_steps) for name, (_, train) in built.items()}, SAMPLES.value)
+    return {name: Timing(first_step, samples[name]) for name, (first_step, _) in built.items()}
 
 
 def results_of(case: str, name: str, timing: Timing, num_steps: int, seconds_at_peak: float) -> list[Result]:

@@ -1,0 +1,193 @@
+"""The steps of a campaign in their order: what each runs, and its share of the time."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+OURS = "anchor_jax"
+STRONGEST = {"gpu": "pytorch-graph", "cpu": "pytorch-compiled"}  # platform -> PyTorch as fast as a user can make it
+RELEASED = ("released-loader", "released-nchw", "released-channels-last")
+
+_LONG_GRACE = 20.0
+_MOST = 4.0  # times its share of nine minutes that a step may take of a longer campaign
+
+
+class Settings(NamedTuple):
+    """What a campaign is to do; rerunning it with other settings is refused, except for the time.
+
+    Attributes:
+      out: its folder.
+      minutes: all that it may take.
+      official: a clone of the released code, or None.
+      is_tiny: whether to run the smallest form of every step.
+      machine: content of the probe: "platform", "device_kind", "devices", and the environment.
+    """
+
+    out: Path
+    minutes: float
+    official: Path | None
+    is_tiny: bool
+    machine: dict[str, Any]
+
+    @property
+    def platform(self) -> str:
+        """Return "cpu", "gpu" or "tpu"."""
+        return self.machine["platform"]
+
+    @property
+    def has_pytorch(self) -> bool:
+        """Return whether PyTorch is installed and runs on this platform."""
+        return bool(self.machine["environment"]["torch"]) and self.platform in STRONGEST
+
+    def fixed(self) -> dict[str, Any]:
+        """Return the settings that may not change when the campaign resumes."""
+        return {
+            "tiny": self.is_tiny,
+            "official": str(self.official) if self.official else None,
+            "platform": self.platform,
+            "device_kind": self.machine["device_kind"],
+            "devices": self.machine["devices"],
+        }
+
+
+class Step(NamedTuple):
+    """A step.
+
+    Attributes:
+      name: of its files and in messages.
+      title: in the report.
+      seconds: its share of nine minutes; what a step leaves goes to those after it.
+      command: what Python runs.
+      closing: what Python runs afterwards, whatever became of the command, in time that is set aside; or ().
+      has_file: whether the command writes a result file.
+      grace: seconds before its limit at which it is told to end, to save or to report what it has.
+      is_last: whether the step may take all the time that is left to the last steps.
+      note: for the report, such as what is not there to compare with.
+    """
+
+    name: str
+    title: str
+    seconds: float
+    command: Sequence[str]
+    closing: Sequence[str] = ()
+    has_file: bool = True
+    grace: float = 1.0
+    is_last: bool = False
+    note: str = ""
+
+    @property
+    def most_seconds(self) -> float:
+        """Return the seconds that the step may take at most."""
+        return float("inf") if self.is_last else _MOST * self.seconds
+
+
+def all_steps(settings: Settings) -> list[Step]:
+    """Return the steps of a campaign, in their order."""
+    tiny = ["--tiny"] if settings.is_tiny else []
+    machine = f"--machine={result_file(settings.out, 'machine')}"
+    trace_folder = settings.out / "trace"
+    steps = [
+        Step("machine", "The machine and its peaks", 60, [*_module("campaign.machine"), *tiny]),
+        Step("losses", "20 training steps against the CPU", 90, [*_module("campaign.losses"), *tiny]),
+        *_throughput(settings),
+        Step("estimates", "Estimates and measurements", 70, [*_module("campaign.estimates"), machine, *tiny]),
+        Step(
+            "trace",
+            "Where the time of a training step goes",
+            50,
+            [*_module("campaign.trace"), machine, f"--folder={trace_folder}", *tiny],
+        ),
+    ]
+    with_files = [
+        step._replace(command=[*step.command, f"--json={result_file(settings.out, step.name)}"]) for step in steps
+    ]
+    return [*with_files, *_studies(settings)]
+
+
+def result_file(out: Path, name: str) -> Path:
+    """Return the result file of a step."""
+    return out / f"{name}.json"
+
+
+def _module(name: str) -> list[str]:
+    return ["-m", f"benchmarks.{name}"]
+
+
+def _throughput(settings: Settings) -> list[Step]:
+    """Return the steps that time ours, PyTorch and the released code side by side."""
+    note = _missing_note(settings)
+    return [step._replace(note=note, grace=_LONG_GRACE) for step in _throughput_steps(settings)]
+
+
+def _missing_note(settings: Settings) -> str:
+    """Return what there is not to compare with; "" if everything is there."""
+    if not settings.has_pytorch:
+        is_installed = settings.machine["environment"]["torch"]
+        return f"PyTorch {'does not run on ' + settings.platform if is_installed else 'is not installed'}: ours alone"
+    return "" if settings.official else "the released code was not given (--official): it is not timed"
+
+
+def _throughput_steps(settings: Settings) -> list[Step]:
+    train, inference = _module("speed.train"), [*_module("speed.inference"), "--measure=speed"]
+    if settings.is_tiny:
+        small = ["--batch_size=8", "--samples=1"]
+        ours = ["--model=mlp", f"--implementations={OURS}"]  # PyTorch has only large networks
+        names = f"--implementations={_names(settings, 'pytorch-eager')}"
+        return [
+            Step("train", "Training", 60, [*train, *small, *ours, "--steps=1", "--cases=masked"]),
+            Step("inference", "K references", 60, [*inference, *small, names, "--width=4", "--num_references=2"]),
+        ]
+    names = [f"--implementations={_names(settings, STRONGEST.get(settings.platform, ''), *RELEASED)}"]
+    official = [f"--official={settings.official}"] if settings.official and settings.has_pytorch else []
+    on_cpu = settings.platform == "cpu"
+    samples = ["--samples=2" if on_cpu else "--samples=5"]
+    train = [*train, *samples, "--cases=masked"]
+    large = ["--batch_size=32"] if on_cpu else ["--batch_size=512"]
+    few = [f"--implementations={_names(settings, STRONGEST.get(settings.platform, ''))}"]
+    in_bfloat16 = [*train, *few, "--dtype=bfloat16", *large]
+    return [
+        Step("train", "Training, float32, batch 128", 120, [*train, *names, *official]),
+        Step("train_bfloat16", "Training, bfloat16", 90, in_bfloat16),
+        Step(
+            "inference",
+            "K references",
+            60,
+            [*inference, *samples, *large, *names, *official, "--num_references=1,10", "--memory_limit=64"],
+        ),
+    ]
+
+
+def _names(settings: Settings, *others: str) -> str:
+    """Return the names of implementations for a flag: ours, and others where PyTorch runs."""
+    released = () if settings.official else RELEASED
+    return ",".join([OURS, *(name for name in others if name and settings.has_pytorch and name not in released)])
+
+
+def _studies(settings: Settings) -> list[Step]:
+    """Return the studies: the fast recipe, then the paper's protocol. They resume from their folders."""
+    out = f"--out={settings.out / 'studies'}"
+    if settings.is_tiny:
+        line = [*_module("campaign.study"), out]
+        return [_study("study", "The smallest study", line, 60)]
+    at_once = settings.machine["environment"]["cpu_cores"] if settings.platform == "cpu" else 1
+    line = ["-m", "studies", out, f"--records={settings.out / 'studies/records'}", f"--at_once={at_once}"]
+    return [
+        _study("study_fast", "Studies: the fast recipe", [*line, "fast"], 50),
+        _study("study_paper", "Studies: the paper's protocol", [*line, "main"], 30),
+    ]
+
+
+def _study(name: str, title: str, line: Sequence[str], seconds: float) -> Step:
+    return Step(name, title, seconds, line, [*line, "--only_report"], has_file=False, grace=_LONG_GRACE, is_last=True)
+
+
+def limit(step: Step, following: Sequence[Step], left: float) -> float:
+    """Return the seconds that a step may take: its share of what is left.
+
+    Args:
+      step: the step.
+      following: those still to be run after it.
+      left: seconds.
+    """
+    share = step.seconds / (step.seconds + sum(other.seconds for other in following))
+    return min(left * share, step.most_seconds)
