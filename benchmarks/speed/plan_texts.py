@@ -44,9 +44,9 @@ def plans_of(experiment: str) -> list[dict[str, Any]]:
     return [read_plan(FOLDER, experiment, name) for name in TARGETS if plan_file(FOLDER, experiment, name).exists()]
 
 
-def plan_file(folder: Path, experiment: str, target: str) -> Path:
-    """Return the file of the plan of an experiment on a target."""
-    return folder / f"{experiment}.{target.replace(':', '-')}.json"
+def plan_file(folder: Path, experiment: str, target: str, *, is_standard: bool = False) -> Path:
+    """Return the file of the plan of an experiment on a target; `is_standard`: of the same network without anchoring."""
+    return folder / f"{experiment}{'.standard' if is_standard else ''}.{target.replace(':', '-')}.json"
 
 
 def read_plan(folder: Path, experiment: str, target: str) -> dict[str, Any]:
