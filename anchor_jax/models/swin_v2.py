@@ -103,11 +103,11 @@ class WindowAttention(nn.Module):
 
     def _position_bias(self) -> jax.Array:
         """Return the bias of each pair of tokens in a window, in (0, 16), float32 `[heads, N, N]`."""
-        offsets, index = relative_positions(self.window, self.pretrained_window or self.window)
+        offsets, _ = relative_positions(self.window, self.pretrained_window or self.window)
         dense = partial(nn.Dense, kernel_init=transformer_kernel_init)
         hidden = nn.relu(dense(512, name="position_fc1")(offsets))
-        bias = dense(self.num_heads, use_bias=False, name="position_fc2")(hidden)
-        return jnp.moveaxis(16 * nn.sigmoid(bias[index]), -1, 0)
+        bias = 16 * nn.sigmoid(dense(self.num_heads, use_bias=False, name="position_fc2")(hidden))
+        return of_pairs(bias.T, self.window)
 
 
 class SwinBlock(nn.Module):
@@ -250,6 +250,27 @@ def shift_mask(size: tuple[int, int], window: int, shift: tuple[int, int]) -> np
     )
     regions = window_partition((3 * rows[:, None] + columns)[None, ..., None], window)[0, ..., 0]
     return np.where(regions[:, :, None] == regions[:, None], 0, MASK_VALUE).astype(np.float32)
+
+
+def of_pairs(table: jax.Array, window: int) -> jax.Array:
+    """Return what a table states of the offset of each pair of tokens in a window.
+
+    This is `table[:, index]` with the index of `relative_positions`, by slices: along either axis, what a token sees of
+    the table moves by one from token to token. The gradient of a gather is a scatter, which XLA turns into a loop over
+    all pairs.
+
+    Args:
+      table: `[heads, (2·window - 1)²]`.
+      window: side of a window in tokens.
+
+    Returns:
+      `[heads, N, N]`.
+    """
+    sides, starts = 2 * window - 1, range(window - 1, -1, -1)
+    table = table.reshape(-1, sides, sides)[:, ::-1, ::-1]
+    rows = jnp.stack([table[:, start : start + window] for start in starts], axis=1)
+    pairs = jnp.stack([rows[..., start : start + window] for start in starts], axis=2)
+    return pairs.reshape(-1, window**2, window**2)
 
 
 def relative_positions(window: int, pretrained_window: int) -> tuple[np.ndarray, np.ndarray]:
