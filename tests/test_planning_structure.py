@@ -17,7 +17,7 @@ from anchor_jax.runtime import mesh as mesh_lib
 
 NUM_DEVICES = 2
 MAX_GATHERS = 3  # rows of images, labels and references
-MAX_COPIES = 0.4  # of the bytes of tiny networks; XLA on CPU transposes around convolutions
+MAX_COPIES = 0.25  # of the bytes of tiny networks; XLA on CPU transposes around convolutions
 
 
 class Compiled(NamedTuple):

@@ -46,9 +46,7 @@ def collectives_in(instruction: Instruction, module: Module) -> list[Instruction
     return [one for name in instruction.called("calls") for one in module.computations[name] if collective_of(one)]
 
 
-def count_collectives(
-    executed: Iterable[Executed], module: Module, chip: Chip, num_devices: int
-) -> list[Collectives]:
+def count_collectives(executed: Iterable[Executed], module: Module, chip: Chip, num_devices: int) -> list[Collectives]:
     """Return the collectives by kind, the largest first; those of one chain are one collective."""
     sums: dict[str, Collectives] = {}
     chains: set[tuple[str, str]] = set()

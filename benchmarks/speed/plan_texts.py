@@ -63,7 +63,7 @@ def plans_of(experiment: str) -> list[dict[str, Any]]:
 
 
 def plan_file(folder: Path, experiment: str, target: str, *, is_standard: bool = False) -> Path:
-    """Return the file of the plan of an experiment on a target; `is_standard`: of the same network without anchoring."""
+    """Return the file of the plan of an experiment on a target; `is_standard`: of its network without anchoring."""
     return folder / f"{experiment}{'.standard' if is_standard else ''}.{target.replace(':', '-')}.json"
 
 
@@ -141,9 +141,9 @@ def _row(experiment: str, plan: dict[str, Any], changes: str) -> str:
 
 
 def paper_table() -> str:
-    """Return the table of the networks of the paper, in Markdown: one step of each, anchored and over a standard one."""
+    """Return the table of the networks of the paper, in Markdown: a step of each, over a standard one's."""
     lines = [
-        "| network | target | batch per chip | a step | of the peak | GiB per chip | anchored / standard: work | memory |",
+        "| network | target | batch per chip | step | of the peak | GiB per chip | anchored/standard: work | memory |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for network, (experiment, targets) in PAPER.items():
