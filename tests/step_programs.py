@@ -1,5 +1,7 @@
 """Small training steps of every family, and what their compiled programs must not have."""
 
+from typing import Any
+
 import jax
 from ml_collections import ConfigDict
 from tiny_models import ONE_PER_FAMILY, TINY
@@ -18,7 +20,7 @@ _FEWER_BLOCKS = {"vit_b16": {"depth": 1}, "swin_v2_t": {"stage_sizes": (2,), "nu
 def small_step(case: str, num_devices: int) -> tuple[Config, DataFacts]:
     """Return the config of a network of `TINY` on masked images, and the size of its data."""
     name, options, side = TINY[case]
-    config = base()
+    config: Any = base()
     config.data.source = "digits"  # never opened
     config.data.mode = "RGB"
     if case == RESNET:  # one is enough; test_selection.py tests all augmentation

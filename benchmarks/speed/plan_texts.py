@@ -143,8 +143,8 @@ def _row(experiment: str, plan: dict[str, Any], changes: str) -> str:
 def paper_table() -> str:
     """Return the table of the networks of the paper, in Markdown: a step of each, over a standard one's."""
     lines = [
-        "| network | target | batch per chip | step | of the peak | GiB per chip | anchored/standard: work | memory |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| network | target | batch per chip | step | of the peak | copies | GiB per chip | over standard | memory |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for network, (experiment, targets) in PAPER.items():
         lines += [f"| {network} | {target} | {' | '.join(_step_cells(experiment, target))} |" for target in targets]
@@ -154,12 +154,13 @@ def paper_table() -> str:
 def _step_cells(experiment: str, target: str) -> list[str]:
     plan = read_plan(plan_file(FOLDER, experiment, target))
     if plan is None:
-        return ["", "not planned", "", "", "", ""]
+        return ["", "not planned", "", "", "", "", ""]
     per_chip = f"{plan['batch_size'] // plan['num_devices']:,}"
     memory = _memory(plan).removesuffix(" GiB") + ("" if plan["fits"] else ": does not fit")
     if not plan["step"]:
-        return [per_chip, "", "", memory, "", ""]
-    cells = [per_chip, _work_text(plan), f"{100 * plan['fraction_of_peak']:.0f}%", memory]
+        return [per_chip, "", "", "", memory, "", ""]
+    copies = plan["step"]["layout_copy_seconds"] / plan["step"]["computation_seconds"]
+    cells = [per_chip, _work_text(plan), f"{100 * plan['fraction_of_peak']:.0f}%", f"{100 * copies:.1f}%", memory]
     standard = read_plan(plan_file(FOLDER, experiment, target, is_standard=True))
     if standard is None or not standard["step"]:
         return [*cells, "not planned", ""]
