@@ -107,7 +107,7 @@ class WindowAttention(nn.Module):
         dense = partial(nn.Dense, kernel_init=transformer_kernel_init)
         hidden = nn.relu(dense(512, name="position_fc1")(offsets))
         bias = 16 * nn.sigmoid(dense(self.num_heads, use_bias=False, name="position_fc2")(hidden))
-        # the gradient of indexing is a scatter: on CPU a loop over all pairs, on TPU faster than the slices' (estimated)
+        # the gradient of indexing is a scatter: on CPU a loop over all pairs, on TPU cheaper than slices (estimated)
         by_index, by_slices = lambda bias: jnp.moveaxis(bias[index], -1, 0), partial(of_pairs, window=self.window)
         return jax.lax.platform_dependent(bias, tpu=by_index, default=by_slices)
 
