@@ -269,8 +269,9 @@ def of_pairs(table: jax.Array, window: int) -> jax.Array:
     """
     side, starts = 2 * window - 1, range(window - 1, -1, -1)
     reversed_table = table.T.reshape(-1, side, side)[:, ::-1, ::-1]
-    rows = jnp.stack([reversed_table[:, start : start + window] for start in starts], axis=1)
-    pairs = jnp.stack([rows[..., start : start + window] for start in starts], axis=2)
+    # not `jnp.stack`, which is an operation of its own in new versions of JAX, and has no counterpart in ONNX
+    rows = jnp.concatenate([reversed_table[:, None, start : start + window] for start in starts], axis=1)
+    pairs = jnp.concatenate([rows[:, :, None, :, start : start + window] for start in starts], axis=2)
     return pairs.reshape(-1, window**2, window**2)
 
 
