@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -67,6 +68,15 @@ def test_chips_agree_with_their_data_sheets():
     """Cycles times FLOP per cycle give the FLOP/s of the data sheets."""
     peaks = {"v5e": 197e12, "v5p": 459e12, "v6e": 918e12, "a100": 312e12, "h100": 989e12, "h200": 989e12}
     assert {name: chip.peak("bfloat16") for name, chip in CHIPS.items()} == pytest.approx(peaks, rel=0.002)
+
+
+@pytest.mark.parametrize(("name", "stated"), [("a100", False), ("h100", True), ("h200", True)])
+def test_target_config_states_what_hopper_accelerates(name, stated):
+    chip = CHIPS[name]
+    (capability,) = re.findall(r"cuda_compute_capability \{ (.*?) \}", chip.gpu.target_config(chip.bandwidth))
+    major, minor = chip.gpu.capability
+    features = " feature_extension: ACCELERATED_FEATURES" if stated else ""
+    assert capability == f"major: {major} minor: {minor}{features}"
 
 
 @pytest.mark.parametrize(

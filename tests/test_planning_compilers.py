@@ -8,8 +8,14 @@ import json
 
 import pytest
 from commands import command
+from conftest import config_file
+from step_programs import CASES, is_over_batch, max_all_reduces, small_step
+
+from anchor_jax.planning.step import plan_step
+from anchor_jax.runtime import mesh as mesh_lib
 
 SMALL = ("--config.model.name=mlp", "--config.model.options.hidden=(8,8)")
+MAX_COPIES = 0.2  # of the time of tiny networks, whose rows are shorter than those of the chips
 NUM_PARAMETERS = (2 * 64 * 8 + 8) + (8 * 8 + 8) + (8 * 10 + 10)
 
 
@@ -31,9 +37,9 @@ GPU = pytest.param(
 )
 
 
-def planned(tmp_path, target, *flags):
+def planned(tmp_path, target, *flags, config="digits"):
     file = tmp_path / "plan.json"
-    done = command("-m", "anchor_jax.plan", "--config", "digits", "--target", target, "--json", str(file), *flags)
+    done = command("-m", "anchor_jax.plan", "--config", config, "--target", target, "--json", str(file), *flags)
     assert done.returncode == 0, done.stderr
     (content,) = json.loads(file.read_text())
     return content, done.stdout
@@ -68,3 +74,18 @@ def test_compiler_finds_a_change_that_fits(target, tmp_path):
     assert content["trials"][-1]["fits"]
     assert "does not fit" in printed
     assert ": fits, " in printed
+
+
+@pytest.mark.parametrize("target", [TPU, GPU])
+@pytest.mark.parametrize("case", CASES)
+def test_compiled_step_has_no_batch_loop_and_few_messages(case, target, tmp_path):
+    config, facts = small_step(case, num_devices=4)
+    sizes = (f"--num_examples={facts.num_examples}", f"--num_classes={facts.num_classes}")
+    shape = f"--image_shape={','.join(map(str, facts.image_shape))}"
+    content, _ = planned(tmp_path, target, *sizes, shape, config=config_file(tmp_path, config))
+    step = content["step"]
+    assert [loop for loop in step["loops"] if loop["trips"] is None or is_over_batch(loop["trips"])] == []
+    ((kind, times),) = [(one["kind"], one["times"]) for one in step["collectives"]]
+    assert kind == "all-reduce"
+    assert times <= max_all_reduces(plan_step(config, facts, mesh_lib.mesh(4)))
+    assert step["layout_copy_seconds"] <= MAX_COPIES * step["computation_seconds"]

@@ -70,6 +70,19 @@ def test_tpu_program_lists_operations_loops_and_collectives():
     assert seconds == pytest.approx(1.5 * num_bytes / 200e9)
 
 
+def test_tpu_program_counts_collectives_in_fusions_once():
+    found = estimated("tpu_async", "v5e:2x2", loops_over_steps=False)
+    gathered, shard = 2 * 3072 * 768, 4 * 256 * 768
+    gather, scatter = found.collectives
+    assert gather[:3] == ("all-gather", 1, gathered)
+    assert gather.seconds == pytest.approx(3 / 4 * gathered / 200e9)
+    assert scatter[:3] == ("reduce-scatter", 2, 2 * shard)
+    assert scatter.seconds == pytest.approx(2 * 3 * shard / 200e9)
+    # only the computation next to the collective takes time besides
+    assert (found.cycles, found.unestimated) == (41_865, 0)
+    assert found.seconds == pytest.approx(41_865 / 1.5e9)
+
+
 def test_program_without_a_loop_over_steps_is_one_step():
     found = estimated("tpu_loop", "v5e:2x2", loops_over_steps=False)
     assert found.call_seconds == 0

@@ -107,8 +107,10 @@ class WindowAttention(nn.Module):
         offsets, index = relative_positions(self.window, self.pretrained_window or self.window)
         dense = partial(nn.Dense, kernel_init=transformer_kernel_init)
         hidden = nn.relu(dense(512, name="position_fc1")(offsets))
-        bias = dense(self.num_heads, use_bias=False, name="position_fc2")(hidden)
-        return jnp.moveaxis(16 * nn.sigmoid(bias[index]), -1, 0)
+        bias = 16 * nn.sigmoid(dense(self.num_heads, use_bias=False, name="position_fc2")(hidden))
+        # the gradient of indexing is a scatter: on CPU a loop over all pairs, on TPU cheaper than slices (estimated)
+        by_index, by_slices = lambda bias: jnp.moveaxis(bias[index], -1, 0), partial(of_pairs, window=self.window)
+        return jax.lax.platform_dependent(bias, tpu=by_index, default=by_slices)
 
 
 class SwinBlock(nn.Module):
@@ -251,6 +253,27 @@ def shift_mask(size: tuple[int, int], window: int, shift: tuple[int, int]) -> np
     )
     regions = window_partition((3 * rows[:, None] + columns)[None, ..., None], window)[0, ..., 0]
     return np.where(regions[:, :, None] == regions[:, None], 0, MASK_VALUE).astype(np.float32)
+
+
+def of_pairs(table: jax.Array, window: int) -> jax.Array:
+    """Return what a table states of the offset of each pair of tokens in a window.
+
+    This is `table[index]` with the index of `relative_positions`, heads first, by slices: along either axis, what a
+    token sees of the table moves by one from token to token.
+
+    Args:
+      table: `[(2·window - 1)², heads]`.
+      window: side of a window in tokens.
+
+    Returns:
+      `[heads, N, N]`.
+    """
+    side, starts = 2 * window - 1, range(window - 1, -1, -1)
+    reversed_table = table.T.reshape(-1, side, side)[:, ::-1, ::-1]
+    # not `jnp.stack`, which is an operation of its own in new versions of JAX, and has no counterpart in ONNX
+    rows = jnp.concatenate([reversed_table[:, None, start : start + window] for start in starts], axis=1)
+    pairs = jnp.concatenate([rows[:, :, None, :, start : start + window] for start in starts], axis=2)
+    return pairs.reshape(-1, window**2, window**2)
 
 
 def relative_positions(window: int, pretrained_window: int) -> tuple[np.ndarray, np.ndarray]:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from anchor_jax.planning.hlo import Instruction
+from anchor_jax.planning.hlo import Instruction, Module
 from anchor_jax.planning.targets import Chip
 from anchor_jax.planning.walk import Executed
 
@@ -33,18 +33,51 @@ def collective_of(instruction: Instruction) -> str:
     return kind if kind in KINDS else ""
 
 
-def count_collectives(executed: Iterable[Executed], chip: Chip, num_devices: int) -> list[Collectives]:
-    """Return the collectives by kind, the largest first."""
+def collectives_in(instruction: Instruction, module: Module) -> list[Instruction]:
+    """Return the collective that an instruction is, or those that it contains.
+
+    The compiler of TPUs puts collectives into fusions: an asynchronous one into those that start it, that advance it
+    next to their own computation, and that end it. All of these name the same chain.
+    """
+    if collective_of(instruction):
+        return [instruction]
+    if instruction.opcode != "fusion":
+        return []
+    return [one for name in instruction.called("calls") for one in module.computations[name] if collective_of(one)]
+
+
+def count_collectives(executed: Iterable[Executed], module: Module, chip: Chip, num_devices: int) -> list[Collectives]:
+    """Return the collectives by kind, the largest first; those of one chain are one collective."""
     sums: dict[str, Collectives] = {}
+    chains: set[tuple[str, str]] = set()
     for item in executed:
-        kind = collective_of(item.instruction)
-        if not kind:
-            continue
-        size = _result_bytes(item.instruction)
-        seconds = size * _sent(kind, _group_size(item.instruction, num_devices)) / chip.link
-        _, times, num_bytes, total = sums.get(kind, Collectives(kind, 0, 0, 0.0))
-        sums[kind] = Collectives(kind, times + item.times, num_bytes + item.times * size, total + item.times * seconds)
+        for one in collectives_in(item.instruction, module):
+            if found := re.search(r'\bchain_id="([^"]*)"', one.attributes):
+                chain = item.computation.name, found[1]
+                if chain in chains:
+                    continue
+                chains.add(chain)
+            kind, size = _kind_and_bytes(one, item.instruction, module)
+            seconds = size * _sent(kind, _group_size(one, num_devices)) / chip.link
+            _, times, num_bytes, total = sums.get(kind, Collectives(kind, 0, 0, 0.0))
+            sums[kind] = Collectives(
+                kind, times + item.times, num_bytes + item.times * size, total + item.times * seconds
+            )
     return sorted(sums.values(), key=lambda one: -one.num_bytes)
+
+
+def _kind_and_bytes(collective: Instruction, executed: Instruction, module: Module) -> tuple[str, int]:
+    """Return the kind of a collective, and the bytes of its result.
+
+    A fusion that returns a slice of an all-reduce is how the compiler of TPUs may write a reduce-scatter.
+    """
+    kind, size = collective_of(collective), _result_bytes(collective)
+    if kind == "all-reduce" and executed is not collective:
+        (body,) = (module.computations[name] for name in executed.called("calls"))
+        users = body.users(collective.name)
+        if users and all(user.opcode == "dynamic-slice" for user in users):
+            return "reduce-scatter", sum(user.num_bytes for user in users)
+    return kind, size
 
 
 def _result_bytes(instruction: Instruction) -> int:

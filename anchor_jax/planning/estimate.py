@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from anchor_jax.planning.collectives import Collectives, collective_of, count_collectives
+from anchor_jax.planning.collectives import Collectives, collective_of, collectives_in, count_collectives
 from anchor_jax.planning.hlo import Instruction, Module
 from anchor_jax.planning.kernels import kernel_bytes, kernel_seconds
 from anchor_jax.planning.paths import module_path
@@ -86,7 +86,7 @@ def estimate(module: Module, target: Target, *, loops_over_steps: bool) -> Estim
         call_seconds=sum(item.times * seconds_of(item) for item in program.call),
         costliest=_costliest(costs, module),
         loops=program.loops,
-        collectives=count_collectives(program.step, chip, target.num_devices),
+        collectives=count_collectives(program.step, module, chip, target.num_devices),
     )
 
 
@@ -95,10 +95,10 @@ def _seconds_of(module: Module, target: Target) -> Callable[[Executed], float]:
 
     def of_tpu(item: Executed) -> float:
         instruction = item.instruction
-        if collective_of(instruction):  # see `collectives`
-            return 0.0
-        if instruction.estimated_cycles is not None:
+        if instruction.estimated_cycles is not None and not collective_of(instruction):
             return instruction.estimated_cycles / chip.clock
+        if collectives_in(instruction, module):  # see `collectives`
+            return 0.0
         if instruction.opcode.endswith("-start"):  # asynchronous
             return 0.0
         return kernel_bytes(instruction, item.computation, module) / chip.bandwidth

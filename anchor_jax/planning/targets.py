@@ -12,6 +12,7 @@ GIB = 2**30
 # A program on a GPU gets this fraction of the memory, unless XLA_PYTHON_CLIENT_MEM_FRACTION sets another one (JAX's
 # documentation, "GPU memory allocation").
 GPU_MEMORY_FRACTION = 0.75
+_FIRST_WITH_ACCELERATED_FEATURES = 9  # compute capability, see "feature-specific targets" in NVIDIA's CUDA guide
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,8 +88,11 @@ class GpuDescription:
             "shared_memory_per_block_optin": self.shared_memory_per_block,
         }
         lines = "".join(f"  {name}: {value}\n" for name, value in fields.items())
+        # sm_90a, not sm_90: only with the features of the chip itself do products of matrices use Hopper's `wgmma`
+        features = " feature_extension: ACCELERATED_FEATURES" if major >= _FIRST_WITH_ACCELERATED_FEATURES else ""
+        capability = f"  cuda_compute_capability {{ major: {major} minor: {minor}{features} }}\n"
         return (
-            f"gpu_device_info {{\n{lines}  cuda_compute_capability {{ major: {major} minor: {minor} }}\n}}\n"
+            f"gpu_device_info {{\n{lines}{capability}}}\n"
             'platform_name: "CUDA"\n'
             "dnn_version_info { major: 9 minor: 10 patch: 0 }\n"
             f'device_description_str: "{self.name}"\n'

@@ -1,8 +1,8 @@
-"""Write what the committed plans say into the docstrings of the experiments and into docs/imagenet.md.
+"""Write what the committed plans say into the docstrings of the experiments, docs/imagenet.md and docs/performance.md.
 
     python -m benchmarks.speed.plan_texts
 
-Experiments without a plan say so. `benchmarks.speed.plans` makes the plans.
+What has no plan says so. `benchmarks.speed.plans` makes the plans.
 """
 
 import json
@@ -18,9 +18,20 @@ from anchor_jax.planning.report import number
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs/results/plan"
-PAGE = ROOT / "docs/imagenet.md"
 TARGETS = ("v5e:4x4", "v6e:4x4", "h200:8")
 EXPERIMENTS = [name for name in config_flag.names() if name.startswith(("imagenet_", "finetune"))]
+ONE_CHIP = ("v5e:1x1", "v6e:1x1", "h200:1")
+# the networks of the paper and of its project page, with their targets
+PAPER = {
+    "ResNet-18, CIFAR-10": ("cifar10", ONE_CHIP),
+    "WRN-40-2, CIFAR-100": ("cifar100_wrn40_2", ONE_CHIP),
+    "RegNetY-800MF": ("imagenet_regnet_y_800mf", TARGETS),
+    "DeiT-S/16": ("imagenet_deit_s16", TARGETS),
+    "ViT-B/16": ("imagenet_vit_b16", TARGETS),
+    "SwinV2-T": ("imagenet_swin_v2_t", TARGETS),
+    "SwinV2-S": ("imagenet_swin_v2_s", TARGETS),
+    "SwinV2-B": ("imagenet_swin_v2_b", TARGETS),
+}
 
 _WIDTH = 120
 _TABLE = re.compile(r"(<!-- plans -->\n).*?(<!-- end of plans -->)", re.DOTALL)
@@ -32,26 +43,33 @@ def main() -> None:
     for experiment in EXPERIMENTS:
         file = ROOT / f"configs/{experiment}.py"
         files[file] = with_time(file.read_text(), time_text(plans_of(experiment)))
-    files[PAGE] = _TABLE.sub(rf"\g<1>{table()}\n\g<2>", PAGE.read_text())
+    for page, table in pages().items():
+        files[page] = _TABLE.sub(rf"\g<1>{table}\n\g<2>", page.read_text())
     for file, text in files.items():
         if text != file.read_text():
             file.write_text(text)
             print(f"wrote {file.relative_to(ROOT)}")
 
 
+def pages() -> dict[Path, str]:
+    """Return the table of each page that has one."""
+    return {ROOT / "docs/imagenet.md": imagenet_table(), ROOT / "docs/performance.md": paper_table()}
+
+
 def plans_of(experiment: str) -> list[dict[str, Any]]:
     """Return the committed plans of an experiment on `TARGETS`."""
-    return [read_plan(FOLDER, experiment, name) for name in TARGETS if plan_file(FOLDER, experiment, name).exists()]
+    plans = (read_plan(plan_file(FOLDER, experiment, name)) for name in TARGETS)
+    return [plan for plan in plans if plan]
 
 
-def plan_file(folder: Path, experiment: str, target: str) -> Path:
-    """Return the file of the plan of an experiment on a target."""
-    return folder / f"{experiment}.{target.replace(':', '-')}.json"
+def plan_file(folder: Path, experiment: str, target: str, *, is_standard: bool = False) -> Path:
+    """Return the file of the plan of an experiment on a target; `is_standard`: of its network without anchoring."""
+    return folder / f"{experiment}{'.standard' if is_standard else ''}.{target.replace(':', '-')}.json"
 
 
-def read_plan(folder: Path, experiment: str, target: str) -> dict[str, Any]:
-    """Return the committed plan of an experiment on a target."""
-    return json.loads(plan_file(folder, experiment, target).read_text())
+def read_plan(file: Path) -> dict[str, Any] | None:
+    """Return a committed plan; None if there is none."""
+    return json.loads(file.read_text()) if file.exists() else None
 
 
 def time_text(plans: Sequence[dict[str, Any]]) -> str:
@@ -66,10 +84,15 @@ def _cost(plan: dict[str, Any]) -> str:
     """Return the chip-hours and the memory of a plan, with the change that makes it fit where it does not."""
     if plan["fits"]:
         return f"{number(plan['chip_hours'], 2)} chip-hours and {_memory(plan)}"
-    fitting = next((trial for trial in plan["trials"] if trial["fits"]), None)
+    fitting = _fitting(plan)
     if fitting is None:
         return f"{_memory(plan)} (does not fit)"
     return f"{number(fitting['chip_hours'], 2)} chip-hours and {_memory(fitting)} with {described(fitting['changes'])}"
+
+
+def _fitting(plan: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the trial that fits."""
+    return next((trial for trial in plan["trials"] if trial["fits"]), None)
 
 
 def _memory(plan: dict[str, Any]) -> str:
@@ -88,17 +111,16 @@ def with_time(source: str, text: str) -> str:
     return source[: paragraph.start()] + filled + end + source[paragraph.end() :]
 
 
-def table() -> str:
-    """Return the table of the plans of all experiments, in Markdown."""
+def imagenet_table() -> str:
+    """Return the table of the plans of `EXPERIMENTS`, in Markdown."""
     lines = [
         "| config | target | fits | GiB per chip | images/s | of the peak | chip-hours |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for experiment in EXPERIMENTS:
         for plan in plans_of(experiment):
-            fitting = next((trial for trial in plan["trials"] if trial["fits"]), None)
             lines.append(_row(experiment, plan, ""))
-            if fitting:
+            if fitting := _fitting(plan):
                 lines.append(_row(experiment, fitting, described(fitting["changes"])))
     return "\n".join(lines)
 
@@ -116,6 +138,45 @@ def _row(experiment: str, plan: dict[str, Any], changes: str) -> str:
         number(hours) if hours else "",
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def paper_table() -> str:
+    """Return the table of the networks of the paper, in Markdown: a step of each, over a standard one's."""
+    lines = [
+        "| network | target | batch per chip | step | of the peak | copies | GiB per chip | over standard | memory |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for network, (experiment, targets) in PAPER.items():
+        lines += [f"| {network} | {target} | {' | '.join(_step_cells(experiment, target))} |" for target in targets]
+    return "\n".join(lines)
+
+
+def _step_cells(experiment: str, target: str) -> list[str]:
+    plan = read_plan(plan_file(FOLDER, experiment, target))
+    if plan is None:
+        return ["", "not planned", "", "", "", "", ""]
+    per_chip = f"{plan['batch_size'] // plan['num_devices']:,}"
+    memory = _memory(plan).removesuffix(" GiB") + ("" if plan["fits"] else ": does not fit")
+    if not plan["step"]:
+        return [per_chip, "", "", "", memory, "", ""]
+    copies = plan["step"]["layout_copy_seconds"] / plan["step"]["computation_seconds"]
+    cells = [per_chip, _work_text(plan), f"{100 * plan['fraction_of_peak']:.0f}%", f"{100 * copies:.1f}%", memory]
+    standard = read_plan(plan_file(FOLDER, experiment, target, is_standard=True))
+    if standard is None or not standard["step"]:
+        return [*cells, "not planned", ""]
+    of_memory = plan["memory_bytes"]["total"] / standard["memory_bytes"]["total"]
+    return [*cells, f"{_work(plan) / _work(standard):.3f}", f"{of_memory:.3f}"]
+
+
+def _work(plan: dict[str, Any]) -> int:
+    """Return the cycles of a step on a TPU, the bytes that are moved on a GPU."""
+    return plan["step"]["cycles"] or plan["step"]["bytes_moved"]
+
+
+def _work_text(plan: dict[str, Any]) -> str:
+    if cycles := plan["step"]["cycles"]:
+        return f"{number(cycles / 1e6)} M cycles"
+    return f"{number(1e3 * plan['step']['computation_seconds'])} ms, {number(plan['step']['bytes_moved'] / 1e9)} GB"
 
 
 if __name__ == "__main__":
