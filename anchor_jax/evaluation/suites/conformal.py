@@ -49,7 +49,7 @@ _GROUPS = ("corruptions", "shift")
 class ConformalOptions(CorruptedSetsOption, ShiftedSetsOption, SeedOption):
     """The target, the examples that calibrate, which are never evaluated, and the severities of corruptions."""
 
-    conformal_coverage: float = option(0.9, "Target coverage of the suite 'conformal'.")
+    conformal_coverage: float = option(0.9, "Target coverage of 'conformal'.")
     conformal_calibration: str = option(
         TEST,
         "What calibrates 'conformal': half of the test set, or held-out training data.",
