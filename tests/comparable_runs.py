@@ -7,6 +7,7 @@ import numpy as np
 from conftest import write_results
 
 from anchor_jax import config as configuration
+from anchor_jax.evaluation.storage import folder_name
 from anchor_jax.reporting.comparison.comparison import compare_methods
 from anchor_jax.reporting.comparison.methods import group_by_method, load
 from anchor_jax.runs.record import Run, lock_workdir
@@ -79,11 +80,14 @@ FACTS = {"num_bins": 15, "num_examples": NUM_EXAMPLES}
 CORRUPTION_FACTS = FACTS | {"source": ["cifar10_corrupted"], "members": CORRUPTIONS, "severities": [1, 2, 3, 4, 5]}
 
 
-def evaluated(folder, kind, seed=0, *, step=12, references=(1, 10), suites=("clean",), facts=None, bins=15, **changes):
+def evaluated(
+    folder, kind, seed=0, *, step=12, references=(1, 10), suites=("clean",), facts=None, bins=15, limit=0, **changes
+):
     """Write a run with results at one checkpoint, and return its folder; the numbers follow from kind, seed and K."""
     if not (folder / "run.json").exists():
         begun(folder, config_of(kind, seed, **changes))
-    at, quality = folder / "eval" / f"step{step}-bins{bins}", QUALITY[kind]
+    at, quality = folder / "eval" / folder_name(step, bins, limit), QUALITY[kind]
+    options = {"options": {"limit": limit, "seed": 0}} if limit else {}
     for num in references if kind != "standard" else (0,):
         rng = np.random.default_rng([zlib.crc32(kind.encode()), seed, num])
         corrupted_facts = CORRUPTION_FACTS | (facts or {})
@@ -94,7 +98,7 @@ def evaluated(folder, kind, seed=0, *, step=12, references=(1, 10), suites=("cle
         }
         for suite in suites:
             suite_facts, content = made[suite]
-            write_results(at, suite, suite_facts | {"step": step}, {num: content})
+            write_results(at, suite, suite_facts | {"step": step} | options, {num: content})
     return folder
 
 

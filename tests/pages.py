@@ -17,6 +17,12 @@ def python_blocks(page: Path) -> list[str]:
     return _blocks(page.read_text())
 
 
+def section(text: str, title: str) -> str:
+    """Return the section under a heading `## title`, without the heading."""
+    (found,) = re.findall(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", text, flags=re.MULTILINE | re.DOTALL)
+    return found
+
+
 def run(text: str, where: str, **names: Any) -> dict[str, Any]:
     """Run all blocks of Python in a text, one after the other, and return the names that they define."""
     exec(compile("\n".join(_blocks(text)), where, "exec"), names)

@@ -183,6 +183,10 @@ ANCHORED = [
         lambda: aj.Anchored(network, BANK.astype(int), mask_prob=0.5),
         "bank must have a floating dtype; got int64; norm",
     ),
+    kind(
+        lambda: aj.Anchored(network, 100, mask_prob=0.5),
+        r"bank must be an array .*, the references themselves; got 100",
+    ),
     value(lambda: aj.Anchored(network, BANK[:0], mask_prob=0.5), "bank must not be empty"),
     value(lambda: aj.Anchored(network, FIRST, mask_prob=0.5), "bank must have its channels last"),
     value(lambda: aj.Anchored(network, BANK, mask_prob=1.5), r"mask_prob must be in \[0, 1\]; got 1.5"),

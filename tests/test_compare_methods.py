@@ -209,6 +209,34 @@ def test_load_explains_how_to_evaluate_a_run(pair, tmp_path):
         load([*pair, run])
 
 
+@pytest.mark.parametrize(
+    ("limits", "limit", "how"),
+    [
+        ((50,), 0, "with --limit 50, not on all images; compare with --limit 50,"),
+        ((0,), 50, "on all images, not with --limit 50; compare without --limit,"),
+        ((20, 30), 50, "with --limit 20 and with --limit 30, not with --limit 50; compare with --limit 20,"),
+    ],
+)
+def test_load_refuses_results_on_other_parts_of_the_images(tmp_path, limits, limit, how):
+    other = evaluated(tmp_path / "a", "standard", limit=limit)
+    for each in limits:
+        run = evaluated(tmp_path / "b", "masked", limit=each)
+    command = f"or run python eval.py --workdir {run} --suites clean --num_references 10" + " --limit 50" * bool(limit)
+    with pytest.raises(UserError) as error:
+        load([other, run], limit)
+    assert str(error.value) == f"'{run}' is only evaluated {how} {command}"
+
+
+def test_compare_refuses_limited_results_of_other_seeds():
+    facts = [{"options": {"limit": 50, "seed": seed}} for seed in (0, 0, 1)]
+    one, same, other = (SuiteResult("clean", 1, (), {}, of) for of in facts)
+    assert not compare_data({"a": one, "b": same}).differ
+    with pytest.raises(
+        UserError, match=r"were .* different images, with --limit 50 --seed 0 and with --limit 50 --seed 1"
+    ):
+        compare_data({"a": one, "b": other})
+
+
 def test_group_by_method_rejects_the_same_run_twice(pair):
     with pytest.raises(UserError, match="are the same run: config and seed 0 are equal; give only one"):
         group_by_method(load([*pair, pair[0]]))

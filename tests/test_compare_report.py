@@ -73,7 +73,8 @@ def page_of(folder):
 
 def test_page_is_well_formed_and_self_contained(three_methods, tmp_path, capsys):
     with checked_legends():
-        compare(three_methods, tmp_path / "out")
+        comparison = compare(three_methods, tmp_path / "out")
+    assert max(len(repr(each)) for each in (comparison, *comparison.methods, *comparison.suites)) < 500
     page, text = page_of(tmp_path / "out")
     assert {link.removeprefix("#") for link in page.links} <= page.ids
     assert len(page.sources) == 3 + 3 + 4  # dots and differences of each, reliability, severity, two groups of AUROC
@@ -227,12 +228,30 @@ def test_one_method_is_shown_without_differences(tmp_path):
     assert comparison.notes[0] in text
 
 
+def test_comparison_of_a_part_of_the_images_says_so(tmp_path, capsys):
+    for limit in (0, 50):  # results on all images are not read
+        runs = [evaluated(tmp_path / kind, kind, int(not limit), limit=limit) for kind in ("standard", "anchored")]
+    compare(runs, tmp_path / "out", limit=50)
+    note = "At most 50 images of each dataset were evaluated (--limit), the same for all runs."
+    _, text = page_of(tmp_path / "out")
+    record = json.loads((tmp_path / "out/compare.json").read_text())
+    assert note in capsys.readouterr().out
+    assert note in text
+    assert "at most 50 images of each dataset" in text
+    assert (record["limit"], record["notes"]) == (50, [note])
+    with (tmp_path / "out/compare.csv").open(newline="", encoding="utf-8") as file:
+        assert {line["limit"] for line in csv.DictReader(file)} == {"50"}
+    entry = record["suites"]["clean"]["metrics"]["accuracy"]["anchored"]
+    limited = json.loads((runs[1] / "eval/step12-bins15-limit50/clean.json").read_text())["results"]["10"]
+    assert entry["mean"] == limited["accuracy"]
+
+
 COMPARE = ("-m", "anchor_jax.compare")
 
 
 def test_command_takes_runs_next_to_flags(pair, tmp_path):
     done = quick_command(
-        "-m", "anchor_jax.compare", pair[0], "--out", tmp_path / "out", pair[1], "--suites=clean", "--num_references=1"
+        *COMPARE, pair[0], "--out", tmp_path / "out", pair[1], "--suites=clean", "--num_references=1", "--limit=0"
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -244,6 +263,7 @@ def test_command_takes_runs_next_to_flags(pair, tmp_path):
     ("arguments", "status", "message"),
     [
         (("--out=x", "nowhere", "elsewhere"), 1, "no run in 'nowhere'"),
+        (("--out=x", "nowhere", "elsewhere", "--limit=-1"), 2, "flag --limit=-1"),
         (("nowhere", "elsewhere"), 2, "--out must have a value"),
     ],
 )

@@ -3,6 +3,7 @@
 import importlib
 import json
 import pkgutil
+import shutil
 import sys
 import warnings
 
@@ -10,6 +11,7 @@ import jax
 import numpy as np
 import onnx
 import onnxruntime
+import pages
 import pytest
 from commands import ROOT
 from jax2onnx.plugins import plugin_system
@@ -85,7 +87,7 @@ def test_onnx_file_of_a_model_agrees_with_the_predictor(case, tmp_path):
 
 
 @pytest.mark.parametrize(("num_references", "is_spread"), [(4, True), (1, False)])
-def test_export_to_onnx_holds_the_metadata(num_references, is_spread, exported, tmp_path):
+def test_export_to_onnx_holds_the_metadata(num_references, is_spread, exported, tmp_path, monkeypatch):
     file = tmp_path / "run.ONNX"
     metadata = write.export(exported.workdir, file, num_references=num_references)
     assert ("probs_std" in metadata.outputs) == is_spread
@@ -95,6 +97,12 @@ def test_export_to_onnx_holds_the_metadata(num_references, is_spread, exported, 
     assert (content["num_references"], content["step"], content["outputs"]) == (num_references, 3, [*metadata.outputs])
     assert content["preprocessing"]["height"] == 6
     assert content["versions"].keys() >= {"jax", "jax2onnx"}
+    shutil.copy(file, tmp_path / "c10.onnx")
+    monkeypatch.chdir(tmp_path)
+    guide = pages.section((pages.DOCS / "export.md").read_text(), "ONNX")
+    images = images_of(load_predictor(exported.workdir), 2)
+    names = pages.run(guide, "export.md", images=images)
+    assert (names["label_names"], {*names["answer"]}) == (["0", "1", "2"], {*metadata.outputs})
     for path in (str(exported.workdir.parents[1]), str(ROOT), "site-packages"):
         assert path.encode() not in file.read_bytes()
 

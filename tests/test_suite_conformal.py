@@ -1,5 +1,8 @@
 """The suite conformal: thresholds and sets by hand, what is never evaluated, and its tables and figures."""
 
+import dataclasses
+import re
+
 import numpy as np
 import pytest
 from digits import context_of, logits_by_hand, measured, write_npz
@@ -8,6 +11,7 @@ from scipy.special import softmax
 from anchor_jax import UserError, data, evaluation
 from anchor_jax.evaluation import SUITES, Options
 from anchor_jax.evaluation.conformal_sets import SCORES, stratified_halves
+from anchor_jax.reporting import Reporter
 
 NAMES = list("0123456789")
 
@@ -38,6 +42,7 @@ def scores_by_hand(context, images):
 def test_conformal_sets_are_those_by_hand(digits_run, tmp_path):
     spec, worse = corrupted(tmp_path / "noisy")
     context = context_of(digits_run, corruptions=(spec,), shift=(shifted(tmp_path),), seed=4, conformal_coverage=0.8)
+    assert context.options.conformal_severities == (1, 3, 5)  # by default: fewer predictions
     result = measured(context, "conformal", 3)
     test = data.load("digits", "test")
     first, second = stratified_halves(test.labels, 4)
@@ -47,7 +52,7 @@ def test_conformal_sets_are_those_by_hand(digits_run, tmp_path):
     calibrating, rank = scores_by_hand(context, test.images[first]), int(np.ceil(181 * 0.8))
     evaluated = {
         (): (test.images[second], test.labels[second]),
-        ("grain", 4): (worse[3][second], test.labels[second]),
+        ("grain", 3): (worse[2][second], test.labels[second]),
         ("flipped",): (test.images[:100, ::-1], test.labels[:100]),
     }
     for name in calibrating:
@@ -61,8 +66,8 @@ def test_conformal_sets_are_those_by_hand(digits_run, tmp_path):
             assert result.metrics[f"{start}/set_size"] == pytest.approx(sets.sum(axis=1).mean(), abs=2e-2)
             assert result.metrics[f"{start}/singletons"] == pytest.approx((sets.sum(axis=1) == 1).mean(), abs=1e-2)
     for name in SCORES:
-        severities = [result.metrics[f"severity{s}/{name}/coverage"] for s in range(1, 6)]
-        assert severities == [result.metrics[f"grain/{s}/{name}/coverage"] for s in range(1, 6)]
+        severities = [result.metrics[f"severity{s}/{name}/coverage"] for s in (1, 3, 5)]
+        assert severities == [result.metrics[f"grain/{s}/{name}/coverage"] for s in (1, 3, 5)]
         assert result.metrics[f"corruptions/{name}/coverage"] == pytest.approx(np.mean(severities))
         assert abs(result.metrics[f"{name}/coverage"] - 0.8) < 4.5 * np.sqrt(0.8 * 0.2 * 2 / 180)
         assert result.arrays[f"{name}_size"].mean() == pytest.approx(result.metrics[f"{name}/set_size"])
@@ -94,11 +99,19 @@ def test_conformal_limits_what_calibrates(digits_run, capsys):
     assert "limit 50, held-out training data: 50 of " in capsys.readouterr().out
 
 
-def test_conformal_tells_of_corrupted_sets_in_another_order(digits_run, tmp_path):
+def test_conformal_tells_of_corrupted_sets_in_another_order(digits_run, tmp_path, capsys):
+    """It also evaluates the severities that are asked for, and says which."""
     spec, _ = corrupted(tmp_path / "noisy", order=slice(None, None, -1))
     with pytest.warns(UserWarning, match="^'noisy' has its images in another order than the test set, so all"):
-        result = measured(context_of(digits_run, corruptions=(spec,)), "conformal", 1)
-    assert "grain/1/lac/coverage" in result.metrics
+        result = measured(context_of(digits_run, corruptions=(spec,), conformal_severities=("4", 2)), "conformal", 1)
+    assert {name for name in result.metrics if re.fullmatch("grain/./lac/coverage", name)} == {
+        "grain/2/lac/coverage",
+        "grain/4/lac/coverage",
+    }
+    table, *_ = SUITES["conformal"].tables({1: result})
+    assert "Corruptions at severities 2, 4 (--conformal_severities)." in table.notes
+    Reporter().suite_finished({1: dataclasses.replace(result, facts={**result.facts, "step": 3})})
+    assert "180 examples, grain, severities 2, 4, step 3\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -106,6 +119,9 @@ def test_conformal_tells_of_corrupted_sets_in_another_order(digits_run, tmp_path
     [
         ({"conformal_coverage": 1.0}, "conformal_coverage must be above 0 and below 1; got 1"),
         ({"conformal_coverage": 0.999}, "a coverage of 0.999 needs at least 999 calibration examples; got 180"),
+        ({"conformal_severities": ("1", "6")}, "conformal_severities must be some of 1, 2, 3, 4, 5; got 1,6"),
+        ({"conformal_severities": (1, 1)}, "conformal_severities must be some of 1, 2, 3, 4, 5; got 1,1"),
+        ({"conformal_severities": ()}, "conformal_severities must be some of 1, 2, 3, 4, 5; got none"),
         ({"conformal_calibration": "train"}, "unknown conformal_calibration 'train'; allowed: held_out, test"),
         ({"shift": ("digits@test",)}, "'digits-test' is the test set of the run, half of which calibrates"),
     ],

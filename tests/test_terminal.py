@@ -2,7 +2,7 @@
 
 import pytest
 
-from anchor_jax.reporting.terminal import print_table
+from anchor_jax.reporting.terminal import print_either_way, print_table
 
 
 def printed_lines(capsys, monkeypatch, width, *arguments, **options):
@@ -33,3 +33,14 @@ def test_print_table_shortens_names_before_it_splits(capsys, monkeypatch):
     [line] = [line for line in lines if "AUROC" in line]
     assert line.count(number) == 3
     assert "… " in line
+
+
+@pytest.mark.parametrize(("num", "is_exchanged"), [(2, False), (9, True)])
+def test_print_either_way_exchanges_rows_of_wide_tables(capsys, monkeypatch, num, is_exchanged):
+    monkeypatch.setenv("COLUMNS", "80")
+    columns, names = [f"LAC / spread, {place} references" for place in range(num)], ("coverage % ↑", "set size ↓")
+    print_either_way(["", *columns], [[name, *(f"{place}.0" for place in range(num))] for name in names])
+    text = capsys.readouterr().out
+    first = columns[0] if is_exchanged else "set"
+    found = [line.split() for line in text.splitlines() if line.strip().startswith(first)]
+    assert found == ([[*columns[0].split(), "0.0", "0.0"]] if is_exchanged else [["set", "size", "↓", "0.0", "1.0"]])

@@ -1,9 +1,12 @@
 """The module that to-torch writes: plain PyTorch computes what the predictor does."""
 
 import importlib.util
+import re
+import sys
 
 import jax
 import numpy as np
+import pages
 import pytest
 import torch
 from commands import assert_error, quick_command
@@ -27,7 +30,8 @@ CASES = {
         True,
         ".pth",
     ),
-    "other width": ("resnet18", {"stage_sizes": (1,), "width": 4}, True, ".pth"),
+    "other widths": ("resnet50", {"stage_sizes": (2, 1), "width": 4, "stem": "imagenet"}, True, ".pth"),
+    "no such network": ("resnet18", {"stage_sizes": (1,) * 5, "width": 4}, True, ".pth"),
 }
 
 
@@ -53,16 +57,20 @@ def imported(file):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_module_of_to_torch_agrees_with_the_predictor(case, tmp_path):
+def test_module_of_to_torch_agrees_with_the_predictor(case, tmp_path, monkeypatch):
     name, options, is_anchored, suffix = CASES[case]
     workdir, predictor = saved_run(tmp_path, name, options, is_anchored)
-    out = tmp_path / f"net{suffix}"
+    out = tmp_path / f"c10{suffix}"
     done = quick_command("-m", "anchor_jax.to_torch", f"--workdir={workdir}", f"--out={out}")
     assert (done.returncode, done.stderr) == (0, "")
-    module = imported(tmp_path / "net.py")
+    module = imported(tmp_path / "c10.py")
+    assert len((tmp_path / "c10.py").read_text().splitlines()) <= 75
     assert (module.LABEL_NAMES, module.IMAGE_SHAPE) == (["0", "1", "2"], (6, 6, 1))
-    if case == "other width":
-        with pytest.raises(NotImplementedError, match="pass the network of torchvision, with 2 input channels"):
+    is_built = case != "no such network"
+    needed = "pass the network of torchvision, with 2 input channels, as load(network)"
+    assert (needed in done.stdout) != is_built
+    if not is_built:
+        with pytest.raises(NotImplementedError, match=re.escape(needed)):
             module.load()
         return
     for num in (1, 4) if is_anchored else (10,):
@@ -74,6 +82,11 @@ def test_module_of_to_torch_agrees_with_the_predictor(case, tmp_path):
         for field, array in answer._asdict().items():
             if array is not None:
                 np.testing.assert_allclose(array, expected[field], atol=1e-4, rtol=1e-4, err_msg=field)
+    if is_anchored:
+        monkeypatch.setitem(sys.modules, "c10", module)
+        guide = pages.section((pages.DOCS / "models.md").read_text(), "Convert a run to PyTorch")
+        answer = pages.run(guide, "models.md", images=torch.tensor(IMAGES))["answer"]
+        np.testing.assert_allclose(answer.probs, predictor(IMAGES, 10).probs, atol=1e-4)
     with pytest.raises((ValueError, TypeError)):
         module.load()(torch.tensor(IMAGES), 13)
 

@@ -22,7 +22,7 @@ OUT = app.define_path("out", None, "Folder of the results; by default WORKDIR/ev
 PREDICTIONS = flags.DEFINE_bool(
     "predictions",
     None,
-    "Write the prediction for every image as Parquet and CSV; by default if the CSV file takes at most 100 MB.",
+    "Write the prediction for every image as Parquet and CSV; by default if the CSV takes at most 100 MB.",
 )
 TRACKER = flags.DEFINE_list(
     "tracker",

@@ -6,7 +6,13 @@ from anchor_jax.cli import app
 from anchor_jax.models import SOURCES
 from anchor_jax.models.pytorch import to_arrays
 from anchor_jax.models.pytorch.files import write_state_dict
-from anchor_jax.models.pytorch.module import ModuleFacts, module_file, module_text, references_file
+from anchor_jax.models.pytorch.module import (
+    ModuleFacts,
+    module_file,
+    module_text,
+    needed_network,
+    references_file,
+)
 from anchor_jax.runs import record as run_record
 from anchor_jax.runs.load import create_model, load_checkpoint
 from anchor_jax.runtime.atomic_files import check_does_not_exist, write_new_file
@@ -53,12 +59,14 @@ def main() -> None:
         is_anchored=this_run.references is not None,
         source=SOURCE.value,
     )
+    model = create_model(this_run)
     with write_new_file(code) as file:
-        file.write_text(module_text(OUT.value, create_model(this_run), facts), encoding="utf-8")
+        file.write_text(module_text(OUT.value, model, facts), encoding="utf-8")
     average = ", the moving average," if this_run.config.training.ema_decay else ""
     print(f"wrote {len(tensors):,} tensors of step {step}{average} to {OUT.value}")
     beside = f" with {len(this_run.references)} references in {references}" if this_run.references is not None else ""
-    print(f"wrote {code}, which runs them in PyTorch{beside}")
+    needed = needed_network(model, facts)
+    print(f"wrote {code}, which runs them in PyTorch{beside}" + (f"; {needed}" if needed else ""))
 
 
 def run() -> None:

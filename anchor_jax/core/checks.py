@@ -58,6 +58,8 @@ def model_inputs(name: str, value: Any, shape: str) -> None:
     """Raise unless a value is a floating array of this shape: integer images would wrap around in `x - r`."""
     if name == "references" and (hint := _as_references(value)):
         raise UserTypeError(f"references must be an array {shape}, not their number or rows; got {hint}")
+    if name == "bank" and _is_integer(value):
+        raise UserTypeError(f"bank must be an array {shape}, the references themselves; got {described(value)}")
     array(name, value, "floating", shape, hint="normalize images before anchoring")
     if shape.endswith("C]"):
         check_layout(name, value.shape)

@@ -285,6 +285,16 @@ def common_mode(example: Callable[[int], Example], num_examples: int) -> str:
     return "L" if "L" in found else "RGB"
 
 
+def num_pixels(example: Example) -> int:
+    """Return the number of pixels of an encoded image; only its header is read.
+
+    Raises:
+      UserError: the image cannot be opened.
+    """
+    with open_image(example) as image:
+        return image.width * image.height
+
+
 @contextlib.contextmanager
 def open_image(example: Example) -> Iterator[Image.Image]:
     """Open an image with Pillow, which reads the header; every failure to read it becomes a one-line `UserError`."""

@@ -116,7 +116,7 @@ class Preprocessing:
             several = (pictures,)
         if not several:
             raise UserError(f"{name} must not be empty")
-        names = [name] if len(several) == 1 else [f"{name}[{row}]" for row in range(len(several))]
+        names = names_of(name, len(several))
         opened = [self._opened(*pair) for pair in zip(names, several, strict=True)]
         images = np.empty((len(several), *self.image_shape), np.uint8)
 
@@ -220,6 +220,15 @@ class Preprocessing:
             logging.log_first_n(logging.WARNING, line, 1, name, *sizes)
         size = self.height, self.width
         return pixels_of(fit(image, size, self.crop_fraction, self.interpolation, self.resizing))
+
+
+def names_of(name: str, num: int) -> list[str]:
+    """Return what error messages call each of several pictures.
+
+    >>> names_of("picture", 1), names_of("pictures", 2)
+    (['picture'], ['pictures[0]', 'pictures[1]'])
+    """
+    return [name] if num == 1 else [f"{name}[{row}]" for row in range(num)]
 
 
 def _is_bytes(picture: Any) -> TypeGuard[bytes | bytearray | memoryview]:

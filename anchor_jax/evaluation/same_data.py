@@ -33,6 +33,7 @@ def compare_data(results: Mapping[str, SuiteResult]) -> DataComparison:
       UserError: the results are about other datasets, splits or examples, and not only about other content of them; or
         references were used differently.
     """
+    _check_same_limit(results)
     _check_same_options(results)
     (first, expected), *others = results.items()
     for name, given in others:
@@ -83,6 +84,22 @@ def _check_same_examples(first: str, expected: SuiteResult, other: str, given: S
             )
         if column == "row" and not np.array_equal(one, two):
             raise UserError(f"{which} are about different test images; evaluate both with the same --seed")
+
+
+def _check_same_limit(results: Mapping[str, SuiteResult]) -> None:
+    (first, expected), *others = ((name, _limit_of(result)) for name, result in results.items())
+    for name, limit in others:
+        if limit != expected:
+            raise UserError(
+                f"{results[name].name} of '{first}' and of '{name}' were measured on different images, with {expected} "
+                f"and with {limit}; evaluate both with the same"
+            )
+
+
+def _limit_of(result: SuiteResult) -> str:
+    """Return the flags that say which part of the images was evaluated."""
+    options = result.facts.get("options", {})
+    return f"--limit {options['limit']} --seed {options['seed']}" if options.get("limit") else "no --limit"
 
 
 def _check_same_options(results: Mapping[str, SuiteResult]) -> None:

@@ -73,10 +73,10 @@ def checkpoint_folders(workdir: Path, limit: int = 0) -> dict[int, dict[int, Pat
     return dict(sorted(found.items(), reverse=True))
 
 
-def has_limited_results(workdir: Path) -> bool:
-    """Return whether a run has results on a part of the images."""
-    matches = (_FOLDER.fullmatch(folder.name) for folder in root_of(workdir).glob("step*-bins*-limit*"))
-    return any(match and match[3] for match in matches)
+def limits_of(workdir: Path) -> list[int]:
+    """Return the limits of the images with which a run was evaluated, sorted; 0 for results on all images."""
+    matches = (_FOLDER.fullmatch(folder.name) for folder in root_of(workdir).glob("step*-bins*"))
+    return sorted({int(match[3] or 0) for match in matches if match})
 
 
 def read(folder: Path) -> dict[str, dict[int, SuiteResult]]:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.loading import name_of
 from anchor_jax.evaluation import storage
+from anchor_jax.evaluation.presentation import format_num_references
 from anchor_jax.metrics import specs
 from anchor_jax.runs.hub import import_hub
 from anchor_jax.runs.record import Run
@@ -98,7 +99,7 @@ def _front_matter(run: Run, name: str, license_name: str, measured: list[_Measur
             dataset_name=dataset if of.suite == "clean" else f"{dataset}, {of.suite}",
             dataset_split=run.config.data.test_split or None,
             metric_type=metric,
-            metric_name=specs.get(metric).title + (f", {_references(num)}" if num else ""),
+            metric_name=specs.get(metric).title + (f", {format_num_references(num)}" if num else ""),
             metric_value=value,
         )
         for of in measured
@@ -135,14 +136,10 @@ def _is_shown(name: str, value: Any) -> bool:
 
 def _rows(of: _Measured) -> list[list[str]]:
     """Return the table of a suite: headings, then one line per metric, with a column per number of references."""
-    table = [["", *(_references(num) if num else "no references" for num in of.by_references)]]
+    table = [["", *map(format_num_references, of.by_references)]]
     for name in of.names:
         *where, metric = name.split("/")
         spec = specs.get(metric)
         cells = [spec.text(values[name]) if name in values else "" for values in of.by_references.values()]
         table.append([" ".join([*where, spec.heading]), *cells])
     return table
-
-
-def _references(num: int) -> str:
-    return f"{num} reference{'s' * (num != 1)}"

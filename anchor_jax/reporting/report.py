@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
+from anchor_jax.data.corruptions import SEVERITIES
 from anchor_jax.evaluation import prediction_files, question, storage, suites
 from anchor_jax.evaluation.output import workdir_of, workdir_of_results
 from anchor_jax.evaluation.presentation import Table, describe_transduction, format_num_references
@@ -25,7 +26,7 @@ from anchor_jax.evaluation.suite import DATA_FACTS
 from anchor_jax.reporting.html import draw_figures, intervals_of, render, rows_html, table_html
 from anchor_jax.reporting.learning import learning_curves
 from anchor_jax.reporting.pictures import send_results
-from anchor_jax.reporting.terminal import print_lines, print_table
+from anchor_jax.reporting.terminal import print_either_way, print_lines
 from anchor_jax.runs import record as run_record
 from anchor_jax.runtime.atomic_files import atomic_write
 from anchor_jax.runtime.paths import resolved, storage_path
@@ -59,12 +60,15 @@ class Reporter:
         heading = [f"{result.name}: {table.caption}" if table.caption else result.name]
         heading += [f"{result.facts['num_examples']:,} examples"] if "num_examples" in result.facts else []
         heading += [", ".join(members) if len(members) <= _MAX_NAMES else f"{len(members)} sets"] if members else []
+        severities = result.facts.get("severities", [])
+        if 0 < len(severities) < len(SEVERITIES):
+            heading.append(f"severities {', '.join(map(str, severities))}")
         print_lines(", ".join([*heading, f"step {result.facts['step']:,}"]))
         rows = [
             [of.spec.headed(of.title), *("–" if value is None else of.spec.text(value) for value in of.values)]
             for of in table.columns
         ]
-        print_table(["", *table.rows], rows)
+        print_either_way(["", *table.rows], rows)
         print_lines(*describe_transduction(result.facts))
 
     def evaluation_finished(self, folder: Path, results: Mapping[str, Results], run_facts: Mapping[str, Any]) -> None:

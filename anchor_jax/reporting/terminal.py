@@ -26,7 +26,24 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], title: s
       title: above it.
       names: number of columns that name the rows, and are repeated in each table; the first may be cut off.
     """
-    console, others = Console(), list(range(names, len(headings)))
+    console = Console()
+    for part in _parts(console, headings, rows, title, names):
+        console.print(part)
+
+
+def print_either_way(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table, or with rows and columns exchanged if it then falls into fewer tables."""
+    console = Console()
+    exchanged = list(zip(headings, *rows, strict=True))
+    ways = [_parts(console, first, others, "", 1) for first, *others in ([headings, *rows], exchanged)]
+    for part in min(ways, key=len):
+        console.print(part)
+
+
+def _parts(
+    console: Console, headings: Sequence[str], rows: Sequence[Sequence[str]], title: str, names: int
+) -> list[Table]:
+    others, parts = list(range(names, len(headings))), list[Table]()
     unlimited = console.options.update(max_width=10_000)
 
     def table(columns: Sequence[int], letters: int) -> Table:
@@ -50,5 +67,6 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], title: s
     letters = shortened if shortened >= _FEWEST_LETTERS else widest  # or several tables
     while others:
         fitting = next(num for num in range(len(others), 0, -1) if num == 1 or excess(others[:num], letters) <= 0)
-        console.print(table(others[:fitting], letters))
+        parts.append(table(others[:fitting], letters))
         others = others[fitting:]
+    return parts

@@ -14,15 +14,16 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from anchor_jax.core import uncertainty
-from anchor_jax.core.errors import UserError
 from anchor_jax.core.inference import Classification
 from anchor_jax.export.format import ExportedClassifier
 from anchor_jax.serving.batching import Batcher, QueueFullError
+from anchor_jax.serving.decoding import Decoder
 from anchor_jax.serving.monitoring import CONTENT_TYPE, Metrics
 from anchor_jax.serving.requests import REQUEST_BODY, pictures_of
 
 BATCH_SIZES = (1, 8, 32)
 MAX_BYTES = 32 * 2**20  # of a request
+MAX_PIXELS = 100_000_000  # of the decoded pictures of a request
 WAIT_SECONDS = 0.003
 
 Output = Literal["logits", "probs", "probs_std"]
@@ -56,6 +57,7 @@ def application(
     sizes: Sequence[int] = BATCH_SIZES,
     wait_seconds: float = WAIT_SECONDS,
     max_bytes: int = MAX_BYTES,
+    max_pixels: int = MAX_PIXELS,
 ) -> FastAPI:
     """Return the application that serves a classifier.
 
@@ -64,8 +66,10 @@ def application(
       sizes: batch sizes to compile; the largest is also the maximum number of pictures per request.
       wait_seconds: how long the first request of a batch waits for others.
       max_bytes: maximum size of a request's body.
+      max_pixels: maximum number of pixels of a request's pictures, and of all pictures that are decoded at once.
     """
-    server = _Server(classifier, sizes, wait_seconds, max_bytes)
+    batcher = Batcher(classifier, sizes, wait_seconds, on_batch=lambda num: server.metrics.add_batch(num))
+    server = _Server(batcher, Decoder(classifier.preprocess, max_pixels), max_bytes)
     app = FastAPI(
         title="anchor_jax",
         description=f"Predictions of {classifier.metadata.model}, with the uncertainty over its references.",
@@ -83,9 +87,8 @@ def application(
 class _Server:
     """The endpoints, and what they share."""
 
-    def __init__(self, classifier: ExportedClassifier, sizes: Sequence[int], wait_seconds: float, max_bytes: int):
-        self.classifier, self.max_bytes = classifier, max_bytes
-        self.batcher = Batcher(classifier, sizes, wait_seconds, on_batch=lambda num: self.metrics.add_batch(num))
+    def __init__(self, batcher: Batcher, decoder: Decoder, max_bytes: int):
+        self.classifier, self.batcher, self.decoder, self.max_bytes = batcher.classifier, batcher, decoder, max_bytes
         self.metrics = Metrics(lambda: self.batcher.num_waiting, tuple(self.batcher.sizes))
         self.state = "compiling"  # then "ready", or "failed"
 
@@ -145,11 +148,7 @@ class _Server:
         if missing := set(outputs or []) - set(self.classifier.metadata.outputs):
             raise HTTPException(422, f"the classifier has a single reference, hence no {', '.join(missing)}")
         pictures = await pictures_of(request, self.classifier.image_shape, self.batcher.sizes[-1], self.max_bytes)
-        name = "picture" if len(pictures) == 1 else "pictures"
-        try:
-            images = await asyncio.to_thread(self.classifier.preprocess.batch, name, pictures)
-        except UserError as error:
-            raise HTTPException(422, str(error)) from error
+        images = await self.decoder.images_of(pictures)
         try:
             classification = await self.batcher.classify(images)
         except QueueFullError as error:

@@ -46,7 +46,7 @@ opt_state = optimizer.init(params)
 
 
 @jax.jit
-def train_step(params, opt_state, x, labels, key):
+def train_step(params, opt_state, bank, x, labels, key):  # the bank is an argument, not a constant of the program
     reference_key, mask_key = jax.random.split(key)
     references = aj.sample_references(reference_key, bank, len(x))
     mask = aj.sample_mask(mask_key, len(x), prob=0.25)
@@ -64,7 +64,7 @@ rng, batch_size = np.random.default_rng(0), 64
 for step in range(400):
     rows = rng.choice(len(bank), batch_size, replace=False)
     key = jax.random.fold_in(jax.random.key(1), step)
-    params, opt_state, loss = train_step(params, opt_state, bank[rows], train_labels[rows], key)
+    params, opt_state, loss = train_step(params, opt_state, bank, bank[rows], train_labels[rows], key)
 
 # --- inference: average over K references, and measure how far they disagree -------------------------------
 

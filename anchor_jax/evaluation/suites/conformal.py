@@ -47,17 +47,23 @@ _GROUPS = ("corruptions", "shift")
 
 @dataclasses.dataclass(frozen=True)
 class ConformalOptions(CorruptedSetsOption, ShiftedSetsOption, SeedOption):
-    """The target, and the examples that calibrate; they are never evaluated."""
+    """The target, the examples that calibrate, which are never evaluated, and the severities of corruptions."""
 
-    conformal_coverage: float = option(0.9, "Target coverage of the suite 'conformal'.")
+    conformal_coverage: float = option(0.9, "Target coverage of 'conformal'.")
     conformal_calibration: str = option(
         TEST,
-        "What calibrates the suite 'conformal': half of the test set, or training data that the run held out.",
+        "What calibrates 'conformal': half of the test set, or held-out training data.",
         choices=CALIBRATION_SETS,
     )
+    conformal_severities: tuple[str, ...] = option(("1", "3", "5"), "Severities in the suite 'conformal'.")
 
     def __post_init__(self):
         super().__post_init__()
+        given = tuple(map(str, self.conformal_severities))
+        known = {str(severity): severity for severity in SEVERITIES}
+        if not given or len({*given}) < len(given) or not {*given} <= known.keys():
+            raise UserError(f"conformal_severities must be some of {', '.join(known)}; got {','.join(given) or 'none'}")
+        object.__setattr__(self, "conformal_severities", tuple(sorted(known[severity] for severity in given)))
         if not 0 < self.conformal_coverage < 1:
             raise UserError(f"conformal_coverage must be above 0 and below 1; got {self.conformal_coverage:g}")
 
@@ -88,6 +94,11 @@ class PreparedConformal:
     def corruptions(self) -> list[str]:
         """Names of the corruptions."""
         return list(self.corrupted.members) if self.corrupted else []
+
+    @property
+    def severities(self) -> list[int]:
+        """Severities of the corruptions that are evaluated."""
+        return [int(severity) for severity in self.options.conformal_severities]
 
     @property
     def shifts(self) -> list[str]:
@@ -157,7 +168,7 @@ class Conformal(Suite[PreparedConformal]):
     def num_predictions(self, prepared: PreparedConformal, num_references: int) -> int:
         """Return the number of images that calibrate and that are evaluated, once per reference."""
         num = prepared.calibration.num_examples + prepared.test.num_examples
-        num += len(prepared.corruptions) * len(SEVERITIES) * prepared.test.num_examples
+        num += len(prepared.corruptions) * len(prepared.severities) * prepared.test.num_examples
         num += sum(each.stream.num_examples for each in prepared.shifted.sets) if prepared.shifted else 0
         return max(num_references, 1) * num
 
@@ -168,7 +179,7 @@ class Conformal(Suite[PreparedConformal]):
         test = contained(context, prepared.test, num_references, thresholds)
         scores, arrays = test.scores(), _curves(test) | _columns(test, prepared)
         for member in prepared.corruptions:
-            for severity in SEVERITIES:
+            for severity in prepared.severities:
                 stream = prepared.corrupted_stream(member, severity)
                 found = contained(context, stream, num_references, thresholds)
                 scores += found.scores(corruption=member, severity=severity)
@@ -187,6 +198,7 @@ class Conformal(Suite[PreparedConformal]):
             "thresholds": {name: float(values[0]) for name, values in thresholds.items()},
             "scores": {name: SCORES[name] for name in names_for(num_references)},
             "members": [*prepared.corruptions, *prepared.shifts],
+            "severities": prepared.severities if prepared.corruptions else [],
             "groups": {name: members for name, members in groups if members},
         }
         return SuiteResult(self.name, num_references, tuple(scores), arrays, facts)
@@ -303,9 +315,14 @@ def _datasets(result: SuiteResult) -> dict[str, dict[str, Any]]:
     groups = result.facts["groups"]
     rows: dict[str, dict[str, Any]] = {"test set": {}}
     if "corruptions" in groups:
-        rows |= {f"corruptions, severity {severity}": {"severity": severity} for severity in SEVERITIES}
-        rows["corruptions, all severities"] = {"group": "corruptions"}
+        severities = _severities(result)
+        rows |= {f"corruptions, severity {severity}": {"severity": severity} for severity in severities}
+        rows["corruptions, mean"] = {"group": "corruptions"}
     return rows | {name: {"dataset": name} for name in groups.get("shift", ())}
+
+
+def _severities(result: SuiteResult) -> list[int]:
+    return sorted({score.severity for score in result.scores if score.severity})
 
 
 def _notes(result: SuiteResult) -> list[str]:
@@ -315,6 +332,8 @@ def _notes(result: SuiteResult) -> list[str]:
         f"Calibrated on {facts['calibration_examples']:,} {source[facts['calibrated_on']]}; evaluated on "
         f"{facts['num_examples']:,} test images. A set may be empty where the target is below the accuracy."
     ]
+    if severities := ", ".join(map(str, _severities(result))):
+        notes.append(f"Corruptions at severities {severities} (--conformal_severities).")
     return [*notes, *common.mean_notes(result)[1:]]
 
 
@@ -342,17 +361,18 @@ def _size_against_coverage(result: SuiteResult) -> list[Figure]:
 def _against_severity(result: SuiteResult) -> list[Figure]:
     if "corruptions" not in result.facts["groups"]:
         return []
-    ticks, panels = {s: str(s) if s else "clean" for s in (0, *SEVERITIES)}, []
+    severities, panels = _severities(result), []
+    ticks = {s: str(s) if s else "clean" for s in (0, *severities)}
     for metric in ("coverage", "set_size"):
         lines = []
         for name in result.facts["scores"]:
             values: Mapping[int, float | None] = {0: result.value(metric, score=name)} | {
-                s: result.value(metric, score=name, severity=s) for s in SEVERITIES
+                s: result.value(metric, score=name, severity=s) for s in severities
             }
             known = {s: value for s, value in values.items() if value is not None}
             lines.append(Line(title_of(name), list(known), list(known.values()), markers=True))
         if metric == "coverage":
-            lines.append(Line("target", (0, SEVERITIES[-1]), (result.facts["target"],) * 2, style="guide"))
+            lines.append(Line("target", (0, severities[-1]), (result.facts["target"],) * 2, style="guide"))
         spec = specs.get(metric)
         panels.append(LinePanel(spec.title, lines, "severity", percent="y" * spec.is_fraction, xticks=ticks))
     caption = f"{common.with_references(result)}, mean over corruptions; the dotted line is the target."

@@ -67,41 +67,65 @@ def module_text(weights: Path, model: Classifier, facts: ModuleFacts) -> str:
         "label_names": json.dumps(facts.label_names, ensure_ascii=True),
         "network_lines": network_lines(model, facts),
     }
-    return templates.render("models/pytorch", "module.py.j2", values) + "\n"
+    return templates.render("models/pytorch", "module.py.j2", values).rstrip() + "\n"
 
 
 def network_lines(model: Classifier, facts: ModuleFacts) -> list[str]:
     """Return the body of a function that builds the network in which torchvision loads the weights.
 
-    For other libraries, and for widths that torchvision's classes do not have, it raises an error that says so.
+    For other libraries, and for networks that torchvision's classes do not have, it raises an error that says so.
     """
     channels = facts.image_shape[-1] * (2 if facts.is_anchored else 1)
     if facts.source == "torchvision":
-        if isinstance(model, ResNet) and model.width == 64 and len(model.stage_sizes) == 4:
+        if isinstance(model, ResNet) and len(model.stage_sizes) <= 4:
             return _resnet(model, channels)
         if isinstance(model, ViT) and facts.image_shape[0] == facts.image_shape[1] and not model.distillation_token:
             return _vit(model, channels, facts.image_shape[0])
         if isinstance(model, SwinV2) and not model.pretrained_window and not model.window_shrinks:
             return _swin(model, channels)
-    message = f"pass the network of {facts.source}, with {channels} input channels, as load(network)"
-    return [f"raise NotImplementedError({message!r})"]
+    return [f"raise NotImplementedError({_needed(facts, channels)!r})"]
+
+
+def needed_network(model: Classifier, facts: ModuleFacts) -> str:
+    """Return what a module must be given, in words; "" if it builds the network itself."""
+    channels = facts.image_shape[-1] * (2 if facts.is_anchored else 1)
+    return _needed(facts, channels) if network_lines(model, facts)[0].startswith("raise ") else ""
+
+
+def _needed(facts: ModuleFacts, channels: int) -> str:
+    return f"pass the network of {facts.source}, with {channels} input channels, as load(network)"
 
 
 def _resnet(model: ResNet, channels: int) -> list[str]:
-    block = BLOCKS[model.block].__name__
+    block, width = BLOCKS[model.block].__name__, model.width
     lines = [
         "from torchvision.models import resnet",
         "",
-        f"network = resnet.ResNet(resnet.{block}, {[*model.stage_sizes]}, num_classes=len(LABEL_NAMES))",
+        f"network = resnet.ResNet(resnet.{block}, {[*model.stage_sizes, 1, 1, 1][:4]}, num_classes=len(LABEL_NAMES))",
     ]
+    if width != 64 or len(model.stage_sizes) < 4:
+        lines += _other_stages(model)
     if model.stem == "cifar":
         convolution, pooling = (
-            f"nn.Conv2d({channels}, 64, 3, padding=1, bias=False)",
+            f"nn.Conv2d({channels}, {width}, 3, padding=1, bias=False)",
             ["network.maxpool = nn.Identity()"],
         )
     else:
-        convolution, pooling = f"nn.Conv2d({channels}, 64, 7, stride=2, padding=3, bias=False)", []
+        convolution, pooling = f"nn.Conv2d({channels}, {width}, 7, stride=2, padding=3, bias=False)", []
     return [*lines, f"network.conv1 = {convolution}", *pooling, "return network"]
+
+
+def _other_stages(model: ResNet) -> list[str]:
+    """Return lines that replace the stages, which are of width 64 and always four in torchvision."""
+    block, width = f"resnet.{BLOCKS[model.block].__name__}", model.width
+    return [
+        f"network.inplanes, network.bn1 = {width}, nn.BatchNorm2d({width})",
+        f"for stage, blocks in enumerate({[*model.stage_sizes]}):",
+        f"    layer = network._make_layer({block}, {width} * 2**stage, blocks, stride=1 + (stage > 0))",
+        '    setattr(network, f"layer{stage + 1}", layer)',
+        *(f"network.layer{stage + 1} = nn.Identity()" for stage in range(len(model.stage_sizes), 4)),
+        "network.fc = nn.Linear(network.inplanes, len(LABEL_NAMES))",
+    ]
 
 
 def _vit(model: ViT, channels: int, side: int) -> list[str]:

@@ -15,6 +15,7 @@ def compare(
     out: str | os.PathLike[str],
     suites: Sequence[str] = (),
     num_references: int | None = None,
+    limit: int = 0,
 ) -> Comparison:
     """Compare evaluated runs; print tables and write `compare.html`, `compare.json` and `compare.csv`.
 
@@ -23,18 +24,20 @@ def compare(
       out: folder of the report; another comparison in it moves to `earlier/1`, `earlier/2`, ...
       suites: names of suites; by default all that the runs have in common.
       num_references: K of the anchored runs; by default, for each suite, the largest that all have.
+      limit: of the images that were evaluated; 0 for results on all images.
 
     Returns:
       The content of the report.
 
     Raises:
-      UserError: a folder has no run; a run is not evaluated, or not on a requested suite; runs have different data; a
-        run is given twice; or `out` holds something other than a comparison.
+      UserError: a folder has no run; a run is not evaluated with this limit, or not on a requested suite; runs have
+        different data; a run is given twice; or `out` holds something other than a comparison.
     """
     runs, suites = checks.several("workdirs", workdirs), checks.several("suites", suites)
     out = storage_path("out", out)
     report.check_folder(out)
-    comparison = compare_methods(group_by_method(load(runs)), suites, num_references)
+    evaluated = load(runs, checks.count("limit", limit, 0))
+    comparison = compare_methods(group_by_method(evaluated), suites, num_references)
     page = report.write(comparison, out)
     report.print_tables(comparison, f"report: {page}")
     return comparison

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from anchor_jax.core.errors import UserError
+from anchor_jax.core.short_reprs import short_repr
 from anchor_jax.evaluation import conformal_sets, suites
 from anchor_jax.evaluation.predictions import METRICS
 from anchor_jax.evaluation.presentation import GROUP_TITLES, describe_transduction, format_num_references
@@ -18,7 +19,7 @@ from anchor_jax.evaluation.suites.conformal import title_of
 from anchor_jax.evaluation.suites.ood import HEADLINE
 from anchor_jax.evaluation.suites.reference_use import INPUTS
 from anchor_jax.metrics import specs
-from anchor_jax.reporting.comparison.methods import EvaluatedRun, Method, evaluation_command
+from anchor_jax.reporting.comparison.methods import EvaluatedRun, Method
 from anchor_jax.reporting.comparison.next_to_paper import PaperRow, next_to_paper
 from anchor_jax.reporting.comparison.statistics import Difference, Summary, difference_over_seeds, paired, summary
 
@@ -94,6 +95,7 @@ class Entry(NamedTuple):
     over_examples: Difference | None  # same as above; None if the score is not a mean over examples
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True)
 class SuiteTable:
     """One suite of all methods.
@@ -154,6 +156,7 @@ def _matches(score: Score, expected: Mapping[str, Any]) -> bool:
     return all(given[name] is not None if value is ANY else given[name] == value for name, value in expected.items())
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True)
 class Comparison:
     """Methods next to each other.
@@ -173,6 +176,11 @@ class Comparison:
     mismatches: Mapping[str, str]
     remarks: Mapping[str, str]
     notes: tuple[str, ...]
+
+    @property
+    def limit(self) -> int:
+        """The limit of the images that were evaluated; 0 if there was none."""
+        return self.baseline.runs[0].limit
 
     @property
     def baseline(self) -> Method:
@@ -250,7 +258,7 @@ def _common_references(runs: Sequence[EvaluatedRun], suite: str, requested: int 
         if suite not in run.suites:
             raise UserError(
                 f"'{run.name}' was not evaluated on {suite} at step {run.step}; "
-                f"run {evaluation_command(run.name, suite, run.key(requested or 0))}"
+                f"run {run.command(suite, requested or 0)}"
             )
     known = [set(run.suites[suite]) for run in runs if run.anchored]
     shared = set.intersection(*known) if known else {0}
@@ -260,7 +268,7 @@ def _common_references(runs: Sequence[EvaluatedRun], suite: str, requested: int 
         if run.key(num) not in available:
             raise UserError(
                 f"'{run.name}' was evaluated on {suite} with {', '.join(map(str, available))} references, not with "
-                f"{run.key(num)}; run {evaluation_command(run.name, suite, run.key(num))}"
+                f"{run.key(num)}; run {run.command(suite, num)}"
             )
     return num if known else 0
 
@@ -306,6 +314,8 @@ def _scores(run: EvaluatedRun, suite: str, num: int) -> list[Score]:
 
 def _notes(methods: Sequence[Method], runs: Sequence[EvaluatedRun]) -> list[str]:
     notes = []
+    if limit := runs[0].limit:
+        notes.append(f"At most {limit:,} images of each dataset were evaluated (--limit), the same for all runs.")
     if len(methods) == 1:
         notes.append("All runs are of one method, so there is nothing to compare it with.")
     if len({run.step for run in runs}) > 1:

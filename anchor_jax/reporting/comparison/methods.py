@@ -11,6 +11,7 @@ from typing import Any
 
 from anchor_jax.config import RESUMABLE_CHANGES, flatten
 from anchor_jax.core.errors import UserError
+from anchor_jax.core.short_reprs import short_repr
 from anchor_jax.data.labels import composed_name
 from anchor_jax.data.orientation import STORED
 from anchor_jax.evaluation import storage
@@ -27,6 +28,7 @@ _DATA = ("data.source", "data.name", "data.train_split", "data.test_split", "dat
 _MEASURED, _TOLERANCE = ("data.mean", "data.std"), 0.02
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True)
 class EvaluatedRun:
     """A run at its latest evaluated checkpoint.
@@ -36,12 +38,14 @@ class EvaluatedRun:
       step: step of the checkpoint.
       num_bins: bins of the calibration errors.
       suites: storage name -> number of references -> result.
+      limit: of the images that were evaluated; 0 for all.
     """
 
     run: Run
     step: int
     num_bins: int
     suites: Mapping[str, Results]
+    limit: int = 0
 
     @property
     def name(self) -> str:
@@ -70,7 +74,12 @@ class EvaluatedRun:
         """Return how, where and on which data it was measured."""
         return self.result(suite, num_references).facts
 
+    def command(self, suite: str, num_references: int) -> str:
+        """Return the command that evaluates it with that many references, on as many images."""
+        return evaluation_command(self.name, suite, self.key(num_references), self.limit)
 
+
+@short_repr
 @dataclasses.dataclass(frozen=True)
 class Method:
     """Runs that differ only in their seed.
@@ -92,22 +101,23 @@ class Method:
         return self.runs[0].anchored
 
 
-def load(workdirs: Sequence[str | os.PathLike[str]]) -> list[EvaluatedRun]:
+def load(workdirs: Sequence[str | os.PathLike[str]], limit: int = 0) -> list[EvaluatedRun]:
     """Load runs at their latest evaluated checkpoints, all with the same number of calibration bins.
 
     Args:
       workdirs: folders of runs, or of results outside of them (`eval.py --out`), at least two.
+      limit: of the images that were evaluated; 0 for results on all images.
 
     Raises:
-      UserError: fewer than two folders, a folder without a run, a run that is not evaluated or whose results are
-        corrupt, or runs with different data or calibration bins.
+      UserError: fewer than two folders, a folder without a run, a run that is not evaluated with this limit or whose
+        results are corrupt, or runs with different data or calibration bins.
     """
     if len(workdirs) < 2:
         raise UserError(f"a comparison takes at least two runs; got {len(workdirs)}")
     folders = [storage_path("workdirs", workdir) for workdir in workdirs]
     records = [dataclasses.replace(run_record.load(workdir_of(each)), workdir=each) for each in folders]
     _check_same_data(records)
-    latest = [_latest(record) for record in records]
+    latest = [_latest(record, limit) for record in records]
     shared = set.intersection(*(set(by_bins) for _, by_bins in latest))
     if not shared:
         each = [
@@ -121,7 +131,7 @@ def load(workdirs: Sequence[str | os.PathLike[str]]) -> list[EvaluatedRun]:
     own = records[0].config.evaluation.num_bins
     num_bins = own if own in shared else min(shared)
     return [
-        EvaluatedRun(record, step, num_bins, by_bins[num_bins])
+        EvaluatedRun(record, step, num_bins, by_bins[num_bins], limit)
         for record, (step, by_bins) in zip(records, latest, strict=True)
     ]
 
@@ -183,25 +193,36 @@ def method_kind(config: Mapping[str, Any]) -> str:
     return "anchored + masking" if config["anchoring.mask_prob"] else "anchored"
 
 
-def evaluation_command(workdir: Path | str, suite: str, num_references: int | None = None) -> str:
+def evaluation_command(
+    workdir: Path | str, suite: str, num_references: int | None = None, limit: int | None = None
+) -> str:
     """Return the command that evaluates a run."""
     parsed = parse_storage_name(suite)
     others = " --protocol blt" if parsed.protocol == "blt" else ""
     others += f" --data SPEC_OF_{shlex.quote(parsed.dataset)}" if parsed.dataset else ""
     others += f" --num_references {num_references}" if num_references else ""
+    others += f" --limit {limit}" if limit else ""
     return f"python eval.py --workdir {shlex.quote(str(workdir))} --suites {parsed.suite}{others}"
 
 
-def _latest(record: Run) -> tuple[int, dict[int, Mapping[str, Results]]]:
-    """Return the highest evaluated step and its results by number of calibration bins."""
-    for step, folders in storage.checkpoint_folders(record.workdir).items():
+def _latest(record: Run, limit: int) -> tuple[int, dict[int, Mapping[str, Results]]]:
+    """Return the highest step that was evaluated with a limit, and its results by number of calibration bins."""
+    for step, folders in storage.checkpoint_folders(record.workdir, limit).items():
         by_bins: dict[int, Mapping[str, Results]] = {
             num_bins: storage.read(folder) for num_bins, folder in folders.items()
         }
         if by_bins := {num_bins: suites for num_bins, suites in by_bins.items() if suites}:
             return step, by_bins
-    how = "only evaluated with --limit" if storage.has_limited_results(record.workdir) else "not evaluated"
-    raise UserError(f"'{record.workdir}' is {how}; run {evaluation_command(record.workdir, 'clean', 10)}")
+    command = evaluation_command(record.workdir, "clean", 10, limit)
+    limits = [of for of in storage.limits_of(record.workdir) if of != limit]
+    if not limits:
+        raise UserError(f"'{record.workdir}' is not evaluated; run {command}")
+    first, how = limits[0], " and ".join(f"with --limit {of}" if of else "on all images" for of in limits)
+    wanted = f"with --limit {limit}" if limit else "on all images"
+    raise UserError(
+        f"'{record.workdir}' is only evaluated {how}, not {wanted}; compare {'with' if first else 'without'} --limit"
+        f"{f' {first}' if first else ''}, or run {command}"
+    )
 
 
 def _check_same_data(records: Sequence[Run]) -> None:

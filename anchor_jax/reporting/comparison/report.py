@@ -32,7 +32,7 @@ from anchor_jax.runtime.atomic_files import is_incomplete, write_texts
 KIND = "anchor_jax comparison"  # by which the JSON of a comparison is recognized
 JSON, CSV, HTML = "compare.json", "compare.csv", "compare.html"
 _DASH = "–"
-_COLUMNS = ["suite", "metric", "method", "num_references", "statistic", "seed", "value", "low", "high", "num"]
+_COLUMNS = ["suite", "metric", "method", "num_references", "statistic", "seed", "value", "low", "high", "num", "limit"]
 _LETTERS = 24  # of the value of a config key on the terminal
 _SHORTER = {
     "FPR at 95% TPR": "FPR95",
@@ -87,10 +87,11 @@ def write(comparison: Comparison, folder: Path) -> Path:
       UserError: the folder holds something else, or is not writable.
     """
     check_folder(folder)
-    integers = dict.fromkeys(("num_references", "seed", "num"), "Int64")
+    integers = dict.fromkeys(("num_references", "seed", "num", "limit"), "Int64")
+    rows = [(*row, comparison.limit or None) for row in _rows(comparison)]
     texts = {  # the JSON first: it marks the folder as that of a comparison, even if the rest is interrupted
         folder / JSON: json.dumps(_record(comparison), indent=2, allow_nan=False) + "\n",
-        folder / CSV: pd.DataFrame(_rows(comparison), columns=_COLUMNS).astype(integers).to_csv(index=False),
+        folder / CSV: pd.DataFrame(rows, columns=_COLUMNS).astype(integers).to_csv(index=False),
         folder / HTML: _page(comparison),
     }
     with writing(folder):
@@ -169,6 +170,7 @@ def _record(comparison: Comparison) -> dict[str, Any]:
     return {
         "kind": KIND,
         "baseline": comparison.baseline.name,
+        "limit": comparison.limit or None,
         "methods": {
             method.name: {
                 "config": method.config,
@@ -219,7 +221,7 @@ def _paper_record(row: PaperRow) -> dict[str, Any]:
 
 
 def _rows(comparison: Comparison) -> Iterator[tuple[Any, ...]]:
-    """Yield the rows of the CSV: one per number, with its interval if it has one."""
+    """Yield the rows of the CSV without the limit: one per number, with its interval if it has one."""
     anchored = {method.name: method.anchored for method in comparison.methods}
     for table in comparison.suites:
         for name, entries in table.entries.items():
@@ -243,10 +245,12 @@ def _rows(comparison: Comparison) -> Iterator[tuple[Any, ...]]:
 
 def _page(comparison: Comparison) -> str:
     seeds = {method.name: len(method.runs) for method in comparison.methods}
+    parts = [f"{name} ({num} seed{'s' if num > 1 else ''})" for name, num in seeds.items()]
+    parts += [f"at most {comparison.limit:,} images of each dataset"] if comparison.limit else []
     return render(
         "compare.html.j2",
         title=f"Comparison of {sum(seeds.values())} runs",
-        subtitle=" · ".join(f"{name} ({num} seed{'s' if num > 1 else ''})" for name, num in seeds.items()),
+        subtitle=" · ".join(parts),
         after={"paper": "The paper", "reading": "How to read it", "runs": "The runs"},
         comparison=comparison,
         highlights=_highlights(comparison),
