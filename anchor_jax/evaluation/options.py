@@ -51,7 +51,7 @@ class SeedOption(SuiteOptions):
 
     seed: int = option(
         0,
-        "Seed of all that is drawn: corruptions, subsets, BLT candidates, probe, landscape.",
+        "Seed of all that is drawn, such as corruptions and subsets.",
     )
 
     def __post_init__(self):
@@ -108,7 +108,7 @@ class CommonOptions(TransductionOption, SeedOption, TemperatureOption):
     )
     limit: int = option(
         0,
-        "At most so many images of each dataset, drawn by class; 0: all. Results are kept apart.",
+        "At most N images of each dataset, drawn by class; 0: all.",
         minimum=0,
     )
 
