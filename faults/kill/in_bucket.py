@@ -39,6 +39,8 @@ class BucketRun(TargetRun):
 class BucketAttempt(Attempt):
     """A command about to start on a run in a bucket."""
 
+    poll_seconds = 0.1  # each look is a request
+
     def is_evaluating(self) -> bool:
         """Return whether train.py has printed the last step before an evaluation, and not its result."""
         last = re.findall(r"^step (\d+)/\d+: (\w+)", self.target.output(), re.MULTILINE)[-1:]

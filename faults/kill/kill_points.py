@@ -11,7 +11,6 @@ import numpy as np
 from anchor_jax.runtime.atomic_files import is_incomplete
 from faults.kill.target_run import TargetRun
 
-POLL_SECONDS = 0.003
 _TEMPORARY = ".orbax-checkpoint-tmp"
 _PARTS = (
     "_CHECKPOINT_METADATA",
@@ -29,7 +28,12 @@ class Attempt:
     Args:
       target: the run.
       eval_steps: the steps at which it evaluates.
+
+    Attributes:
+      poll_seconds: time between two looks at what the command does.
     """
+
+    poll_seconds = 0.003
 
     def __init__(self, target: TargetRun, eval_steps: Set[int]):
         self.target, self.start_time, self._eval_steps = target, time.time(), eval_steps
@@ -141,7 +145,7 @@ def run_and_kill(attempt: Attempt, kill_point: KillPoint, rng: np.random.Generat
     process = attempt.target.start(kill_point.command, fatal_byte)
     try:
         while process.is_alive() and (fatal_byte or not kill_point.condition(attempt)):
-            time.sleep(POLL_SECONDS)
+            time.sleep(attempt.poll_seconds)
         process.join(None if fatal_byte else delay)
     finally:
         process.kill()
