@@ -31,7 +31,7 @@ def is_address(text: str) -> bool:
 
 def is_remote(path: object) -> bool:
     """Return whether a path is one in a bucket."""
-    return isinstance(path, os.PathLike) and not isinstance(path, Path)
+    return isinstance(path, os.PathLike) and not isinstance(path, Path) and is_address(os.fspath(path))
 
 
 def remote_path(name: str, text: str) -> Path:

@@ -53,7 +53,7 @@ def storage_path(name: str, path: str | os.PathLike[str]) -> Path:
       UserError: as for `local_path`; the bucket does not answer, or the library that serves it is not installed.
     """
     checks.path(name, path)
-    if not object_storage.is_remote(path) and not object_storage.is_address(os.fspath(path)):
+    if not object_storage.is_address(os.fspath(path)):
         _ = expanded(name, path, buckets=True)
         return local_path(name, path)
     remote = object_storage.remote_path(name, os.fspath(path))
