@@ -66,8 +66,8 @@ class _Lease:
             if number and not content.get("released"):
                 self._check_dead(number, content)
             self._number = number + 1
-            created = object_storage.create(self._object(self._number), self._content())
-            if created and self._is_own():  # a store that ignores the condition may have taken that of another process
+            object_storage.create(self._object(self._number), self._content())
+            if self._is_own():  # read it: a repeated request finds its own object, and a store may ignore the condition
                 break
         for earlier in range(max(1, self._number - 3), self._number):
             with contextlib.suppress(OSError):

@@ -211,12 +211,9 @@ class AppendedFiles:
                 self._sizes[file] = size
 
     def close(self) -> None:
-        """Publish the files, and remove a temporary folder."""
-        try:
-            self.publish()
-        finally:
-            if self._scratch:
-                self._scratch.cleanup()
+        """Remove the temporary folder, if there is one."""
+        if self._scratch:
+            self._scratch.cleanup()
 
 
 def upload(file: Path, path: Path) -> None:
@@ -274,18 +271,14 @@ def copy(source: Path, target: Path) -> None:
         file_system(source).cp_file(os.fspath(source), os.fspath(target))
 
 
-def create(path: Path, content: bytes) -> bool:
-    """Create an object on the condition that there is none of this name; return whether there was none.
+def create(path: Path, content: bytes) -> None:
+    """Create an object on the condition that there is none of this name; do nothing if there is one.
 
     Raises:
       OSError: the bucket cannot be written.
     """
-    try:
-        with errors_of(path):
-            file_system(path).pipe_file(os.fspath(path), content, mode="create")
-    except FileExistsError:
-        return False
-    return True
+    with contextlib.suppress(FileExistsError), errors_of(path):
+        file_system(path).pipe_file(os.fspath(path), content, mode="create")
 
 
 def move(source: Path, target: Path) -> None:

@@ -97,12 +97,12 @@ class TrainLogger:
         self._bar.stop()
         is_failure = kind and not issubclass(kind, Preempted | KeyboardInterrupt)
         self._trackers.close("FAILED" if is_failure else "KILLED" if kind else "FINISHED")
-        with _write_errors(self._workdir):
+        with _write_errors(self._workdir), contextlib.closing(self._files):
             if self._tensorboard:
                 self._tensorboard.close()
             self._lines.close()
             leases.check_held(self._workdir)
-            self._files.close()
+            self._files.publish()
 
     def print(self, text: str) -> None:
         """Print a line on the terminal."""

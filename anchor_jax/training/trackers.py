@@ -5,6 +5,7 @@ holds the identifiers, and the last step that was sent of each kind of metrics. 
 then on, with a warning.
 """
 
+import contextlib
 import importlib
 import importlib.util
 import io
@@ -181,8 +182,9 @@ class TensorBoard:
     def close(self, status: str) -> None:
         """Close the file."""
         del status
-        self._events.close()
-        self._files.close()
+        with contextlib.closing(self._files):
+            self._events.close()
+            self._files.publish()
 
 
 class WandbRun:
