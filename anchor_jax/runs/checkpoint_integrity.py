@@ -162,7 +162,7 @@ def _read(checkpoints: ocp.CheckpointManager, like: Mapping[str, Any], step: int
 
 
 def _is_of_machine(error: Exception, *, is_bucket: bool) -> bool:
-    """Return whether the machine or the way to a bucket failed, as opposed to the files being corrupt."""
+    """Return whether the machine or the connection to a bucket failed, as opposed to the files being corrupt."""
     if is_bucket and ((isinstance(error, OSError) and not isinstance(error, FileNotFoundError)) or reason_of(error)):
         return True
     if isinstance(error, OSError):
