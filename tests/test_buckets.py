@@ -1,5 +1,6 @@
 """Runs, results, exports and data in buckets, on emulators of S3 and Google Cloud Storage."""
 
+import asyncio
 import json
 import os
 import re
@@ -255,25 +256,37 @@ def test_bucket_that_cannot_be_used_is_one_line(bucket, place, message, tmp_path
     assert [file.name for file in tmp_path.iterdir()] == ["tiny.npz"]
 
 
-def denied(code):
-    botocore = pytest.importorskip("botocore.exceptions")
-    error = PermissionError("Access Denied")  # as s3fs raises it, without a number and a file
-    error.__cause__ = botocore.ClientError({"Error": {"Code": code, "Message": "Access Denied"}}, "GetObject")
-    return error
+def refuse():
+    raise pytest.importorskip("aiohttp").ClientOSError(111, "Connection refused")
+
+
+def fail_at_object():
+    raise OSError(5, "Connection refused", "gs://bucket/run/run.json")
+
+
+def forbid_in_gs():
+    pytest.importorskip("gcsfs.retry").validate_response(403, b"no access", "bucket/run")
+
+
+def forbid_in_s3():
+    error = pytest.importorskip("botocore.exceptions").ClientError({"Error": {"Code": "403", "Message": "no"}}, "get")
+
+    async def get():
+        raise error
+
+    asyncio.run(pytest.importorskip("s3fs.core")._error_wrapper(get, retries=1))
 
 
 @pytest.mark.parametrize(
-    ("make", "reason"),
+    ("fail", "reason"),
     [
-        (lambda: pytest.importorskip("aiohttp").ClientOSError(111, "Connection refused"), "Connection refused"),
-        (lambda: OSError(5, "Connection refused", "gs://bucket/run/run.json"), "refused: 'gs://bucket/run/run.json'"),
-        (lambda: denied("AccessDenied"), "Access Denied"),
+        (refuse, "Connection refused"),
+        (fail_at_object, "refused: 'gs://bucket/run/run.json'"),
+        (forbid_in_gs, "Forbidden: bucket/run no access"),
+        (forbid_in_s3, "no"),
     ],
 )
-def test_failing_bucket_is_one_line_of_every_command(make, reason, monkeypatch, capsys):
-    def fail():
-        raise make()
-
+def test_failing_bucket_is_one_line_of_every_command(fail, reason, monkeypatch, capsys):
     monkeypatch.setattr(app.app, "run", lambda main, flags_parser: main(["eval.py"]))
     monkeypatch.setattr(app, "enable_compilation_cache", lambda: None)
     monkeypatch.setattr(app.sys, "unraisablehook", app.sys.unraisablehook)

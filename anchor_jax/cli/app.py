@@ -26,7 +26,7 @@ from anchor_jax.cli.usage import Usage as Usage
 from anchor_jax.core.errors import CorruptDataWarning, Preempted, UserError
 from anchor_jax.runtime import backends, multihost
 from anchor_jax.runtime.compilation_cache import discard_corrupt_entries, enable_compilation_cache
-from anchor_jax.runtime.object_storage import is_address, reason_of
+from anchor_jax.runtime.object_storage import reason_of, reason_of_os_error
 from anchor_jax.runtime.paths import storage_path
 
 # the disk is full, read-only or failing
@@ -194,12 +194,7 @@ def _no_device_message(error: Exception) -> str:
 
 def _bucket_message(error: Exception) -> str:
     """Return what to print if a bucket cannot be read or written, "" for any other error."""
-    reason = reason_of(error)
-    if isinstance(error, OSError) and not reason:
-        if is_address(str(error.filename)):
-            reason = f"{error.strerror}: '{error.filename}'"
-        elif error.__cause__:  # clients raise errors of Python from their own
-            reason = reason_of(error.__cause__)
+    reason = reason_of(error) or (reason_of_os_error(error) if isinstance(error, OSError) else "")
     advice = "check the bucket, the network and the credentials, then run the same command again"
     return f"{reason}; {advice}" if reason else ""
 

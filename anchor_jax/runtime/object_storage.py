@@ -133,9 +133,22 @@ def _check_bucket(name: str, address: str) -> None:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return what to print if a client of buckets raised an error, "" for any other error."""
-    if not type(error).__module__.startswith(_CLIENTS):
-        return ""
+    """Return what to print for an error of a type that clients of buckets define, "" for any other error."""
+    return _one_line(error) if type(error).__module__.startswith(_CLIENTS) else ""
+
+
+def reason_of_os_error(error: OSError) -> str:
+    """Return what to print for an `OSError` about an object, or that a client raised; "" for any other."""
+    if is_address(str(error.filename)):
+        return f"{error.strerror}: '{error.filename}'"
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    module = str(trace.tb_frame.f_globals.get("__name__")) if trace else ""
+    return _one_line(error) if module.startswith(_CLIENTS) else ""
+
+
+def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
@@ -150,8 +163,7 @@ def errors_of(path: Path) -> Iterator[None]:
         if error.strerror:
             raise
         kind = type(error) if type(error).__module__ == "builtins" else OSError  # those of clients take other arguments
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise kind(error.errno or errno.EIO, reason, str(path)) from error
+        raise kind(error.errno or errno.EIO, _one_line(error), str(path)) from error
     except Exception as error:
         if not (reason := reason_of(error)):
             raise
