@@ -168,11 +168,16 @@ def test_lock_is_taken_by_a_repeated_request(bucket, monkeypatch):
 
 def test_lost_lock_stops_the_writer(bucket):
     folder, is_lost = storage_path("folder", f"{bucket}/lost"), "another process has taken over"
-    with exclusive_lock(folder):
-        (folder / "a.json").write_text("{}")
-        with pytest.raises(aj.UserError, match=is_lost), atomic_write(folder / "b.json") as file:
+
+    def write_and_lose():
+        with atomic_write(folder / "b.json") as file:
             file.write_text("{}")
             (folder / "lock/000002").write_text("{}")
+
+    with exclusive_lock(folder):
+        (folder / "a.json").write_text("{}")
+        with pytest.raises(aj.UserError, match=is_lost):
+            write_and_lose()
         with pytest.raises(aj.UserError, match=is_lost):
             keep_earlier(folder, [folder / "a.json"])
     assert names_below(folder) == {"lost/a.json", "lost/lock/000001", "lost/lock/000002"}
