@@ -25,7 +25,7 @@ def running(scheme: str) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in _VARIABLES[scheme].items():
             patch.setenv(name, value)
-        # they send headers and content apart, and the content would wait 40 ms for the receipt of the headers
+        # they send headers and content apart; the content would wait 40 ms until the headers are acknowledged
         patch.setattr(socketserver.StreamRequestHandler, "disable_nagle_algorithm", True)
         with {"s3": _s3, "gs": _gs}[scheme](patch):
             yield f"{scheme}://bucket"
@@ -42,8 +42,10 @@ def _s3(patch: pytest.MonkeyPatch) -> Iterator[None]:
     server.start()
     patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.get_host_and_port()[1]}")
     botocore.session.get_session().create_client("s3").create_bucket(Bucket="bucket")
-    yield
-    server.stop()
+    try:
+        yield
+    finally:
+        server.stop()
 
 
 @contextlib.contextmanager
@@ -56,12 +58,14 @@ def _gs(patch: pytest.MonkeyPatch) -> Iterator[None]:
     server = server_module.create_server("127.0.0.1", 0, in_memory=True, default_bucket="bucket")
     server.start()
     patch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server._api._httpd.server_address[1]}")
-    yield
-    server.stop()
+    try:
+        yield
+    finally:
+        server.stop()
 
 
 def _send_generations(patch: pytest.MonkeyPatch) -> None:
-    """Let downloads say their generation, as those of the store do; tensorstore reads an object again by it."""
+    """Add the generation to downloads, as the store does; tensorstore uses it to read an object again."""
     from gcp_storage_emulator.exceptions import NotFound
     from gcp_storage_emulator.handlers import objects
 

@@ -1,5 +1,6 @@
 """Runs, results, exports and data in buckets, on emulators of S3 and Google Cloud Storage."""
 
+import asyncio
 import json
 import os
 import re
@@ -13,7 +14,9 @@ from conftest import StopAfterSave, assert_same_bits, records, stop_after_saves,
 from PIL import Image
 
 import anchor_jax as aj
+from anchor_jax.cli import app
 from anchor_jax.core.errors import CorruptDataWarning
+from anchor_jax.data.local_copies import local_data, local_tfds
 from anchor_jax.evaluation import evaluate, load_results
 from anchor_jax.export.write import export
 from anchor_jax.reporting import Reporter
@@ -155,16 +158,29 @@ def test_lock_of_a_living_process_is_refused(bucket, monkeypatch):
         pass
 
 
+def test_lock_is_taken_by_a_repeated_request(bucket, monkeypatch):
+    monkeypatch.setattr(multihost, "_PATIENCE_SECONDS", 1)
+    create = object_storage.create
+    monkeypatch.setattr(object_storage, "create", lambda *of: [create(*of), create(*of)][-1])  # the answer was lost
+    with exclusive_lock(storage_path("folder", f"{bucket}/repeated")):
+        assert {name[-6:] for name in names_below(f"{bucket}/repeated")} == {"000001"}
+
+
 def test_lost_lock_stops_the_writer(bucket):
-    folder = storage_path("folder", f"{bucket}/lost")
-    with exclusive_lock(folder):
-        (folder / "lock/000002").write_text("{}")
-        with (
-            pytest.raises(aj.UserError, match="another process has taken over"),
-            atomic_write(folder / "a.json") as file,
-        ):
+    folder, is_lost = storage_path("folder", f"{bucket}/lost"), "another process has taken over"
+
+    def write_and_lose():
+        with atomic_write(folder / "b.json") as file:
             file.write_text("{}")
-    assert names_below(folder) == {"lost/lock/000001", "lost/lock/000002"}
+            (folder / "lock/000002").write_text("{}")
+
+    with exclusive_lock(folder):
+        (folder / "a.json").write_text("{}")
+        with pytest.raises(aj.UserError, match=is_lost):
+            write_and_lose()
+        with pytest.raises(aj.UserError, match=is_lost):
+            keep_earlier(folder, [folder / "a.json"])
+    assert names_below(folder) == {"lost/a.json", "lost/lock/000001", "lost/lock/000002"}
 
 
 def write_images(folder):
@@ -197,6 +213,24 @@ def test_data_in_a_bucket_are_those_of_this_machine(bucket, tmp_path, source, ca
     assert aj.data.open_dataset(spec, image_shape=(6, 6, 1)).num_examples == (40 if source == "npz" else 4)
 
 
+@pytest.mark.parametrize("bucket", ["s3"], indirect=True)  # the same code for both
+def test_data_are_copied_into_any_cache(bucket, tmp_path, monkeypatch):
+    for version in ("1.0.0", "1.10.0", "1.9.0", "2.0.0"):
+        (tmp_path / "data" / version).mkdir(parents=True)
+        (tmp_path / "data" / version / "a.txt").write_text(version)
+    upload(tmp_path, f"{bucket}/versions")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ANCHOR_JAX_CACHE", "other/../cache")
+    copied = local_data("data.path", f"{bucket}/versions/data")
+    assert copied.is_absolute()
+    assert {file.relative_to(copied).as_posix() for file in copied.glob("*/a.txt")} >= {"1.0.0/a.txt", "2.0.0/a.txt"}
+    prepared = local_tfds(storage_path("data.path", f"{bucket}/versions"), "data:1.*.*")
+    assert [file.read_text() for file in prepared.rglob("a.txt")] == ["1.10.0"]
+    monkeypatch.setenv("ANCHOR_JAX_CACHE", "data/1.0.0/a.txt")
+    with pytest.raises(aj.UserError, match=f"cannot copy '{bucket}/versions/data' to .*; set ANCHOR_JAX_CACHE"):
+        local_data("data.path", f"{bucket}/versions/data")
+
+
 def test_prepared_dataset_in_a_bucket_is_read(bucket, tmp_path):
     data_dir = os.environ.get("TFDS_DATA_DIR", "")
     versions = sorted(Path(data_dir, "cifar10").glob("*/features.json")) if data_dir else []
@@ -225,3 +259,45 @@ def test_bucket_that_cannot_be_used_is_one_line(bucket, place, message, tmp_path
         train(tiny_config(tmp_path), f"{scheme}{place}")
     assert "\n" not in str(error.value)
     assert [file.name for file in tmp_path.iterdir()] == ["tiny.npz"]
+
+
+def refuse():
+    raise pytest.importorskip("aiohttp").ClientOSError(111, "Connection refused")
+
+
+def fail_at_object():
+    raise OSError(5, "Connection refused", "gs://bucket/run/run.json")
+
+
+def forbid_in_gs():
+    pytest.importorskip("gcsfs.retry").validate_response(403, b"no access", "bucket/run")
+
+
+def forbid_in_s3():
+    error = pytest.importorskip("botocore.exceptions").ClientError({"Error": {"Code": "403", "Message": "no"}}, "get")
+
+    async def get():
+        raise error
+
+    asyncio.run(pytest.importorskip("s3fs.core")._error_wrapper(get, retries=1))
+
+
+@pytest.mark.parametrize(
+    ("fail", "reason"),
+    [
+        (refuse, "Connection refused"),
+        (fail_at_object, "refused: 'gs://bucket/run/run.json'"),
+        (forbid_in_gs, "Forbidden: bucket/run no access"),
+        (forbid_in_s3, "no"),
+    ],
+)
+def test_failing_bucket_is_one_line_of_every_command(fail, reason, monkeypatch, capsys):
+    monkeypatch.setattr(app.app, "run", lambda main, flags_parser: main(["eval.py"]))
+    monkeypatch.setattr(app, "enable_compilation_cache", lambda: None)
+    monkeypatch.setattr(app.sys, "unraisablehook", app.sys.unraisablehook)
+    monkeypatch.setattr(app.warnings, "showwarning", app.warnings.showwarning)
+    with pytest.raises(SystemExit) as ended:
+        app.run(fail)
+    assert ended.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{reason}; check the bucket, the network and the credentials" in line

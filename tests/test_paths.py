@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from absl import flags
+from etils import epath
 
 import anchor_jax as aj
 from anchor_jax.cli import config_flag, path_flag
@@ -143,6 +144,7 @@ def test_functions_name_the_library_of_a_bucket(function, address, library, monk
 
 def test_storage_path_is_local_without_an_address(home):
     assert storage_path("workdir", "~/x") == home / "x"
+    assert storage_path("workdir", epath.Path(home)) == home  # no `pathlib.Path`, but no bucket either
     assert storage_path("workdir", "./gs:/x") == Path.cwd() / "gs:/x"
     with pytest.raises(aj.UserError, match=r"'s3a://b/x', an address; .* s3://BUCKET can be used"):
         storage_path("workdir", "s3a://b/x")

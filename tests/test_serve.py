@@ -317,6 +317,28 @@ def test_decoder_bounds_the_pixels_of_all_requests():
     assert (decoded, most, [error.status_code for error in errors]) == (7, 2, [422])
 
 
+def test_cancelled_request_counts_until_its_thread_ends():
+    started, may_end = threading.Event(), threading.Event()
+
+    class Slow:
+        def batch(self, name, pictures):
+            started.set()
+            may_end.wait()
+
+    async def cancel_one():
+        decoder = Decoder(Slow(), COLORS[..., 0].size)
+        cancelled = asyncio.create_task(decoder.images_of([PICTURES["image/png"]]))
+        await asyncio.to_thread(started.wait)
+        cancelled.cancel()
+        await asyncio.wait([cancelled])
+        num_free = decoder._num_free
+        may_end.set()
+        await decoder.images_of([PICTURES["image/png"]])  # once the pixels are free
+        return num_free
+
+    assert asyncio.run(cancel_one()) == 0
+
+
 def test_failing_batch_does_not_affect_others(classifier, batch_sizes):
     with serving(classifier, batch_sizes) as client:
         response = post(client, b"\xff" * 3 * 36)

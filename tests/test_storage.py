@@ -151,7 +151,12 @@ def test_predictor_with_corrupt_scores_raises(copied):
 
 @pytest.mark.parametrize(
     "error",
-    [PermissionError(13, "Permission denied"), OSError(24, "Too many open files"), ValueError("UNAVAILABLE: x")],
+    [
+        PermissionError(13, "Permission denied"),
+        OSError(24, "Too many open files"),
+        ValueError("UNAVAILABLE: x"),
+        ValueError("UNAUTHENTICATED: x"),
+    ],
 )
 def test_failing_machine_is_not_corruption(copied, finished, monkeypatch, error):
     def fail(*args, **kwargs):

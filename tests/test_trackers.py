@@ -183,7 +183,7 @@ def test_trackers_that_fail_leave_the_run_alone(short, tmp_path, clients, broken
             each.close("FINISHED")
     (message,) = [str(each.message) for each in warned if str(each.message).startswith("tracker '")]
     name = "wandb" if clients["mlflow"].named("set_terminated") else "mlflow"
-    assert message == f"tracker '{name}' failed and gets nothing more; the run goes on (no {broken} today)"
+    assert message == f"tracker '{name}' failed and gets nothing more; the run continues (no {broken} today)"
 
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow", "tensorbord"])

@@ -26,7 +26,7 @@ from anchor_jax.cli.usage import Usage as Usage
 from anchor_jax.core.errors import CorruptDataWarning, Preempted, UserError
 from anchor_jax.runtime import backends, multihost
 from anchor_jax.runtime.compilation_cache import discard_corrupt_entries, enable_compilation_cache
-from anchor_jax.runtime.object_storage import reason_of
+from anchor_jax.runtime.object_storage import reason_of, reason_of_os_error
 from anchor_jax.runtime.paths import storage_path
 
 # the disk is full, read-only or failing
@@ -78,7 +78,7 @@ def run(
         except KeyboardInterrupt:
             _exit_interrupted()
         except OSError as error:
-            if not (message := _storage_message(error)):
+            if not (message := _bucket_message(error) or _storage_message(error)):
                 raise
             _fail(message)
         except Exception as error:
@@ -194,12 +194,9 @@ def _no_device_message(error: Exception) -> str:
 
 def _bucket_message(error: Exception) -> str:
     """Return what to print if a bucket cannot be read or written, "" for any other error."""
-    reason = reason_of(error)
-    return (
-        f"{reason}; check the bucket, the network and the credentials, then run the same command again"
-        if reason
-        else ""
-    )
+    reason = reason_of(error) or (reason_of_os_error(error) if isinstance(error, OSError) else "")
+    advice = "check the bucket, the network and the credentials, then run the same command again"
+    return f"{reason}; {advice}" if reason else ""
 
 
 def _out_of_memory_message(error: Exception) -> str:

@@ -36,7 +36,7 @@ class Root(NamedTuple):
     def check_writable(self) -> None:
         """Raise a `UserError` if the folder cannot be written, before anything is computed."""
         if is_remote(self.path):
-            return  # the lock, which is taken before anything is computed, is written first
+            return  # taking the lock, before anything is measured, shows it
         existing = next(folder for folder in (self.path.absolute(), *self.path.absolute().parents) if folder.exists())
         if existing.is_dir() and not os.access(existing, os.W_OK):
             raise self._error("it is read-only")

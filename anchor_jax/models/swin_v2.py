@@ -109,8 +109,8 @@ class WindowAttention(nn.Module):
         hidden = nn.relu(dense(512, name="position_fc1")(offsets))
         bias = 16 * nn.sigmoid(dense(self.num_heads, use_bias=False, name="position_fc2")(hidden))
         # the gradient of indexing is a scatter: on CPU a loop over all pairs, on TPU cheaper than slices (estimated)
-        by_index, by_slices = lambda bias: jnp.moveaxis(bias[index], -1, 0), partial(of_pairs, window=self.window)
-        return jax.lax.platform_dependent(bias, tpu=by_index, default=by_slices)
+        by_slices = partial(of_pairs, window=self.window)
+        return jax.lax.platform_dependent(bias, tpu=lambda bias: jnp.moveaxis(bias[index], -1, 0), default=by_slices)
 
 
 class SwinBlock(nn.Module):
@@ -256,10 +256,10 @@ def shift_mask(size: tuple[int, int], window: int, shift: tuple[int, int]) -> np
 
 
 def of_pairs(table: jax.Array, window: int) -> jax.Array:
-    """Return what a table states of the offset of each pair of tokens in a window.
+    """Return the entries of a table of relative positions for each pair of tokens in a window.
 
-    This is `table[index]` with the index of `relative_positions`, heads first, by slices: along either axis, what a
-    token sees of the table moves by one from token to token.
+    Same as `jnp.moveaxis(table[index], -1, 0)` with the index of `relative_positions`, but computed by slices: the part
+    of the table that belongs to a token moves by one from token to token, along either axis.
 
     Args:
       table: `[(2·window - 1)², heads]`.

@@ -32,7 +32,7 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], title: s
 
 
 def print_either_way(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table, or with rows and columns exchanged if it then falls into fewer tables."""
+    """Print a table, transposed if it then has to be split into fewer tables."""
     console = Console()
     exchanged = list(zip(headings, *rows, strict=True))
     ways = [_parts(console, first, others, "", 1) for first, *others in ([headings, *rows], exchanged)]
@@ -43,6 +43,7 @@ def print_either_way(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 def _parts(
     console: Console, headings: Sequence[str], rows: Sequence[Sequence[str]], title: str, names: int
 ) -> list[Table]:
+    """Split a table into tables that fit the terminal."""
     others, parts = list(range(names, len(headings))), list[Table]()
     unlimited = console.options.update(max_width=10_000)
 

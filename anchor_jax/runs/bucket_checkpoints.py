@@ -1,7 +1,7 @@
-"""What orbax needs to keep checkpoints in a bucket: a commit file instead of a rename, and arrays in S3.
+"""Settings of orbax for checkpoints in a bucket: a commit file instead of a rename, and arrays in S3.
 
 Orbax writes `gs://` with tensorstore's client of Google Cloud Storage, and commits a checkpoint by writing the file
-`commit_success.txt` last. It knows no `s3://`, which tensorstore has a client for as well.
+`commit_success.txt` last. It does not support `s3://`, for which tensorstore has a client, too.
 """
 
 # orbax has partly unknown types and no type stubs.
@@ -20,7 +20,7 @@ from anchor_jax.runtime import object_storage
 
 
 def manager_options(folder: Path) -> dict[str, Any]:
-    """Return the options of orbax's manager of checkpoints that differ in a bucket.
+    """Return the options of orbax's checkpoint manager that differ in a bucket.
 
     Raises:
       UserError: the installed version of orbax cannot write there.
@@ -34,7 +34,7 @@ def manager_options(folder: Path) -> dict[str, Any]:
 
 @functools.cache
 def _add_s3() -> None:
-    """Let orbax store arrays in S3, in the places where it decides between tensorstore's clients."""
+    """Patch the functions by which orbax chooses a client of tensorstore, so that it stores arrays in S3."""
     try:
         from orbax.checkpoint._src.path import gcs_utils
         from orbax.checkpoint._src.serialization import tensorstore_utils

@@ -241,7 +241,7 @@ def _writing_errors(workdir: Path) -> Generator[None]:
     except Exception as error:  # orbax and tensorstore raise many types of errors
         raise UserError(
             f"cannot write to '{workdir / 'checkpoints'}' ({integrity.reason(error)}); complete checkpoints are kept; "
-            "check the disk, then start the same command again"
+            f"check the {'bucket' if object_storage.is_remote(workdir) else 'disk'}, then start the same command again"
         ) from error
 
 

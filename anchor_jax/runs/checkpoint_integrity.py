@@ -30,7 +30,9 @@ METRIC = "accuracy"  # the score of the evaluation during training that selects 
 CORRUPT_DIR = "damaged"  # folder in the workdir to which corrupt checkpoints are moved
 
 # Errors of tensorstore that come from the machine, not from the files.
-_MACHINE_ERRORS = re.compile("PERMISSION_DENIED|RESOURCE_EXHAUSTED|UNAVAILABLE|DEADLINE_EXCEEDED|CANCELLED")
+_MACHINE_ERRORS = re.compile(
+    "PERMISSION_DENIED|UNAUTHENTICATED|RESOURCE_EXHAUSTED|UNAVAILABLE|DEADLINE_EXCEEDED|CANCELLED"
+)
 
 Record: TypeAlias = dict[str, Any]  # the record of a checkpoint, as stored in JSON
 Items: TypeAlias = dict[str, Any]  # the items of a checkpoint: trees of arrays by name
@@ -160,7 +162,7 @@ def _read(checkpoints: ocp.CheckpointManager, like: Mapping[str, Any], step: int
 
 
 def _is_of_machine(error: Exception, *, is_bucket: bool) -> bool:
-    """Return whether the machine or the way to a bucket failed, as opposed to the files being corrupt."""
+    """Return whether the machine or the connection to a bucket failed, as opposed to the files being corrupt."""
     if is_bucket and ((isinstance(error, OSError) and not isinstance(error, FileNotFoundError)) or reason_of(error)):
         return True
     if isinstance(error, OSError):

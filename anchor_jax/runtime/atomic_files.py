@@ -23,13 +23,13 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path; when the block ends without an error, rename it to `path` in one step.
 
     The temporary file is in the same folder, and its name ends with the name of `path`. Temporary files of killed
-    processes are removed; those that another process is still writing are kept. For an object in a bucket, it is a file
-    of this machine, which is uploaded: the object is replaced in one step, too.
+    processes are removed; those that another process is still writing are kept. For an object in a bucket, the path is
+    that of a local file, which is then uploaded; this also replaces the object in one step.
     """
     if object_storage.is_remote(path):
-        leases.check_held(path)
         with object_storage.write_object(path) as file:
             yield file
+            leases.check_held(path)  # not earlier: the lock may be lost while the file is being written
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(path.parent)
@@ -79,9 +79,10 @@ def keep_earlier(folder: Path, files: Iterable[Path]) -> Path:
 def move(source: Path, target: Path) -> Path:
     """Move a file or folder to a path that does not exist, and return that path.
 
-    In a bucket, all objects are copied, then deleted; a checkpoint is marked as incomplete first.
+    In a bucket, all objects are copied, then deleted, the commit file of a checkpoint first.
     """
     if object_storage.is_remote(source):
+        leases.check_held(source)
         object_storage.move(source, target)
         return target
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,7 @@
 The lock of a folder is the object with the highest number in `lock/`. A process takes it by creating the next number,
 on the condition that there is no such object, and then writes a heartbeat into it. Another process takes it over if it
 was released, if its holder is a process of this machine that has ended, or if it has had no heartbeat for a while. A
-holder that finds a higher number has lost the lock and stops. No clocks are compared.
+holder that finds a higher number, or another owner, has lost the lock and stops. No clocks are compared.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ def hold(folder: Path) -> Iterator[None]:
 
 
 def check_held(path: Path) -> None:
-    """Raise a `UserError` if a lock that this process held, on a folder above a path, was taken by another process."""
+    """Raise a `UserError` if this process has lost its lock on a folder above a path."""
     for folder, lease in _held.items():
         if f"{path}/".startswith(f"{folder}/"):
             lease.check()
@@ -60,14 +60,14 @@ class _Lease:
         self._thread = threading.Thread(target=self._send_heartbeats, daemon=True)
 
     def acquire(self) -> None:
-        """Take the lock, after waiting for the heartbeat of another holder if it may have died."""
+        """Take the lock; if its holder may have died, first wait for a heartbeat."""
         while True:
             number, content = self._newest()
             if number and not content.get("released"):
                 self._check_dead(number, content)
             self._number = number + 1
-            created = object_storage.create(self._object(self._number), self._content())
-            if created and self._is_own():  # a store that ignores the condition may have taken that of another process
+            object_storage.create(self._object(self._number), self._content())
+            if self._is_own():  # read it: a repeated request finds its own object, and a store may ignore the condition
                 break
         for earlier in range(max(1, self._number - 3), self._number):
             with contextlib.suppress(OSError):
@@ -75,7 +75,7 @@ class _Lease:
         self._thread.start()
 
     def release(self) -> None:
-        """Let others take the lock; without an error, as they also can when there is no heartbeat any more."""
+        """Let others take the lock. Errors are ignored: without heartbeats, the lock soon counts as free anyway."""
         self._stop.set()
         self._thread.join()
         with contextlib.suppress(OSError):
@@ -84,7 +84,7 @@ class _Lease:
 
     def check(self) -> None:
         """Raise a `UserError` if another process has taken the lock."""
-        with contextlib.suppress(OSError):  # what is written next will say why
+        with contextlib.suppress(OSError):  # if the bucket fails, so will the write that follows
             if self._is_superseded() or not self._is_own():
                 raise UserError(
                     f"another process has taken over '{self._folder}', because no heartbeat of this one arrived for "
@@ -105,7 +105,7 @@ class _Lease:
         while time.monotonic() < deadline:
             time.sleep(min(1.0, self._patience / 10))
             now = self._read(number)
-            if now.get("released") or self._object(number + 1).exists():
+            if now.get("released") or self._exists(number + 1):
                 return
             if now.get("beat") != content.get("beat"):
                 raise UserError(
@@ -115,7 +115,7 @@ class _Lease:
 
     def _send_heartbeats(self) -> None:
         while not self._stop.wait(self._patience / 6):
-            with contextlib.suppress(OSError):  # a network that fails for a moment
+            with contextlib.suppress(OSError):  # the network may fail for a moment
                 if self._is_superseded() or not self._is_own():
                     return
                 self._beat += 1
@@ -131,7 +131,7 @@ class _Lease:
         return json.dumps(content | {"beat": self._beat, "released": released}).encode()
 
     def _newest(self) -> tuple[int, dict[str, Any]]:
-        """Return number and content of the newest lock; 0 if there is none."""
+        """Return the number and the content of the newest lock; the number is 0 if there is none."""
         place = self._folder / "lock"
         with object_storage.errors_of(place):
             names = [file.name for file in place.glob("*")]
@@ -139,7 +139,7 @@ class _Lease:
         return number, self._read(number) if number else {}
 
     def _read(self, number: int) -> dict[str, Any]:
-        """Return the content of a lock; one that is gone is released."""
+        """Return the content of a lock; a deleted one counts as released."""
         with object_storage.errors_of(self._object(number)):
             try:
                 return dict(json.loads(self._object(number).read_bytes()))
@@ -152,15 +152,18 @@ class _Lease:
         return self._read(self._number).get("owner") == self._owner
 
     def _is_superseded(self) -> bool:
-        with object_storage.errors_of(self._folder):
-            return self._object(self._number + 1).exists()
+        return self._exists(self._number + 1)
+
+    def _exists(self, number: int) -> bool:
+        with object_storage.errors_of(self._object(number)):
+            return self._object(number).exists()
 
     def _object(self, number: int) -> Path:
         return self._folder / "lock" / f"{number:06}"
 
 
 def _machine() -> str:
-    """Return what distinguishes this machine, since it was started, and this container of it."""
+    """Return an identifier of this machine, its current boot and this container."""
     parts = [socket.gethostname()]
     with contextlib.suppress(OSError):
         parts += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
@@ -172,13 +175,13 @@ def _process() -> str:
 
 
 def _is_running(process: Any) -> bool:
-    """Return whether a process of this machine may be running; one without a start time may be."""
+    """Return whether a process of this machine may still be running, as is assumed if its start time is unknown."""
     number, _, started = str(process).partition(" ")
     return not number.isdigit() or not started or _start_time(int(number)) == started
 
 
 def _start_time(process: int) -> str:
-    """Return when a process started, "" if it has ended or this is not known on this system."""
+    """Return the start time of a process, or "" if it has ended or the system does not provide this."""
     try:
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,7 +1,7 @@
-"""Objects in buckets, of Google Cloud Storage (`gs://`) and S3 (`s3://`), by etils.epath and fsspec.
+"""Objects in buckets of Google Cloud Storage (`gs://`) and S3 (`s3://`), through etils.epath and fsspec.
 
-A path in a bucket is an `epath.Path`, which has the methods of `Path` that are used here. It is typed as a `Path`, so
-that callers do not care. What a bucket lacks is done here: it has neither folders nor renames, nor appends.
+A path in a bucket is an `epath.Path`. It is typed as a `Path`, whose methods it has as far as the package uses them.
+This module provides what buckets lack: folders, renames and appends.
 """
 
 import contextlib
@@ -25,13 +25,13 @@ _CLIENTS = ("gcsfs", "s3fs", "botocore", "aiobotocore", "aiohttp", "google", "re
 
 
 def is_address(text: str) -> bool:
-    """Return whether a text is the address of an object that can be served; `Path` makes one slash of two."""
+    """Return whether a text is the address of an object in a bucket; one slash suffices, since `Path` merges two."""
     return _ADDRESS.match(text) is not None
 
 
 def is_remote(path: object) -> bool:
     """Return whether a path is one in a bucket."""
-    return isinstance(path, os.PathLike) and not isinstance(path, Path)
+    return isinstance(path, os.PathLike) and not isinstance(path, Path) and is_address(os.fspath(path))
 
 
 def remote_path(name: str, text: str) -> Path:
@@ -57,7 +57,7 @@ def remote_path(name: str, text: str) -> Path:
 
 
 def path_of(address: str | os.PathLike[str]) -> Path:
-    """Return an address as a path in a bucket, and any other path as one of this machine."""
+    """Return the path in a bucket for an address, and else the path on this machine."""
     text = os.fspath(address)
     if not is_address(text):
         return Path(text)
@@ -76,10 +76,10 @@ def file_system(path: Path) -> Any:
 
 
 def _configure() -> None:
-    """Choose one client for each kind of bucket, which sees what other processes write.
+    """Make epath, fsspec and tensorstore use the same servers, and no caches.
 
-    With TensorFlow installed, epath would take its client. Listings are not cached: another process may write there.
-    The clients of arrays take the address of an emulator from variables of their own.
+    If TensorFlow is installed, epath would use its client. Cached listings would miss what other processes write.
+    tensorstore reads the address of an emulator from another variable.
     """
     os.environ.setdefault("EPATH_USE_TF", "false")
     from etils.epath import gpath
@@ -108,7 +108,7 @@ def s3_options() -> dict[str, Any]:
     if not meta.endpoint_url.endswith(".amazonaws.com"):  # there, it finds the region of a bucket itself
         options = {"endpoint": meta.endpoint_url, "aws_region": meta.region_name or "us-east-1"}
     if os.environ.get("AWS_ACCESS_KEY_ID"):
-        options["aws_credentials"] = {"type": "environment"}  # without messages on files that are not there
+        options["aws_credentials"] = {"type": "environment"}  # the default chain warns of missing files
     return options
 
 
@@ -133,9 +133,22 @@ def _check_bucket(name: str, address: str) -> None:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return what to print if a client of buckets raised an error, "" for any other error."""
-    if not type(error).__module__.startswith(_CLIENTS):
-        return ""
+    """Return what to print for an error of a type that clients of buckets define, "" for any other error."""
+    return _one_line(error) if type(error).__module__.startswith(_CLIENTS) else ""
+
+
+def reason_of_os_error(error: OSError) -> str:
+    """Return what to print for an `OSError` about an object, or that a client raised; "" for any other."""
+    if is_address(str(error.filename)):
+        return f"{error.strerror}: '{error.filename}'"
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    module = str(trace.tb_frame.f_globals.get("__name__")) if trace else ""
+    return _one_line(error) if module.startswith(_CLIENTS) else ""
+
+
+def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
@@ -150,8 +163,7 @@ def errors_of(path: Path) -> Iterator[None]:
         if error.strerror:
             raise
         kind = type(error) if type(error).__module__ == "builtins" else OSError  # those of clients take other arguments
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise kind(error.errno or errno.EIO, reason, str(path)) from error
+        raise kind(error.errno or errno.EIO, _one_line(error), str(path)) from error
     except Exception as error:
         if not (reason := reason_of(error)):
             raise
@@ -169,7 +181,7 @@ def write_object(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def write_folder(path: Path) -> Iterator[Path]:
-    """Yield a folder of this machine: the path itself, or one whose files become objects below it in the end."""
+    """Yield a local folder: the path itself, or a temporary one, which is uploaded when the block ends."""
     if not is_remote(path):
         yield path
         return
@@ -181,14 +193,14 @@ def write_folder(path: Path) -> Iterator[Path]:
 
 
 class AppendedFiles:
-    """Files of a folder that are appended to. The objects of a bucket cannot be: they are replaced now and then.
+    """Files of a folder that are appended to; for a bucket, local copies that `publish` uploads.
 
     Attributes:
       folder: where to append: the folder itself, or a temporary one for a folder in a bucket.
     """
 
     def __init__(self, folder: Path, *names: str):
-        """Prepare the files of these names; those that exist are there to be appended to."""
+        """Download the files of these names, as far as they exist, from a folder in a bucket."""
         self._target, self._sizes = folder, dict[Path, int]()
         self._scratch = tempfile.TemporaryDirectory(prefix="anchor_jax-") if is_remote(folder) else None
         self.folder = Path(self._scratch.name) if self._scratch else folder
@@ -198,11 +210,11 @@ class AppendedFiles:
 
     @property
     def are_copies(self) -> bool:
-        """Whether the files are appended to in a temporary folder."""
+        """Whether the files are copies that have to be published."""
         return self._scratch is not None
 
     def publish(self) -> None:
-        """Replace the objects of a bucket by the files that have grown; do nothing for a folder of this machine."""
+        """Upload the files that have changed in size; do nothing for a folder of this machine."""
         if not self._scratch:
             return
         for file in sorted(self.folder.rglob("*")):
@@ -211,16 +223,13 @@ class AppendedFiles:
                 self._sizes[file] = size
 
     def close(self) -> None:
-        """Publish the files, and remove a temporary folder."""
-        try:
-            self.publish()
-        finally:
-            if self._scratch:
-                self._scratch.cleanup()
+        """Remove the temporary folder, if there is one."""
+        if self._scratch:
+            self._scratch.cleanup()
 
 
 def upload(file: Path, path: Path) -> None:
-    """Make a local file an object; until it has arrived completely, the earlier object of this name remains.
+    """Upload a local file; an earlier object of this name remains until the upload is complete.
 
     Raises:
       OSError: the bucket cannot be written.
@@ -260,7 +269,7 @@ def size_of(path: Path) -> int:
 
 
 def time_modified(path: Path) -> float:
-    """Return when a file or an object was written last, in seconds; for an object, in whole ones."""
+    """Return the modification time of a file or an object in seconds; that of an object is rounded down."""
     return cast(Any, path.stat()).mtime if is_remote(path) else path.stat().st_mtime_ns / 1e9
 
 
@@ -274,18 +283,14 @@ def copy(source: Path, target: Path) -> None:
         file_system(source).cp_file(os.fspath(source), os.fspath(target))
 
 
-def create(path: Path, content: bytes) -> bool:
-    """Create an object on the condition that there is none of this name; return whether there was none.
+def create(path: Path, content: bytes) -> None:
+    """Create an object on the condition that there is none of this name; do nothing if there is one.
 
     Raises:
       OSError: the bucket cannot be written.
     """
-    try:
-        with errors_of(path):
-            file_system(path).pipe_file(os.fspath(path), content, mode="create")
-    except FileExistsError:
-        return False
-    return True
+    with contextlib.suppress(FileExistsError), errors_of(path):
+        file_system(path).pipe_file(os.fspath(path), content, mode="create")
 
 
 def move(source: Path, target: Path) -> None:

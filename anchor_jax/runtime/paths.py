@@ -53,7 +53,7 @@ def storage_path(name: str, path: str | os.PathLike[str]) -> Path:
       UserError: as for `local_path`; the bucket does not answer, or the library that serves it is not installed.
     """
     checks.path(name, path)
-    if not object_storage.is_remote(path) and not object_storage.is_address(os.fspath(path)):
+    if not object_storage.is_address(os.fspath(path)):
         _ = expanded(name, path, buckets=True)
         return local_path(name, path)
     remote = object_storage.remote_path(name, os.fspath(path))
@@ -67,12 +67,12 @@ def absolute_storage_path(name: str, path: str | os.PathLike[str]) -> Path:
 
 
 def absolute(path: Path) -> Path:
-    """Return a path as an absolute one, which one in a bucket is."""
+    """Return a path as an absolute one; a path in a bucket already is."""
     return path if object_storage.is_remote(path) else Path(os.path.abspath(path))
 
 
 def resolved(path: Path) -> Path:
-    """Return a path without symbolic links, which a bucket does not have."""
+    """Return a path with symbolic links resolved; buckets have none."""
     return path if object_storage.is_remote(path) else path.resolve()
 
 
@@ -82,7 +82,7 @@ def absolute_path(name: str, path: str | os.PathLike[str]) -> Path:
 
 
 def expanded(name: str, path: str | os.PathLike[str], *, buckets: bool = False) -> Path:
-    """Return what `local_path` does, without its warning; with `buckets`, also a path in one, without contacting it."""
+    """Same as `local_path` without its warning; `buckets` also allows addresses in buckets, which are not contacted."""
     text = os.fspath(path)
     if buckets and object_storage.is_address(text):
         return object_storage.remote_path(name, text)

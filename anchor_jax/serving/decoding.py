@@ -1,8 +1,7 @@
-"""Decode the pictures of requests: so many pixels at once that memory suffices."""
+"""Decode the pictures of requests, a limited number of pixels at once to bound the memory."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ class Decoder:
 
     Args:
       preprocess: of the classifier.
-      max_pixels: maximum number of pixels of the pictures of a request, and of all requests that are decoded at once.
+      max_pixels: maximum number of pixels per request, and in all requests that are decoded at the same time.
     """
 
     def __init__(self, preprocess: Preprocessing, max_pixels: int):
@@ -41,24 +40,24 @@ class Decoder:
             if num > self.max_pixels:
                 limit = f"the pictures of a request may have at most {self.max_pixels:,} pixels together"
                 raise HTTPException(413, f"{limit}; got {num:,}")
-            async with self._taken(num):
-                return await asyncio.to_thread(self.preprocess.batch, name, pictures)
+            await self._take(num)
+            decoding = asyncio.ensure_future(asyncio.to_thread(self.preprocess.batch, name, pictures))
+            decoding.add_done_callback(lambda _: self._release(num))
+            return await asyncio.shield(decoding)  # a thread cannot be stopped, and uses memory until it ends
         except UserError as error:
             raise HTTPException(422, str(error)) from error
 
-    @contextlib.asynccontextmanager
-    async def _taken(self, num: int) -> AsyncIterator[None]:
-        """Wait until so many pixels are free, and take them."""
+    async def _take(self, num: int) -> None:
+        """Take pixels, after waiting until as many are free."""
         async with self._turn:  # first come, first served
             while self._num_free < num:
                 self._freed.clear()
                 await self._freed.wait()
             self._num_free -= num
-        try:
-            yield
-        finally:
-            self._num_free += num
-            self._freed.set()
+
+    def _release(self, num: int) -> None:
+        self._num_free += num
+        self._freed.set()
 
 
 def _num_pixels(name: str, pictures: Sequence[bytes]) -> int:

@@ -18,11 +18,11 @@ from anchor_jax.runs import training_log
 from anchor_jax.runs.record import Run
 from anchor_jax.runtime import leases, multihost
 from anchor_jax.runtime.atomic_files import atomic_write
-from anchor_jax.runtime.object_storage import AppendedFiles
+from anchor_jax.runtime.object_storage import AppendedFiles, is_remote
 from anchor_jax.training.tensorboard import TensorBoardWriter
 from anchor_jax.training.trackers import TENSORBOARD, Pictures, Trackers
 
-_PUBLISH_SECONDS = 60.0  # of a run in a bucket, whose logs are copies until then or the next checkpoint
+_PUBLISH_SECONDS = 60.0  # between uploads of the logs of a run in a bucket, if there is no checkpoint
 
 # metric -> its text on the terminal; the files have all metrics
 TERMINAL_FORMATS = {
@@ -97,12 +97,12 @@ class TrainLogger:
         self._bar.stop()
         is_failure = kind and not issubclass(kind, Preempted | KeyboardInterrupt)
         self._trackers.close("FAILED" if is_failure else "KILLED" if kind else "FINISHED")
-        with _write_errors(self._workdir):
+        with _write_errors(self._workdir), contextlib.closing(self._files):
             if self._tensorboard:
                 self._tensorboard.close()
             self._lines.close()
             leases.check_held(self._workdir)
-            self._files.close()
+            self._files.publish()
 
     def print(self, text: str) -> None:
         """Print a line on the terminal."""
@@ -132,7 +132,7 @@ class TrainLogger:
             return
         try:
             png = draw(self._pictures)
-        except Exception as error:  # whatever it is, the training goes on
+        except Exception as error:  # a picture must not end the training
             warnings.warn(f"the picture '{name}' was not drawn ({error})", stacklevel=2)
             return
         if self._tensorboard:
@@ -189,8 +189,9 @@ def _write_errors(workdir: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        what = "bucket" if is_remote(workdir) else "disk"
         raise UserError(
-            f"cannot write the logs in '{workdir}' ({error.strerror}); complete checkpoints are kept; fix the disk, "
+            f"cannot write the logs in '{workdir}' ({error.strerror}); complete checkpoints are kept; fix the {what}, "
             "then run the same command again"
         ) from error
 

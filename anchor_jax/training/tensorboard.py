@@ -22,7 +22,7 @@ class TensorBoardWriter:
     def __init__(self, folder: Path, first_step: int):
         """Start an event file in `folder` for the steps from `first_step`."""
         folder.mkdir(parents=True, exist_ok=True)
-        # the time in seconds, which its name has, may not be unique; readers take the files in the order of their names
+        # names begin with the time in whole seconds, which may not be unique; readers sort the files by name
         self._events = EventsWriter(str(folder / "events"), f".{time.time_ns()}")
         self._write(first_step, session_log=SessionLog(status=SessionLog.START))
 

@@ -1,10 +1,11 @@
 """Trackers: TensorBoard, Weights & Biases and MLflow, to which a run sends its metrics and pictures.
 
-A run goes on in the same run of a tracker when it resumes, and so does its evaluation: `trackers.json` in its folder
-holds the identifiers, and the last step that was sent of each kind of metrics. A tracker that fails is left alone from
-then on, with a warning.
+A resumed run continues the same run of a tracker, and so does its evaluation: `trackers.json` in its folder holds the
+identifiers, and the last step that was sent of each kind of metrics. A tracker that fails causes a warning and receives
+nothing more.
 """
 
+import contextlib
 import importlib
 import importlib.util
 import io
@@ -156,7 +157,7 @@ class Trackers:
             self._open.pop(name, None)
             reason = " ".join(str(error).split()) or type(error).__name__
             what = f"tracker '{name}' failed and gets nothing more" if name else f"cannot write '{self._file}'"
-            warnings.warn(f"{what}; the run goes on ({shortened(reason)})", stacklevel=3)
+            warnings.warn(f"{what}; the run continues ({shortened(reason)})", stacklevel=3)
 
 
 class TensorBoard:
@@ -181,8 +182,9 @@ class TensorBoard:
     def close(self, status: str) -> None:
         """Close the file."""
         del status
-        self._events.close()
-        self._files.close()
+        with contextlib.closing(self._files):
+            self._events.close()
+            self._files.publish()
 
 
 class WandbRun:

@@ -37,7 +37,6 @@ KILLS = flags.DEFINE_integer("kills", 25, "Number of kills; about a quarter of t
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the order and the times of the kills.")
 MODEL = flags.DEFINE_enum("model", "resnet18", ["resnet18", "mlp"], "Model to train.")
 AIMS = flags.DEFINE_list("aims", [], "Comma-separated kill points, such as checkpoint,eval results; all by default.")
-
 BUCKET = flags.DEFINE_string("bucket", "", "Address of the runs, such as gs://bucket/kill; by default a new folder.")
 
 MAX_ATTEMPTS = 10  # per kill

@@ -1,7 +1,8 @@
-"""The run to kill in a bucket, where no folder says what it is doing: its objects and its output do."""
+"""A run to kill in a bucket; what it is doing follows from its objects and its output."""
 
 import dataclasses
 import re
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ _COMMIT = "commit_success.txt"
 
 @dataclasses.dataclass(frozen=True)
 class BucketRun(TargetRun):
-    """A run below an address; its data, cache and output stay on this machine.
+    """A run in a bucket; its data, cache and output are on this machine.
 
     Attributes:
-      address: such as `gs://bucket/kill`.
+      address: of the folder of all runs, such as `gs://bucket/kill`.
     """
 
     address: str = ""
@@ -28,7 +29,7 @@ class BucketRun(TargetRun):
         return object_storage.path_of(f"{self.address}/{self.name}")
 
     def copy(self) -> Path:
-        """Copy the run to a folder of this machine, without its locks, whose number counts the starts; return that."""
+        """Copy the run to a local folder, and return that; locks, whose numbers count the starts, are left out."""
         folder = self.folder / f"{self.name}-copy"
         object_storage.file_system(self.workdir).get(str(self.workdir), str(folder), recursive=True)
         for lock in folder.rglob("lock/*"):
@@ -40,6 +41,10 @@ class BucketAttempt(Attempt):
     """A command about to start on a run in a bucket."""
 
     poll_seconds = 0.1  # each look is a request
+
+    def __init__(self, target: TargetRun, eval_steps: Set[int]):
+        super().__init__(target, eval_steps)
+        self._results_before = self._results()
 
     def is_evaluating(self) -> bool:
         """Return whether train.py has printed the last step before an evaluation, and not its result."""
@@ -65,7 +70,6 @@ class BucketAttempt(Attempt):
         return max((step for step, files in self._steps().items() if _COMMIT in files), default=None)
 
     def _incomplete_checkpoints(self) -> list[Path]:
-        self._results_before = self._results()  # called once, before the start
         return []
 
     def _folders(self) -> list[Path]:

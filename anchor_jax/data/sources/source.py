@@ -18,7 +18,7 @@ class SourceRequest(NamedTuple):
     path: str
 
     def required_path(self, expected: str) -> Path:
-        """Return the path as an absolute one of this machine; data in a bucket are copied before.
+        """Return the absolute path on this machine, after copying data from a bucket.
 
         Raises:
           UserError: it is empty; the message ends in `expected`, which describes the layout on disk.

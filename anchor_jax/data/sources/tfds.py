@@ -22,8 +22,9 @@ def open_tfds(request: SourceRequest) -> EncodedDataset:
     """Open a split of a prepared dataset with the features `image` and `label`; no image is decoded."""
     if not request.name:
         raise UserError("data.name is empty; source 'tfds' needs the name of a dataset, such as 'cifar10'")
-    data_dir = local_tfds(tfds_data_dir(request.path), request.name)
-    prepare = _prepare_command(request.name, data_dir)
+    given_dir = tfds_data_dir(request.path)
+    data_dir = local_tfds(given_dir, request.name)
+    prepare = _prepare_command(request.name, given_dir)
     hint = f"check data.name, or prepare the dataset again: {prepare}"
     with reading_errors(f"TFDS dataset '{request.name}' in '{data_dir}'", hint):
         builder = _open_builder(request.name, data_dir)

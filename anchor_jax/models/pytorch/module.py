@@ -87,7 +87,7 @@ def network_lines(model: Classifier, facts: ModuleFacts) -> list[str]:
 
 
 def needed_network(model: Classifier, facts: ModuleFacts) -> str:
-    """Return what a module must be given, in words; "" if it builds the network itself."""
+    """Return in words which network to pass to a module; "" if it builds the network itself."""
     channels = facts.image_shape[-1] * (2 if facts.is_anchored else 1)
     return _needed(facts, channels) if network_lines(model, facts)[0].startswith("raise ") else ""
 
@@ -116,7 +116,7 @@ def _resnet(model: ResNet, channels: int) -> list[str]:
 
 
 def _other_stages(model: ResNet) -> list[str]:
-    """Return lines that replace the stages, which are of width 64 and always four in torchvision."""
+    """Return lines that replace the stages: torchvision always builds four, of width 64."""
     block, width = f"resnet.{BLOCKS[model.block].__name__}", model.width
     return [
         f"network.inplanes, network.bn1 = {width}, nn.BatchNorm2d({width})",
