@@ -14,7 +14,7 @@ from commands import ROOT, assert_told, environment_of_command, quick_command
 
 from anchor_jax import UserError
 from anchor_jax.planning.targets import CHIPS, parse_target
-from benchmarks.campaign import campaign, chips, differences, planned, running, steps
+from benchmarks.campaign import campaign, chips, differences, planned, running, steps, summary
 
 MACHINE = {
     "platform": "cpu",
@@ -244,6 +244,21 @@ def test_probe_finds_the_device_or_says_what_is_missing(monkeypatch):
     monkeypatch.setattr(campaign, "read", lambda file: None)
     with pytest.raises(UserError, match="JAX finds no device"):
         campaign.probe(may_be_cpu=True)
+
+
+def test_report_counts_the_measured_rows_of_a_study(tmp_path):
+    table = tmp_path / "studies/fast/fast.md"
+    table.parent.mkdir(parents=True)
+    headings = "|  | seeds | paper | clean | over standard | noise |\n| --- | --- | --- | --- | --- | --- |\n"
+    rows = {"label": "| 1 |  | 88.70 |  | 82.91", "part": "| 0 |  | not measured |  | 76.40"}
+    rows["new"] = "| 0 |  | not measured |  | not measured"
+    table.write_text(headings + "".join(f"| {name} {cells} |\n" for name, cells in rows.items()))
+    step = {"name": "study_fast", "title": "Studies", "status": "done", "message": "", "note": "", "results": None}
+    content = {"environment": MACHINE["environment"], "settings": settings_of(tmp_path).fixed()}
+    summary.write(tmp_path / "report.md", content | {"steps": [step | {"seconds": 1.0, "limit": 2.0}]}, tmp_path)
+    report = (tmp_path / "report.md").read_text()
+    assert "`studies/fast/fast.md`: 2 of 3 rows are measured." in report
+    assert [f"| {name} |" in report for name in rows] == [True, True, False]
 
 
 # losses
