@@ -150,6 +150,7 @@ def test_campaign_ends_its_step_on_a_signal(tmp_path, monkeypatch):
     signals = iter([0, 0, 0, *[signal.SIGTERM] * 100])
     records = run(settings_of(tmp_path), 30.0, stop_signal=lambda: next(signals))
     assert statuses(records) == {"first": "interrupted", "second": "skipped"}
+    assert records["second"]["message"] == "the campaign was interrupted"
 
 
 def test_campaign_closes_a_step_that_was_stopped(tmp_path, monkeypatch):
@@ -304,6 +305,6 @@ def test_plan_that_cannot_be_made_says_why():
     done = SimpleNamespace(stderr="warning: slow\nerror: the compiler is not installed\n")
     with mock.patch.object(planned.subprocess, "run", return_value=done) as called:
         plan = planned.plan_of("digits", {"training.batch_size": 15}, "h200:2")
-    assert plan == {"by": "plan for h200:2", "error": "error: the compiler is not installed"}
+    assert plan == {"by": "plan for h200:2", "error": "the compiler is not installed"}
     assert "--config.training.batch_size=15" in called.call_args.args[0]
     assert called.call_args.kwargs["env"]["JAX_PLATFORMS"] == "cpu"
