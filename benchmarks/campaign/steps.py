@@ -9,7 +9,7 @@ STRONGEST = {"gpu": "pytorch-graph", "cpu": "pytorch-compiled"}  # platform -> t
 RELEASED = ("released-loader", "released-nchw", "released-channels-last")
 
 _LONG_GRACE = 20.0
-_MOST = 4.0  # times its share of nine minutes that a step may take of a longer campaign
+_MOST = 4.0  # limit of a step in a longer campaign, as a multiple of its share of nine minutes
 
 
 class Settings(NamedTuple):
