@@ -20,7 +20,7 @@ from anchor_jax.models.layers import (
     stochastic_depth_rates,
     torch_kernel_init,
 )
-from anchor_jax.models.swin_v2 import l2_normalize, expand_to_pairs, relative_positions
+from anchor_jax.models.swin_v2 import expand_to_pairs, l2_normalize, relative_positions
 from anchor_jax.runtime import mesh as mesh_lib
 
 

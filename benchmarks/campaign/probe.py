@@ -1,6 +1,6 @@
 """Find the devices of JAX in a process of its own: a TPU serves one process at a time, and JAX preallocates GPU memory.
 
-    python -m benchmarks.campaign.probe --json probe.json
+python -m benchmarks.campaign.probe --json probe.json
 """
 
 import jax

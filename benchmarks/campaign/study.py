@@ -1,6 +1,6 @@
 """The smallest study, for the tiny form of the campaign: a run on scikit-learn's digits.
 
-    python -m benchmarks.campaign.study --out DIR
+python -m benchmarks.campaign.study --out DIR
 """
 
 from absl import flags
