@@ -2,7 +2,7 @@
 
 speed       throughput, memory and startup time, compared with PyTorch
 fidelity    agreement with the original implementations
-campaign    everything that is to be measured on an accelerator, in one command
+campaign    all measurements on an accelerator, in one command
 regression  regression, risk regimes and Bayesian optimization
 pytorch     the PyTorch implementations that the others compare with
 """

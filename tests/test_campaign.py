@@ -1,4 +1,4 @@
-"""The campaign on an accelerator: its steps in the tiny form, time limits, what is kept, and the reading of traces."""
+"""The campaign on an accelerator: its steps in the tiny form, limits, failures, signals and resumption."""
 
 import doctest
 import json
@@ -13,8 +13,12 @@ import pytest
 from commands import ROOT, assert_told, environment_of_command, quick_command
 
 from anchor_jax import UserError
+from anchor_jax import config as configuration
 from anchor_jax.planning.targets import CHIPS, parse_target
-from benchmarks.campaign import campaign, chips, differences, planned, running, steps
+from benchmarks.campaign import campaign, chips, differences, planned, running, steps, summary
+from benchmarks.campaign.study import SIZE, STUDY
+from benchmarks.timing import build_each, time_interleaved
+from studies.runs import create_runs
 
 MACHINE = {
     "platform": "cpu",
@@ -36,13 +40,13 @@ def statuses(records):
     return {name: record["status"] for name, record in records.items()}
 
 
-def fake(monkeypatch, programs, seconds=10.0, **options):
-    """Replace the steps of the campaign by programs of Python, which may take four times `seconds`."""
+def fake(monkeypatch, programs, **options):
+    """Replace the steps of the campaign by programs of Python."""
     found = [
-        steps.Step(name, name, seconds, ["-c", program], has_file=False, **options)
-        for name, program in programs.items()
+        steps.Step(name, name, 10.0, ["-c", program], has_file=False, **options) for name, program in programs.items()
     ]
     monkeypatch.setattr(campaign, "all_steps", lambda settings: found)
+    return found
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -62,15 +66,11 @@ def is_running(pid):
 def test_campaign_runs_every_step(tmp_path, monkeypatch, capsys):
     for name, value in environment_of_command(OMP_NUM_THREADS="1").items():
         monkeypatch.setenv(name, value)
-    *first, study = steps.all_steps(settings_of(tmp_path))
-    short = study._replace(seconds=1.5, is_last=False)  # six seconds: it is stopped, unless it is fast
-    monkeypatch.setattr(campaign, "all_steps", lambda settings: [*first, short])
-    records = run(settings_of(tmp_path), 900.0)
+    is_training = lambda: any(tmp_path.glob("studies/tiny/logs/*"))  # noqa: E731
+    records = run(settings_of(tmp_path), 900.0, stop_signal=lambda: signal.SIGTERM if is_training() else 0)
     logs = {name: (tmp_path / f"logs/{name}.txt").read_text() for name in records}
-    found = statuses(records)
-    assert found.pop("study") in ("done", "stopped at its limit"), logs
-    assert found == dict.fromkeys(found, "done"), logs
-    assert list(records) == ["machine", "losses", "train", "inference", "estimates", "trace", "study"]
+    names = ["machine", "losses", "train", "inference", "estimates", "trace"]
+    assert statuses(records) == dict.fromkeys(names, "done") | {"study": "interrupted"}, logs
     printed = capsys.readouterr().out
     assert printed.count("left\n") == 2 * len(records)
 
@@ -84,15 +84,24 @@ def test_campaign_runs_every_step(tmp_path, monkeypatch, capsys):
     assert len(results["trace"]["losses"]) == 2
     report = (tmp_path / "report.md").read_text()
     assert report.count("**") % 2 == 0
-    texts = "TFLOP/s", "| tiny | yes |", "pytorch-eager", "of 1 rows are measured", "largest losses"
-    for text in (*texts, "The planner knows no chip 'cpu'"):
+    texts = "TFLOP/s", "| tiny | yes |", "pytorch-eager", "largest losses", "The planner knows no chip 'cpu'"
+    for text in texts:
         assert text in report
-    assert "No results" not in report
+    assert report.count("No results") == 1
     assert "cannot be read" not in report
 
-    again = run(settings_of(tmp_path), 1.0, campaign.earlier_records(settings_of(tmp_path)))
-    assert again == records
-    assert capsys.readouterr().out.count("done before") >= len(first)
+    *first, study = steps.all_steps(settings_of(tmp_path))
+    monkeypatch.setattr(campaign, "all_steps", lambda settings: [*first, study._replace(command=study.closing)])
+    again = run(settings_of(tmp_path), 900.0, campaign.earlier_records(settings_of(tmp_path)))
+    assert again == records | {"study": again["study"]}
+    assert again["study"]["status"] == "done"
+    assert capsys.readouterr().out.count("done before") == len(first)
+    assert "0 of 1 rows are measured" in (tmp_path / "report.md").read_text()
+
+
+def test_smallest_study_has_a_valid_config(tmp_path):
+    (study_run,) = create_runs(STUDY, SIZE, tmp_path)
+    configuration.validate(study_run.config)
 
 
 def test_campaign_records_failures_and_goes_on(tmp_path, monkeypatch):
@@ -103,7 +112,8 @@ def test_campaign_records_failures_and_goes_on(tmp_path, monkeypatch):
         "slow": "import time; time.sleep(60)",
         "working": "print('hi')",
     }
-    fake(monkeypatch, programs, seconds=1.0)
+    found = fake(monkeypatch, programs)
+    found[3] = found[3]._replace(seconds=0.3)  # its limit is four times that
     records = run(settings_of(tmp_path), 100.0)
     expected = {"broken": "failed", "raising": "failed", "killed": "failed", "slow": "stopped at its limit"}
     assert statuses(records) == expected | {"working": "done"}
@@ -113,50 +123,59 @@ def test_campaign_records_failures_and_goes_on(tmp_path, monkeypatch):
     report = (tmp_path / "report.md").read_text()
     assert "Failed: no such thing." in report
 
-    fake(monkeypatch, dict.fromkeys(programs, "print('mended')"))
+    fake(monkeypatch, dict.fromkeys(programs, "pass"))
     again = run(settings_of(tmp_path), 100.0, campaign.earlier_records(settings_of(tmp_path)))
     assert statuses(again) == dict.fromkeys(programs, "done")
     assert again["working"] == records["working"]
 
 
-def test_campaign_obeys_its_time_and_ends_descendants(tmp_path, monkeypatch):
+def test_campaign_kills_a_deaf_step_and_its_descendants(tmp_path, monkeypatch):
+    file = tmp_path / "pids"
     deaf = (
         "import os, signal, subprocess, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
         "child = subprocess.Popen(['sleep', '60'], start_new_session=True); "
-        f"file = open({str(tmp_path / 'pids')!r}, 'w'); "
-        "print(os.getpid(), child.pid, file=file, flush=True); time.sleep(60)"
+        f"file = open({str(file)!r}, 'w'); print(os.getpid(), child.pid, file=file, flush=True); time.sleep(60)"
     )
-    fake(monkeypatch, {"slow": deaf, "third": "pass"})
-    begun = time.monotonic()
-    records = run(settings_of(tmp_path / "out"), 6.0)
-    assert time.monotonic() - begun < 6.0
-    assert statuses(records) == {"slow": "stopped at its limit", "third": "done"}
-    pids = (tmp_path / "pids").read_text().split()
+    fake(monkeypatch, {"deaf": deaf}, grace=0.1)
+    is_ready = lambda: file.exists() and file.read_text().endswith("\n")  # noqa: E731
+    records = run(settings_of(tmp_path / "out"), 100.0, stop_signal=lambda: signal.SIGTERM if is_ready() else 0)
+    assert statuses(records) == {"deaf": "interrupted"}
+    pids = file.read_text().split()
     assert len(pids) == 2
-    assert not any(map(is_running, pids))
+    until = time.monotonic() + 60  # the kernel ends the grandchild a moment after the signal
+    while any(map(is_running, pids)):
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 def test_campaign_skips_what_has_no_time(tmp_path, monkeypatch):
     fake(monkeypatch, {"first": "pass", "second": "pass"})
-    assert statuses(run(settings_of(tmp_path), 1.0)) == {"first": "skipped", "second": "skipped"}
-    assert statuses(run(settings_of(tmp_path), 20.0, stop_signal=lambda: signal.SIGTERM)) == {
-        "first": "skipped",
-        "second": "skipped",
-    }
+    records = run(settings_of(tmp_path), 1.0)
+    assert statuses(records) == {"first": "skipped", "second": "skipped"}
+    assert records["first"]["message"] == "no time was left"
 
 
 def test_campaign_ends_its_step_on_a_signal(tmp_path, monkeypatch):
     fake(monkeypatch, {"first": "import time; time.sleep(60)", "second": "pass"})
     signals = iter([0, 0, 0, *[signal.SIGTERM] * 100])
-    records = run(settings_of(tmp_path), 30.0, stop_signal=lambda: next(signals))
+    records = run(settings_of(tmp_path), 100.0, stop_signal=lambda: next(signals))
     assert statuses(records) == {"first": "interrupted", "second": "skipped"}
+    assert records["second"]["message"] == "the campaign was interrupted"
 
 
-def test_campaign_closes_a_step_that_was_stopped(tmp_path, monkeypatch):
-    closing = ["-c", f"open({str(tmp_path / 'closed')!r}, 'w')"]
-    fake(monkeypatch, {"study": "import time; time.sleep(60)"}, closing=closing, is_last=True)
-    assert statuses(run(settings_of(tmp_path), 5.0)) == {"study": "stopped at its limit"}
-    assert (tmp_path / "closed").exists()
+@pytest.mark.parametrize(("status", "num_commands"), [("done", 1), ("failed", 2), ("stopped at its limit", 2)])
+def test_campaign_closes_a_step_that_is_not_done(status, num_commands, tmp_path, monkeypatch):
+    commands = []
+
+    def ended(arguments, log, seconds, *_, **__):
+        commands.append((arguments, seconds))
+        return running.Ended(status, "")
+
+    fake(monkeypatch, {"study": "pass"}, closing=["report"], is_last=True)
+    monkeypatch.setattr(running, "run", ended)
+    assert statuses(run(settings_of(tmp_path), 1_000.0)) == {"study": status}
+    assert [arguments for arguments, _ in commands] == [["-c", "pass"], ["report"]][:num_commands]
+    assert commands[0][1] < 1_000 - 20  # time for closing it is set aside
 
 
 @pytest.mark.parametrize("minutes", [1, 9, 600])
@@ -246,6 +265,21 @@ def test_probe_finds_the_device_or_says_what_is_missing(monkeypatch):
         campaign.probe(may_be_cpu=True)
 
 
+def test_report_counts_the_measured_rows_of_a_study(tmp_path):
+    table = tmp_path / "studies/fast/fast.md"
+    table.parent.mkdir(parents=True)
+    headings = "|  | seeds | paper | clean | over standard | noise |\n| --- | --- | --- | --- | --- | --- |\n"
+    rows = {"label": "| 1 |  | 88.70 |  | 82.91", "part": "| 0 |  | not measured |  | 76.40"}
+    rows["new"] = "| 0 |  | not measured |  | not measured"
+    table.write_text(headings + "".join(f"| {name} {cells} |\n" for name, cells in rows.items()))
+    step = {"name": "study_fast", "title": "Studies", "status": "done", "message": "", "note": "", "results": None}
+    content = {"environment": MACHINE["environment"], "settings": settings_of(tmp_path).fixed()}
+    summary.write(tmp_path / "report.md", content | {"steps": [step | {"seconds": 1.0, "limit": 2.0}]}, tmp_path)
+    report = (tmp_path / "report.md").read_text()
+    assert "`studies/fast/fast.md`: 2 of 3 rows are measured." in report
+    assert [f"| {name} |" in report for name in rows] == [True, True, False]
+
+
 # losses
 
 
@@ -266,6 +300,31 @@ def test_losses_agree_within_the_tolerances(found, wrong):
     assert ("agree with those of the CPU" if wrong is None else f"the loss of step {wrong} is") in (
         differences.verdict(result)
     )
+
+
+# samples
+
+
+def stop():
+    assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL  # which would end the tests
+    signal.raise_signal(signal.SIGTERM)
+
+
+def test_samples_before_a_stop_signal_are_kept():
+    counts = iter(range(3))
+    samples = time_interleaved({"ours": lambda: next(counts, None) == 2 and stop()}, 5)
+    assert len(samples["ours"]) == 2
+    with pytest.raises(SystemExit):
+        time_interleaved({"ours": stop}, 5)
+
+
+def test_implementations_before_a_stop_signal_are_kept():
+    builders = {"ours": lambda: 1, "broken": lambda: 1 / 0, "slow": stop, "last": lambda: 2}
+    assert build_each(builders, ["ours"], "case") == {"ours": 1}
+    with pytest.raises(SystemExit):
+        build_each(builders, ["ours", "last"], "case")
+    with pytest.raises(ZeroDivisionError):
+        build_each(builders, ["broken"], "case")
 
 
 # chips and plans
@@ -289,6 +348,6 @@ def test_plan_that_cannot_be_made_says_why():
     done = SimpleNamespace(stderr="warning: slow\nerror: the compiler is not installed\n")
     with mock.patch.object(planned.subprocess, "run", return_value=done) as called:
         plan = planned.plan_of("digits", {"training.batch_size": 15}, "h200:2")
-    assert plan == {"by": "plan for h200:2", "error": "error: the compiler is not installed"}
+    assert plan == {"by": "plan for h200:2", "error": "the compiler is not installed"}
     assert "--config.training.batch_size=15" in called.call_args.args[0]
     assert called.call_args.kwargs["env"]["JAX_PLATFORMS"] == "cpu"

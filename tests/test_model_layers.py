@@ -20,7 +20,7 @@ from anchor_jax.models.layers import (
     stochastic_depth_rates,
     torch_kernel_init,
 )
-from anchor_jax.models.swin_v2 import l2_normalize, of_pairs, relative_positions
+from anchor_jax.models.swin_v2 import expand_to_pairs, l2_normalize, relative_positions
 from anchor_jax.runtime import mesh as mesh_lib
 
 
@@ -152,11 +152,11 @@ def test_l2_normalize_has_a_finite_gradient_at_zero():
 
 
 @pytest.mark.parametrize("window", [2, 3])
-def test_of_pairs_equals_indexing_with_its_gradient(window):
+def test_expand_to_pairs_equals_indexing_with_its_gradient(window):
     _, index = relative_positions(window, window)
     table, weights = normal(7, (2 * window - 1) ** 2, 3), normal(8, 3, window**2, window**2)
-    assert_same_bits(of_pairs(table, window), np.moveaxis(table[index], -1, 0))
-    gradient = jax.grad(lambda table: jnp.sum(weights * of_pairs(table, window)))(table)
+    assert_same_bits(expand_to_pairs(table, window), np.moveaxis(table[index], -1, 0))
+    gradient = jax.grad(lambda table: jnp.sum(weights * expand_to_pairs(table, window)))(table)
     expected = np.zeros_like(table)
     np.add.at(expected, index, np.moveaxis(weights, 0, -1))
     assert_close(gradient, expected)

@@ -43,7 +43,7 @@ class Classifier(nn.Module):
       num_classes: number of logits.
       dtype: dtype of activations; parameters, statistics and logits are float32.
       axis_name: name of the mapped axis over which training computes the statistics of BatchNorm and divides random
-        draws; or names, the outermost first.
+        draws; or several names, the outermost first.
       remat: whether training stores only the inputs of each block and recomputes the activations inside it for the
         gradient: less memory for a third more computation. XLA on CPU undoes it.
       bn_devices: number of adjacent devices of the mapped axis over which training computes the statistics of
@@ -238,7 +238,7 @@ def batch_norm(dtype: DTypeLike, axis_name: AxisName | None, bn_devices: int, tr
 
 
 def _adjacent_devices(axis_name: AxisName, num: int) -> tuple[tuple[int, ...], ...]:
-    """Return the devices of the mapped axis in sets of `num`."""
+    """Split the devices of the mapped axis into sets of `num` adjacent ones."""
     return tuple(tuple(range(first, first + num)) for first in range(0, jax.lax.axis_size(axis_name), num))
 
 

@@ -109,8 +109,11 @@ class WindowAttention(nn.Module):
         hidden = nn.relu(dense(512, name="position_fc1")(offsets))
         bias = 16 * nn.sigmoid(dense(self.num_heads, use_bias=False, name="position_fc2")(hidden))
         # the gradient of indexing is a scatter: on CPU a loop over all pairs, on TPU cheaper than slices (estimated)
-        by_slices = partial(of_pairs, window=self.window)
-        return jax.lax.platform_dependent(bias, tpu=lambda bias: jnp.moveaxis(bias[index], -1, 0), default=by_slices)
+        return jax.lax.platform_dependent(
+            bias,
+            tpu=lambda bias: jnp.moveaxis(bias[index], -1, 0),
+            default=partial(expand_to_pairs, window=self.window),
+        )
 
 
 class SwinBlock(nn.Module):
@@ -255,11 +258,11 @@ def shift_mask(size: tuple[int, int], window: int, shift: tuple[int, int]) -> np
     return np.where(regions[:, :, None] == regions[:, None], 0, MASK_VALUE).astype(np.float32)
 
 
-def of_pairs(table: jax.Array, window: int) -> jax.Array:
-    """Return the entries of a table of relative positions for each pair of tokens in a window.
+def expand_to_pairs(table: jax.Array, window: int) -> jax.Array:
+    """Expand a table over relative offsets to all pairs of tokens in a window.
 
-    Same as `jnp.moveaxis(table[index], -1, 0)` with the index of `relative_positions`, but computed by slices: the part
-    of the table that belongs to a token moves by one from token to token, along either axis.
+    Same as `table[index]` with the index of `relative_positions`, heads first, but by slices: along either axis, the
+    offsets of a token to all others are a slice of the table that moves by one from token to token.
 
     Args:
       table: `[(2·window - 1)², heads]`.
@@ -270,7 +273,7 @@ def of_pairs(table: jax.Array, window: int) -> jax.Array:
     """
     side, starts = 2 * window - 1, range(window - 1, -1, -1)
     reversed_table = table.T.reshape(-1, side, side)[:, ::-1, ::-1]
-    # not `jnp.stack`, which is an operation of its own in new versions of JAX, and has no counterpart in ONNX
+    # not `jnp.stack`, which is a primitive in new versions of JAX, without a counterpart in ONNX
     rows = jnp.concatenate([reversed_table[:, None, start : start + window] for start in starts], axis=1)
     pairs = jnp.concatenate([rows[:, :, None, :, start : start + window] for start in starts], axis=2)
     return pairs.reshape(-1, window**2, window**2)

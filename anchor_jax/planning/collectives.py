@@ -34,10 +34,10 @@ def collective_of(instruction: Instruction) -> str:
 
 
 def collectives_in(instruction: Instruction, module: Module) -> list[Instruction]:
-    """Return the collective that an instruction is, or those that it contains.
+    """Return an instruction if it is a collective, otherwise the collectives that it fuses.
 
-    The compiler of TPUs puts collectives into fusions: an asynchronous one into those that start it, that advance it
-    next to their own computation, and that end it. All of these name the same chain.
+    XLA for TPUs spreads an asynchronous collective over several fusions: they start it, advance it next to other
+    computation, and end it. All of them name the same chain.
     """
     if collective_of(instruction):
         return [instruction]
@@ -47,7 +47,7 @@ def collectives_in(instruction: Instruction, module: Module) -> list[Instruction
 
 
 def count_collectives(executed: Iterable[Executed], module: Module, chip: Chip, num_devices: int) -> list[Collectives]:
-    """Return the collectives by kind, the largest first; those of one chain are one collective."""
+    """Return the collectives by kind, the largest first; those of one chain count once."""
     sums: dict[str, Collectives] = {}
     chains: set[tuple[str, str]] = set()
     for item in executed:
@@ -69,7 +69,7 @@ def count_collectives(executed: Iterable[Executed], module: Module, chip: Chip, 
 def _kind_and_bytes(collective: Instruction, executed: Instruction, module: Module) -> tuple[str, int]:
     """Return the kind of a collective, and the bytes of its result.
 
-    A fusion that returns a slice of an all-reduce is how the compiler of TPUs may write a reduce-scatter.
+    XLA for TPUs may write a reduce-scatter as a fusion that returns a slice of an all-reduce.
     """
     kind, size = collective_of(collective), _result_bytes(collective)
     if kind == "all-reduce" and executed is not collective:

@@ -88,7 +88,7 @@ class GpuDescription:
             "shared_memory_per_block_optin": self.shared_memory_per_block,
         }
         lines = "".join(f"  {name}: {value}\n" for name, value in fields.items())
-        # sm_90a, not sm_90: only with the features of the chip itself do products of matrices use Hopper's `wgmma`
+        # sm_90a instead of sm_90: matrix products use Hopper's `wgmma` only with its architecture-specific features
         features = " feature_extension: ACCELERATED_FEATURES" if major >= _FIRST_WITH_ACCELERATED_FEATURES else ""
         capability = f"  cuda_compute_capability {{ major: {major} minor: {minor}{features} }}\n"
         return (

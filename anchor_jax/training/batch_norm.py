@@ -1,7 +1,7 @@
-"""BatchNorm with the statistics of groups of consecutive examples, independent of the number of devices.
+"""BatchNorm with statistics of groups of consecutive examples, independent of the number of devices.
 
-Data-parallel training without synchronized statistics computes the same, with one group per device. Source: Hoffer et
-al. 2017, *Train longer, generalize better*, arXiv 1705.08741, "ghost batch normalization".
+With one group per device, this is data-parallel training without synchronized statistics. Source: Hoffer et al. 2017,
+*Train longer, generalize better*, arXiv 1705.08741, "ghost batch normalization".
 """
 
 from typing import Any, NamedTuple
@@ -12,15 +12,15 @@ import jax.numpy as jnp
 from anchor_jax.models.layers import Classifier
 from anchor_jax.runtime.mesh import AXIS
 
-_GROUPS = "groups"  # the mapped axis of the groups of a device
+_GROUPS = "groups"  # name of the mapped axis over the groups of a device
 
 
 class GroupSums(NamedTuple):
     """Running statistics after a step, summed over groups of examples.
 
     Attributes:
-      statistics: sums of the running statistics that the groups lead to, each on its own; float32.
-      num_groups: how many they are, float32 [].
+      statistics: sums of the running statistics as each group alone would update them; float32.
+      num_groups: number of summed groups, float32 [].
     """
 
     statistics: Any
@@ -42,7 +42,7 @@ class GroupSums(NamedTuple):
 def apply_in_groups(
     model: Classifier, group_size: int, variables: Any, inputs: jax.Array, mask: jax.Array | None, rngs: Any = None
 ) -> tuple[jax.Array, GroupSums]:
-    """Apply a model in training, with the statistics of BatchNorm over groups; for use inside a mapped step.
+    """Apply a model in training, with BatchNorm over groups; for use inside a mapped step.
 
     A group is `group_size` consecutive examples of the global batch. Groups that lie on one device need no
     communication.

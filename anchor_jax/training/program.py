@@ -58,7 +58,7 @@ def build_program(run: Run, schedule: TrainingSchedule, mesh: Mesh) -> TrainProg
       mesh: the devices.
 
     Raises:
-      UserError: the config groups the examples of BatchNorm, but the model has no BatchNorm.
+      UserError: the config sets `training.bn_group_size`, but the model has no BatchNorm.
     """
     config = run.config
     model = create_model(run, axis_name=mesh_lib.AXIS)

@@ -1,15 +1,16 @@
-"""The first campaign on an accelerator: one command, all measurements. See `python -m benchmarks.campaign --help`.
+"""All measurements on an accelerator in one command, see `python -m benchmarks.campaign --help`.
 
-campaign    the steps one after another, each a process with a time limit, and what is known of those that ended
-steps       which steps there are, and their commands
-summary     the summary as JSON and as Markdown
+campaign    runs the steps one after another, each in a process with a time limit
+steps       the steps and their commands
+summary     the report in Markdown
 machine     step 1: the peaks of the machine
 losses      step 2: the losses of 20 training steps, against those of a CPU
-estimates   step 4: what the planner estimates, against what is measured; step 3 is `benchmarks.speed`
+            step 3: `benchmarks.speed.train` and `benchmarks.speed.inference`
+estimates   step 4: the planner's estimates against measurements
 trace       step 5: where the time of 10 training steps goes
-study       step 6, in the tiny form: the smallest study; otherwise the step is `studies`
+study       step 6 in the tiny form; otherwise `studies`
 """
 
 import time
 
-STARTED = time.monotonic()  # before anything is imported that takes time
+STARTED = time.monotonic()  # before the slow imports, which count towards --minutes

@@ -1,12 +1,12 @@
-"""Measure everything on the first accelerator that somebody has, in a given time: one command, one report.
+"""Measure everything on an accelerator within a given time: one command, one report.
 
     python -m benchmarks.campaign --minutes 9 --out runs/campaign --official ../anchoring
 
 The steps, in this order: the machine and its peaks; 20 training steps against losses of a CPU; training and K-reference
 prediction of ours, PyTorch and the released code; the planner's estimates against measurements; a trace of 10 training
-steps with the two largest losses; the studies, the fast recipe first. Each is a process with its own time limit. One
-that fails or is stopped is recorded, and the next one runs. Rerunning the command keeps the steps that are done and
-runs the others.
+steps, with the two largest losses of time; the studies, the fast recipe first. Each is a process with its own time
+limit. If one fails or is stopped, the campaign records it and continues. Rerunning the command runs the steps that are
+not done.
 """
 
 import os
@@ -24,12 +24,12 @@ from benchmarks import pytorch
 from benchmarks.campaign import STARTED, campaign, running
 from benchmarks.campaign.steps import Settings
 
-MINUTES = flags.DEFINE_float("minutes", 9.0, "All that the campaign may take.", lower_bound=0.1)
-OUT = app.define_path("out", None, "Folder of the results; a campaign in it goes on.")
+MINUTES = flags.DEFINE_float("minutes", 9.0, "Time limit of the whole campaign.", lower_bound=0.1)
+OUT = app.define_path("out", None, "Folder of the results; a campaign in it is resumed.")
 OFFICIAL = app.define_path("official", None, "A clone of LLNL/anchoring, the released code, to time as well.")
-ON_CPU = flags.DEFINE_bool("cpu", False, "Measure a machine without an accelerator.")
-IS_TINY = flags.DEFINE_bool("tiny", False, "Run the smallest form of every step, on any machine: it measures nothing.")
-WRITES = flags.DEFINE_bool("write_reference", False, "Only write the losses of this CPU, the reference.")
+ON_CPU = flags.DEFINE_bool("cpu", False, "Accept a machine without an accelerator.")
+IS_TINY = flags.DEFINE_bool("tiny", False, "Run the smallest form of every step, on any machine; it measures nothing.")
+WRITES = flags.DEFINE_bool("write_reference", False, "Only write the losses of this CPU as the reference.")
 
 
 def main() -> None:
@@ -51,7 +51,7 @@ def main() -> None:
         number = stop_signal()
     print(f"report: {settings.out / campaign.REPORT}")
     if number:
-        raise Preempted(number, f"{signal.Signals(number).name}: rerun the same command to go on")
+        raise Preempted(number, f"{signal.Signals(number).name}: rerun the same command to resume")
     failed = [name for name, record in records.items() if record["status"] == running.FAILED]
     if failed:
         raise UserError(f"failed: {', '.join(failed)}; see {settings.out / 'logs'}")

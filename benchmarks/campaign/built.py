@@ -1,4 +1,4 @@
-"""The training step of a config as the planner builds it, compiled for the devices that are there, on random data."""
+"""The training step of a config as the planner builds it, compiled for the first device, on random data."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -24,10 +24,10 @@ class BuiltStep(NamedTuple):
 
     Attributes:
       batch_size: images per step.
-      run: runs a number of steps, and returns when the device is done.
+      run: makes a number of steps, and returns when the device is done.
       program: the compiled program; on accelerators a loop over steps, unless the data are a stream.
       loops: whether it is such a loop.
-      compile_seconds: how long the compiler took.
+      compile_seconds: time of the compilation.
     """
 
     batch_size: int
@@ -79,7 +79,7 @@ def build(config: Config, facts: DataFacts) -> BuiltStep:
 def _steps(
     planned: PlannedStep, program: jax.stages.Compiled, facts: DataFacts, mesh: Mesh, *, is_loop: bool
 ) -> Callable[[Any, int], Any]:
-    """Return a function that maps the carry to that after a number of steps."""
+    """Return a function that makes a number of steps: (carry, number) -> carry."""
     data = _random(planned.data, facts)
     if planned.batch is not None:
         arguments = data, _random(planned.batch, facts)
@@ -111,7 +111,7 @@ def _random(shapes: Any, facts: DataFacts) -> Any:
 
 
 def seconds_per_step(built: BuiltStep, num_samples: int) -> list[float]:
-    """Return samples of the seconds of a step, after two steps that do not count."""
+    """Return samples of the seconds per step, after two steps of warm-up."""
     built.run(1)
     started = time.perf_counter()
     built.run(1)
@@ -127,7 +127,7 @@ def seconds_per_step(built: BuiltStep, num_samples: int) -> list[float]:
 
 
 def changed(config: Config, changes: Mapping[str, Any]) -> Config:
-    """Return a config with changes: key -> value; another model has only the options that are among them."""
+    """Return a config with changes: key -> value; a change of the model drops all options that are not among them."""
     config = config.copy_and_resolve_references()
     if changes.get("model.name", config.model.name) != config.model.name:
         no_options: Any = ConfigDict()

@@ -20,14 +20,14 @@ _LEAST_SECONDS = 1.0  # a step with less time is skipped
 _RESERVE = 1.0  # seconds for the summary
 _CLOSING = 20.0  # seconds for the closing command, at most a third of the limit
 
-Records = dict[str, dict[str, Any]]  # what is known of each step, by name
+Records = dict[str, dict[str, Any]]  # outcome of each step, by name
 
 
 def probe(*, may_be_cpu: bool) -> dict[str, Any]:
-    """Return what JAX finds, see `benchmarks.campaign.probe`; in another process, so that this one takes no device.
+    """Return the result of `benchmarks.campaign.probe`: it runs in another process, so that this one takes no device.
 
     Args:
-      may_be_cpu: whether a machine without an accelerator will do.
+      may_be_cpu: whether to accept a machine without an accelerator.
 
     Raises:
       UserError: JAX finds no device, or no accelerator.
@@ -47,10 +47,10 @@ def probe(*, may_be_cpu: bool) -> dict[str, Any]:
 
 
 def earlier_records(settings: Settings) -> Records:
-    """Return what an earlier campaign in the same folder knows of its steps; nothing if the folder is new.
+    """Return the records of an earlier campaign in the same folder; none if the folder is new.
 
     Raises:
-      UserError: the folder holds something else, or the campaign of another machine or form.
+      UserError: the folder holds something else, or a campaign with other settings.
     """
     out = settings.out
     if out.exists() and not out.is_dir():
@@ -75,26 +75,27 @@ def run_steps(settings: Settings, records: Records, ends: float, stop_signal: Ca
 
     Args:
       settings: of the campaign.
-      records: of an earlier campaign in the same folder; steps that are done are kept.
+      records: of an earlier campaign in the same folder.
       ends: when the campaign must be over, on the clock `time.monotonic`.
       stop_signal: returns the number of the signal that this process received, or 0.
 
     Returns:
-      What is known of each step.
+      The record of each step.
     """
     ends, steps = ends - _RESERVE, all_steps(settings)
     records = {step.name: records[step.name] for step in steps if step.name in records}
-    write(settings, records)  # from now on, the folder is known to be that of a campaign
+    write(settings, records)  # marks the folder as that of a campaign
     waiting = [step for step in steps if not _is_done(step, records, settings.out)]
-    for step in steps:
-        number = f"[{steps.index(step) + 1}/{len(steps)}] {step.name}"
+    for position, step in enumerate(steps, 1):
+        number = f"[{position}/{len(steps)}] {step.name}"
         if step not in waiting:
             print(f"{number}: done before, {_time(ends)} left", flush=True)
             continue
         waiting.remove(step)
         seconds = limit(step, waiting, ends - time.monotonic())
         if stop_signal() or seconds < _LEAST_SECONDS:
-            records.setdefault(step.name, _record(step, SKIPPED, 0.0, 0.0, "no time was left"))
+            reason = "the campaign was interrupted" if stop_signal() else "no time was left"
+            records.setdefault(step.name, _record(step, SKIPPED, 0.0, 0.0, reason))
             print(f"{number}: skipped, {_time(ends)} left", flush=True)
             continue
         print(f"{number}: at most {seconds:.0f} s, {_time(ends)} left", flush=True)

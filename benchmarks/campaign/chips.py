@@ -1,4 +1,4 @@
-"""Chips: those of the planner, by the names that JAX gives to devices, and this machine with its measured peaks."""
+"""Find the planner's chip of a JAX device, and describe this machine by its measured peaks as another chip."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from benchmarks.campaign.files import read
 
 BANDWIDTH = "memory, read and write"  # case of the result file of `machine`
 
-# `device_kind` -> chip; that of a GPU may also be the title of its chip
+# `device_kind` -> name of the chip; the titles are the kinds of the other GPUs
 _KINDS = {
     "NVIDIA H200": "h200",
     "TPU v5 lite": "v5e",
@@ -20,7 +20,7 @@ _KINDS = {
 
 
 def find_chip(device_kind: str) -> str | None:
-    """Return the planner's name of a device, None if it knows no such chip.
+    """Return the planner's name of a kind of device; None if the planner does not know it.
 
     >>> find_chip("NVIDIA H200"), find_chip("TPU v6 lite"), find_chip("cpu")
     ('h200', 'v6e', None)
@@ -29,7 +29,7 @@ def find_chip(device_kind: str) -> str | None:
 
 
 def target_of(chip: str) -> str:
-    """Return the target that is one device of a chip.
+    """Return the planner's target for one device of a chip.
 
     >>> target_of("h200"), target_of("v5e"), target_of("v5p")
     ('h200:1', 'v5e:1x1', 'v5p:1x1x1')
@@ -45,7 +45,7 @@ def product_case(dtype: str, precision: str | None = None) -> str:
 
 
 def measured_chip(file: Path | None) -> Chip | None:
-    """Return a chip with the measured peaks; the planner estimates for it as for a GPU, by bytes and products.
+    """Return a chip with the measured peaks; estimates for it are rooflines, as for a GPU.
 
     Args:
       file: result file of `machine`, or None.

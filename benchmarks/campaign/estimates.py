@@ -1,10 +1,10 @@
-"""Compare what the planner estimates for this chip with what a training step takes on it.
+"""Compare the planner's estimates of training steps with measurements on this chip.
 
     python -m benchmarks.campaign.estimates --machine machine.json --json estimates.json
 
-Measures the step of an experiment, as the planner builds it, on one device and random images. Beside it are the plan
-for this kind of chip, committed or made now by the command line of the planner, and a roofline of the program that ran,
-at the peaks that the campaign has measured. The planner's chips have data sheets; the roofline works on any machine.
+Measures the step of an experiment, as the planner builds it, on one device and random images. Compares it with the plan
+for this kind of chip, committed or new, and with a roofline of the measured program at the peaks that the campaign has
+measured. The planner knows the chips of `CHIPS` alone; the roofline works on any machine.
 """
 
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ IS_TINY = flags.DEFINE_bool("tiny", False, "Measure the smallest case only.")
 
 
 def main() -> None:
-    """Measure every case, compare, and write what is known after each."""
+    """Measure and compare every case; the file is written after each."""
     prepare()
     kind = jax.devices()[0].device_kind
     chip, peaks = find_chip(kind), measured_chip(MACHINE.value)
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def _compared(case: Case, chip: str | None, peaks: Chip | None) -> dict[str, Any]:
-    """Return the measurement of a case, and each estimate with its ratio to that."""
+    """Return the measurement of a case, and each estimate with its ratio to the measurement."""
     config = case.load()
     content: dict[str, Any] = {"experiment": case.config, "changes": dict(case.changes), "name": case.name}
     try:

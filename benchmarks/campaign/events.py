@@ -1,4 +1,4 @@
-"""What the device did in a trace of `jax.profiler`: operations with their time, copies, idle time."""
+"""Analyse a trace of `jax.profiler`: the time of operations, copies and idle time."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,11 +17,11 @@ IDLE, COPIES = "idle: no operation runs on the device", "copies: between host an
 
 
 class Event(NamedTuple):
-    """What one thread or stream of a device did for some time.
+    """An operation or copy on a thread or stream of a device.
 
     Attributes:
       name: of the kernel or operation.
-      instruction: name of the instruction in the compiled program; "" for what belongs to none, such as copies.
+      instruction: name of its instruction in the compiled program; "" if it has none, such as a copy.
       line: name of the thread or stream.
       start: nanoseconds.
       seconds: without the time of events inside it.
@@ -37,12 +37,12 @@ class Event(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What costs time in a step.
+    """Time of a step by its cause.
 
     Attributes:
       what: module path of operations, `IDLE` or `COPIES`.
-      seconds: in a step.
-      lost: seconds in a step beyond the roofline at the measured peaks; all seconds if that is not known.
+      seconds: per step.
+      lost: seconds per step beyond the roofline at the measured peaks; all seconds if the peaks are not known.
     """
 
     what: str
@@ -51,12 +51,12 @@ class Cost(NamedTuple):
 
 
 class Analysis(NamedTuple):
-    """The time of a step, taken apart.
+    """The time of a step and its causes.
 
     Attributes:
-      seconds: of a step, from the first event to the last.
-      idle: seconds in a step in which nothing ran on the device.
-      costs: the most costly first.
+      seconds: per step, from the first event to the last.
+      idle: seconds per step in which nothing ran on the device.
+      costs: the largest first.
     """
 
     seconds: float
@@ -109,9 +109,9 @@ def _instruction_of(event: Any) -> str:
 
 
 def _with_own_time(line: str, events: Iterable[tuple[Any, str]]) -> Iterator[Event]:
-    """Yield events of a line with the time that is not that of events inside them; no loops and branches around them.
+    """Yield the events of a line, each without the time of those inside it.
 
-    Between the operations of a loop, the device is idle.
+    Loops and branches are left out: between their operations, the device is idle.
     """
     open_events: list[list[Any]] = []  # [event, instruction, nanoseconds of its own]
 
@@ -133,17 +133,17 @@ def _with_own_time(line: str, events: Iterable[tuple[Any, str]]) -> Iterator[Eve
 def analyse(
     events: Sequence[Event], module: Module, num_steps: int, roofline: Mapping[str, float] | None = None
 ) -> Analysis:
-    """Take the time of traced steps apart.
+    """Attribute the time of traced steps to modules, copies and idle time.
 
     Args:
       events: of the devices.
-      module: the program that was traced.
-      num_steps: how many steps were traced.
+      module: the traced program.
+      num_steps: number of traced steps.
       roofline: seconds of one run of each instruction at the peaks, by name; None if the peaks are not known.
     """
     instructions = {one.name: one for computation in module.computations.values() for one in computation}
     seconds: dict[str, float] = {}
-    times: dict[str, dict[tuple[str, str], int]] = {}  # what -> how often each kernel of each instruction ran
+    times: dict[str, dict[tuple[str, str], int]] = {}  # what -> runs of each kernel of each instruction
     for event in events:
         what = _what(event, instructions, module)
         seconds[what] = seconds.get(what, 0.0) + event.seconds
@@ -159,7 +159,7 @@ def analyse(
 
 
 def _what(event: Event, instructions: Mapping[str, Instruction], module: Module) -> str:
-    """Return what an event counts as: the path of its module, copies, or the name of its kernel."""
+    """Return the cause that an event counts towards: the path of its module, copies, or the name of its kernel."""
     instruction = instructions.get(event.instruction)
     if instruction is None:
         return COPIES if re.match("mem(cpy|set)", event.name, re.IGNORECASE) else event.name
@@ -169,7 +169,7 @@ def _what(event: Event, instructions: Mapping[str, Instruction], module: Module)
 
 
 def _least(runs: Mapping[tuple[str, str], int], roofline: Mapping[str, float]) -> float:
-    """Return the seconds of runs on the roofline; an instruction may run several kernels each time."""
+    """Return the seconds of runs on the roofline; one run of an instruction may launch several kernels."""
     times: dict[str, int] = {}
     for (instruction, _), count in runs.items():
         times[instruction] = max(times.get(instruction, 0), count)
@@ -177,7 +177,7 @@ def _least(runs: Mapping[tuple[str, str], int], roofline: Mapping[str, float]) -
 
 
 def _busy(events: Iterable[Event]) -> float:
-    """Return the seconds in which at least one event took place."""
+    """Return the seconds covered by at least one event."""
     total = until = 0.0
     for event in sorted(events, key=lambda event: event.start):
         total += max(event.end - max(event.start, until), 0.0)

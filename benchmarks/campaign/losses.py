@@ -1,11 +1,11 @@
-"""Compare the losses of 20 training steps with those of a CPU, which are committed: correctness comes before speed.
+"""Compare the losses of 20 training steps with committed losses of a CPU: correctness comes before speed.
 
     python -m benchmarks.campaign.losses --json losses.json
     JAX_PLATFORMS=cpu python -m benchmarks.campaign.losses --write_reference
 
-Trains on scikit-learn's digits with the step that `train.py` runs, in float32 with products of the highest precision,
-on all devices. A loss may differ from the reference by rounding, which training amplifies: by `FIRST_TOLERANCE` at the
-first step and by `TOLERANCE` at the others, relative to the reference (see `differences`).
+Trains on scikit-learn's digits with the training step of `train.py`, in float32 with products of the highest precision,
+on all devices. Losses differ by rounding, which training amplifies: the relative difference may be `FIRST_TOLERANCE` at
+the first step and `TOLERANCE` at the others (see `differences`).
 """
 
 import tempfile
@@ -30,8 +30,8 @@ NUM_STEPS = 20
 REFERENCE = ROOT / "docs/results/campaign/losses_cpu.json"
 
 _SGD = {"optimizer.name": "sgd", "optimizer.learning_rate": 0.01, "optimizer.weight_decay": 1e-4}
-# case -> changes to configs/digits.py; all families of code that differ between platforms: convolutions, BatchNorm,
-# attention, GELU, an augmentation policy, erasing, mixing
+# case -> changes to configs/digits.py; together they run all code that differs between platforms: convolutions,
+# BatchNorm, attention, GELU, an augmentation policy, erasing
 CASES: dict[str, Mapping[str, Any]] = {
     "resnet18, masked": _SGD | {"model.options.stage_sizes": (2, 2), "augmentation.erasing_prob": 0.25},
     "vit, masked": {

@@ -1,9 +1,9 @@
-"""Measure the peaks of the machine: matrix products, memory, copies between host and device, the start of a program.
+"""Measure the peaks of the first device: matrix products, memory, copies from and to the host, the start of a program.
 
     python -m benchmarks.campaign.machine --json machine.json
 
-All are for the first device. What a large matrix product or a copy reaches is the peak here; the data sheet's is beside
-it in the summary of the campaign.
+A peak is the rate that a large matrix product or copy reaches; the report of the campaign compares it with the data
+sheet.
 """
 
 import itertools

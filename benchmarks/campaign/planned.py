@@ -1,4 +1,4 @@
-"""The plan of an experiment beside a measurement: the committed one, or one that is made now."""
+"""Plans to compare with measurements: committed ones, or new ones."""
 
 import os
 import subprocess
@@ -10,37 +10,35 @@ from typing import Any
 
 from anchor_jax.core.errors import UserError
 from benchmarks.campaign.files import ROOT, read
-from benchmarks.speed.plan_texts import FOLDER, plan_file
+from benchmarks.speed.plan_texts import FOLDER, plan_file, read_plan
 
 
-def with_ratio(estimate: dict[str, Any], measured: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an estimate with its ratio to the measurement, in time and memory, where it has a number."""
-    for name, key in (("time_over_measured", "seconds_per_step"), ("memory_over_measured", "memory_bytes")):
-        if estimate.get(key):
-            estimate[name] = estimate[key] / measured[key]
-    return estimate
+def with_ratio(estimate: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an estimate with its ratios to the measured time and memory, where it has these."""
+    keys = {"time_over_measured": "seconds_per_step", "memory_over_measured": "memory_bytes"}
+    return {**estimate, **{name: estimate[key] / measured[key] for name, key in keys.items() if estimate.get(key)}}
 
 
 def plan_of(config: str, changes: Mapping[str, Any], target: str) -> dict[str, Any]:
-    """Return the plan of an experiment on a target: the committed one, or one that is made now.
+    """Return the committed plan of an experiment on a target; without one, run the planner.
 
     Args:
       config: name of the experiment.
-      changes: to it: key -> value.
+      changes: key -> value; committed plans are of experiments without changes.
       target: such as "h200:1".
 
     Returns:
       "by" and, where the planner succeeds, "seconds_per_step" and "memory_bytes"; otherwise "error".
     """
-    committed = plan_file(FOLDER, config, target)
-    if not changes and committed.exists():
-        plan, by = read(committed), f"committed plan for {target}"
+    by = f"plan for {target}"
+    plan = None if changes else read_plan(plan_file(FOLDER, config, target))
+    if plan:
+        by = f"committed {by}"
     else:
         try:
-            plan, by = _made_plan(config, changes, target), f"plan for {target}"
+            plan = _new_plan(config, changes, target)
         except UserError as error:
-            return {"by": f"plan for {target}", "error": str(error)}
-    assert plan
+            return {"by": by, "error": str(error)}
     return {
         "by": by,
         "seconds_per_step": plan["seconds_per_step"],
@@ -49,8 +47,8 @@ def plan_of(config: str, changes: Mapping[str, Any], target: str) -> dict[str, A
     }
 
 
-def _made_plan(config: str, changes: Mapping[str, Any], target: str) -> dict[str, Any]:
-    """Run the planner, in a process that does not see the device, and return its plan."""
+def _new_plan(config: str, changes: Mapping[str, Any], target: str) -> dict[str, Any]:
+    """Run the planner, in a process that does not use the device, and return its plan."""
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "plan.json"
         overrides = [f"--config.{key}={value}" for key, value in changes.items()]
@@ -64,5 +62,6 @@ def _made_plan(config: str, changes: Mapping[str, Any], target: str) -> dict[str
         )
         plans: Any = read(file)
         if not plans:
-            raise UserError((done.stderr.strip().splitlines() or ["the planner wrote no plan"])[-1])
+            lines = done.stderr.strip().splitlines() or ["the planner wrote no plan"]
+            raise UserError(lines[-1].removeprefix("error: "))
         return plans[0]

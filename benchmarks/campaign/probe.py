@@ -1,4 +1,4 @@
-"""Say what JAX finds, in a process of its own: a TPU serves one process at a time, and a GPU's memory is taken.
+"""Find the devices of JAX in a process of its own: a TPU serves one process at a time, and JAX preallocates GPU memory.
 
 python -m benchmarks.campaign.probe --json probe.json
 """

@@ -1,4 +1,4 @@
-"""Run a command with a time limit, as the leader of a session, so that nothing it has started outlives the limit."""
+"""Run commands with a time limit, each in a session of its own, so that its child processes end with it."""
 
 import contextlib
 import os
@@ -21,7 +21,7 @@ class Ended(NamedTuple):
 
     Attributes:
       status: `DONE`, `FAILED`, `STOPPED` (by its limit) or `INTERRUPTED` (by a signal to this process).
-      message: for a command that failed, why, in one line; otherwise "".
+      message: the reason in one line, if the command failed; otherwise "".
     """
 
     status: str
@@ -31,12 +31,12 @@ class Ended(NamedTuple):
 def run(
     arguments: Sequence[str], log: Path, seconds: float, grace: float, stop_signal: Callable[[], int] = int
 ) -> Ended:
-    """Run Python with these arguments and wait until it ends, or end it.
+    """Run Python with these arguments; at the limit or on a signal, end it and its descendants.
 
     Args:
-      arguments: what `forked.start` takes.
+      arguments: those of `forked.start`.
       log: file to which all output is appended.
-      seconds: that it may take, with the grace.
+      seconds: its time limit, which includes the grace.
       grace: seconds before the limit at which it receives SIGTERM, to save what it has.
       stop_signal: returns the number of the signal that this process received, or 0.
     """
@@ -63,7 +63,7 @@ def run(
 
 
 def _wait(process: BaseProcess, until: float, stop_signal: Callable[[], int]) -> str:
-    """Wait for the end of a process; return why it must end before, or ""."""
+    """Wait until a process ends or must be ended; return the status in the latter case, otherwise ""."""
     while process.is_alive():
         if stop_signal():
             return INTERRUPTED
@@ -84,7 +84,7 @@ def _signal(process: BaseProcess, number: int) -> None:
 
 
 def _descendants(process: BaseProcess) -> list[int]:
-    """Return the processes that a living process has started, also in sessions of their own (Linux)."""
+    """Return a living process and its descendants, also those in sessions of their own (Linux)."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError, ValueError, IndexError):

@@ -5,19 +5,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 OURS = "anchor_jax"
-STRONGEST = {"gpu": "pytorch-graph", "cpu": "pytorch-compiled"}  # platform -> PyTorch as fast as a user can make it
+STRONGEST = {"gpu": "pytorch-graph", "cpu": "pytorch-compiled"}  # platform -> the fastest form of PyTorch
 RELEASED = ("released-loader", "released-nchw", "released-channels-last")
 
 _LONG_GRACE = 20.0
-_MOST = 4.0  # times its share of nine minutes that a step may take of a longer campaign
+_MOST = 4.0  # limit of a step in a longer campaign, as a multiple of its share of nine minutes
 
 
 class Settings(NamedTuple):
-    """What a campaign is to do; rerunning it with other settings is refused, except for the time.
+    """Settings of a campaign; all but the time must stay the same when it resumes.
 
     Attributes:
-      out: its folder.
-      minutes: all that it may take.
+      out: folder of the results.
+      minutes: time limit of the whole campaign.
       official: a clone of the released code, or None.
       is_tiny: whether to run the smallest form of every step.
       machine: content of the probe: "platform", "device_kind", "devices", and the environment.
@@ -56,13 +56,13 @@ class Step(NamedTuple):
     Attributes:
       name: of its files and in messages.
       title: in the report.
-      seconds: its share of nine minutes; what a step leaves goes to those after it.
-      command: what Python runs.
-      closing: what Python runs afterwards, whatever became of the command, in time that is set aside; or ().
+      seconds: its share of nine minutes; time that a step leaves goes to those after it.
+      command: arguments of Python.
+      closing: arguments of Python for a command that follows one that failed or was stopped, in reserved time; or ().
       has_file: whether the command writes a result file.
-      grace: seconds before its limit at which it is told to end, to save or to report what it has.
+      grace: seconds before its limit at which it receives SIGTERM, to save or report what it has.
       is_last: whether the step may take all the time that is left to the last steps.
-      note: for the report, such as what is not there to compare with.
+      note: for the report, such as which implementations are missing.
     """
 
     name: str
@@ -120,7 +120,7 @@ def _throughput(settings: Settings) -> list[Step]:
 
 
 def _missing_note(settings: Settings) -> str:
-    """Return what there is not to compare with; "" if everything is there."""
+    """Say which implementations are missing; "" if none is."""
     if not settings.has_pytorch:
         is_installed = settings.machine["environment"]["torch"]
         return f"PyTorch {'does not run on ' + settings.platform if is_installed else 'is not installed'}: ours alone"
@@ -137,23 +137,19 @@ def _throughput_steps(settings: Settings) -> list[Step]:
             Step("train", "Training", 60, [*train, *small, *ours, "--steps=1", "--cases=masked"]),
             Step("inference", "K references", 60, [*inference, *small, names, "--width=4", "--num_references=2"]),
         ]
-    names = [f"--implementations={_names(settings, STRONGEST.get(settings.platform, ''), *RELEASED)}"]
-    official = [f"--official={settings.official}"] if settings.official and settings.has_pytorch else []
+    strongest = STRONGEST.get(settings.platform, "")
     on_cpu = settings.platform == "cpu"
-    samples = ["--samples=2" if on_cpu else "--samples=5"]
-    train = [*train, *samples, "--cases=masked"]
-    large = ["--batch_size=32"] if on_cpu else ["--batch_size=512"]
-    few = [f"--implementations={_names(settings, STRONGEST.get(settings.platform, ''))}"]
-    in_bfloat16 = [*train, *few, "--dtype=bfloat16", *large]
+    samples, large = ("--samples=2", "--batch_size=32") if on_cpu else ("--samples=5", "--batch_size=512")
+    few = f"--implementations={_names(settings, strongest)}"
+    all_names = [f"--implementations={_names(settings, strongest, *RELEASED)}"]
+    if settings.official and settings.has_pytorch:
+        all_names.append(f"--official={settings.official}")
+    train = [*train, samples, "--cases=masked"]
+    inference = [*inference, samples, large, *all_names, "--num_references=1,10", "--memory_limit=64"]
     return [
-        Step("train", "Training, float32, batch 128", 120, [*train, *names, *official]),
-        Step("train_bfloat16", "Training, bfloat16", 90, in_bfloat16),
-        Step(
-            "inference",
-            "K references",
-            60,
-            [*inference, *samples, *large, *names, *official, "--num_references=1,10", "--memory_limit=64"],
-        ),
+        Step("train", "Training, float32, batch 128", 120, [*train, *all_names]),
+        Step("train_bfloat16", "Training, bfloat16", 90, [*train, few, "--dtype=bfloat16", large]),
+        Step("inference", "K references", 60, inference),
     ]
 
 

@@ -26,8 +26,7 @@ def write(file: Path, content: Mapping[str, Any], out: Path) -> None:
 
 def _lines(content: Mapping[str, Any], out: Path) -> list[str]:
     environment, settings, steps = content["environment"], content["settings"], content["steps"]
-    title = f"Campaign on {settings['devices']} × {settings['device_kind']}"
-    lines = [f"# {title}", ""]
+    lines = [f"# Campaign on {settings['devices']} × {settings['device_kind']}", ""]
     if settings["tiny"]:
         lines += ["**The tiny form: every step ran, but its numbers measure nothing.**", ""]
     versions = ", ".join(f"{name} {environment[name] or 'not installed'}" for name in ("jax", "jaxlib", "torch"))
@@ -35,12 +34,12 @@ def _lines(content: Mapping[str, Any], out: Path) -> list[str]:
         f"`{environment['command']}`, on {environment['cpu']} with {environment['cpu_cores']} cores, "
         f"Python {environment['python']}, {versions}.",
         "",
-        *_table(("step", "outcome", "seconds", "limit"), ((*_outcome(step),) for step in steps)),
+        *_table(("step", "outcome", "seconds", "limit"), map(_outcome, steps)),
     ]
     for step in steps:
         lines += ["", f"## {step['title']}", ""]
-        lines += [f"{_sentence(step['note'])}", ""] if step["note"] else []
-        lines += [f"{_sentence(step['status'] + ': ' + step['message'])}", ""] if step["message"] else []
+        lines += [_sentence(step["note"]), ""] if step["note"] else []
+        lines += [_sentence(f"{step['status']}: {step['message']}"), ""] if step["message"] else []
         lines += _section(step, out)
     return [*lines, ""]
 
@@ -51,7 +50,7 @@ def _outcome(step: Mapping[str, Any]) -> tuple[str, str, str, str]:
 
 
 def _section(step: Mapping[str, Any], out: Path) -> list[str]:
-    """Return the lines of a step; a result file that is not as expected is named, and does no harm."""
+    """Return the lines of a step; a malformed result file becomes a message, so that the report has the other steps."""
     if step["name"].startswith("study"):
         return _study(step["name"], out)
     if not step["results"]:
@@ -137,9 +136,9 @@ def _estimates(results: Mapping[str, Any]) -> list[str]:
 def _trace(results: Mapping[str, Any]) -> list[str]:
     total = results["seconds_per_step"]
     lines = [
-        f"`{results['experiment']}`, {results['steps']} steps of {number(1e3 * total)} ms. The two largest losses:"
+        f"`{results['experiment']}`, {results['steps']} steps of {number(1e3 * total)} ms. The two largest losses:",
+        "",
     ]
-    lines += [""]
     for position, loss in enumerate(results["losses"], 1):
         lines.append(f"{position}. **{loss['what']}**: {number(1e3 * loss['lost'])} ms, {loss['lost'] / total:.0%}.")
     rows = [
@@ -151,16 +150,18 @@ def _trace(results: Mapping[str, Any]) -> list[str]:
 
 
 def _study(name: str, out: Path) -> list[str]:
-    """Return the tables of a study that are there, without the rows of which nothing is measured."""
+    """Return the tables of a study, without the rows that have no measured value."""
     lines = []
     for table in sorted(out.glob(f"studies/{_STUDY_FOLDERS[name]}/*.md")):
         headings, rule, *rows = table.read_text(encoding="utf-8").splitlines()
-        measured = [row for row in rows if row.count("not measured") < headings.count("|") - 4]
+        num_values = headings.count("|") - 1 - len(_STUDY_LABELS)
+        measured = [row for row in rows if row.count("not measured") < num_values]
         lines += [f"`{table.relative_to(out)}`: {len(measured)} of {len(rows)} rows are measured.", ""]
         lines += [headings, rule, *measured, ""] if measured else []
     return lines[:-1] or ["No results."]
 
 
+_STUDY_LABELS = ("", "seeds", "paper", "over standard")  # columns of a study's table that have no value of their own
 # step -> folder of the size of its runs
 _STUDY_FOLDERS = {"study": "tiny", "study_fast": "fast", "study_paper": "full"}
 _SECTIONS: Mapping[str, Callable[[Mapping[str, Any]], list[str]]] = {

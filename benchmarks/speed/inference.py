@@ -127,7 +127,7 @@ def prediction_results(work: Work, names: Sequence[str], num_batches: int) -> li
 
 
 def built_prediction(name: str, work: Work, num_batches: int) -> tuple[Callable[[], None], int | None]:
-    """Return a prediction that is compiled if its speed is to be measured, and its peak memory in bytes, if that is."""
+    """Return a prediction and its peak memory in bytes, None without --measure=memory; compiled for --measure=speed."""
     memory = run_in_new_process(peak_memory, name, work) if "memory" in MEASURE.value else None
     if "speed" not in MEASURE.value:
         return lambda: None, memory
