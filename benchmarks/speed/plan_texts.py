@@ -146,15 +146,22 @@ def paper_table() -> str:
         "| network | target | batch per chip | step | of the peak | copies | GiB per chip | over standard | memory |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
+    missing = []
     for network, (experiment, targets) in PAPER.items():
-        lines += [f"| {network} | {target} | {' | '.join(_step_cells(experiment, target))} |" for target in targets]
+        plans = {target: read_plan(plan_file(FOLDER, experiment, target)) for target in targets}
+        lines += [
+            f"| {network} | {target} | {' | '.join(_step_cells(experiment, target, plan))} |"
+            for target, plan in plans.items()
+            if plan
+        ]
+        if without := [target for target, plan in plans.items() if not plan]:
+            missing.append(f"{network} on {' and '.join(without)}")
+    if missing:
+        lines += ["", *textwrap.wrap(f"Not planned yet: {'; '.join(missing)}.", _WIDTH, break_on_hyphens=False)]
     return "\n".join(lines)
 
 
-def _step_cells(experiment: str, target: str) -> list[str]:
-    plan = read_plan(plan_file(FOLDER, experiment, target))
-    if plan is None:
-        return ["", "not planned", "", "", "", "", ""]
+def _step_cells(experiment: str, target: str, plan: dict[str, Any]) -> list[str]:
     per_chip = f"{plan['batch_size'] // plan['num_devices']:,}"
     memory = _memory(plan).removesuffix(" GiB") + ("" if plan["fits"] else ": does not fit")
     if not plan["step"]:
