@@ -85,7 +85,7 @@ def fit_intervals(
     Args:
       means: predictions for calibration examples, floating `[B, ...]`.
       targets: real, same shape as `means`.
-      difficulty: floating, same shape as `means`, at least 0, in any unit. For an anchored network, use its standard
+      difficulty: nonnegative, same shape as `means`, in any unit. For an anchored network, use its standard
         deviation over references, such as `answer.epistemic` or `answer.std` of `aj.regression.predict`.
       coverage: target of each output, in (0, 1); static under `jit`.
       offset: added to the difficulty, at least 0, in its unit; keeps intervals from vanishing where the difficulty is

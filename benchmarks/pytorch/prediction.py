@@ -15,7 +15,7 @@ NUM_CLASSES = 10
 
 
 class Prediction(nn.Module):
-    """The mean and variance of the predictions with K references, of which one at a time is in memory.
+    """Mean and variance of the predictions over K references, computed for one reference at a time.
 
     Args:
       network: from `[B, 2C, H, W]` to logits.
