@@ -66,17 +66,22 @@ def checkpoint_folders(workdir: Path, limit: int = 0) -> dict[int, dict[int, Pat
       limit: of the images; 0 for results on all.
     """
     found: dict[int, dict[int, Path]] = {}
-    for folder in root_of(workdir).glob("step*-bins*"):
-        match = _FOLDER.fullmatch(folder.name)
-        if match and int(match[3] or 0) == limit:
-            found.setdefault(int(match[1]), {})[int(match[2])] = folder
+    for folder, step, num_bins, of_limit in _all_folders(workdir):
+        if of_limit == limit:
+            found.setdefault(step, {})[num_bins] = folder
     return dict(sorted(found.items(), reverse=True))
 
 
 def limits_of(workdir: Path) -> list[int]:
-    """Return the limits of the images with which a run was evaluated, sorted; 0 for results on all images."""
-    matches = (_FOLDER.fullmatch(folder.name) for folder in root_of(workdir).glob("step*-bins*"))
-    return sorted({int(match[3] or 0) for match in matches if match})
+    """Return the values of `--limit` that a run has results for, sorted; 0 means all images."""
+    return sorted({limit for *_, limit in _all_folders(workdir)})
+
+
+def _all_folders(workdir: Path) -> Iterator[tuple[Path, int, int, int]]:
+    """Yield each folder with results of a run, its step, its number of calibration bins and its limit."""
+    for folder in root_of(workdir).glob("step*-bins*"):
+        if match := _FOLDER.fullmatch(folder.name):
+            yield folder, int(match[1]), int(match[2]), int(match[3] or 0)
 
 
 def read(folder: Path) -> dict[str, dict[int, SuiteResult]]:

@@ -20,7 +20,7 @@ from anchor_jax.core.errors import UserError
 # scheme -> the library that serves it, and the extra that installs that
 LIBRARIES = {"gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3")}
 _ADDRESS = re.compile(r"(gs|s3):/+", re.IGNORECASE)
-_COMMIT = "commit_success.txt"  # orbax writes it last; without it, a checkpoint is incomplete
+COMMIT_FILE = "commit_success.txt"  # orbax writes it last; without it, a checkpoint is incomplete
 _CLIENTS = ("gcsfs", "s3fs", "botocore", "aiobotocore", "aiohttp", "google", "requests", "urllib3")
 
 
@@ -182,14 +182,9 @@ def write_object(path: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def write_folder(path: Path) -> Iterator[Path]:
     """Yield a local folder: the path itself, or a temporary one, which is uploaded when the block ends."""
-    if not is_remote(path):
-        yield path
-        return
-    with tempfile.TemporaryDirectory(prefix="anchor_jax-") as folder:
-        yield Path(folder)
-        for file in sorted(Path(folder).rglob("*")):
-            if file.is_file():
-                upload(file, path / str(file.relative_to(folder)))
+    with contextlib.closing(AppendedFiles(path)) as files:
+        yield files.folder
+        files.publish()
 
 
 class AppendedFiles:
@@ -312,9 +307,9 @@ def delete(path: Path) -> None:
     files = file_system(path)
     with errors_of(path):
         below = _objects_below(path)
-        if f"/{_COMMIT}" in below:
-            files.rm_file(f"{path}/{_COMMIT}")
-            below.remove(f"/{_COMMIT}")
+        if f"/{COMMIT_FILE}" in below:
+            files.rm_file(f"{path}/{COMMIT_FILE}")
+            below.remove(f"/{COMMIT_FILE}")
         if below:
             files.rm([f"{path}{object_}" for object_ in below])
         elif files.isfile(os.fspath(path)):

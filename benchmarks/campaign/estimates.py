@@ -7,6 +7,7 @@ for this kind of chip, committed or new, and with a roofline of the measured pro
 measured. The planner knows the chips of `CHIPS` alone; the roofline works on any machine.
 """
 
+import statistics
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,7 +58,7 @@ def _compared(case: Case, chip: str | None, peaks: Chip | None) -> dict[str, Any
         samples = seconds_per_step(built, 1 if IS_TINY.value else SAMPLES)
     except jax.errors.JaxRuntimeError as error:  # such as too little memory
         return content | {"error": str(error).splitlines()[0]}
-    seconds = sorted(samples)[len(samples) // 2]
+    seconds = statistics.median(samples)
     content["measured"] = {
         "seconds_per_step": seconds,
         "images_per_second": built.batch_size / seconds,

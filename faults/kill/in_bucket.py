@@ -10,8 +10,6 @@ from anchor_jax.runtime import object_storage
 from faults.kill.kill_points import Attempt, KillPoint
 from faults.kill.target_run import TargetRun
 
-_COMMIT = "commit_success.txt"
-
 
 @dataclasses.dataclass(frozen=True)
 class BucketRun(TargetRun):
@@ -54,12 +52,12 @@ class BucketAttempt(Attempt):
     def is_saving(self) -> bool:
         """Return whether a checkpoint is being written."""
         steps = self._steps()
-        return any(_COMMIT not in files for step, files in steps.items() if step == max(steps))
+        return any(object_storage.COMMIT_FILE not in files for step, files in steps.items() if step == max(steps))
 
     def is_deleting(self) -> bool:
         """Return whether a checkpoint is partly deleted."""
         steps = self._steps()
-        return any(_COMMIT not in files for step, files in steps.items() if step != max(steps))
+        return any(object_storage.COMMIT_FILE not in files for step, files in steps.items() if step != max(steps))
 
     def is_writing_results(self) -> bool:
         """Return whether eval.py has started to write results."""
@@ -67,7 +65,7 @@ class BucketAttempt(Attempt):
 
     def newest_checkpoint(self) -> int | None:
         """Return the step of the newest complete checkpoint, or None."""
-        return max((step for step, files in self._steps().items() if _COMMIT in files), default=None)
+        return max((step for step, files in self._steps().items() if object_storage.COMMIT_FILE in files), default=None)
 
     def _incomplete_checkpoints(self) -> list[Path]:
         return []
