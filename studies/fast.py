@@ -121,7 +121,7 @@ FAST_LENGTHS = Study(
 
 # Does the network use the reference that it is shown? Each column is another kind of input.
 FAST_REFERENCES = Study(
-    rows=[_row(arm) for arm in ("standard", "anchored", "label", "uniform")],
+    rows=[_row(arm) for arm in ("anchored", "label", "uniform")],  # a standard network has no references
     evaluations=[Evaluation(("reference_use",), (1,)), Evaluation(("corruptions",), (1,), protocol="blt")],
     columns=(
         *(

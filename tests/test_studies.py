@@ -71,6 +71,7 @@ def test_studies_have_valid_configs_and_columns(study, size, tmp_path):
         config.validate(network.config)
         assert network.config.training.total_epochs == epochs * network.row.epochs
         assert network.config.seed == network.seed
+        assert network.config.anchoring.enabled or all(each.protocol != "blt" for each in study.evaluations)
     evaluated = {(name, num) for each in study.evaluations for name in each.names for num in each.num_references}
     assert {(column.result_name, column.num_references) for column in study.columns} <= evaluated
     assert {suite for evaluation in study.evaluations for suite in evaluation.suites} <= SUITES.keys()
