@@ -81,7 +81,7 @@ FAST = Study(
             _row(arm, paper=_PAPER.get(arm, ""))
             for arm in ("standard", "label", "control", "uniform", "anchored", "overlay")
         ),
-        *(_row(arm, EPOCHS * _STRETCH) for arm in ("standard", "uniform")),
+        *(_row(arm, EPOCHS * _STRETCH) for arm in ("uniform", "standard")),
     ],
     evaluations=_EVALUATIONS,
     columns=(
