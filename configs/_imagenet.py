@@ -3,9 +3,9 @@
 The dataset must be prepared by tensorflow-datasets, in $TFDS_DATA_DIR or --config.data.path. Images are decoded batch
 by batch, in --config.data.workers processes. As on one GPU of the released code (LLNL/anchoring c472301,
 ImageNet/run_train.sh and wrapper.py), references are other images of the same block of 32, and are masked with
-probability 0.2. As in the paper (arXiv 2406.00529), whole batches are masked, and the target of masked examples is
-uniform; the released code masks each block of 32 (--config.anchoring.mask_per=group), with the label as target
-(--config.anchoring.masked_target=label).
+probability 0.2. As in the paper (arXiv 2406.00529), whole batches are masked; the released code masks each block of 32
+(--config.anchoring.mask_per=group). As in the released code, masked examples keep their labels; in the paper's text
+their target is uniform (--config.anchoring.masked_target=uniform).
 
 If a recipe changes the learning rate every epoch, as torchvision's do, it changes every step here.
 """

@@ -5,7 +5,7 @@
 Time and result: not yet measured. The paper reports 80.8% on CIFAR-10-C, and 75.6% for a standard network. A reduced
 run on 2 CPU cores, with width 16 and 8 epochs, took an hour next to other work and reached 80.3% on the clean test set
 with 10 references (one run, seed 0, docs/results/cifar10_width16_cpu.json, which contains the command; masked batches
-still updated the statistics of BatchNorm).
+still updated the statistics of BatchNorm, and their target was uniform).
 
 The dataset must be prepared by tensorflow-datasets, in $TFDS_DATA_DIR or --config.data.path.
 

@@ -16,6 +16,7 @@ from studies.study import (
     MEAN,
     SEVERITIES,
     STANDARD,
+    UNIFORM,
     Column,
     Ensemble,
     Evaluation,
@@ -32,7 +33,7 @@ _PLAIN = STANDARD | {"model.options.stem_width": 24}  # an anchored network has 
 ARMS: dict[str, dict[str, Any]] = {
     "standard": _PLAIN,
     "anchored": ANCHORED,
-    "uniform": MASKED | {"anchoring.masked_target": "uniform"},
+    "uniform": MASKED | UNIFORM,
     "label": MASKED | LABEL,
     "control": _PLAIN | MASKED | {"anchoring.overlay_weight": -1.0},
     "overlay": _PLAIN | MASKED | {"anchoring.overlay_weight": 0.5},

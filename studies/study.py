@@ -10,6 +10,7 @@ STANDARD: dict[str, Any] = {"anchoring.enabled": False}
 ANCHORED: dict[str, Any] = {"anchoring.mask_prob": 0.0}
 MASKED: dict[str, Any] = {"anchoring.mask_prob": 0.25}
 LABEL: dict[str, Any] = {"anchoring.masked_target": "label"}
+UNIFORM: dict[str, Any] = {"anchoring.masked_target": "uniform"}
 
 
 class Ensemble(NamedTuple):

@@ -164,7 +164,7 @@ LOSSES = [
     value(lambda: cross_entropy(LOGITS, LABELS, MASK[:1]), r"mask must have shape \(4,\); got \(1,\)"),
     value(
         lambda: cross_entropy(LOGITS, LABELS, masked_target="zero"),
-        "masked_target must be 'uniform' or 'label'; got 'zero'",
+        "masked_target must be 'label' or 'uniform'; got 'zero'",
     ),
     value(
         lambda: cross_entropy(LOGITS, LABELS, label_smoothing=1.5),

@@ -116,7 +116,7 @@ def test_page_shows_published_results_next_to_ours(tmp_path):
     ours = 100 * value_of(runs[1], "clean", 1, "smooth_ece")
     assert f"smoothed ECE, 1 reference 14.4 project page {ours:.2f} 1 imagenet2012" in text
     assert text.count("published without their severity") == 1
-    remark = "the target of masked examples is uniform, as in the paper's text"
+    remark = "the target of masked examples is the label, as in the released code"
     assert f"anchored + masking (0.2): {remark}" in text
     record = json.loads((tmp_path / "out/compare.json").read_text())["paper"]
     assert record["remarks"].keys() == {"anchored + masking (0.2)"}

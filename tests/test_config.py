@@ -168,7 +168,7 @@ def test_cifar_experiments_follow_the_protocol_of_the_paper():
         ("anchoring.bank_size", -1, r"bank_size must be at least 0; got -1"),
         ("anchoring.references", "banks", r"references must be one of bank, batch; got 'banks'"),
         ("anchoring.mask_per", "epoch", r"mask_per must be one of batch, group, example; got 'epoch'"),
-        ("anchoring.masked_target", "none", r"masked_target must be one of uniform, label; got 'none'"),
+        ("anchoring.masked_target", "none", r"masked_target must be one of label, uniform; got 'none'"),
         ("optimizer.name", "adam", r"optimizer.name must be one of sgd, adamw; got 'adam'"),
         ("optimizer.schedule", "exponential", r"schedule must be one of step, cosine, linear; got 'exponential'"),
         ("optimizer.learning_rate", float("nan"), r"learning_rate must be at least 0; got nan"),

@@ -60,13 +60,20 @@ def test_training_resumes_to_the_recorded_parameters(old_run, monkeypatch, capsy
     monkeypatch.setattr(mesh_lib, "mesh", lambda: one_device)
     last = train(config_of(old_run), workdir)
     assert int(last.step) == 132
-    assert ", and not turned upright (config.data.orientation=stored); " in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert ", and not turned upright (config.data.orientation=stored); " in out
+    assert " (target: uniform)\n" in out  # the default of version 0.1
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
         last.params,
         jax.device_get(final)["params"],
     )
     assert (workdir / "run.json").read_bytes() == before  # renamed keys are no changes
+
+
+def test_former_default_changes_if_that_is_accepted(old_run):
+    changes = prepare(config_of(old_run), old_run / "run", ("anchoring.masked_target",)).run.changes
+    assert changes == (run_record.Change("anchoring.masked_target", "uniform", "label"),)
 
 
 def test_old_fields_of_a_checkpoint_record_are_read(old_run):

@@ -21,7 +21,7 @@ from anchor_jax.runs import record as run_record
 from anchor_jax.runs.load import load_checkpoint
 from anchor_jax.training import optimizer
 from studies import records, report, results, running
-from studies.definitions import ALL_STATISTICS, ANCHORED, MASKED, SIZES, STANDARD, STUDIES
+from studies.definitions import ALL_STATISTICS, ANCHORED, MASKED, SIZES, STANDARD, STUDIES, UNIFORM
 from studies.fast import ARMS
 from studies.runs import StudyRun, create_jobs, create_runs, has_options, save_record
 from studies.study import Column, Ensemble, Evaluation, FigureSpec, Row, Size, Study
@@ -100,11 +100,11 @@ def test_run_names_are_unique_across_studies(tmp_path):
 
 
 def test_methods_match_the_paper(tmp_path):
-    for changes, enabled, prob in ((STANDARD, False, None), (ANCHORED, True, 0.0), (MASKED, True, 0.25)):
+    for changes, enabled, prob in ((STANDARD, False, None), (ANCHORED, True, 0.0), (MASKED | UNIFORM, True, 0.25)):
         anchoring = StudyRun(Row("", "cifar10", changes), 0, SIZES["full"], tmp_path).config.anchoring
         assert anchoring.enabled == enabled
-        masking = anchoring.mask_prob, anchoring.mask_per, anchoring.masked_target
-        assert not enabled or masking == (prob, "batch", "uniform")
+        assert not enabled or (anchoring.mask_prob, anchoring.mask_per) == (prob, "batch")
+        assert not prob or anchoring.masked_target == "uniform"
 
 
 def test_fast_arms_differ_in_what_masked_batches_show(tmp_path):
@@ -114,12 +114,12 @@ def test_fast_arms_differ_in_what_masked_batches_show(tmp_path):
     }
     what = {arm: (c.enabled, c.mask_prob, c.masked_target, c.overlay_weight) for arm, c in configs.items()}
     assert what == {
-        "standard": (False, 0.25, "uniform", 0.0),
-        "anchored": (True, 0.0, "uniform", 0.0),
+        "standard": (False, 0.25, "label", 0.0),
+        "anchored": (True, 0.0, "label", 0.0),
         "uniform": (True, 0.25, "uniform", 0.0),
         "label": (True, 0.25, "label", 0.0),
-        "control": (False, 0.25, "uniform", -1.0),
-        "overlay": (False, 0.25, "uniform", 0.5),
+        "control": (False, 0.25, "label", -1.0),
+        "overlay": (False, 0.25, "label", 0.5),
     }
     assert all(config.mask_draw == "periodic" for config in configs.values())
 

@@ -320,6 +320,7 @@ def test_crops_in_memory_take_the_interpolation_of_the_config(small):
 def test_masked_mixed_images_have_the_uniform_target(small):
     small.augmentation.mixup_alpha = small.augmentation.cutmix_alpha = 1.0
     small.anchoring.references, small.anchoring.mask_prob = "batch", 1.0
+    small.anchoring.masked_target = "uniform"
     states, totals, _ = run_steps(small, 1)
     assert totals.masked_examples == totals.examples == 16
     assert_same_bits(run_steps(small, 1, shift=1)[0], states)  # labels do not matter

@@ -178,8 +178,8 @@ class AnchoringConfig(Section):
         'With `mask_per="batch"`: draw the mask of each batch at random, or mask every (1/`mask_prob`)-th batch, '
         '"periodic". Masks per group or example are always drawn at random.',
     )
-    masked_target: Literal["uniform", "label"] = key(
-        "uniform", 'Target of masked examples: "uniform", as in the paper, or "label", as in the released code.'
+    masked_target: Literal["label", "uniform"] = key(
+        "label", 'Target of masked examples: "label", as in the released code, or "uniform", as in the paper\'s text.'
     )
     update_bn_when_masked: bool = key(
         False,

@@ -64,7 +64,7 @@ class Anchored:
       mask_prob: probability of a mask in training, α in the paper, in [0, 1].
       mask_per: what shares a draw of the mask, "batch", "group" or "example"; see `sample_mask`.
       group_size: examples in a group, for `mask_per="group"`.
-      masked_target: target of a masked example, passed to `loss_fn`, such as "uniform" or "label"; None for the default
+      masked_target: target of a masked example, passed to `loss_fn`, such as "label" or "uniform"; None for the default
         of `loss_fn`.
       loss_fn: `f(outputs, targets, mask) -> losses`, floating `[B]`; `anchored_cross_entropy` by default. Others are
         `anchored_squared_error`, a `functools.partial` with more options, or your own, which takes `masked_target` as a

@@ -1,7 +1,7 @@
 """Anchored training objectives, one loss per example.
 
-The target of a masked example is what is known without its input: the uniform distribution over classes, or the mean
-and the variance of the training targets. Letters: B examples, C classes.
+The target of a masked example is its label, or what is known without its input: the uniform distribution over classes,
+or the mean and the variance of the training targets. Letters: B examples, C classes.
 """
 
 # JAX leaves some parameters unannotated, such as `device` of `jnp.asarray`
@@ -27,7 +27,7 @@ def anchored_cross_entropy(
     labels: Integer[AnyArray, "batch"] | Float[AnyArray, "batch classes"],
     mask: Bool[AnyArray, "batch"] | None = None,
     *,
-    masked_target: Literal["uniform", "label"] = "uniform",
+    masked_target: Literal["label", "uniform"] = "label",
     label_smoothing: Real[ArrayLike, ""] = 0.0,
 ) -> Float32[Array, "batch"]:
     """Return the cross entropy of each example, in nats.
@@ -36,9 +36,10 @@ def anchored_cross_entropy(
       logits: floating `[B, C]`.
       labels: integer `[B]` in [0, C), or floating `[B, C]`, one distribution over classes per example. Values of NumPy
         labels are checked; those of a JAX array are not, and an integer label outside [0, C) yields a loss of NaN.
-      mask: bool `[B]`, true where the reference was masked; none by default.
-      masked_target: target of a masked example: "uniform", the uniform distribution over classes of the paper
-        (arXiv 2406.00529, algorithm 1), or "label", as in the released code (`CIFAR/train.py`).
+      mask: bool `[B]`, true where the reference was masked; none by default. It matters only if `masked_target` is
+        "uniform".
+      masked_target: target of a masked example: "label", its own label, as in the released code (`CIFAR/train.py`), or
+        "uniform", the uniform distribution over classes of the paper's text (arXiv 2406.00529, algorithm 1).
       label_smoothing: weight of the uniform distribution in every target, in [0, 1].
 
     Returns:
@@ -54,7 +55,8 @@ def anchored_cross_entropy(
       >>> import anchor_jax as aj
       >>> import jax.numpy as jnp, numpy as np
       >>> logits = jnp.log(jnp.array([[0.8, 0.2], [0.8, 0.2]]))
-      >>> loss = aj.anchored_cross_entropy(logits, jnp.array([0, 0]), mask=jnp.array([False, True]))
+      >>> mask = jnp.array([False, True])
+      >>> loss = aj.anchored_cross_entropy(logits, jnp.array([0, 0]), mask, masked_target="uniform")
       >>> print(np.asarray(loss).round(3))  # -ln 0.8, and -(ln 0.8 + ln 0.2) / 2
       [0.223 0.916]
     """
@@ -215,7 +217,7 @@ def _check(logits: AnyArray, labels: AnyArray, mask: AnyArray | None, masked_tar
     if isinstance(labels, np.ndarray):
         _check_values(labels, logits.shape[1])
     _check_mask(mask, logits)
-    checks.choice("masked_target", masked_target, ("uniform", "label"))
+    checks.choice("masked_target", masked_target, ("label", "uniform"))
     checks.number("label_smoothing", label_smoothing)
 
 

@@ -46,6 +46,7 @@ def learning_curves(workdir: Path, run_facts: Mapping[str, Any]) -> list[Figure]
             panels.append(LinePanel(title, lines, xlabel="step", percent=percent))
     caption = (
         "As logged during training. Those of training batches are means since the line before, with augmentation and, "
-        "of an anchored network, masks; a network that is masked with uniform targets approaches the dotted line."
+        "of an anchored network, masks; with config.anchoring.masked_target=uniform, the entropy of masked inputs "
+        "approaches the dotted line."
     )
     return [Figure("learning", "Learning curves", caption, LinePlots(panels, shared_legend=False))] if panels else []

@@ -327,10 +327,9 @@ def with_reading(config: Config, image_shape: tuple[int, ...], orientation: Orie
     return config
 
 
-def as_before(config: Config, workdir: Path) -> Config:
-    """Return a config that reads images as the run in a folder does, if there is one, where it leaves that open."""
-    run = load(workdir) if (workdir / RECORD).exists() else None
-    return with_reading(config, run.image_shape, run.config.data.orientation) if run else config
+def is_of_version_0_1(run: Run) -> bool:
+    """Return whether a run that was loaded is one of version 0.1."""
+    return run.record is not None and "orientation" not in json.loads(run.record)["config"]["data"]
 
 
 def package_versions() -> dict[str, str]:

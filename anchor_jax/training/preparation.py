@@ -53,7 +53,7 @@ def prepare(config: Config, workdir: str | os.PathLike[str], accept_changes: tup
     config = config_lib.with_plain_values(config)
     mesh = mesh_lib.mesh()
     chosen, weights = _chosen(config, workdir)
-    config = run_record.as_before(chosen.config, workdir)
+    config = _as_before(chosen.config, workdir, accept_changes)
     with _explain_moved_data(config, workdir):
         source, held_out = _open_source(config, workdir)
     schedule = make_schedule(config, source.num_examples, mesh.size)
@@ -81,6 +81,22 @@ def prepare(config: Config, workdir: str | os.PathLike[str], accept_changes: tup
         weights=None if checkpoint.has_checkpoints(workdir) else _initial_weights(run, program, source, weights),
         preprocessing=chosen.preprocessing,
     )
+
+
+def _as_before(config: Config, workdir: Path, accept_changes: tuple[str, ...]) -> Config:
+    """Return a config that is completed by the run in a folder, if there is one.
+
+    Its images are read as before where the config leaves that open. If the run is of version 0.1, masked examples keep
+    the target that was the default then.
+    """
+    if not (workdir / run_record.RECORD).exists():
+        return config
+    run = run_record.load(workdir)
+    config = run_record.with_reading(config, run.image_shape, run.config.data.orientation)
+    is_default = config.anchoring.masked_target == config_lib.base().anchoring.masked_target
+    if is_default and run_record.is_of_version_0_1(run) and "anchoring.masked_target" not in accept_changes:
+        config.anchoring.masked_target = run.config.anchoring.masked_target
+    return config
 
 
 def _chosen(config: Config, workdir: Path) -> tuple[Choices, ReadWeights | None]:

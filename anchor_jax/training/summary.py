@@ -44,7 +44,9 @@ def _method(trainer: Trainer) -> str:
     if not anchoring.enabled:
         overlay = f"overlay x + {anchoring.overlay_weight:g} r {_draws(anchoring)}"
         return f"standard training, {overlay}, {references}"
-    masking = f"masked {_draws(anchoring)}" if anchoring.mask_prob else "no masking"
+    masking = "no masking"
+    if anchoring.mask_prob:
+        masking = f"masked {_draws(anchoring)} (target: {anchoring.masked_target})"
     return f"anchored training, {references}, {masking}"
 
 

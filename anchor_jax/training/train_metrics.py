@@ -11,7 +11,7 @@ from anchor_jax.training.model_batch import ModelBatch
 
 
 def batch_totals(losses: jax.Array, logits: jax.Array, model_batch: ModelBatch) -> Totals:
-    """Sum up the metrics of one batch; masked examples are counted separately, since their target is another one.
+    """Sum up the metrics of one batch; masked examples are counted separately, since their inputs lack the reference.
 
     A prediction for a mixed image is correct if it is the class with the largest share.
 

@@ -29,12 +29,14 @@ from configs import digits
 NUM_STEPS = 20
 REFERENCE = ROOT / "docs/results/campaign/losses_cpu.json"
 
-_SGD = {"optimizer.name": "sgd", "optimizer.learning_rate": 0.01, "optimizer.weight_decay": 1e-4}
+_UNIFORM = {"anchoring.masked_target": "uniform"}  # so that the loss depends on the mask
+_SGD = _UNIFORM | {"optimizer.name": "sgd", "optimizer.learning_rate": 0.01, "optimizer.weight_decay": 1e-4}
 # case -> changes to configs/digits.py; together they run all code that differs between platforms: convolutions,
 # BatchNorm, attention, GELU, an augmentation policy, erasing
 CASES: dict[str, Mapping[str, Any]] = {
     "resnet18, masked": _SGD | {"model.options.stage_sizes": (2, 2), "augmentation.erasing_prob": 0.25},
-    "vit, masked": {
+    "vit, masked": _UNIFORM
+    | {
         "model.name": "vit_b16",
         "model.options.depth": 2,
         "model.options.width": 64,
