@@ -38,6 +38,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "control": _PLAIN | MASKED | {"anchoring.overlay_weight": -1.0},
     "overlay": _PLAIN | MASKED | {"anchoring.overlay_weight": 0.5},
 }
+WHITENED = {"model.whiten_stem": True}
 FAMILIES = {
     "noise": ("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise"),
     "blur": ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "gaussian_blur"),
@@ -80,7 +81,7 @@ FAST = Study(
     rows=[
         *(
             _row(arm, paper=_PAPER.get(arm, ""))
-            for arm in ("standard", "label", "control", "uniform", "anchored", "overlay")
+            for arm in ("standard", "anchored", "label", "control", "uniform", "overlay")
         ),
         *(_row(arm, EPOCHS * _STRETCH) for arm in ("uniform", "standard")),
     ],
@@ -122,7 +123,10 @@ FAST_LENGTHS = Study(
 
 # Does the network use the reference that it is shown? Each column is another kind of input.
 FAST_REFERENCES = Study(
-    rows=[_row(arm) for arm in ("anchored", "label", "uniform")],  # a standard network has no references
+    rows=[  # a standard network has no references
+        *(_row(arm) for arm in ("anchored", "label", "uniform")),
+        *(_row(arm, seeds=1, extra=WHITENED) for arm in ("anchored", "label", "uniform")),
+    ],
     evaluations=[Evaluation(("reference_use",), (1,)), Evaluation(("corruptions",), (1,), protocol="blt")],
     columns=(
         *(
@@ -207,16 +211,16 @@ FAST_ALTERNATIVES = Study(
     size=_SIZE,
 )
 
-# Should the first layer start from whitened patches?
+# Should the first layer start from whitened patches, and do the arms differ alike if it does?
 FAST_STEM = Study(
     rows=[
         row
-        for arm in ("standard", "label")
-        for row in (_row(arm, seeds=1), _row(arm, seeds=1, extra={"model.whiten_stem": False}))
+        for arm in ("standard", "anchored", "label", "control", "uniform", "overlay")
+        for row in (_row(arm, seeds=1), _row(arm, seeds=1, extra=WHITENED))
     ],
     evaluations=_EVALUATIONS,
-    columns=_ACCURACIES,
-    figure=_FIGURE,
+    columns=(*_ACCURACIES, *FAST_FAMILIES.columns),
+    figure=FAST_FAMILIES.figure,
     size=_SIZE,
 )
 
