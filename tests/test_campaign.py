@@ -15,7 +15,7 @@ from commands import ROOT, assert_told, environment_of_command, quick_command
 from anchor_jax import UserError
 from anchor_jax import config as configuration
 from anchor_jax.planning.targets import CHIPS, parse_target
-from benchmarks.campaign import campaign, chips, differences, planned, running, steps, summary
+from benchmarks.campaign import campaign, chips, differences, losses, planned, running, steps, summary
 from benchmarks.campaign.study import SIZE, STUDY
 from benchmarks.timing import build_each, time_interleaved
 from studies.runs import create_runs
@@ -300,6 +300,13 @@ def test_losses_agree_within_the_tolerances(found, wrong):
     assert ("agree with those of the CPU" if wrong is None else f"the loss of step {wrong} is") in (
         differences.verdict(result)
     )
+
+
+@pytest.mark.parametrize(("learning_rate", "agrees"), [(0.01, True), (0.0101, False)])
+def test_losses_show_steps_that_are_one_percent_too_long(learning_rate, agrees):
+    config = losses.config_of(losses.TINY_CASES["tiny"] | {"optimizer.learning_rate": learning_rate})
+    reference = json.loads(losses.REFERENCE.read_text())["losses"]["tiny"]
+    assert differences.compare(losses.losses(config), reference)["agrees"] == agrees  # on eight devices; it has one
 
 
 # samples

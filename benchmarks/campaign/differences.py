@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# Relative, of the first step and of the others. On a CPU, another number of devices and code without optimization
-# change the 20 losses by less than 1e-6; steps that are 1% too long change them by 1e-4 to 3e-4.
+# Relative, of the first step and of the others. They allow for rounding, but not for steps that are 1% too long; on a
+# CPU, another number of devices changes the losses far less.
 FIRST_TOLERANCE, TOLERANCE = 1e-5, 1e-4
 
 
