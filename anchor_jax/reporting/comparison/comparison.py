@@ -257,7 +257,7 @@ def _common_references(runs: Sequence[EvaluatedRun], suite: str, requested: int 
       UserError: a run lacks the suite or the number of references.
     """
     is_transduced = parse_storage_name(suite).protocol == "blt"
-    requested = 1 if is_transduced else requested  # whichever number is compared: BLT chooses one per image
+    requested = None if is_transduced else requested  # BLT has one reference per image, whichever number is compared
     for run in runs:
         if suite not in run.suites:
             if is_transduced and not run.anchored:
