@@ -17,6 +17,7 @@ from anchor_jax.evaluation.options import TransductionOption
 from anchor_jax.evaluation.results import Results, SuiteResult
 from anchor_jax.reporting.comparison.methods import effective_config
 from anchor_jax.runs import record as run_record
+from anchor_jax.runs.training_log import read_metrics
 from anchor_jax.training.schedule import TrainingSchedule
 from anchor_jax.training.source import open_source
 from studies import records
@@ -129,10 +130,10 @@ class StudyRun:
             record = read_record(self)
             return record.training_seconds if record else 0.0
         seconds, last_step = 0.0, 0
-        for line in map(json.loads, (self.workdir / "metrics.jsonl").read_text().splitlines()):
-            if speed := line.get("train/images_per_second"):
-                seconds += (line["step"] - last_step) * self.config.training.batch_size / speed
-                last_step = line["step"]
+        for step, speed in zip(*read_metrics(self.workdir).get("train/images_per_second", ((), ())), strict=True):
+            if speed:
+                seconds += (step - last_step) * self.config.training.batch_size / speed
+                last_step = step
         return seconds
 
     @property

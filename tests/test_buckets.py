@@ -17,7 +17,7 @@ import anchor_jax as aj
 from anchor_jax.cli import app
 from anchor_jax.core.errors import CorruptDataWarning
 from anchor_jax.data.local_copies import local_data, local_tfds
-from anchor_jax.evaluation import evaluate, load_results
+from anchor_jax.evaluation import evaluate, load_results, prediction_files
 from anchor_jax.export.write import export
 from anchor_jax.reporting import Reporter
 from anchor_jax.runs import published
@@ -92,6 +92,17 @@ def test_run_in_a_bucket_is_evaluated_and_exported(resumed, local_results, bucke
     export(resumed[0], f"{bucket}/tiny.zip", num_references=2)
     assert object_storage.path_of(f"{bucket}/tiny.zip").read_bytes() == exported
     assert aj.load_exported(f"{bucket}/tiny.zip").label_names == ("0", "1", "2")
+
+
+def test_predictions_in_a_bucket_are_written_without_copies(bucket, tmp_path):
+    folder = storage_path("folder", f"{bucket}/limited/step12-bins15-limit5")  # the folder of its summaries, too
+    part = prediction_files.part_file(tmp_path, "clean", 2)
+    recorder = prediction_files.Recorder()
+    with recorder.part(part, 12, 2, ("0", "1")):
+        pass
+    upload(tmp_path, str(folder))
+    prediction_files.write_all(folder, [folder / part.name], folder)
+    assert names_below(folder) == {f"limited/{folder.name}/{name}" for name in (*prediction_files.NAMES, part.name)}
 
 
 def test_published_run_in_a_bucket_is_loaded(bucket, finished, tmp_path):

@@ -23,7 +23,8 @@ from comparable_runs import (
 from conftest import write_results
 
 from anchor_jax.core.errors import UserError
-from anchor_jax.evaluation.results import SuiteResult
+from anchor_jax.evaluation import storage
+from anchor_jax.evaluation.results import Score, SuiteResult
 from anchor_jax.evaluation.same_data import compare_data
 from anchor_jax.reporting.comparison.comparison import example_values
 from anchor_jax.reporting.comparison.methods import group_by_method, load
@@ -154,6 +155,28 @@ def test_suite_that_a_run_lacks_is_left_out_with_a_note(tmp_path):
     [note] = comparison.notes
     assert note.startswith("ood is left out:")
     assert f"run python eval.py --workdir {runs[1]} --suites ood" in note
+
+
+def test_note_on_transduction_asks_no_standard_network_for_it(tmp_path):
+    runs = [evaluated(tmp_path / kind, kind) for kind in ("standard", "anchored")]
+    result = SuiteResult("clean", 1, (Score("accuracy", 0.5),), {}, FACTS | {"step": 12}, "blt")
+    storage.ResultStore(runs[1] / "eval/step12-bins15").add(result)
+    comparison = compared(runs)
+    assert [table.suite for table in comparison.suites] == ["clean"]
+    [note] = comparison.notes
+    assert note.startswith(f"clean-blt is left out: '{runs[0]}' is a standard network, which has no references")
+    assert "eval.py" not in note
+
+
+@pytest.mark.parametrize("requested", [None, 10])
+def test_transduction_has_one_reference_whatever_is_requested(tmp_path, requested):
+    runs = [evaluated(tmp_path / kind, kind) for kind in ("anchored", "masked")]
+    for run in runs:
+        result = SuiteResult("clean", 1, (Score("accuracy", 0.5),), {}, FACTS | {"step": 12}, "blt")
+        storage.ResultStore(run / "eval/step12-bins15").add(result)
+    comparison = compared(runs, (), requested)
+    assert {table.suite: table.num_references for table in comparison.suites} == {"clean": 10, "clean-blt": 1}
+    assert not comparison.notes
 
 
 def test_standard_network_is_compared_with_every_protocol(tmp_path):

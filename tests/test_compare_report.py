@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 from html.parser import HTMLParser
 
@@ -23,7 +24,10 @@ from conftest import write_results
 from legends import checked_legends
 
 from anchor_jax.core.errors import UserError
+from anchor_jax.evaluation import storage
+from anchor_jax.evaluation.results import Score, SuiteResult, printable
 from anchor_jax.reporting.comparison import compare
+from anchor_jax.reporting.comparison.figures import suite_figures
 from anchor_jax.reporting.comparison.report import print_tables
 from configs import imagenet_regnet_y_800mf
 
@@ -87,15 +91,38 @@ def test_page_is_well_formed_and_self_contained(three_methods, tmp_path, capsys)
     assert f"report: {tmp_path / 'out/compare.html'}" in printed
 
 
+@pytest.mark.parametrize("fields", [{}, {"dataset": "c100"}])
+def test_suite_without_accuracy_is_compared(tmp_path, capsys, fields):
+    runs = [evaluated(tmp_path / kind, kind) for kind in ("standard", "anchored")]
+    for run, num in zip(runs, (0, 10), strict=True):
+        result = SuiteResult("certainty", num, (Score("entropy", 0.25 + num, **fields),), {}, FACTS | {"step": 12})
+        storage.ResultStore(run / "eval/step12-bins15").add(result)
+    compare(runs, tmp_path / "out", ("certainty",))
+    assert "10.2500" in capsys.readouterr().out
+    assert "10.2500" in page_of(tmp_path / "out")[1]
+
+
+def test_severity_curves_begin_with_as_many_references(tmp_path):
+    """The clean set is compared with 10 references, corruptions with the only number that was measured."""
+    runs = [evaluated(tmp_path / kind, kind) for kind in ("standard", "anchored")]
+    runs = [evaluated(run, run.name, references=(1,), suites=("corruptions",)) for run in runs]
+    comparison = compared(runs)
+    assert [table.num_references for table in comparison.suites] == [10, 1]
+    [figure, *_] = suite_figures(comparison, table_of(comparison, "corruptions"))
+    for panel, metric in zip(figure.plot.panels, ("accuracy", "ece"), strict=True):
+        firsts = [value_of(runs[0], "clean", 0, metric), value_of(runs[1], "clean", 1, metric)]
+        assert [(line.x[0], line.y[0]) for line in panel.lines] == [(0, first) for first in firsts]
+
+
 def test_page_escapes_names(tmp_path):
-    name = "<b>&amp;\"'[red]"
+    name = "<b>&amp;\"'[red]" + os.fsdecode(b"\xe9")
     runs = [evaluated(tmp_path / f"{kind}<i>&amp;", kind) for kind in ("standard", "anchored")]
     for run, num in zip(runs, (0, 1), strict=True):
         metrics = {"accuracy": 0.5 + 0.1 * num, f"{name}/accuracy": 0.5}
         write_results(run / "eval/step12-bins15", "shift", FACTS | {"members": [name]}, {num: (metrics, {})})
     compare(runs, tmp_path / "out")
     _, text = page_of(tmp_path / "out")
-    assert f"accuracy, {name}" in text
+    assert f"accuracy, {printable(name)}" in text
     assert str(runs[0]) in text
 
 

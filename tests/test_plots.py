@@ -4,6 +4,7 @@ import matplotlib
 import numpy as np
 import pytest
 from legends import checked_legends
+from matplotlib.figure import Figure
 from PIL import Image
 
 from anchor_jax.evaluation.presentation import (
@@ -144,6 +145,16 @@ def test_save_draws_names_in_any_script_without_warning(tmp_path):
     plots.save(ReliabilityDiagrams(dict.fromkeys(names, BINS)), tmp_path / "reliability.png")
     plots.save(Bars({name: {name: 0.5} for name in names}, "accuracy"), tmp_path / "bars.png")
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_legends_have_names_with_a_leading_underscore():
+    """Matplotlib leaves such labels out, and datasets are named after folders."""
+    groups, line = histograms(("_set", CONFIDENCE), ("test", CONFIDENCE)), Line("_set", X, X)
+    for plot in (groups, LinePlots([LinePanel("a", [line])])):
+        figure = Figure(layout="constrained")
+        plots._DRAWINGS[type(plot)][1](figure, plot)
+        [legend] = figure.legends
+        assert legend.get_texts()[0].get_text().strip() == "_set"
 
 
 def test_save_does_not_change_the_style_of_the_user(tmp_path):

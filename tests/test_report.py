@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 from html.parser import HTMLParser
 
 import numpy as np
@@ -14,6 +15,8 @@ from PIL import Image
 from anchor_jax import UserError
 from anchor_jax.evaluation import evaluate, storage
 from anchor_jax.evaluation.presentation import format_num_references
+from anchor_jax.evaluation.results import Score, SuiteResult, column_name
+from anchor_jax.evaluation.same_data import clean_results_for
 from anchor_jax.evaluation.suites.ood import stored_scores
 from anchor_jax.reporting import write_report
 from anchor_jax.reporting.report import write_page
@@ -102,6 +105,10 @@ def landscape(rng):
     steps = np.linspace(-1, 1, 5, dtype=np.float32)
     arrays = {"accuracy": rng.random((5, 5)).astype(np.float32), "loss": rng.random((5, 5)).astype(np.float32)}
     return ({"accuracy": 0.5}, {"alphas": steps, "betas": steps, **arrays}), {"num_examples": 40}
+
+
+def of_transduction(suite, scores):
+    return SuiteResult(suite, 1, tuple(scores), {}, FACTS | {"members": MEMBERS, "num_examples": 40}, "blt")
 
 
 SUITES = {suite.__name__: suite for suite in (landscape, probe, protocols, ood, shift, corruptions, clean)}
@@ -347,3 +354,36 @@ def test_write_page_rejects_a_folder_that_is_not_writable(tmp_path):
     (tmp_path / "pictures").write_text("a file")
     with pytest.raises(UserError, match=r"cannot write to '.*' \((File exists|Not a directory)\)"):
         report(tmp_path)
+
+
+def test_results_of_transduction_are_not_mixed_with_others(tmp_path):
+    """The page has the same number of references twice: drawn at random, and chosen for each image."""
+    folder = tmp_path / "eval/step12-bins15"
+    write_all(folder, (1,), ("clean", "corruptions"))
+    severities = [Score("accuracy", 0.1 * severity, severity=severity) for severity in range(1, 6)]
+    for suite, scores in (("clean", [Score("accuracy", 0.875)]), ("corruptions", severities)):
+        storage.ResultStore(folder).add(of_transduction(suite, scores))
+    results = storage.read(folder)
+    of_clean = [clean_results_for(results[name], results)[1] for name in ("corruptions", "corruptions-blt")]
+    assert of_clean == [results["clean"][1], results["clean-blt"][1]]
+    page = page_of(report(folder).parent)
+    assert page.text.count("1 reference, transduction (BLT)") == 1
+    assert page.text.index("87.50") < page.text.index("1 reference, transduction (BLT)")
+
+
+def test_names_that_are_no_text_are_escaped(tmp_path):
+    """Of a folder of anomalies and of a class; the scores are constant, as those of a dead network."""
+    folder, odd = tmp_path / "eval/step12-bins15", os.fsdecode(b"caf\xe9")
+    arrays = {column_name("energy", name): np.zeros(3, np.float32) for name in ("in", odd)}
+    auroc = Score("auroc", 0.5, dataset=odd, score="energy"), Score("auroc", 0.5, score="energy")
+    facts = FACTS | {"members": [odd], "label_names": [odd, "tea"]}
+    rows = {"label": np.zeros(3, np.int32), "predicted": np.zeros(3, np.int32), "confidence": np.ones(3, np.float32)}
+    for suite, scores, columns in (("ood", auroc, arrays), ("clean", (Score("accuracy", 1.0),), rows)):
+        storage.ResultStore(folder).add(SuiteResult(suite, 1, scores, columns, facts))
+    storage.ResultStore(folder).write_summaries()
+    assert storage.read(folder)["ood"][1].column("energy", odd) is not None
+    page, name = page_of(report(folder).parent), r"caf\udce9"
+    assert name in page.text
+    assert "AUROC" in page.text
+    for file in ("results.csv", "tables/clean-classes.csv"):
+        assert name in (folder / file).read_text(encoding="utf-8")

@@ -70,6 +70,15 @@ def test_of_auroc_has_the_quantiles_of_resampled_areas():
     np.testing.assert_allclose(intervals.of_auroc(INSIDE, OUTSIDE), np.quantile(resampled, (0.025, 0.975)), atol=0.02)
 
 
+def test_single_examples_have_no_bootstrap_interval():
+    assert intervals.of_ece(CONFIDENCE[:1], CORRECT[:1], 10) is None
+    assert intervals.of_auroc(INSIDE[:1], OUTSIDE) is None
+    assert intervals.of_auroc(INSIDE, [OUTSIDE[0], OUTSIDE[1][:1]]) is None
+    result = clean_result(3, num=1)
+    assert [intervals.interval(result, name) for name in ("ece", "nll")] == [None, None]
+    assert intervals.interval(result, "accuracy") == intervals.of_fraction(result.value("accuracy"), 1)
+
+
 def test_interval_counts_versions_of_an_image_once():
     correct = np.random.default_rng(0).random((2, 5, 40)) < 0.7
     facts = {"members": ["fog", "snow"], "averages": {"mean15": ["snow"]}, "severities": [1, 2, 3, 4, 5]}

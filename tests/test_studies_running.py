@@ -12,10 +12,15 @@ from commands import quick_command
 
 from anchor_jax import UserError
 from anchor_jax.core.errors import Preempted
-from studies import running
+from anchor_jax.evaluation import storage
+from anchor_jax.evaluation.results import Score, SuiteResult
+from studies import records, running
 from studies.definitions import STUDIES
-from studies.measuring import with_records
+from studies.measuring import measure, with_records
 from studies.runs import create_runs
+from studies.study import CLEAN, STANDARD, Ensemble, Evaluation, FigureSpec, Row, Size, Study
+
+FACTS = {"seconds": 1.0, "devices": ["cpu"], "host": "", "python": "", "versions": {}}
 
 
 def job(name, program, folder):
@@ -62,6 +67,22 @@ def test_run_all_lets_commands_save_on_a_stop_signal(tmp_path):
     assert preempted.value.status == 143
     assert (tmp_path / "first.txt").read_text().endswith("saved\n")
     assert not (tmp_path / "second.txt").exists()
+
+
+def test_results_without_a_record_are_recorded_on_resuming(tmp_path):
+    """A stop came after the last evaluation, before its record was written."""
+    size = Size("tiny", {}, "", str(tmp_path / "records"))
+    row = Row("ensemble", "digits", STANDARD, record="ensemble", seeds=1, ensemble=Ensemble("ensemble", 2))
+    study = Study([row], [Evaluation(("clean",), (1,))], (CLEAN,), FigureSpec("", ("clean",)), size)
+    [run] = create_runs(study, size, tmp_path / "out/tiny")
+    result = SuiteResult("clean", 2, (Score("accuracy", 0.5),), {}, FACTS)
+    storage.ResultStore(tmp_path / "out/tiny" / run.name).add(result)
+    assert not any(run.missing_commands(study.evaluations))
+    file = tmp_path / "records/ensemble-0.json"
+    for _ in range(2):
+        measure({"study": study}, size, tmp_path / "out", at_once=1)
+        assert records.load(file).results["clean"][2].scores == result.scores
+        assert list((tmp_path / "records").iterdir()) == [file]
 
 
 def test_studies_are_measured_anew_with_other_records(tmp_path):

@@ -17,6 +17,7 @@ from anchor_jax.data.loading import name_of
 from anchor_jax.evaluation.options import CommonOptions, SuiteOptions
 from anchor_jax.evaluation.prediction_files import RecordedSet, Recorder
 from anchor_jax.evaluation.predictions import PredictionTable, predict_dataset, predict_pairs
+from anchor_jax.evaluation.results import printable
 from anchor_jax.evaluation.temperature import fit_temperature, require_held_out
 from anchor_jax.evaluation.transduction import Transduction, create_transduction
 from anchor_jax.runs.data_location import explain_moved_data
@@ -128,7 +129,7 @@ class EvalContext:
         self._limits[name] = num, whole
         if multihost.is_primary():
             how = f"{num:,} of {whole:,} images{remark}" if num < whole else f"the whole set, {whole:,} images"
-            print(f"limit {self.options.limit:,}, {name}: {how}")
+            print(f"limit {self.options.limit:,}, {printable(name)}: {how}")
 
     def is_test(self, dataset: object) -> bool:
         """Return whether a dataset is the test set of the run, without opening that."""

@@ -35,6 +35,8 @@ from anchor_jax.runtime import mesh as mesh_lib
 from anchor_jax.runtime.paths import storage_path
 
 KINDS = ("ensemble", "dropout", "augmentation")
+# fields of a model that change nothing without a gradient
+_NOT_OF_INFERENCE = ("parent", "name", "dtype", "axis_name", "remat", "bn_devices", "dropout_rate", "stochastic_depth")
 ENSEMBLE_SUITES = ("clean", "corruptions", "shift", "ood", "conformal", "protocols")  # these use predictions only
 
 
@@ -61,7 +63,7 @@ def evaluate_ensemble(
       The result of each suite.
 
     Raises:
-      UserError: a run is missing or anchored, the runs differ in their classes or image shape, or the kind takes
+      UserError: a run is missing or anchored, the runs differ in their model, classes or images, or the kind takes
         another number of runs.
     """
     out = storage_path("out", out)
@@ -102,7 +104,8 @@ def ensemble_predictor(
     else:
         variables, members = predictors[0].variables, jax.random.split(jax.random.key(seed), num_members)
     model = create_model(runs[0], axis_name=mesh_lib.AXIS)  # dropout draws one mask for the batch of all devices
-    logits_fn = partial(_LOGITS[kind], model, run_normalization(runs[0]), runs[0].config)
+    normalizations = tuple(map(run_normalization, runs))
+    logits_fn = partial(_LOGITS[kind], model, normalizations, runs[0].config)
     network = EnsembleNetwork(predictors[0].network, logits_fn, members)
     return dataclasses.replace(predictors[0], variables=variables, network=network)
 
@@ -139,19 +142,26 @@ class EnsembleNetwork(CompiledNetwork):
         return classify_ensemble(member_logits, cast(jax.Array, references), chunk_size=1, temper=temper)
 
 
-def _network_logits(model: Classifier, normalization: Normalization, _, variables, member, images):
-    return model.apply(jax.tree.map(lambda array: array[member], variables), normalize(images, normalization))
+Normalizations = tuple[Normalization, ...]  # of each run
 
 
-def _dropout_logits(model: Classifier, normalization: Normalization, _, variables, member, images):
-    return model.apply(variables, normalize(images, normalization), rngs={"dropout": member})
+def _network_logits(model: Classifier, normalizations: Normalizations, _, variables, member, images):
+    """Return the logits of one network, on images normalized as for its training."""
+    different = list(dict.fromkeys(normalizations))  # each run has measured its own, if it held out other examples
+    which = jnp.array([different.index(each) for each in normalizations])[member]
+    x = jax.lax.switch(which, [partial(normalize, normalization=each) for each in different], images)
+    return model.apply(jax.tree.map(lambda array: array[member], variables), x)
 
 
-def _augmentation_logits(model: Classifier, normalization: Normalization, config, variables, member, images):
+def _dropout_logits(model: Classifier, normalizations: Normalizations, _, variables, member, images):
+    return model.apply(variables, normalize(images, *normalizations), rngs={"dropout": member})
+
+
+def _augmentation_logits(model: Classifier, normalizations: Normalizations, config, variables, member, images):
     keys = jnp.broadcast_to(member, len(images))  # the same crop for all images, independent of the batch
     options = {"interpolation": config.data.interpolation, "channels": images.shape[-1]}
     augmented = augment(keys, images, config.augmentation, **options)
-    return model.apply(variables, normalize(augmented, normalization))
+    return model.apply(variables, normalize(augmented, *normalizations))
 
 
 _LOGITS = {"ensemble": _network_logits, "dropout": _dropout_logits, "augmentation": _augmentation_logits}
@@ -169,5 +179,20 @@ def _check(kind: str, runs: Sequence[Run]) -> None:
         has_same_classes = list(map(composed_name, run.label_names)) == list(map(composed_name, first.label_names))
         if not has_same_classes or run.image_shape != first.image_shape:
             raise UserError(f"'{run.workdir}' has other classes or another image shape than '{first.workdir}'")
+        for key, value in _shared(run).items():
+            if value != (expected := _shared(first).get(key)):
+                raise UserError(
+                    f"'{run.workdir}' and '{first.workdir}' cannot be an ensemble: config.{key} is {value!r} and "
+                    f"{expected!r}; give runs that are equal in it"
+                )
     if kind == "dropout" and not first.config.model.options.get("dropout_rate"):
         raise UserError(f"'{first.workdir}' has no dropout; train a run with --config.model.options.dropout_rate=0.1")
+
+
+def _shared(run: Run) -> dict[str, Any]:
+    """Return what the runs of an ensemble must share: they have one model, and read the images in one way."""
+    model, data = create_model(run), run.config.data
+    facts = {"model.name": run.config.model.name, "model.dtype": run.config.model.dtype}
+    options = (field.name for field in dataclasses.fields(model) if field.name not in _NOT_OF_INFERENCE)
+    facts |= {f"model.options.{name}": getattr(model, name) for name in options}
+    return facts | {f"data.{key}": data[key] for key in ("crop_fraction", "interpolation", "resizing", "orientation")}

@@ -38,8 +38,8 @@ def of_mean(values: np.ndarray) -> Interval | None:
     return max(float(low), 0.0), float(high)
 
 
-def of_ece(confidence: np.ndarray, correct: np.ndarray, num_bins: int) -> Interval:
-    """Return the bootstrap interval of the expected calibration error.
+def of_ece(confidence: np.ndarray, correct: np.ndarray, num_bins: int) -> Interval | None:
+    """Return the bootstrap interval of the expected calibration error; None for a single example.
 
     Sampling noise makes an ECE larger, and resampling does so once more: for a calibrated network, the quantiles of
     the resampled errors almost never contain the true error. The interval is therefore reflected about the estimate
@@ -59,12 +59,15 @@ def of_ece(confidence: np.ndarray, correct: np.ndarray, num_bins: int) -> Interv
         return np.abs(sums).sum(-1) / rows.shape[-1]
 
     every = np.arange(len(bins))
-    low, high = _bootstrap((every,), errors, "basic")
-    return max(low, 0.0), max(high, float(errors(every)))
+    if (found := _bootstrap((every,), errors, "basic")) is None:
+        return None
+    return max(found[0], 0.0), max(found[1], float(errors(every)))
 
 
-def of_auroc(inside: np.ndarray, outside: Sequence[np.ndarray]) -> Interval:
+def of_auroc(inside: np.ndarray, outside: Sequence[np.ndarray]) -> Interval | None:
     """Return the bootstrap interval of the mean AUROC of several sets of anomalies against one other set.
+
+    None if one of the sets has a single example, whose resamples are all the same.
 
     Args:
       inside: floating `[N]`, scores of the examples that are no anomalies.
@@ -177,7 +180,10 @@ def _counts(values: np.ndarray, num: int, weights: np.ndarray | None = None) -> 
     return counts.reshape(*values.shape[:-1], num)
 
 
-def _bootstrap(data: tuple[np.ndarray, ...], statistic: Callable[..., np.ndarray], method: str) -> Interval:
+def _bootstrap(data: tuple[np.ndarray, ...], statistic: Callable[..., np.ndarray], method: str) -> Interval | None:
+    """Return a bootstrap interval; None if a sample has a single example, which has no spread."""
+    if min(map(len, data)) < 2:
+        return None
     batch = max(1, _BATCH_BYTES // (8 * sum(map(len, data))))
     options: dict[str, Any] = {"random_state": np.random.default_rng(_SEED)}  # "rng" in newer versions of SciPy alone
     options |= {"n_resamples": RESAMPLES, "batch": batch, "vectorized": True, "confidence_level": LEVEL}

@@ -235,7 +235,16 @@ def parse_storage_name(name: str) -> StoredName:
 
 def column_name(name: str, dataset: str | None = None) -> str:
     """Return the name of an array on disk."""
-    return name if dataset is None else f"{dataset}/{name}"
+    return name if dataset is None else f"{printable(dataset)}/{name}"
+
+
+def printable(text: str) -> str:
+    r"""Return a text without the bytes that are no text, which names of files may have: they are escaped.
+
+    >>> printable(b"caf\xe9".decode(errors="surrogateescape"))
+    'caf\\udce9'
+    """
+    return text.encode(errors="backslashreplace").decode()
 
 
 def short_hash(facts: Mapping[str, Any]) -> str | None:
@@ -261,9 +270,14 @@ def to_frame(results: Iterable[SuiteResult]) -> pd.DataFrame:
             "suite": result.suite,
             "protocol": score.protocol or result.protocol,
             "num_references": result.num_references,
-            "dataset": result.dataset if score.dataset is None else score.dataset,
+            "dataset": _printable(result.dataset if score.dataset is None else score.dataset),
+            "corruption": _printable(score.corruption),
         }
         for result in results
         for score in result.scores
     ]
     return pd.DataFrame(rows, columns=list(SCHEMA)).astype(SCHEMA)
+
+
+def _printable(name: str | None) -> str | None:
+    return None if name is None else printable(name)

@@ -7,7 +7,7 @@ import numpy as np
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.evaluation.question import describe_data, same_images
-from anchor_jax.evaluation.results import Results, SuiteResult, short_hash
+from anchor_jax.evaluation.results import Results, SuiteResult, short_hash, storage_name
 from anchor_jax.evaluation.suite import DATA_FACTS
 
 # results that differ in one of these facts are about other data
@@ -50,8 +50,9 @@ def compare_data(results: Mapping[str, SuiteResult]) -> DataComparison:
 
 
 def clean_results_for(of_suite: Results, results: Mapping[str, Results]) -> Results:
-    """Return the clean results to compare those of a suite with: none if they are about another test set."""
-    clean = results.get("clean", {})
+    """Return the clean results to compare those of a suite with: of its protocol, none if of another test set."""
+    protocol = next(iter(of_suite.values())).protocol
+    clean = results.get(storage_name("clean", protocol), {})
     same = all(same_images(one.facts, other.facts) for one in clean.values() for other in of_suite.values())
     return clean if same else {}
 

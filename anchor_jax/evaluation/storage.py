@@ -25,7 +25,15 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.evaluation import legacy, prediction_files, question
 from anchor_jax.evaluation.output import root_of
 from anchor_jax.evaluation.presentation import format_num_references
-from anchor_jax.evaluation.results import Score, SuiteResult, fields_of, flat_name, parse_storage_name, to_frame
+from anchor_jax.evaluation.results import (
+    Score,
+    SuiteResult,
+    fields_of,
+    flat_name,
+    parse_storage_name,
+    printable,
+    to_frame,
+)
 from anchor_jax.runtime.atomic_files import atomic_write, is_incomplete, keep_earlier
 from anchor_jax.runtime.paths import storage_path
 
@@ -205,21 +213,20 @@ class ResultStore:
 
 def add_and_tell(store: ResultStore, result: SuiteResult) -> None:
     """Store a result, and print what happens to earlier ones."""
-    reasons = store.differences(result)
+    name, reasons = printable(result.name), store.differences(result)
     replaced = store.results.get(result.name, {}).get(result.num_references)
     moved = store.add(result)
     if moved:
         first, *others = reasons
         also = f"; they were also measured {' and '.join(others)}" if others else ""
-        print(f"{result.name}: earlier results, measured {first}, were moved to {moved}{also}")
+        print(f"{name}: earlier results, measured {first}, were moved to {printable(str(moved))}{also}")
     elif replaced and _timeless(replaced) != _timeless(result):
         num = format_num_references(result.num_references)
         predictions = prediction_files.part_file(store.folder, result.name, result.num_references)
         also = ", with its predictions" if predictions.exists() else ""
         predictions.unlink(missing_ok=True)
         print(
-            f"{result.name}: the earlier result, {num}, was replaced{also}; it answered the same question with other "
-            "numbers"
+            f"{name}: the earlier result, {num}, was replaced{also}; it answered the same question with other numbers"
         )
 
 

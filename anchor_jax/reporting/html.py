@@ -11,6 +11,7 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from anchor_jax.evaluation.presentation import Column, Figure, Table
+from anchor_jax.evaluation.results import printable
 from anchor_jax.reporting import plots
 from anchor_jax.reporting.style import DPI
 from anchor_jax.runtime import templates
@@ -85,7 +86,8 @@ def rows_html(rows: Mapping[Any, Mapping[str, str | int]]) -> Markup:
     """
     names = dict.fromkeys(name for row in rows.values() for name, text in row.items() if text != "")
     cells = [[row.get(name, "") for name in names] for row in rows.values()]
-    frame = pd.DataFrame(cells, index=pd.Index(list(rows)), columns=list(names), dtype=object)
+    index = [printable(name) if isinstance(name, str) else tuple(map(printable, name)) for name in rows]
+    frame = pd.DataFrame(cells, index=pd.Index(index), columns=list(map(printable, names)), dtype=object)
     styler = frame.style
     styler.format(escape).format_index(escape="html", axis=0).format_index(escape="html", axis=1)
     head, body = styler.to_html(exclude_styles=True).split("<tbody>")

@@ -8,6 +8,7 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.data.loading import name_of
 from anchor_jax.evaluation import storage
 from anchor_jax.evaluation.presentation import format_num_references
+from anchor_jax.evaluation.results import printable
 from anchor_jax.metrics import specs
 from anchor_jax.runs.hub import import_hub
 from anchor_jax.runs.record import Run
@@ -87,7 +88,7 @@ def model_card(run: Run, step: int, name: str, license_name: str, metrics: Metri
         "suites": [(of.suite, _rows(of)) for of in measured],
     }
     body = templates.render("reporting", "model_card.md.j2", values)
-    return f"---\n{_front_matter(run, name, license_name, measured)}---\n\n{body}"
+    return printable(f"---\n{_front_matter(run, name, license_name, measured)}---\n\n{body}")
 
 
 def _front_matter(run: Run, name: str, license_name: str, measured: list[_Measured]) -> str:

@@ -64,7 +64,7 @@ def _draw_panel(axes: Axes, panel: presentation.LinePanel) -> None:
     ordered = iter(style.shades(sum(line.style == "ordered" for line in panel.lines)))
     categories = iter(map(style.category, range(len(panel.lines))))
     for line in panel.lines:
-        options: dict[str, Any] = {"label": style.shortened(line.label, 90) if line.label else None}
+        options: dict[str, Any] = {"label": style.legend_label(line.label, 90) if line.label else None}
         if line.style == "ordered":
             options["color"] = next(ordered)
         elif line.style == "category":
@@ -166,7 +166,7 @@ def _draw_histogram(axes: Axes, group: presentation.Histogram, edges: np.ndarray
     share = count / len(group.values)
     if fill:
         axes.stairs(share, edges, fill=True, color=color, alpha=fill, linewidth=0)
-    axes.stairs(share, edges, color=color, linestyle=dash, linewidth=1.6, label=style.shortened(group.label, 26))
+    axes.stairs(share, edges, color=color, linestyle=dash, linewidth=1.6, label=style.legend_label(group.label, 26))
 
 
 def _edges(groups: Sequence[np.ndarray]) -> np.ndarray:

@@ -18,8 +18,8 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.data.corruptions import SEVERITIES
 from anchor_jax.evaluation import prediction_files, question, storage, suites
 from anchor_jax.evaluation.output import workdir_of, workdir_of_results
-from anchor_jax.evaluation.presentation import Table, describe_transduction, format_num_references
-from anchor_jax.evaluation.results import Results
+from anchor_jax.evaluation.presentation import Highlight, Table, describe_transduction, format_num_references
+from anchor_jax.evaluation.results import Results, printable
 from anchor_jax.evaluation.runner import facts_of_run
 from anchor_jax.evaluation.same_data import clean_results_for, warning_of_test_sets
 from anchor_jax.evaluation.suite import DATA_FACTS
@@ -146,7 +146,7 @@ def write_page(folder: Path, results: Mapping[str, Results], run_facts: Mapping[
             "page.html.j2",
             title=run_facts.get("title") or run_facts.get("workdir") or resolved(folder).parents[1].name,
             subtitle=_subtitle(results),
-            highlights=[each for name, of in results.items() for each in suites.find(name).highlights(of[max(of)])],
+            highlights=[each for name, of in results.items() for each in _highlights(name, of)],
             warning=warning_of_test_sets(results),
             table_html=table_html,
             sections=sections,
@@ -155,8 +155,16 @@ def write_page(folder: Path, results: Mapping[str, Results], run_facts: Mapping[
             learning=draw_figures(learning_curves(workdir_of_results(folder.parent), run_facts), folder / "pictures"),
         )
         with atomic_write(folder / "report.html") as file:
-            file.write_text(page, encoding="utf-8")
+            file.write_text(printable(page), encoding="utf-8")
     return folder / "report.html"
+
+
+def _highlights(name: str, of_suite: Results) -> list[Highlight]:
+    """Return the highlights of a suite; those with transduction say so, beside others with as many references."""
+    found = suites.find(name).highlights(of_suite[max(of_suite)])
+    if of_suite[max(of_suite)].protocol != "blt":
+        return found
+    return [dataclasses.replace(each, remark=f"{each.remark}, transduction (BLT)") for each in found]
 
 
 def _subtitle(results: Mapping[str, Results]) -> str:
@@ -208,7 +216,7 @@ def _with_file(table: Table, file: Path) -> Table:
             for place, end in enumerate(("low", "high")):
                 columns[f"{column.spec.name}_{end}"] = [of and of[place] for of in intervals_of(column)]
     with atomic_write(file) as new:
-        pd.DataFrame(columns, index=pd.Index(table.rows, name="name")).to_csv(new)
+        pd.DataFrame(columns, index=pd.Index(list(map(printable, table.rows)), name="name")).to_csv(new)
     where = f"{'As a file' if table.shown is None else f'All {len(table.rows):,}'}: {file.parent.name}/{file.name}."
     return dataclasses.replace(table, notes=[*table.notes, where])
 

@@ -1,7 +1,8 @@
 """Style of all figures: colors, sizes, and the file that a figure is saved to.
 
 Blue is right, known or good, and vermilion is wrong (colors of Okabe and Ito, 2008). The order of lines is also in
-their lightness, so that nothing depends on hue alone. Names of classes and datasets are drawn as they are.
+their lightness, so that nothing depends on hue alone. Names of classes and datasets are drawn as they are, except for
+bytes that are no text, which matplotlib cannot draw.
 """
 
 import contextlib
@@ -17,9 +18,11 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter
 from PIL import Image
 
+from anchor_jax.evaluation.results import printable
 from anchor_jax.runtime.atomic_files import atomic_write
 
 DPI = 150
@@ -48,6 +51,8 @@ def new_figure(
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)  # names in any script
         figure = Figure(figsize=(width, height), dpi=DPI, layout=layout)
         yield figure
+        for text in figure.findobj(Text):
+            text.set_text(printable(text.get_text()))
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
     image = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
@@ -89,9 +94,15 @@ def panels(figure: Figure, num: int, **options: Any) -> list[Axes]:
 
 def wrapped(text: str, letters: int) -> str:
     """Return the text in up to three lines of at most that many letters."""
-    return textwrap.fill(text, letters, max_lines=3, placeholder="…")
+    return textwrap.fill(printable(text), letters, max_lines=3, placeholder="…")
 
 
 def shortened(text: str, letters: int) -> str:
     """Return the text, cut off after that many letters."""
+    text = printable(text)
     return text if len(text) <= letters else text[: letters - 1] + "…"
+
+
+def legend_label(text: str, letters: int) -> str:
+    """Return the label of a line or an area, cut off after that many letters; matplotlib leaves out those with "_"."""
+    return shortened(f" {text}" if text.startswith("_") else text, letters)

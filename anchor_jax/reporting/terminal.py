@@ -8,13 +8,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from anchor_jax.evaluation.results import printable
+
 _LETTERS, _FEWEST_LETTERS = 34, 18  # of the first column: at most, and where the terminal is narrow
 
 
 def print_lines(*lines: str) -> None:
     """Print lines as they are; a terminal may wrap them."""
     for line in lines:
-        Console().print(line, soft_wrap=True, highlight=False, markup=False)
+        Console().print(printable(line), soft_wrap=True, highlight=False, markup=False)
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], title: str = "", names: int = 1) -> None:
@@ -54,9 +56,9 @@ def _parts(
         for column in (*range(names), *columns):
             width = letters if column == 0 else None
             justify = "left" if column < names else "right"
-            of_columns.add_column(Text(headings[column]), no_wrap=True, max_width=width, justify=justify)
+            of_columns.add_column(Text(printable(headings[column])), no_wrap=True, max_width=width, justify=justify)
         for row in rows:
-            of_columns.add_row(*(Text(row[column]) for column in (*range(names), *columns)))
+            of_columns.add_row(*(Text(printable(row[column])) for column in (*range(names), *columns)))
         return of_columns
 
     def excess(columns: Sequence[int], letters: int) -> int:

@@ -163,9 +163,10 @@ class Ood(Suite[PreparedOod]):
         """Return ROC curves, areas below them, histograms of the scores, and some anomalies."""
         result = common.newest(results)
         inside, outside = stored_scores(result)
-        figures = [_roc_curves(result, inside, outside)] if outside else []
+        is_stored = inside and outside  # and not constant everywhere
+        figures = [_roc_curves(result, inside, outside)] if is_stored else []
         figures += _areas(result) if len(outside) > 1 else []
-        figures += [_histograms(result, inside, outside)] if outside else []
+        figures += [_histograms(result, inside, outside)] if is_stored else []
         images = {name: result.column("sample_images", name) for name in _sorted_members(result)}
         images = {name: sample for name, sample in images.items() if sample is not None}
         if images:

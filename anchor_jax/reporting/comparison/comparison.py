@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.short_reprs import short_repr
@@ -129,9 +128,12 @@ class SuiteTable:
 
     @property
     def headlines(self) -> list[str]:
-        """The names of the scores that are shown in tables and figures."""
+        """The names of the scores that are shown in tables and figures; of other suites, their means."""
         patterns = _HEADLINES.get(self.base_suite, [{"metric": "accuracy"}])
         names = dict.fromkeys(name for pattern in patterns for name in self.select(**pattern))
+        if not names:
+            metrics = dict.fromkeys(score.metric for score in self.scores.values())
+            names = [name for metric in metrics for name in self.select(metric=metric)] or list(self.scores)
         same = f"mean{len(self.facts.get('members', ()))}"  # the mean over all members has this name too
         return [name for name in names if self.scores[name].group != same]
 
@@ -254,8 +256,15 @@ def _common_references(runs: Sequence[EvaluatedRun], suite: str, requested: int 
     Raises:
       UserError: a run lacks the suite or the number of references.
     """
+    is_transduced = parse_storage_name(suite).protocol == "blt"
+    requested = None if is_transduced else requested  # BLT has one reference per image, whichever number is compared
     for run in runs:
         if suite not in run.suites:
+            if is_transduced and not run.anchored:
+                raise UserError(
+                    f"'{run.name}' is a standard network, which has no references that protocol 'blt' could choose; "
+                    "compare the anchored runs with each other"
+                )
             raise UserError(
                 f"'{run.name}' was not evaluated on {suite} at step {run.step}; "
                 f"run {run.command(suite, requested or 0)}"
@@ -294,8 +303,10 @@ def _suite_table(
 
 def _by_seed(method: Method, suite: str, num: int) -> dict[str, dict[int, float]]:
     """Return name -> seed -> value, of the scores that all runs of a method have."""
-    frame = pd.DataFrame({r.seed: {flat_name(s): s.value for s in _scores(r, suite, num)} for r in method.runs})
-    return frame.dropna().to_dict("index")
+    by_seed = {run.seed: {flat_name(score): score.value for score in _scores(run, suite, num)} for run in method.runs}
+    first, *others = by_seed.values()
+    shared = [name for name in first if all(name in other for other in others)]
+    return {name: {seed: values[name] for seed, values in by_seed.items()} for name in shared}
 
 
 def _mean_examples(method: Method, suite: str, num: int) -> dict[str, np.ndarray]:

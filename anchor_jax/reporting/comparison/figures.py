@@ -5,11 +5,14 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 
 from anchor_jax.evaluation import presentation
+from anchor_jax.evaluation.question import same_images
+from anchor_jax.evaluation.results import parse_storage_name, storage_name
 from anchor_jax.evaluation.suites import common
 from anchor_jax.evaluation.suites.ood import MEAN_TITLES
 from anchor_jax.metrics import specs
 from anchor_jax.reporting.comparison.comparison import ANY, Comparison, Entry, SuiteTable, score_title
-from anchor_jax.reporting.comparison.statistics import Summary, shown
+from anchor_jax.reporting.comparison.methods import Method
+from anchor_jax.reporting.comparison.statistics import Summary, shown, summary
 
 # suite -> the metrics that get a panel each
 _METRICS = {
@@ -89,19 +92,20 @@ def _dot_plots(comparison: Comparison, table: SuiteTable) -> Iterator[presentati
         )
 
 
-def seed_dots(summary: Summary) -> presentation.Dots:
+def seed_dots(of_seeds: Summary) -> presentation.Dots:
     """Return the mean, a tick per seed, and one standard deviation to both sides."""
-    mean, std = summary.mean, summary.std
+    mean, std = of_seeds.mean, of_seeds.std
     if std is None:
         return presentation.Dots(mean)
-    return presentation.Dots(mean, list(summary.values.values()), (mean - std, mean + std))
+    return presentation.Dots(mean, list(of_seeds.values.values()), (mean - std, mean + std))
 
 
 def _severity_curves(comparison: Comparison, table: SuiteTable) -> Iterator[presentation.Figure]:
-    clean = next((each for each in comparison.suites if each.suite == "clean"), None)
+    name = storage_name("clean", parse_storage_name(table.suite).protocol)
+    clean = name if any(each.suite == name for each in comparison.suites) else ""
     panels = []
     for metric in ("accuracy", "ece"):
-        curves = {method.name: _curve(table, clean, metric, method.name) for method in comparison.methods}
+        curves = {method.name: _curve(table, clean, metric, method) for method in comparison.methods}
         if any(curves.values()):
             panels.append(severity_panel(specs.get(metric).title, curves))
     if panels:
@@ -132,11 +136,23 @@ def severity_panel(title: str, curves: Mapping[str, Mapping[int, Summary]]) -> p
     return presentation.LinePanel(title, lines, "severity", percent="y", xticks=ticks)
 
 
-def _curve(table: SuiteTable, clean: SuiteTable | None, metric: str, method: str) -> dict[int, Summary]:
-    """Return severity -> the score of a method; severity 0 is the clean test set."""
-    entries = {0: clean.entry(method, metric=metric) if clean else None}
-    entries |= {severity: table.entry(method, metric=metric, severity=severity) for severity in range(1, 6)}
-    return {severity: entry.summary for severity, entry in entries.items() if entry}
+def _curve(table: SuiteTable, clean: str, metric: str, method: Method) -> dict[int, Summary]:
+    """Return severity -> the score of a method; severity 0 is the clean test set, with as many references."""
+    entries = {severity: table.entry(method.name, metric=metric, severity=severity) for severity in range(1, 6)}
+    curves = {0: _clean_summary(table, clean, metric, method)}
+    curves |= {severity: entry.summary for severity, entry in entries.items() if entry}
+    return {severity: of for severity, of in curves.items() if of}
+
+
+def _clean_summary(table: SuiteTable, clean: str, metric: str, method: Method) -> Summary | None:
+    """Return a score on the clean test set over the seeds of a method; None if a run lacks it."""
+    values = {}
+    for run in method.runs:
+        result = run.suites.get(clean, {}).get(run.key(table.num_references))
+        if result is None or not same_images(result.facts, run.facts(table.suite, table.num_references)):
+            return None
+        values[run.seed] = result.value(metric)
+    return None if None in values.values() else summary(values)
 
 
 def _auroc_bars(comparison: Comparison, table: SuiteTable) -> Iterator[presentation.Figure]:

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.evaluation import suites
-from anchor_jax.evaluation.results import Score
+from anchor_jax.evaluation.results import Score, printable
 from anchor_jax.evaluation.storage import writing
 from anchor_jax.evaluation.suites.ood import HEADLINE
 from anchor_jax.metrics import specs
@@ -89,13 +89,14 @@ def write(comparison: Comparison, folder: Path) -> Path:
     check_folder(folder)
     integers = dict.fromkeys(("num_references", "seed", "num", "limit"), "Int64")
     rows = [(*row, comparison.limit or None) for row in _rows(comparison)]
+    rows = [[printable(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
     texts = {  # the JSON first: it marks the folder as that of a comparison, even if the rest is interrupted
         folder / JSON: json.dumps(_record(comparison), indent=2, allow_nan=False) + "\n",
         folder / CSV: pd.DataFrame(rows, columns=_COLUMNS).astype(integers).to_csv(index=False),
         folder / HTML: _page(comparison),
     }
     with writing(folder):
-        write_texts(texts)
+        write_texts({file: printable(text) for file, text in texts.items()})
     return folder / HTML
 
 
@@ -121,7 +122,9 @@ def print_tables(comparison: Comparison, *lines: str) -> None:
                 cells = {"mean ± std": _mean(spec, entry.summary)}
                 cells |= {f"Δ{of}": _half_width(spec, each) for of, each in _differences(table, entry).items()}
                 rows.append({"metric": _short_title(score), "": letter_of[method]} | cells)
-        names = [name for name in (rows or [{}])[0] if not name.startswith("Δ") or any(row[name] for row in rows)]
+        if not rows:
+            continue  # all are in the report alone
+        names = [name for name in rows[0] if not name.startswith("Δ") or any(row[name] for row in rows)]
         headings = [name.replace(" over", "") for name in names]
         print_table(headings, [[row[name] for name in names] for row in rows], table.title, 2)
     delta = "Δ: difference to A ± half of its 95% interval, over seeds or over test images."
