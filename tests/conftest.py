@@ -55,6 +55,7 @@ def tiny_config(folder) -> ConfigDict:
     config.model.name = "mlp"
     config.model.options = ConfigDict({"hidden": (16,)})
     config.anchoring.mask_prob = 0.5
+    config.anchoring.masked_target = "uniform"  # so that the loss depends on the mask
     config.optimizer.learning_rate = 0.05
     config.training.batch_size = 16
     config.training.total_epochs = 2.0

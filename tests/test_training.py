@@ -195,7 +195,6 @@ def test_masked_predictions_become_uniform(tiny, tmp_path):
     tiny.checkpoint.every_epochs = tiny.evaluation.every_epochs = 25.0
     tiny.augmentation.crop_padding, tiny.anchoring.mask_prob = 0, 0.25
     tiny.augmentation.flip, tiny.logging.every_steps = False, 0
-    tiny.anchoring.masked_target = "uniform"
     train(tiny, tmp_path / "run")
     last, scores = records(tmp_path / "run")[-2:]
     assert last["train/masked_entropy"] > 0.8 * np.log(10)
@@ -289,7 +288,7 @@ def test_summary_says_what_is_trained_and_where_it_starts(tiny, tmp_path, capsys
     tiny.training.total_epochs, tiny.data.name = 0.5, "imagenet2012"  # the name is of another source
     train(tiny, tmp_path / "run")
     out = capsys.readouterr().out
-    assert "method    anchored training, 96 references in the bank, masked with probability 0.5 (target: label)" in out
+    assert "anchored training, 96 references in the bank, masked with probability 0.5 (target: uniform)\n" in out
     assert (
         f"data      tiny.npz (npz {tiny.data.path}): 96 training images [6, 6, 1], 3 classes; evaluated on 40 test"
         in out
@@ -309,10 +308,10 @@ def test_summary_says_what_is_trained_and_where_it_starts(tiny, tmp_path, capsys
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"mask_per": "example", "mask_draw": "periodic"}, "masked with probability 0.5 per example (target: label)"),
+        ({"mask_per": "example", "mask_draw": "periodic"}, "masked with probability 0.5 per example (target: uniform)"),
         (
-            {"mask_draw": "periodic", "masked_target": "uniform"},
-            "masked in evenly spaced batches, a fraction of 0.5 (target: uniform)",
+            {"mask_draw": "periodic", "masked_target": "label"},
+            "masked in evenly spaced batches, a fraction of 0.5 (target: label)",
         ),
         (
             {"mask_per": "group", "references": "batch", "group_size": 8},
