@@ -246,6 +246,13 @@ def test_sample_mask_has_requested_probability(per, prob):
         assert scipy.stats.binomtest(int(example.sum()), len(example), prob).pvalue > 0.01
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_sample_mask_takes_a_probability_in_half_precision(dtype):
+    prob = jnp.asarray(0.002, dtype)
+    found = aj.sample_mask(jax.random.key(0), 4000, prob, "example")
+    np.testing.assert_array_equal(found, aj.sample_mask(jax.random.key(0), 4000, float(prob), "example"))
+
+
 def test_sample_mask_per_batch_is_shared_by_the_batch():
     sampled = masks(0.5, "batch")
     np.testing.assert_array_equal(sampled, sampled[:, :1] * np.ones(4, bool))

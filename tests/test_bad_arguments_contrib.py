@@ -66,6 +66,8 @@ CONTRIB = [
     value(
         lambda: pager.regime_errors(LABELS, X[0]), r"regimes and errors must have the same shape; got \(4,\) and \(5,\)"
     ),
+    kind(lambda: pager.regime_errors(X[:, 0], X[:, 0]), "regimes must be integers, values of Regime; got float32"),
+    value(lambda: pager.regime_errors(LABELS + 4, X[:, 0]), r"regimes must be in \[0, 3\]; got values from"),
     value(lambda: pager.regime_errors(LABELS, X[:, 0], 0.6), r"share must be in \[0, 0.5\]; got 0.6"),
     value(
         lambda: pager.regime_errors(LABELS, X[:, 0], upper_quantile=90), r"upper_quantile must be in \[0, 1\]; got 90"

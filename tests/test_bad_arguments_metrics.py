@@ -161,6 +161,7 @@ REGRESSION = [
     value(lambda: metrics.rmse(X[:0], X[:0]), r"means must have shape \[B, ...\], B at least 1; got \(0, 5\)"),
     value(lambda: metrics.rmse(X * NAN, X), "means must not contain NaN"),
     value(lambda: metrics.gaussian_nll(X, 0 * X, X), "stds must be above 0; got 0"),
+    value(lambda: metrics.gaussian_nll(X, np.full(X.shape, 1e-40), X), "stds must be at least 1.2e-38, .*; got 1e-40"),
     value(lambda: metrics.gaussian_nll(X, -X, X), r"stds must be in \[0, inf\]; got values from -1"),
     value(lambda: metrics.gaussian_nll(X, X[:, :1], X), r"stds must have the shape of means, \(4, 5\); got \(4, 1\)"),
     value(lambda: metrics.interval_coverage(X, X, X, X[0] + 1), r"levels must be in \[0, 1\]; got values from 2"),

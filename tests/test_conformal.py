@@ -166,6 +166,14 @@ def test_quantile_is_the_corrected_rank(num, coverage, rank):
     np.testing.assert_array_equal(conformal.quantile(scores, (coverage, coverage)), [rank - 1] * 2)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("as_array", [np.asarray, jnp.asarray], ids=["numpy", "jax"])
+def test_quantile_takes_coverages_of_narrow_dtypes(dtype, as_array):
+    coverages = as_array(jnp.array([0.8, 0.6, 0.1], dtype))
+    assert [conformal.rank(9, coverage) for coverage in coverages] == [8, 6, 1]
+    np.testing.assert_array_equal(conformal.quantile(np.arange(9.0), coverages), [7, 5, 0])
+
+
 PROBS, LABELS = np.full((20, 2), 0.5, np.float32), np.arange(20) % 2
 
 

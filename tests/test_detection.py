@@ -1,6 +1,7 @@
 """AUROC, AUPR and FPR at a TPR against scikit-learn and torch-uncertainty; sizes and coverage of sets."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
@@ -84,3 +85,11 @@ def test_set_coverage_and_size_of_known_sets():
         metrics.set_size(sets / 2)
     with pytest.raises(UserError, match=r"labels must be in \[0, 2\]; got values from 1 to 3"):
         metrics.set_coverage(sets, labels + 1)
+
+
+@pytest.mark.parametrize(("as_array", "dtype"), [(np.asarray, np.int32), (jnp.asarray, np.uint32)])
+def test_detection_orders_large_integers(as_array, dtype):
+    scores, positive = np.array([2**24 + 1, 2**24, 2**24 + 3, 0], dtype), np.array([1, 0, 1, 0])
+    found = [metric(as_array(scores), positive) for metric in (metrics.auroc, metrics.aupr)]
+    assert found == [1, 1]
+    assert metrics.fpr_at_tpr(as_array(scores), positive, 1.0) == 0

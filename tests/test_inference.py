@@ -87,6 +87,51 @@ def test_inference_in_half_precision_returns_float32(function):
     assert_close(prediction[0], function(mlp, PARAMS, X, REFERENCES)[0], rtol=0.1, atol=0.1)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "int32"])
+@pytest.mark.parametrize("function", [aj.inference.predict_ensemble, aj.inference.classify_ensemble])
+def test_ensembles_of_narrow_outputs_are_averaged_in_float32(function, dtype):
+    def of(dtype, chunk_size):
+        members = jnp.arange(5).astype(dtype)
+        return function(lambda member: member * jnp.ones((2, 3), dtype), members, chunk_size=chunk_size)
+
+    found, whole, expected = jax.jit(lambda: (of(dtype, 2), of(dtype, None), of("float32", None)))()
+    assert {leaf.dtype for leaf in jax.tree.leaves((found, whole))} == {jnp.dtype(jnp.float32)}
+    assert_close((found, whole), (expected, expected), rtol=1e-6, atol=1e-6)
+
+
+def test_single_vote_of_half_precision_is_in_float32():
+    logits = jnp.asarray(X, jnp.bfloat16)
+    found = aj.inference.single_vote(logits)
+    assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {jnp.dtype(jnp.float32)}
+    assert_close(found, aj.inference.single_vote(logits.astype("f4")), rtol=1e-6)
+
+
+def test_chunks_leave_excluded_classes_excluded():
+    def network(params, inputs):  # excludes class 1 always, and class 0 with some references only
+        logits = mlp(params, inputs).at[:, 1].set(-jnp.inf)
+        return logits.at[0, 0].set(jnp.where(inputs[0, 0] > 0, -jnp.inf, 0.5))
+
+    chunks, whole = (classify(network, PARAMS, X, REFERENCES[:4], chunk_size=size, temper="duq") for size in (1, None))
+    assert np.isneginf(chunks.logits[:, 1]).all()
+    assert np.isneginf(chunks.logits[0, 0])
+    assert_close(chunks, whole)
+
+
+@pytest.mark.parametrize(
+    ("num", "chunk_size", "message"),
+    [(3, 0, "chunk_size must be at least 1; got 0"), (0, None, "number of members must be at least 1; got 0")],
+)
+def test_ensemble_rejects_no_members_at_once(num, chunk_size, message):
+    with pytest.raises(aj.UserError, match=message):
+        aj.inference.predict_ensemble(lambda member: member * X, np.ones(num, np.float32), chunk_size=chunk_size)
+
+
+@pytest.mark.parametrize("size", [np.int64(5), jnp.int32(5)], ids=["numpy", "jax"])
+def test_chunk_size_may_be_of_an_array_library(size):
+    found = jax.jit(lambda x: aj.predict(mlp, PARAMS, x, REFERENCES, chunk_size=size))(X)
+    assert_close(found, aj.predict(mlp, PARAMS, X, REFERENCES))
+
+
 @FUNCTIONS
 def test_inference_in_64_bit_mode_returns_float32(function):
     expected = function(mlp, PARAMS, X, REFERENCES, chunk_size=5)

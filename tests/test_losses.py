@@ -169,3 +169,24 @@ def test_cross_entropy_of_unknown_class_is_nan(masked_target):
     )
     ignored = masked_target == "uniform"  # the label of a masked example is not used
     np.testing.assert_array_equal(np.isnan(losses), (np.arange(len(labels)) < 2) & ~(mask & ignored))
+
+
+# narrow labels and excluded classes
+
+
+@pytest.mark.parametrize(("dtype", "num_classes"), [("int8", 200), ("uint8", 300)])
+def test_cross_entropy_takes_labels_of_8_bits(dtype, num_classes):
+    logits = np.random.default_rng(0).normal(size=(4, num_classes)).astype(np.float32)
+    labels = np.array([0, 3, 44, 100])
+    expected = torch_loss(torch.from_numpy(logits), labels)
+    np.testing.assert_allclose(aj.anchored_cross_entropy(logits, jnp.asarray(labels, dtype)), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("labels", [np.array([0, 2]), np.array([[0.5, 0, 0.5], [0, 0, 1]], np.float32)])
+def test_cross_entropy_of_excluded_classes_equals_torch(labels):
+    logits = np.array([[0.0, -np.inf, 1.0], [-np.inf, -np.inf, 2.0]], np.float32)
+    expected = torch_loss(torch.from_numpy(logits), labels) if labels.ndim == 1 else [np.log(1 + np.e) - 0.5, 0]
+    np.testing.assert_allclose(aj.anchored_cross_entropy(logits, labels), expected, atol=1e-6)
+    gradient = jax.grad(lambda logits: aj.anchored_cross_entropy(logits, labels).sum())(logits)
+    assert np.isfinite(gradient).all()
+    assert np.isinf(aj.anchored_cross_entropy(logits, np.array([1, 0]))).all()

@@ -84,6 +84,7 @@ def test_create_rejects_invalid_arguments(name, num_classes, options, message):
         ),
         ("vit_b16", {"patch_size": 4, "width": 10, "num_heads": 3}, "must be a multiple of num_heads=3; got 10"),
         ("wrn40_2", {"depth": 11}, "depth of a Wide ResNet must be 10, 16, 22, .*; got 11"),
+        ("swin_v2_t", {"patch_size": 40}, "must be at least patch_size=40 of the SwinV2; got 36x36; resize the images"),
         ("swin_v2_t", {"window": 1}, "window of a SwinV2 must be at least 2; got 1"),
         ("swin_v2_t", {"stage_sizes": (2, 2)}, "num_heads of a SwinV2 must have 2 values, one per stage; got"),
         ("swin_v2_t", {"width": 32}, "num_heads of a SwinV2 must divide width=32, doubled in each stage; got"),
@@ -92,13 +93,18 @@ def test_create_rejects_invalid_arguments(name, num_classes, options, message):
             {"widths": (8, 16, 24, 36)},
             "widths of a RegNetY must be 4 multiples of group_width=16; got",
         ),
+        (
+            "fastnet",
+            {"width": 4, "stem_width": 4},
+            "images must be at least 9 for FastNet; got 8x36; resize the images",
+        ),
         ("regnet_y_800mf", {"widths": (16, 32)}, "widths of a RegNetY must be 4 multiples of group_width=16; got"),
     ],
 )
 def test_model_rejects_inconsistent_options(name, options, message):
     model = models.create(name, 7, **options)
     with pytest.raises(UserError, match=message) as error:
-        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 36, 36, 3)))
+        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8 if name == "fastnet" else 36, 36, 3)))
     assert "\n" not in str(error.value)
 
 

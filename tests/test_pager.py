@@ -1,5 +1,6 @@
 """PAGER: scores compared with loops and closed forms."""
 
+import warnings
 from functools import partial
 
 import jax
@@ -137,3 +138,12 @@ def test_cyclic_reconstruction_perfect_has_gradient_zero():
 
     gradient = jax.grad(lambda moved: pager.cyclic_reconstruction(perfect, None, moved, 0 * X).sum())(X)
     np.testing.assert_array_equal(gradient, np.zeros((B, C)))
+
+
+@pytest.mark.parametrize("score", [pager.nonconformity, partial(pager.refined_nonconformity, steps=2)])
+def test_scores_take_float64_and_chunks_of_array_libraries(score):
+    size, wide = jnp.int32(3), [array.astype(np.float64) for array in (X, REFERENCES, TARGETS)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # such as that JAX truncates float64
+        found = jax.jit(lambda x: score(network, PARAMS, x, *wide[1:], chunk_size=size))(X)
+        np.testing.assert_allclose(score(network, PARAMS, *wide), found, rtol=1e-5)

@@ -167,3 +167,29 @@ def test_fit_under_vmap_over_rates_returns_networks():
     )
     members = jax.vmap(regression.predict, in_axes=(None, 0, None))(KEY, networks, T)
     assert np.abs(members.mean[0] - members.mean[1]).max() > 1e-3
+
+
+def test_fourier_features_keep_their_digits_when_traced():
+    frequencies, x = jnp.array([[1.0, 0.5]]), 2.0 ** np.arange(8, 16)[:, None] + np.array([[0.25, 0.5]])  # in float32
+    found = jax.jit(regression.fourier_features)(frequencies, jnp.asarray(x))
+    np.testing.assert_allclose(found, regression.fourier_features(frequencies, x), atol=1e-6)
+
+
+def network_of(bank):
+    arrays = {"bank": bank, "labels": bank, "settings": TINY, "target_shape": (2,)}
+    return regression.RegressionNetwork(None, None, None, **arrays)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda stacked, _: regression.predict(KEY, stacked, T),
+        lambda stacked, _: regression.nonconformity(stacked, T),
+        lambda stacked, single: regression.nonconformity(single, T, refined=True, autoencoder=stacked),
+    ],
+    ids=["predict", "nonconformity", "autoencoder"],
+)
+def test_stacked_networks_are_an_error_without_vmap(call):
+    stacked, single = network_of(np.zeros((3, 4, 2))), network_of(np.zeros((4, 2)))
+    with pytest.raises(aj.UserError, match=r"stacked by jax.vmap, with a bank of shape \(3, 4, 2\); map over them"):
+        call(stacked, single)

@@ -113,3 +113,9 @@ def test_fits_reject_invalid_arguments():
         scaling.fit_dirichlet(LOGITS, LABELS, off_diagonal_penalty=-1)
     with pytest.raises(UserError, match=r"logits must have shape \[B, 4\], as in the fit; got \(2, 3\)"):
         scaling.fit_vector(LOGITS, LABELS)(np.zeros((2, 3)))
+
+
+def test_dirichlet_scaling_takes_excluded_classes():
+    logits = np.array([[0.0, 1.0, -np.inf]], np.float32)
+    scaled = scaling.DirichletScaling(np.eye(3, dtype=np.float32), np.zeros(3, np.float32))
+    np.testing.assert_allclose(scaled(logits), scipy.special.softmax(logits, axis=1), rtol=1e-6, atol=1e-30)

@@ -190,3 +190,9 @@ def test_selective_functions_return_float32(function, dtype):
 def test_selective_arguments_are_checked(function, confidence, correct, error, message):
     with pytest.raises(error, match=message):
         function(confidence, correct)
+
+
+def test_risk_orders_float64_before_rounding():
+    confidence, correct = 1 - np.array([1e-12, 1e-9, 1e-11, 1e-10]), np.array([True, False, True, False])
+    np.testing.assert_allclose(metrics.risk_coverage(confidence, correct).risk, [0, 0, 1 / 3, 0.5], rtol=1e-6)
+    assert metrics.excess_aurc(confidence, correct) == pytest.approx(0, abs=1e-7)

@@ -96,3 +96,9 @@ def test_transduction_memory_holds_no_triples():
 
     bytes_per_input = (temporary_bytes(400) - temporary_bytes(200)) / 200
     assert bytes_per_input < 4 * 4 * (300 + 200)  # a few rows of references and residuals, not all 300 · 200 pairs
+
+
+def test_transduction_keeps_digits_far_from_zero():
+    x, bank, residuals = normal(1, 20, 30) + 1000, normal(2, 30, 30) + 1000, normal(3, 40, 30)
+    expected = bank[distances(x, bank, residuals).argmin(axis=1)]
+    np.testing.assert_array_equal(transduce(x, bank, residuals), expected)

@@ -145,3 +145,12 @@ def test_energy_equals_scipy_and_is_higher_for_anomalies():
     np.testing.assert_allclose(uncertainty.energy(logits), -scipy.special.logsumexp(logits, axis=-1), rtol=1e-6)
     assert uncertainty.energy(jnp.zeros(3)) == pytest.approx(-np.log(3))
     assert uncertainty.energy(jnp.zeros(3)) > uncertainty.energy(jnp.array([9.0, 0, 0]))
+
+
+@pytest.mark.parametrize("function", [*FUNCTIONS.args[1], jax.jit(uncertainty.energy)])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision_is_computed_in_float32(dtype, function):
+    probs = jnp.asarray(distributions(0, scale=0.1), dtype)  # of similar members: a mutual information of 1e-3 nats
+    found = function(probs)
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, function(probs.astype(jnp.float32)), rtol=1e-6)

@@ -198,6 +198,18 @@ def test_adapt_weights_widens_only_the_first_layer():
         adapt_weights({"params": {"norm": {"bias": jnp.ones(3)}}}, shapes, (1, 1))
 
 
+@pytest.mark.parametrize(("num", "is_square"), [(1 + 9, True), (2 + 9, False), (1 + 3 * 6, False)])
+def test_adapt_weights_resizes_only_square_positions(num, is_square):
+    path = ("params", "position_embedding")
+    shapes = {"params": {"position_embedding": jax.ShapeDtypeStruct((1, 1 + 4 * 4, 8), jnp.float32)}}
+    weights = {"params": {"position_embedding": jnp.ones((1, num, 8))}}
+    if is_square:
+        assert adapt_weights(weights, shapes, (4, 4)).variables[path].shape == (1, 17, 8)
+    else:
+        with pytest.raises(UserError, match=rf"position_embedding is \[1, {num}, 8\] instead of \[1, 17, 8\]"):
+            adapt_weights(weights, shapes, (4, 4))
+
+
 def test_to_torch_without_pytorch_is_an_error(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     options = {"width": 4, "stage_sizes": (1,)}

@@ -22,7 +22,8 @@ def expected_improvement(mean: jax.Array, std: jax.Array, best: ArrayLike) -> ja
       best: the largest value observed so far.
 
     Returns:
-      Same shape as `mean`, at least 0, in the unit of `mean`; evaluate the input with the largest one next.
+      Same shape as `mean`, float32 or wider, at least 0, in the unit of `mean`; evaluate the input with the largest one
+      next.
 
     Raises:
       UserTypeError: `mean` or `std` is not floating, or `best` is not a number.
@@ -42,11 +43,34 @@ def expected_improvement(mean: jax.Array, std: jax.Array, best: ArrayLike) -> ja
     if jnp.shape(mean) != jnp.shape(std):
         raise UserError(f"mean and std must have the same shape; got {jnp.shape(mean)} and {jnp.shape(std)}")
     checks.number("best", best, -float("inf"), float("inf"))
+    dtype = jnp.promote_types(jnp.result_type(mean), jnp.float32)
     if precision.is_concrete(mean, best):  # far from zero, the two may be equal in float32
-        gain = jnp.asarray(precision.on_host(mean) - precision.on_host(best), jnp.result_type(mean))
+        gain = jnp.asarray(precision.on_host(mean) - precision.on_host(best), dtype)
     else:
-        gain = jnp.asarray(mean) - best
-    is_certain = jnp.asarray(std) == 0  # where the quotient and its gradient would be NaN
-    spread = jnp.where(is_certain, 1.0, std)
-    expected = gain * norm.cdf(gain / spread) + spread * norm.pdf(gain / spread)
-    return jnp.maximum(jnp.where(is_certain, gain, expected), 0.0)
+        gain = jnp.asarray(mean, dtype) - jnp.asarray(best, dtype)
+    return jnp.maximum(_improvement(gain, jnp.asarray(std, dtype)), 0.0)
+
+
+@jax.custom_jvp
+def _improvement(gain: jax.Array, std: jax.Array) -> jax.Array:
+    """Return `g Φ(z) + s φ(z)` with `z = g / s`, and `max(g, 0)` where `s` is 0."""
+    is_certain, z = _normalized(gain, std)
+    return jnp.where(is_certain, jnp.maximum(gain, 0.0), gain * norm.cdf(z) + std * norm.pdf(z))
+
+
+@_improvement.defjvp
+def _improvement_jvp(
+    primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    (gain, std), (gain_dot, std_dot) = primals, tangents
+    is_certain, z = _normalized(gain, std)
+    by_gain = jnp.where(is_certain, jnp.heaviside(gain, 0.5), norm.cdf(z))
+    by_std = jnp.where(is_certain, 0.0, norm.pdf(z))
+    # all other terms cancel; the quotients by s² among them would be NaN for a small s
+    return _improvement(gain, std), by_gain * gain_dot + by_std * std_dot
+
+
+def _normalized(gain: jax.Array, std: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return where the standard deviation is 0, and the gain in units of it elsewhere."""
+    is_certain = std == 0
+    return is_certain, gain / jnp.where(is_certain, 1.0, std)

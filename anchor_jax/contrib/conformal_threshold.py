@@ -14,6 +14,7 @@ from anchor_jax.core import checks, explicit, modes
 from anchor_jax.core.errors import UserError
 from anchor_jax.metrics import validation
 
+_NARROW = (jnp.float32, jnp.float16, jnp.bfloat16)
 _ROUNDING = 1e-9  # by which (n + 1)·coverage, such as 10·0.7, may exceed an integer
 
 
@@ -49,7 +50,7 @@ def quantile(scores: ArrayLike, coverage: float | Sequence[float]) -> jax.Array:
     checks.array("scores", scores, "floating", "[n, ...]")
     scores = jnp.asarray(scores, jnp.float32)
     validation.check_values("scores", scores, -math.inf, math.inf)
-    targets: Any = checks.several("coverage", coverage) if checks.is_several(coverage) else (coverage,)
+    targets: Any = _each(coverage) if checks.is_several(coverage) else (coverage,)
     ranks = np.array([rank(len(scores), each) for each in targets])
     found = jnp.sort(scores, axis=0)[ranks - 1]
     return found if checks.is_several(coverage) else found[0]
@@ -72,7 +73,7 @@ def rank(num_scores: int, coverage: float) -> int:
       (9, 901)
     """
     num_scores = checks.count("num_scores", num_scores)
-    coverage = checks.static_number("coverage", coverage)
+    coverage = checks.static_number("coverage", _shortest(coverage))
     if not 0 < coverage < 1:
         raise UserError(f"coverage must be above 0 and below 1; got {coverage:g}")
     found = max(math.ceil((num_scores + 1) * coverage - _ROUNDING), 1)
@@ -83,6 +84,21 @@ def rank(num_scores: int, coverage: float) -> int:
             "or a lower coverage"
         )
     return found
+
+
+def _each(coverages: Any) -> tuple[Any, ...]:
+    """Return several coverages one by one; those of an array keep its dtype."""
+    is_array = checks.is_array_of_numbers(coverages)
+    return tuple(np.asarray(coverages)) if is_array else checks.several("coverage", coverages)
+
+
+def _shortest(number: Any) -> Any:
+    """Return a number of float32, such as 0.8, as the float of the fewest digits: exactly it is above 0.8."""
+    dtype: Any = getattr(number, "dtype", None)
+    if isinstance(number, Tracer) or np.shape(number) or dtype not in _NARROW:
+        return number
+    rounded = (float(f"{float(number):.{digits}g}") for digits in range(1, 10))
+    return next((value for value in rounded if np.asarray(value, dtype) == number), number)
 
 
 def scale_of(difficulty: ArrayLike, offset: float, *shapes: tuple[int, ...]) -> jax.Array:

@@ -75,11 +75,12 @@ def nonconformity(
       >>> aj.pager.nonconformity(f, None, x, references, targets).tolist()  # max(|3 - 3|, |7 - 6|)
       [1.0]
     """
-    _check(apply_fn, x, references, targets, chunk_size)
+    chunk_size = _check(apply_fn, x, references, targets, chunk_size)
     examples = explicit.gather_members(references), explicit.gather_members(targets)
+    inputs = jnp.asarray(x)
 
     def errors_of(example: tuple[jax.Array, jax.Array]) -> jax.Array:
-        return _reverse_errors(apply_fn, params, x, *example)
+        return _reverse_errors(apply_fn, params, inputs, *example)
 
     return jnp.max(jax.lax.map(errors_of, examples, batch_size=chunk_size), axis=0)
 
@@ -139,7 +140,7 @@ def refined_nonconformity(
       >>> print(aj.pager.refined_nonconformity(f, None, x, references, targets).round(1))  # to the target, 1.0
       [1.  0.1]
     """
-    _check(apply_fn, x, references, targets, chunk_size)
+    chunk_size = _check(apply_fn, x, references, targets, chunk_size)
     examples = explicit.gather_members(references), explicit.gather_members(targets)
     if regularizer is not None:
         _check_regularizer(regularizer)
@@ -264,7 +265,10 @@ def _norms(differences: jax.Array) -> jax.Array:
     return optax.safe_norm(rows.astype(jnp.float32), 0.0, axis=1)
 
 
-def _check(apply_fn: Any, x: jax.Array, references: jax.Array, targets: jax.Array, chunk_size: int | None) -> None:
+def _check(
+    apply_fn: Any, x: jax.Array, references: jax.Array, targets: jax.Array, chunk_size: int | None
+) -> int | None:
+    """Check the arguments of a score, and return the chunk size as a plain integer."""
     checks.function("apply_fn", apply_fn)
     checks.model_inputs("x", x, "[B, ..., C]")
     checks.model_inputs("references", references, "[K, ..., C]")
@@ -275,8 +279,7 @@ def _check(apply_fn: Any, x: jax.Array, references: jax.Array, targets: jax.Arra
         )
     if len(targets) != len(references):
         raise UserError(f"targets must be one for each of {len(references)} references; got shape {targets.shape}")
-    if chunk_size is not None:
-        checks.count("chunk_size", chunk_size)
+    return None if chunk_size is None else checks.count("chunk_size", chunk_size)
 
 
 def _check_regularizer(regularizer: Any) -> None:

@@ -171,7 +171,7 @@ def regime_errors(
 
     Raises:
       UserTypeError: `regimes` or `errors` have another dtype, or a fraction is not a number.
-      UserError: the shapes differ, are empty, or a fraction is out of range.
+      UserError: the shapes differ, are empty, a regime of a NumPy array is unknown, or a fraction is out of range.
 
     Example:
       >>> import anchor_jax as aj
@@ -182,6 +182,10 @@ def regime_errors(
       (0.5, 0.5)
     """
     checks.array("regimes", regimes, "real", "[B]")
+    if not jnp.issubdtype(regimes.dtype, jnp.integer):
+        raise UserTypeError(f"regimes must be integers, values of Regime; got {regimes.dtype}")
+    if isinstance(regimes, np.ndarray):
+        checks.within("regimes", regimes, int(min(Regime)), int(max(Regime)))
     checks.array("errors", errors, "floating", "[B]")
     if regimes.shape != errors.shape:
         raise UserError(f"regimes and errors must have the same shape; got {regimes.shape} and {errors.shape}")

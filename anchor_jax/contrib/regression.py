@@ -253,9 +253,10 @@ def fourier_features(frequencies: jax.Array, x: tables.Numbers) -> jax.Array:
         raise UserError(f"x must have shape [B, {frequencies.shape[1]}] for these frequencies; got {x.shape}")
     if precision.is_concrete(x, frequencies):
         turns = precision.on_host(x) @ precision.on_host(frequencies).T
-        turns -= np.round(turns)  # whole turns, while there are digits for the rest
-    else:
-        turns = jnp.asarray(x, jnp.float32) @ jnp.asarray(frequencies, jnp.float32).T
+    else:  # in full precision also on GPUs and TPUs, whose default keeps few digits of many turns
+        rows, waves = jnp.asarray(x, jnp.float32), jnp.asarray(frequencies, jnp.float32)
+        turns = jnp.matmul(rows, waves.T, precision=jax.lax.Precision.HIGHEST)
+    turns = turns - (np if isinstance(turns, np.ndarray) else jnp).round(turns)  # while there are digits for the rest
     angles = jnp.asarray(2 * np.pi * turns, jnp.float32)
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
 
@@ -356,6 +357,7 @@ def _predict(key: jax.Array, network: RegressionNetwork, rows: jax.Array, num: i
 def _inputs(network: RegressionNetwork, x: tables.Numbers) -> Any:
     """Return inputs as an array, checked, with the columns of training."""
     checks.instance("network", network, RegressionNetwork, "anchor_jax.regression.fit")
+    _check_single("network", network)
     values, columns = tables.numbers("x", x, "[B, C]")
     values = tables.order_columns("x", values, columns, network.columns)
     if values.shape[1] != network.bank.shape[-1]:
@@ -363,8 +365,17 @@ def _inputs(network: RegressionNetwork, x: tables.Numbers) -> Any:
     return values
 
 
+def _check_single(name: str, network: RegressionNetwork) -> None:
+    if network.bank.ndim != 2:
+        raise UserError(
+            f"{name} must be a single network; got networks stacked by jax.vmap, with a bank of shape "
+            f"{network.bank.shape}; map over them with jax.vmap"
+        )
+
+
 def _check_autoencoder(network: RegressionNetwork, autoencoder: RegressionNetwork, refined: bool) -> None:
     checks.instance("autoencoder", autoencoder, RegressionNetwork, "anchor_jax.regression.fit")
+    _check_single("autoencoder", autoencoder)
     if not refined:
         raise UserError("autoencoder is for Score 2: set refined=True, or leave it out")
     if not autoencoder.settings.references:

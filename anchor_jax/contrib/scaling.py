@@ -380,7 +380,10 @@ def _scaled(logits: ArrayLike, temperature: Any, weight: Any, bias: Any) -> jax.
     if jnp.ndim(bias) and jnp.shape(bias)[-1] != z.shape[1]:
         raise UserError(f"logits must have shape [B, {jnp.shape(bias)[-1]}], as in the fit; got {z.shape}")
     if jnp.ndim(weight) == 2:
-        weighted = jnp.matmul(jax.nn.log_softmax(z), jnp.asarray(weight).T, precision=jax.lax.Precision.HIGHEST)
+        of_excluded = jnp.log(jnp.finfo(jnp.float32).tiny)  # as in `log_probs`, since a weight may be 0
+        known = jax.nn.log_softmax(z)
+        known = jnp.where(known < jnp.finfo(jnp.float32).min, of_excluded, known)
+        weighted = jnp.matmul(known, jnp.asarray(weight).T, precision=jax.lax.Precision.HIGHEST)
     else:
         weighted = z / temperature * weight
     return jax.nn.softmax(weighted + bias)

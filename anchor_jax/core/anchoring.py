@@ -176,7 +176,7 @@ def sample_mask(
     checks.number("prob", prob)
     checks.choice("per", per, ("batch", "group", "example"))
     size = _mask_group_size(per, group_size, batch_size)
-    prob = 1.0 * prob  # the integers 0 and 1 are accepted, too
+    prob = jnp.asarray(prob, jnp.float32)  # in half precision, draws are multiples of 1/128 or 1/1024
     if per == "batch":
         return jnp.broadcast_to(jax.random.bernoulli(key, prob), (batch_size,))
 

@@ -72,9 +72,10 @@ def single_vote(logits: Float[AnyArray, "batch classes"]) -> VotedClassification
       >>> voted.classification.probs.tolist(), voted.agreement.tolist()
       ([[0.5, 0.5]], [1.0])
     """
+    logits = jnp.asarray(logits, jnp.float32)
     probs, num = jax.nn.softmax(logits), logits.shape[0]
     entropy, mutual_information = predictive_entropy(probs), jnp.zeros(num, jnp.float32)
-    classification = Classification(jnp.asarray(logits), probs, None, entropy, mutual_information)
+    classification = Classification(logits, probs, None, entropy, mutual_information)
     return VotedClassification(classification, jnp.ones(num, jnp.float32))
 
 
@@ -145,7 +146,14 @@ def predict_ensemble(
       >>> prediction.mean.tolist()
       [2.0, 4.0]
     """
-    return Prediction(*mean_and_std(output_of, members, chunk_size))
+
+    def widened(output: Any) -> Array:
+        return jnp.asarray(output, jnp.float32)
+
+    def outputs(member: Array) -> Any:
+        return jax.tree.map(widened, output_of(member))
+
+    return Prediction(*mean_and_std(outputs, members, chunk_size))
 
 
 def classify(
@@ -268,7 +276,7 @@ def classify_ensemble(
     """
 
     def outputs(member: Array) -> dict[str, Array]:
-        logits = logits_of(member)
+        logits = jnp.asarray(logits_of(member), jnp.float32)
         if logits.ndim != 2:
             raise UserError(f"output of apply_fn must be logits [B, C]; got shape {logits.shape}")
         probs = jax.nn.softmax(logits)

@@ -68,7 +68,9 @@ def anchored_cross_entropy(
     targets = (1 - smoothing) * targets + smoothing / num_classes
     if mask is not None and masked_target == "uniform":
         targets = jnp.where(mask[:, None], 1 / num_classes, targets)
-    return -jnp.sum(targets * log_probs, axis=-1)
+    # 0·ln 0 is 0, as of a class that a logit of -inf excludes
+    is_impossible = jnp.logical_and(targets == 0, log_probs < jnp.finfo(jnp.float32).min)
+    return -jnp.sum(targets * jnp.where(is_impossible, 0.0, log_probs), axis=-1)
 
 
 @explicit.automatic("outputs", "targets", "mask")
@@ -199,6 +201,7 @@ def _broadcast_to_target(name: str, value: ArrayLike, outputs: AnyArray) -> AnyA
 
 def _one_hot(labels: AnyArray, num_classes: int) -> Array:
     """Return one-hot distributions; NaN for a label outside the classes, so that its loss is not 0."""
+    labels = labels.astype(jnp.int32)  # the number of classes may exceed 8 bits
     is_class = (labels >= 0) & (labels < num_classes)
     return jnp.where(is_class[:, None], jax.nn.one_hot(labels, num_classes, dtype=jnp.float32), jnp.nan)
 

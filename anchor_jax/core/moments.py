@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Shaped
 
-from anchor_jax.core import explicit
+from anchor_jax.core import checks, explicit
 from anchor_jax.core.types import AnyArray
 from anchor_jax.core.uncertainty import deviation
 
@@ -37,8 +37,8 @@ def mean_and_std(
     Returns:
       Two pytrees like an output; None as the standard deviation if K is 1.
     """
-    members, num = explicit.gather_members(members), len(members)
-    size = num if chunk_size is None else min(chunk_size, num)
+    members, num = explicit.gather_members(members), checks.count("number of members", len(members))
+    size = num if chunk_size is None else min(checks.count("chunk_size", chunk_size), num)
     num_first = num % size or size  # a partial chunk comes first, so that all others are full
 
     def chunk_moments(chunk: Any) -> _Moments:
@@ -78,7 +78,8 @@ def _merge(a: _Moments, b: _Moments) -> _Moments:
     num = a.num + b.num
 
     def merge_means(p: Array, q: Array) -> Array:
-        return p + (q - p) * (b.num / num)
+        difference = q - p  # infinite values, such as logits of excluded classes, have no finite one
+        return jnp.where(jnp.isfinite(difference), p + difference * (b.num / num), p + q)
 
     def merge_squares(s: Array, t: Array, p: Array, q: Array) -> Array:
         return s + t + (q - p) ** 2 * (a.num * b.num / num)

@@ -2,7 +2,8 @@
 
 Pure functions of arrays. Letters: K references, B examples, C classes. Entropies are in nats and decomposed as in
 Depeweg et al. 2018 (arXiv 1710.07283): predictive entropy = expected entropy (of the data) + mutual information
-(between prediction and reference).
+(between prediction and reference). Inputs in half precision are computed in float32: the mutual information is a small
+difference of entropies.
 """
 
 # JAX leaves some parameters unannotated, such as the function of `jax.jit`.
@@ -40,8 +41,7 @@ def predictive_entropy(probs: Float[AnyArray, "*batch classes"]) -> Float[Array,
       >>> print(np.asarray(entropy).round(3))  # ln 2 and 0
       [0.693 0.   ]
     """
-    _check("probs", probs, "[..., C]")
-    return jnp.asarray(_entropies(probs))
+    return jnp.asarray(_entropies(_checked("probs", probs, "[..., C]")))
 
 
 @jax.jit  # `entr` holds an infinite constant, which `jax_debug_infs` would reject outside of a compiled function
@@ -70,8 +70,7 @@ def expected_entropy(probs: Float[AnyArray, "references *batch classes"]) -> Flo
       >>> print(f"{aj.uncertainty.expected_entropy(probs):.3f}")  # (ln 2 + 0) / 2
       0.347
     """
-    _check("probs", probs, "[K, ..., C]")
-    return jnp.mean(predictive_entropy(probs), axis=0)
+    return jnp.mean(predictive_entropy(_checked("probs", probs, "[K, ..., C]")), axis=0)
 
 
 def mutual_information(probs: Float[AnyArray, "references *batch classes"]) -> Float[Array, "*batch"]:
@@ -96,7 +95,7 @@ def mutual_information(probs: Float[AnyArray, "references *batch classes"]) -> F
       >>> print(f"{aj.uncertainty.mutual_information(probs):.3f}")  # ln 2
       0.693
     """
-    _check("probs", probs, "[K, ..., C]")
+    probs = _checked("probs", probs, "[K, ..., C]")
     return information_gain(predictive_entropy(jnp.mean(probs, axis=0)), expected_entropy(probs))
 
 
@@ -151,7 +150,7 @@ def probability_spread(probs: Float[AnyArray, "references *batch classes"]) -> F
       >>> aj.uncertainty.probability_spread(probs).tolist()
       [0.5, 0.5]
     """
-    _check("probs", probs, "[K, ..., C]")
+    probs = _checked("probs", probs, "[K, ..., C]")
     if len(probs) < 2:
         raise UserError(f"probs must have at least 2 references, [K, ..., C]; got shape {probs.shape}")
     return deviation(jnp.var(probs, axis=0, ddof=1))
@@ -199,10 +198,16 @@ def energy(logits: Float[AnyArray, "*batch classes"]) -> Float[Array, "*batch"]:
       [-0.693 -9.   ]
     """
     checks.array("logits", logits, "floating", "[..., C]")
-    return -jax.nn.logsumexp(logits, axis=-1)
+    return -jax.nn.logsumexp(_widened(logits), axis=-1)
 
 
-def _check(name: str, probs: AnyArray, shape: str) -> None:
+def _checked(name: str, probs: AnyArray, shape: str) -> AnyArray:
     checks.array(name, probs, "floating", shape)
     if isinstance(probs, np.ndarray):
         checks.within(name, probs, 0, 1)
+    return _widened(probs)
+
+
+def _widened(values: AnyArray) -> AnyArray:
+    """Return an array in float32 if its dtype is narrower, and as it is otherwise."""
+    return values.astype(jnp.float32) if values.dtype.itemsize < 4 else values

@@ -6,7 +6,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Bool, Float32, Shaped
+from jaxtyping import Array, ArrayLike, Bool, Float32, Real, Shaped
 
 from anchor_jax.core import checks, explicit, modes
 from anchor_jax.metrics import validation
@@ -108,7 +108,7 @@ def fpr_at_tpr(
 
 
 @jax.jit
-def _auroc(scores: Float32[Array, "examples"], positive: Bool[Array, "examples"]) -> Float32[Array, ""]:
+def _auroc(scores: Real[Array, "examples"], positive: Bool[Array, "examples"]) -> Float32[Array, ""]:
     found = count_detections(scores, positive)
     # each positive example beats the negative ones below it, and half of those with the same score
     above_or_half = (found.false_before + found.false).astype(jnp.float32) / 2
@@ -116,16 +116,14 @@ def _auroc(scores: Float32[Array, "examples"], positive: Bool[Array, "examples"]
 
 
 @jax.jit
-def _aupr(scores: Float32[Array, "examples"], positive: Bool[Array, "examples"]) -> Float32[Array, ""]:
+def _aupr(scores: Real[Array, "examples"], positive: Bool[Array, "examples"]) -> Float32[Array, ""]:
     found = count_detections(scores, positive)
     true = found.true.astype(jnp.float32)
     return _mean_over_positive(true / (found.true + found.false).astype(jnp.float32), found)
 
 
 @partial(jax.jit, static_argnames="tpr")
-def _fpr_at_tpr(
-    scores: Float32[Array, "examples"], positive: Bool[Array, "examples"], tpr: float
-) -> Float32[Array, ""]:
+def _fpr_at_tpr(scores: Real[Array, "examples"], positive: Bool[Array, "examples"], tpr: float) -> Float32[Array, ""]:
     found = count_detections(scores, positive)
     rate = found.true.astype(jnp.float32) / found.true[-1].astype(jnp.float32)
     fewest = jnp.min(jnp.where(rate >= jnp.float32(tpr), found.false, found.false[-1])) if tpr else jnp.int32(0)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float32, Int32
+from jaxtyping import Array, Bool, Float32, Int32, Real
 
 
 class Detections(NamedTuple):
@@ -19,9 +19,9 @@ class Detections(NamedTuple):
     false_before: Int32[Array, "examples"]  # negative ones with a higher score
 
 
-def count_detections(scores: Float32[Array, "examples"], positive: Bool[Array, "examples"]) -> Detections:
+def count_detections(scores: Real[Array, "examples"], positive: Bool[Array, "examples"]) -> Detections:
     """Sort examples by decreasing score, and count those at or above the score of each."""
-    ascending, positive = lax.sort((-scores, positive), num_keys=1)
+    ascending, positive = lax.sort((_reversed(scores), positive), num_keys=1)
     before, last = _ties(ascending)
     counted = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(positive, dtype=jnp.int32)])
     return Detections(positive, counted[last], last - counted[last], before - counted[before])
@@ -29,31 +29,36 @@ def count_detections(scores: Float32[Array, "examples"], positive: Bool[Array, "
 
 @jax.jit
 def rank_by_confidence(
-    confidence: Float32[Array, "examples"], correct: Bool[Array, "examples"]
-) -> tuple[Float32[Array, "examples"], Float32[Array, "examples+1"]]:
+    confidence: Real[Array, "examples"], correct: Bool[Array, "examples"]
+) -> tuple[Real[Array, "examples"], Float32[Array, "examples+1"]]:
     """Sort by decreasing confidence and count how many of the first k examples are correct.
 
     The count for ties is the mean over their random orders: the first m of n tied examples, r of which are correct,
     contain m·r/n correct ones. The result therefore does not depend on the order of the examples.
 
     Args:
-      confidence: float32 `[B]`.
+      confidence: float32 or integer `[B]`.
       correct: bool `[B]`.
 
     Returns:
-      Confidence in decreasing order, float32 `[B]`, and the expected number of correct examples among the first k, for
+      Confidence in decreasing order, `[B]`, and the expected number of correct examples among the first k, for
       k = 0 ... B, float32 `[B + 1]`.
     """
-    ascending, right = lax.sort((-confidence, correct.astype(jnp.int32)), num_keys=1)
+    ascending, right = lax.sort((_reversed(confidence), correct.astype(jnp.int32)), num_keys=1)
     position = jnp.arange(1, len(right) + 1, dtype=jnp.int32)
     before, last = _ties(ascending)
     counted = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(right, dtype=jnp.int32)])
     m, n, r = (part.astype(jnp.float32) for part in (position - before, last - before, counted[last] - counted[before]))
     expected = counted[before].astype(jnp.float32) + m * r / n
-    return -ascending, jnp.concatenate([jnp.zeros(1, jnp.float32), expected])
+    return _reversed(ascending), jnp.concatenate([jnp.zeros(1, jnp.float32), expected])
 
 
-def _ties(ascending: Float32[Array, "examples"]) -> tuple[Int32[Array, "examples"], Int32[Array, "examples"]]:
+def _reversed(values: Real[Array, "examples"]) -> Real[Array, "examples"]:
+    """Return values in the reverse order; twice, the same again. The negative of an integer may overflow."""
+    return ~values if jnp.issubdtype(values.dtype, jnp.integer) else -values
+
+
+def _ties(ascending: Real[Array, "examples"]) -> tuple[Int32[Array, "examples"], Int32[Array, "examples"]]:
     """Return `before` and `last` of sorted values: those tied with an example have positions before + 1 ... last."""
     before = jnp.searchsorted(ascending, ascending, side="left").astype(jnp.int32)
     return before, jnp.searchsorted(ascending, ascending, side="right").astype(jnp.int32)

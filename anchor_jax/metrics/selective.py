@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Float32, Shaped
 
 from anchor_jax.core import explicit, modes
@@ -39,7 +38,7 @@ def risk_coverage(confidence: Float[ArrayLike, "examples"], correct: Shaped[Arra
 
     Args:
       confidence: floating `[B]`, B at least 1; any real score; only the order matters. The highest is accepted
-        first; negate an uncertainty.
+        first; negate an uncertainty. NumPy's float64 is ordered before it is rounded to float32.
       correct: bool `[B]`, or 0 and 1: whether the prediction was correct.
 
     Returns:
@@ -58,7 +57,7 @@ def risk_coverage(confidence: Float[ArrayLike, "examples"], correct: Shaped[Arra
       >>> print(np.asarray(metrics.risk_coverage(confidence, correct).risk).round(3))
       [0.    0.5   0.333 0.5  ]
     """
-    confidence, correct = validation.check_confidence(confidence, correct, -np.inf, np.inf)
+    confidence, correct = validation.check_ranking(confidence, correct)
     _, right = rank_by_confidence(confidence, correct)
     accepted = jnp.arange(1, len(right), dtype=jnp.float32)
     return RiskCoverage(accepted / len(confidence), (accepted - right[1:]) / accepted)
@@ -121,5 +120,5 @@ def excess_aurc(confidence: Float[ArrayLike, "examples"], correct: Shaped[ArrayL
       >>> metrics.excess_aurc(jnp.array([0.6, 0.9]), correct).item()
       0.5
     """
-    confidence, correct = validation.check_confidence(confidence, correct, -np.inf, np.inf)
-    return aurc(confidence, correct) - aurc(correct.astype(jnp.float32), correct)
+    _, flags = validation.check_ranking(confidence, correct)
+    return aurc(confidence, flags) - aurc(flags.astype(jnp.float32), flags)

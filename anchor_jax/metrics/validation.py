@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Bool, Float32, Int32
+from jaxtyping import Array, ArrayLike, Bool, Float32, Int32, Real
 
 from anchor_jax.core import checks, precision
 from anchor_jax.core.errors import UserError, UserTypeError
@@ -71,10 +71,8 @@ def check_confidence(
     return check_column("confidence", confidence, confidence.shape, low, high), correct
 
 
-def check_detection(
-    scores: ArrayLike, positive: ArrayLike
-) -> tuple[Float32[Array, "examples"], Bool[Array, "examples"]]:
-    """Return scores as float32 `[B]` and flags, some true and some false, as bool `[B]`; raise for anything else."""
+def check_detection(scores: ArrayLike, positive: ArrayLike) -> tuple[Real[Array, "examples"], Bool[Array, "examples"]]:
+    """Return scores `[B]`, see `_in_order`, and flags, some true and some false, as bool `[B]`; raise otherwise."""
     scores, positive = checks.numbers("scores", scores), checks.numbers("positive", positive)
     if scores.ndim != 1 or scores.size == 0:
         raise UserError(f"scores must have shape [B], B at least 1; got {scores.shape}")
@@ -87,9 +85,14 @@ def check_detection(
             num = int(flags.sum())
         if num in (0, flags.size):
             raise UserError(f"positive must contain both 0 and 1; got {num} of 1 in {flags.size} values")
-    if isinstance(scores, np.ndarray) and scores.dtype.itemsize > np.dtype(np.float32).itemsize:
-        scores = np.unique(scores, return_inverse=True)[1]  # float32 would tie those that differ by less than it can
-    return jnp.asarray(scores, jnp.float32), flags
+    return _in_order(scores), flags
+
+
+def check_ranking(confidence: ArrayLike, correct: ArrayLike) -> tuple[Real[Array, "examples"], Bool[Array, "examples"]]:
+    """Return real confidences `[B]`, see `_in_order`, and correctness as bool `[B]`; raise for anything else."""
+    confidence = checks.numbers("confidence", confidence)
+    checked, flags = check_confidence(confidence, correct, -np.inf, np.inf)
+    return (_in_order(confidence) if isinstance(confidence, np.ndarray) else checked), flags
 
 
 def check_sets(
@@ -136,6 +139,14 @@ def check_labels(name: str, scores: AnyArray, labels: ArrayLike) -> Int32[Array,
     return jnp.asarray(labels, jnp.int32)
 
 
+def _in_order(values: AnyArray) -> Real[Array, "examples"]:
+    """Return values, or integers in the same order, in 32 bits: float32 would tie close float64 and large integers."""
+    if isinstance(values, np.ndarray) and values.dtype.itemsize >= 8:
+        return jnp.asarray(np.unique(values, return_inverse=True)[1], jnp.int32)
+    is_integer = jnp.issubdtype(values.dtype, jnp.integer)
+    return jnp.asarray(values) if is_integer else jnp.asarray(values, jnp.float32)
+
+
 def _floating(name: str, values: ArrayLike) -> AnyArray:
     values = checks.numbers(name, values)
     if not jnp.issubdtype(values.dtype, jnp.floating):
@@ -160,6 +171,8 @@ def _check_positive(name: str, values: AnyArray) -> None:
             least = float(values.min())
         if least <= 0:
             raise UserError(f"{name} must be above 0; got {least:g}")
+        if least < float(np.finfo(np.float32).tiny):
+            raise UserError(f"{name} must be at least 1.2e-38, as float32 has no smaller ones; got {least:g}")
 
 
 def check_values(name: str, values: AnyArray, low: float, high: float) -> None:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
+from anchor_jax.core.errors import UserError
 from anchor_jax.models.layers import (
     ChannelDropout,
     Classifier,
@@ -23,6 +24,7 @@ from anchor_jax.runtime.mesh import AxisName
 
 STEM_SIZE = 2  # pixels, height and width of the first layer's filters
 
+_MIN_SIDE = 9  # pixels
 _FEATURE_SCALE = 1 / 9  # keeps the first logits small, as in the paper
 
 
@@ -78,6 +80,11 @@ class FastNet(Classifier):
 
     def first_layer(self, inputs: jax.Array) -> jax.Array:
         """Apply the 2×2 convolution: `[B, H, W, C]` -> `[B, H - 1, W - 1, stem_width]`."""
+        if min(inputs.shape[1:3]) < _MIN_SIDE:
+            raise UserError(
+                f"height and width of images must be at least {_MIN_SIDE} for FastNet; got "
+                f"{inputs.shape[1]}x{inputs.shape[2]}; resize the images or choose another model"
+            )
         return self.stem_conv(inputs.astype(self.dtype))
 
     @nn.compact

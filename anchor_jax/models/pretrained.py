@@ -63,7 +63,7 @@ def adapt_weights(variables: Mapping[str, Any], shapes: Mapping[str, Any], grid:
         elif shape and path[1] == "head":
             if path[-1] == "bias":
                 changes.append(f"head initialized for {shape[0]} classes, because the weights have {len(variable)}")
-        elif shape and path[-1] == "position_embedding":
+        elif shape and path[-1] == "position_embedding" and _num_tokens(variable) == shape[1] - math.prod(grid):
             adapted[path] = resize_position_embedding(variable, grid)
             side = trained_side(variable)
             changes.append(f"position embedding resized to {grid[0]}x{grid[1]} from {side}x{side}")
@@ -97,6 +97,11 @@ def _other_mode(weights: tuple[int, ...], model: tuple[int, ...]) -> str | None:
         next((mode for mode, numbers in _CHANNELS.items() if shape[2] in numbers), None) for shape in (weights, model)
     )
     return of_weights if of_model and of_weights != of_model else None
+
+
+def _num_tokens(positions: jax.Array) -> int:
+    """Return T of a position embedding `[1, T + N, D]` of a square; more than there are if it is not of a square."""
+    return positions.shape[1] - trained_side(positions) ** 2
 
 
 def trained_side(positions: jax.Array) -> int:
