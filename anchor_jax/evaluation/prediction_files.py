@@ -23,6 +23,7 @@ from anchor_jax.evaluation.predictions import PredictionTable
 from anchor_jax.evaluation.results import parse_storage_name
 from anchor_jax.runtime.atomic_files import atomic_write, is_incomplete
 from anchor_jax.runtime.object_storage import copy, is_remote, size_of, time_modified
+from anchor_jax.runtime.paths import printable
 
 PARQUET, CSV = NAMES = "predictions.parquet", "predictions.csv"
 
@@ -232,7 +233,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _schema(label_names: Sequence[str]) -> pa.Schema:
-    probabilities = {PROBABILITY + _printable(name): pa.float32() for name in label_names}
+    probabilities = {PROBABILITY + printable(name): pa.float32() for name in label_names}
     return pa.schema(list((SCHEMA | probabilities).items()))
 
 
@@ -242,18 +243,18 @@ def _columns(
     """Return name -> one value for all rows, or an array or list `[N]`; without `Recorder._facts`."""
     stream, num = of.stream, len(table.label)
     classes = np.arange(len(label_names)) if of.classes is None else np.array(of.classes)
-    names = np.array(list(map(_printable, label_names)), object)
+    names = np.array(list(map(printable, label_names)), object)
     label, predicted = (classes[np.asarray(column)] for column in (table.label, table.predicted))
     scores = anomaly_scores(table, tuple(SCORES) if num_references > 1 else SINGLE_PASS)
     assert table.probs is not None
     return {
-        "set": _printable(of.name),
+        "set": printable(of.name),
         "split": stream.split or None,
-        "corruption": of.corruption and _printable(of.corruption),
+        "corruption": of.corruption and printable(of.corruption),
         "severity": of.severity,
         "anomaly": of.anomaly,
         "row": np.arange(num) if stream.rows is None else stream.rows,
-        "file": stream.file_of and [_printable(stream.file_of(row)) for row in range(num)],
+        "file": stream.file_of and [printable(stream.file_of(row)) for row in range(num)],
         "label": None if of.anomaly else label,
         "label_name": None if of.anomaly else names[label],
         "predicted": predicted,
@@ -273,8 +274,3 @@ def _to_arrow(columns: Mapping[str, Any], num: int, schema: pa.Schema) -> pa.Tab
         else:
             arrays.append(pa.array(value, field.type))
     return pa.Table.from_arrays(arrays, schema=schema)
-
-
-def _printable(name: str) -> str:
-    """Return a name that may contain bytes that are no text, as names of files may."""
-    return name.encode(errors="backslashreplace").decode()

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from anchor_jax.core.short_reprs import short_repr
+from anchor_jax.runtime.paths import printable
 
 BLT_SUFFIX = "-blt"  # of the storage name of a suite that was evaluated with the protocol "blt"
 _OF = "@"  # in a storage name, before the dataset that was given in place of the test set; no suite's name contains it
@@ -235,7 +236,7 @@ def parse_storage_name(name: str) -> StoredName:
 
 def column_name(name: str, dataset: str | None = None) -> str:
     """Return the name of an array on disk."""
-    return name if dataset is None else f"{dataset}/{name}"
+    return name if dataset is None else f"{printable(dataset)}/{name}"
 
 
 def short_hash(facts: Mapping[str, Any]) -> str | None:
@@ -266,4 +267,5 @@ def to_frame(results: Iterable[SuiteResult]) -> pd.DataFrame:
         for result in results
         for score in result.scores
     ]
+    rows = [{name: printable(of) if isinstance(of, str) else of for name, of in row.items()} for row in rows]
     return pd.DataFrame(rows, columns=list(SCHEMA)).astype(SCHEMA)

@@ -29,7 +29,7 @@ from anchor_jax.reporting.pictures import send_results
 from anchor_jax.reporting.terminal import print_either_way, print_lines
 from anchor_jax.runs import record as run_record
 from anchor_jax.runtime.atomic_files import atomic_write
-from anchor_jax.runtime.paths import resolved, storage_path
+from anchor_jax.runtime.paths import printable, resolved, storage_path
 from anchor_jax.training.trackers import check as check_trackers
 
 _MAX_NAMES = 4  # of datasets, in the heading of a table on the terminal
@@ -208,7 +208,7 @@ def _with_file(table: Table, file: Path) -> Table:
             for place, end in enumerate(("low", "high")):
                 columns[f"{column.spec.name}_{end}"] = [of and of[place] for of in intervals_of(column)]
     with atomic_write(file) as new:
-        pd.DataFrame(columns, index=pd.Index(table.rows, name="name")).to_csv(new)
+        pd.DataFrame(columns, index=pd.Index(list(map(printable, table.rows)), name="name")).to_csv(new)
     where = f"{'As a file' if table.shown is None else f'All {len(table.rows):,}'}: {file.parent.name}/{file.name}."
     return dataclasses.replace(table, notes=[*table.notes, where])
 

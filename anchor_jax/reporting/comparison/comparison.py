@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.short_reprs import short_repr
@@ -294,8 +293,11 @@ def _suite_table(
 
 def _by_seed(method: Method, suite: str, num: int) -> dict[str, dict[int, float]]:
     """Return name -> seed -> value, of the scores that all runs of a method have."""
-    frame = pd.DataFrame({r.seed: {flat_name(s): s.value for s in _scores(r, suite, num)} for r in method.runs})
-    return frame.dropna().to_dict("index")
+    found = {r.seed: {flat_name(s): s.value for s in _scores(r, suite, num)} for r in method.runs}
+    first, *others = found.values()
+    shared = [name for name in first if all(name in other for other in others)]
+    by_name = {name: {seed: of[name] for seed, of in found.items()} for name in shared}
+    return {name: values for name, values in by_name.items() if not np.isnan([*values.values()]).any()}
 
 
 def _mean_examples(method: Method, suite: str, num: int) -> dict[str, np.ndarray]:

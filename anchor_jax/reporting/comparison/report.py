@@ -28,6 +28,7 @@ from anchor_jax.reporting.html import draw_figures, render, rows_html
 from anchor_jax.reporting.style import shortened
 from anchor_jax.reporting.terminal import print_lines, print_table
 from anchor_jax.runtime.atomic_files import is_incomplete, write_texts
+from anchor_jax.runtime.paths import printable
 
 KIND = "anchor_jax comparison"  # by which the JSON of a comparison is recognized
 JSON, CSV, HTML = "compare.json", "compare.csv", "compare.html"
@@ -89,6 +90,7 @@ def write(comparison: Comparison, folder: Path) -> Path:
     check_folder(folder)
     integers = dict.fromkeys(("num_references", "seed", "num", "limit"), "Int64")
     rows = [(*row, comparison.limit or None) for row in _rows(comparison)]
+    rows = [tuple(printable(of) if isinstance(of, str) else of for of in row) for row in rows]
     texts = {  # the JSON first: it marks the folder as that of a comparison, even if the rest is interrupted
         folder / JSON: json.dumps(_record(comparison), indent=2, allow_nan=False) + "\n",
         folder / CSV: pd.DataFrame(rows, columns=_COLUMNS).astype(integers).to_csv(index=False),
