@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 
+from anchor_jax import UserError
 from anchor_jax.evaluation import storage
 from anchor_jax.reporting.comparison.report import check_folder
 from anchor_jax.runtime.atomic_files import atomic_write, exclusive_lock, is_incomplete, write_texts
@@ -119,6 +120,20 @@ def test_exclusive_lock_without_file_locks_warns(tmp_path, monkeypatch, number):
     message = r"has no locks \(.*\); make sure that no other process"
     with contextlib.ExitStack() as stack, pytest.warns(UserWarning, match=message):
         stack.enter_context(exclusive_lock(tmp_path))
+
+
+def test_lock_of_a_folder_copied_from_a_bucket(tmp_path):
+    (tmp_path / "lock").mkdir()
+    (tmp_path / "lock" / "000001").touch()  # see `runtime.leases`
+    with exclusive_lock(tmp_path), pytest.raises(UserError, match="another process"), exclusive_lock(tmp_path):
+        pass
+
+
+def test_write_texts_keeps_a_corrupt_file(tmp_path):
+    (tmp_path / "table.csv").write_bytes(b"\xff")
+    write_texts({tmp_path / "table.csv": "é"})
+    assert (tmp_path / "table.csv").read_text(encoding="utf-8") == "é"
+    assert (tmp_path / "earlier/1/table.csv").read_bytes() == b"\xff"
 
 
 def test_write_texts_keeps_files_with_another_text(tmp_path, capsys):

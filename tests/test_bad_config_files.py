@@ -61,6 +61,9 @@ def test_train_rejects_paths_without_a_config_file(tmp_path):
         ("x" * 300, "unknown config '"),
     ):
         assert_error(training(tmp_path, config=tmp_path / f"{name}.py"), 1, message)
+    (tmp_path / "12:30.py").write_text(BASE_CONFIG)
+    message = "what follows a colon is an argument of get_config; give a path without a colon"
+    assert_error(training(tmp_path, config=tmp_path / "12:30.py"), 1, message)
     assert_error(training(tmp_path, config=""), 1, "unknown config ''; allowed: cifar10, ")
 
 

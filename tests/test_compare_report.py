@@ -25,10 +25,11 @@ from legends import checked_legends
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.evaluation import storage
-from anchor_jax.evaluation.results import Score, SuiteResult, printable
+from anchor_jax.evaluation.results import Score, SuiteResult
 from anchor_jax.reporting.comparison import compare
 from anchor_jax.reporting.comparison.figures import suite_figures
 from anchor_jax.reporting.comparison.report import print_tables
+from anchor_jax.runtime.paths import printable
 from configs import imagenet_regnet_y_800mf
 
 

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import optax
 import pytest
-from commands import quick_command
+from commands import assert_error, quick_command
 from ml_collections import ConfigDict
 
 from anchor_jax import UserError, config, models
@@ -297,6 +297,15 @@ def test_renamed_key_on_the_command_line_raises(tmp_path):
     done = quick_command(*line, "--config.training.max_skipped=1")
     message = "config key 'training.max_skipped' was renamed to 'training.max_consecutive_nonfinite'"
     assert (done.returncode, done.stderr) == (2, f"error: {message}\n")
+
+
+def test_flags_override_a_frozen_config(tmp_path):
+    (tmp_path / "config.py").write_text(
+        "from anchor_jax.config import base\nfrom ml_collections import FrozenConfigDict\n\n\n"
+        "def get_config():\n    return FrozenConfigDict(base())\n"
+    )
+    line = ("train.py", "--config", tmp_path / "config.py", "--workdir", tmp_path / "run")
+    assert_error(quick_command(*line, "--config.training.batch_size=2000"), 1, "at most 1437, the size of the training")
 
 
 def test_values_of_keys_become_plain_tuples_and_numbers():

@@ -53,12 +53,15 @@ def test_help_needs_no_docstrings(name):
     [
         ("jax.config.update('jax_platforms', 'none'), jax.devices()", "'none'.*; check JAX_PLATFORMS and the driver"),
         ("os.open('/dev/null', os.O_RDONLY), main()", r"Too many open files: '/dev/null'; raise the limit"),
+        ("os.stat(300 * 'a')", "File name too long: 'a+'; give another path"),
+        ("raise OSError(errno.ESTALE, 'Stale file handle')", "Stale file handle; check the disk"),
+        ("raise OSError(errno.ENOTCONN, 'No endpoint', '/mnt/a')", "No endpoint: '/mnt/a'; check the disk"),
     ],
 )
 def test_run_names_what_the_machine_lacks(work, message, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "import os, resource, jax\nfrom anchor_jax.cli import app\n"
+        "import errno, os, resource, jax\nfrom anchor_jax.cli import app\n"
         f"def main(): {work}\n"
         "def limited():\n    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n    main()\n"
         "app.run(limited)\n"

@@ -371,3 +371,24 @@ def test_read_class_names_of_json_keeps_the_order(tmp_path, content):
         return
     with pytest.raises(UserError, match="must hold at least two different names"):
         read_class_names(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize("name", ["names.txt", "config.json", "CONFIG.JSON"])
+def test_read_class_names_of_windows(tmp_path, name):
+    text = "ant\r\nbee\r\n" if name.endswith("txt") else '{"label_names": ["ant", "bee"]}\r\n'
+    (tmp_path / name).write_bytes(text.encode("utf-8-sig"))
+    assert read_class_names(tmp_path / name) == ("ant", "bee")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"id2label": {"1": "ant", "2": "bee"}}, "id2label must number its 2 classes from 0; it has no 0"),
+        ([["n01", "ant"], ["n02", "bee"]], r"a class must have a name, a string; got \['n01', 'ant'\]"),
+        (["ant", " "], "a class must have a name, a string; got ' '"),
+    ],
+)
+def test_read_class_names_refuses_what_is_no_name(tmp_path, content, message):
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=message):
+        read_class_names(tmp_path / "config.json")

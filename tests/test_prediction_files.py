@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 
 import numpy as np
 import pandas as pd
@@ -230,3 +231,15 @@ def test_progress_in_a_log_tells_the_time_left(digits_run, tmp_path, capsys, mon
     assert lines[0] == "progress: 6%, 0:32 left: clean: test, 1 reference"
     assert lines[-1].startswith("progress: done in 0:")
     assert "progress: 100%, 0:00 left: ood: photographs, 3 references" in lines
+
+
+def test_names_that_are_no_text_are_escaped(digits_run, tmp_path):
+    folder, out = tmp_path / os.fsdecode(b"caf\xe9"), tmp_path / "out"
+    folder.mkdir()
+    for name in (b"\xff.png", b"b.png"):
+        Image.new("L", (8, 8)).save(folder / os.fsdecode(name))
+    options = Options(ood=(f"images:{folder}",))
+    evaluation.evaluate(digits_run, ("ood",), (1,), options=options, out=out, predictions=True, report=Reporter())
+    assert "caf\\udce9/\\udcff.png" in {f"{row.set}/{row.file}" for row in frame_of(out).itertuples()}
+    assert "caf\\udce9" in set(pd.read_parquet(out / "results.parquet")["dataset"])
+    assert all("caf\\udce9" in (out / name).read_text() for name in ("results.csv", "report.html"))

@@ -1,11 +1,13 @@
 """Preparation of a run: what `prepare` refuses, and when a run may resume with another config."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import begun
+from ml_collections import FrozenConfigDict
 
 from anchor_jax import UserError
 from anchor_jax.data import Dataset
@@ -42,9 +44,10 @@ def test_prepare_refuses_a_config_that_does_not_fit(tiny, tmp_path, change, mess
         prepare(tiny, tmp_path / "run")
 
 
-def test_prepare_refuses_a_path_that_orbax_cannot_save_to(tiny, tmp_path):
+@pytest.mark.parametrize("name", ["r[b]un", os.fsdecode(b"r\xfcn")])
+def test_prepare_refuses_a_path_that_orbax_cannot_save_to(tiny, tmp_path, name):
     with pytest.raises(UserError, match=r"which orbax cannot save to"):
-        prepare(tiny, tmp_path / "r[b]un")
+        prepare(tiny, tmp_path / name)
 
 
 def test_accept_changes_refuses_an_unknown_key(tiny, tmp_path):
@@ -185,6 +188,11 @@ def test_accepted_changes_without_a_fitting_checkpoint_fail(tiny, tmp_path):
         train(tiny, tmp_path / "run", accept_changes=("model.options.hidden",))
     assert (tmp_path / "run/run.json").read_bytes() == before
     assert not (tmp_path / "run/damaged").exists()
+
+
+def test_frozen_config_is_the_same_config(tiny, tmp_path):
+    begun(tiny, tmp_path / "run")
+    assert not prepare(FrozenConfigDict(tiny), tmp_path / "run").run.changes
 
 
 def test_options_given_as_a_list_are_the_same_options(tiny, tmp_path):

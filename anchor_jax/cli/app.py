@@ -29,8 +29,13 @@ from anchor_jax.runtime.compilation_cache import discard_corrupt_entries, enable
 from anchor_jax.runtime.object_storage import reason_of, reason_of_os_error
 from anchor_jax.runtime.paths import storage_path
 
-# the disk is full, read-only or failing
-_STORAGE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+# the disk, or one of the network, is full, read-only, failing or gone
+_STORAGE_ERRNOS = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE),
+    *(errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ETIMEDOUT),
+}
+_NETWORK_ERRNOS = {errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ETIMEDOUT}  # also of sockets
+_PATH_ERRNOS = {errno.ENAMETOOLONG, errno.ELOOP}
 
 
 def run(
@@ -177,9 +182,11 @@ def _showwarning(message, category, *_) -> None:
 
 
 def _storage_message(error: OSError) -> str:
-    """Return what to print if the disk or the limit of open files is the reason, "" for any other error."""
+    """Return what to print if the disk, a path or the limit of open files is the reason, "" for any other error."""
     of_file = f": '{error.filename}'" if error.filename else ""
-    if error.errno in _STORAGE_ERRNOS:
+    if error.errno in _PATH_ERRNOS:
+        return f"{error.strerror}{of_file}; give another path"
+    if error.errno in _STORAGE_ERRNOS and (of_file or error.errno not in _NETWORK_ERRNOS):
         return f"{error.strerror}{of_file}; check the disk, then run the same command again"
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return f"{error.strerror}{of_file}; raise the limit (ulimit -n), then run the same command again"

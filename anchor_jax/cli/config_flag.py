@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import FrozenConfigDict, config_flags
 
 import anchor_jax
 from anchor_jax import config
@@ -42,6 +42,11 @@ def resolve(name_or_path: str) -> str:
         name_or_path = str(expanded("--config", name_or_path))
     name, colon, argument = name_or_path.partition(":")
     path = f"{folder() / name}.py" if name in names() else str(expanded("--config", name))
+    if colon and not os.path.lexists(path) and os.path.isfile(expanded("--config", name_or_path)):
+        raise errors.UserError(
+            f"--config is '{name_or_path}', but what follows a colon is an argument of get_config; give a path without "
+            "a colon"
+        )
     if not name or not os.path.lexists(path):
         raise errors.unknown("config", name, [*names(), "the path of a file"])
     return f"{path}{colon}{argument}"
@@ -107,7 +112,9 @@ class _ConfigParser(flags.ArgumentParser):
     def parse(self, argument: str):
         path = resolve(argument)
         _make_configs_importable(Path(path.partition(":")[0]))
-        return self._load_file.parse(path)
+        loaded = self._load_file.parse(path)
+        # so that flags can override its keys
+        return loaded.as_configdict() if isinstance(loaded, FrozenConfigDict) else loaded
 
     def flag_type(self) -> str:
         return self._load_file.flag_type()

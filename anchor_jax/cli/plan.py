@@ -8,7 +8,7 @@ from absl import flags
 
 from anchor_jax.cli import app, config_flag
 from anchor_jax.cli.console import USAGE_STATUS, exit_with_error
-from anchor_jax.config import Config, validate
+from anchor_jax.config import Config, validate, with_plain_values
 from anchor_jax.planning.advice import Trial, find_fitting
 from anchor_jax.planning.content import plan_content
 from anchor_jax.planning.facts import DataFacts, data_facts
@@ -56,7 +56,7 @@ def main() -> None:
         check_does_not_exist(JSON.value)
     config, targets = app.load_config(CONFIG), list(map(parse_target, TARGET.value))
     validate(config)
-    config = choose(config).config
+    config = choose(with_plain_values(config)).config
     facts = data_facts(
         config.data,
         num_examples=NUM_EXAMPLES.value,

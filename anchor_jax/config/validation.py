@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Literal, cast, get_args, get_origin
 
 import numpy as np
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from anchor_jax.config.declaration import Key, Section, declared_keys
 from anchor_jax.config.keys import MAX_EPOCHS, Config
@@ -74,8 +74,12 @@ def rename_old_keys(recorded: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_plain_values(config: Config) -> Config:
-    """Return a copy of a valid config with values of Python: tuples for lists and arrays, numbers for NumPy's."""
-    plain = config.copy_and_resolve_references()
+    """Return a copy of a valid config with values of Python: tuples for lists and arrays, numbers for NumPy's.
+
+    The copy can be changed, also that of a `FrozenConfigDict`.
+    """
+    is_frozen = isinstance(config, FrozenConfigDict)
+    plain = cast(Config, config.as_configdict()) if is_frozen else config.copy_and_resolve_references()
     with plain.unlocked():
         for name, value in flatten(plain).items():
             *sections, last = name.split(".")

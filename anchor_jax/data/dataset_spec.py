@@ -18,7 +18,7 @@ from anchor_jax.data.sample_photographs import photographs
 from anchor_jax.data.sources import SOURCES, open_stream
 from anchor_jax.data.sources.folder import open_images, subfolders
 from anchor_jax.runtime.object_storage import is_address, is_remote
-from anchor_jax.runtime.paths import absolute_path, absolute_storage_path
+from anchor_jax.runtime.paths import absolute_path, absolute_storage_path, printable
 
 # what locates a dataset of a source -> form and pattern of location and split; the split of a path contains no "/", so
 # that the path itself may contain "@"
@@ -144,7 +144,7 @@ class _Spec(NamedTuple):
         else:
             path = absolute_storage_path(f"{self.kind}:PATH", self.location)
             is_file = self.kind == "npz" if is_remote(path) else os.path.isfile(path)
-            name = path.stem if is_file else path.name
+            name = printable(path.stem if is_file else path.name)  # reports, figures and archives take UTF-8 alone
         return f"{name}-{self.split}" if self.split else name
 
 

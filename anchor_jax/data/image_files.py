@@ -11,7 +11,8 @@ from anchor_jax.data.files import warn_once
 
 # Pillow's name of each format that is decoded -> suffixes of its files, in lower case
 FORMATS = {
-    "BMP": (".bmp", ".dib"),
+    "BMP": (".bmp",),
+    "DIB": (".dib",),  # BMP without the header of a file; with it, read as BMP
     "GIF": (".gif",),
     "JPEG": (".jfif", ".jpe", ".jpeg", ".jpg", ".mpo"),
     "PNG": (".apng", ".png"),

@@ -33,13 +33,13 @@ def read_class_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
     """Read the names of classes, in order: lines of text, or the entry of a config.json of timm or transformers.
 
     Raises:
-      UserError: there is no such file, or it does not hold at least two different names.
+      UserError: there is no such file, or it does not hold at least two different names, or does not say their order.
     """
     file = absolute_path("data.classes", path)
     expected = "give the names of the classes, one per line, or a config.json with id2label or label_names"
     with reading_errors(f"file '{file}'", expected):
-        text = file.read_text(encoding="utf-8")
-        is_json = file.suffix == ".json"
+        text = file.read_text(encoding="utf-8-sig")  # editors of Windows begin a file with a byte order mark
+        is_json = file.suffix.lower() == ".json"
         names = _names_in(json.loads(text)) if is_json else tuple(filter(None, map(str.strip, text.splitlines())))
     if len(names) < 2 or len(set(names)) < len(names):
         raise UserError(f"'{file}' must hold at least two different names; got {preview(names)}; {expected}")
@@ -47,12 +47,23 @@ def read_class_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
 
 
 def _names_in(content: Any) -> tuple[str, ...]:
-    """Return the names in the content of a JSON file; () if there are none."""
+    """Return the names in the content of a JSON file; () if there are none.
+
+    Raises:
+      ValueError: an entry is no name, or the names are not numbered from 0.
+    """
     if isinstance(content, Mapping):
         content = content.get("id2label") or content.get("label_names") or ()
     if isinstance(content, Mapping):
-        content = [content.get(str(row), "") for row in range(len(content))]
-    return tuple(map(str, content)) if isinstance(content, list) else ()
+        rows = list(map(str, range(len(content))))
+        if missing := [row for row in rows if row not in content]:
+            raise ValueError(f"id2label must number its {len(rows)} classes from 0; it has no {missing[0]}")
+        content = [content[row] for row in rows]
+    if not isinstance(content, list):
+        return ()
+    if wrong := [name for name in content if not isinstance(name, str | int) or not str(name).strip()]:
+        raise ValueError(f"a class must have a name, a string; got {wrong[0]!r}")
+    return tuple(map(str, content))
 
 
 def read_labels(labels: np.ndarray, origin: str, *, quiet: bool = False) -> np.ndarray:

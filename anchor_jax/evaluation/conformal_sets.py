@@ -1,5 +1,6 @@
 """Conformal sets of a run: scores of the classes, thresholds, and what the sets at these thresholds contain."""
 
+import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -141,7 +142,7 @@ def _with_rows(batches: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
 
 def _key(context: EvalContext, name: str) -> jax.Array:
     """Return the key of the random parts for a dataset."""
-    return jax.random.fold_in(jax.random.key(context.options.seed), zlib.crc32(name.encode()))
+    return jax.random.fold_in(jax.random.key(context.options.seed), zlib.crc32(os.fsencode(name)))
 
 
 @partial(jax.jit, static_argnums=0)

@@ -17,7 +17,6 @@ from anchor_jax.data.loading import name_of
 from anchor_jax.evaluation.options import CommonOptions, SuiteOptions
 from anchor_jax.evaluation.prediction_files import RecordedSet, Recorder
 from anchor_jax.evaluation.predictions import PredictionTable, predict_dataset, predict_pairs
-from anchor_jax.evaluation.results import printable
 from anchor_jax.evaluation.temperature import fit_temperature, require_held_out
 from anchor_jax.evaluation.transduction import Transduction, create_transduction
 from anchor_jax.runs.data_location import explain_moved_data
@@ -25,6 +24,7 @@ from anchor_jax.runs.fingerprint import fingerprints
 from anchor_jax.runs.predictor import Predictor
 from anchor_jax.runs.record import Run
 from anchor_jax.runtime import multihost
+from anchor_jax.runtime.paths import printable
 from anchor_jax.training.source import TrainSource, open_source
 
 _RESERVED = ("far", "in", "near")  # names of groups of datasets

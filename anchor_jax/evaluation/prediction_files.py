@@ -20,9 +20,10 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.data import EvalDataset
 from anchor_jax.evaluation.anomaly_scores import SCORES, SINGLE_PASS, anomaly_scores
 from anchor_jax.evaluation.predictions import PredictionTable
-from anchor_jax.evaluation.results import parse_storage_name, printable
+from anchor_jax.evaluation.results import parse_storage_name
 from anchor_jax.runtime.atomic_files import atomic_write, is_incomplete
 from anchor_jax.runtime.object_storage import copy, is_remote, size_of, time_modified
+from anchor_jax.runtime.paths import printable
 
 PARQUET, CSV = NAMES = "predictions.parquet", "predictions.csv"
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from anchor_jax.core.short_reprs import short_repr
+from anchor_jax.runtime.paths import printable
 
 BLT_SUFFIX = "-blt"  # of the storage name of a suite that was evaluated with the protocol "blt"
 _OF = "@"  # in a storage name, before the dataset that was given in place of the test set; no suite's name contains it
@@ -238,15 +239,6 @@ def column_name(name: str, dataset: str | None = None) -> str:
     return name if dataset is None else f"{printable(dataset)}/{name}"
 
 
-def printable(text: str) -> str:
-    r"""Return a text without the bytes that are no text, which names of files may have: they are escaped.
-
-    >>> printable(b"caf\xe9".decode(errors="surrogateescape"))
-    'caf\\udce9'
-    """
-    return text.encode(errors="backslashreplace").decode()
-
-
 def short_hash(facts: Mapping[str, Any]) -> str | None:
     """Return the first digits of the hash of the data that a result is about; None if it is unknown."""
     content = (facts.get("data") or {}).get("sha256")
@@ -270,14 +262,10 @@ def to_frame(results: Iterable[SuiteResult]) -> pd.DataFrame:
             "suite": result.suite,
             "protocol": score.protocol or result.protocol,
             "num_references": result.num_references,
-            "dataset": _printable(result.dataset if score.dataset is None else score.dataset),
-            "corruption": _printable(score.corruption),
+            "dataset": result.dataset if score.dataset is None else score.dataset,
         }
         for result in results
         for score in result.scores
     ]
+    rows = [{name: printable(of) if isinstance(of, str) else of for name, of in row.items()} for row in rows]
     return pd.DataFrame(rows, columns=list(SCHEMA)).astype(SCHEMA)
-
-
-def _printable(name: str | None) -> str | None:
-    return None if name is None else printable(name)

@@ -25,17 +25,9 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.evaluation import legacy, prediction_files, question
 from anchor_jax.evaluation.output import root_of
 from anchor_jax.evaluation.presentation import format_num_references
-from anchor_jax.evaluation.results import (
-    Score,
-    SuiteResult,
-    fields_of,
-    flat_name,
-    parse_storage_name,
-    printable,
-    to_frame,
-)
+from anchor_jax.evaluation.results import Score, SuiteResult, fields_of, flat_name, parse_storage_name, to_frame
 from anchor_jax.runtime.atomic_files import atomic_write, is_incomplete, keep_earlier
-from anchor_jax.runtime.paths import storage_path
+from anchor_jax.runtime.paths import printable, storage_path
 
 METRICS = "metrics.json"
 DATA = "data.json"

@@ -11,10 +11,10 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from anchor_jax.evaluation.presentation import Column, Figure, Table
-from anchor_jax.evaluation.results import printable
 from anchor_jax.reporting import plots
 from anchor_jax.reporting.style import DPI
 from anchor_jax.runtime import templates
+from anchor_jax.runtime.paths import printable
 
 _DASH = "–"
 
@@ -86,10 +86,15 @@ def rows_html(rows: Mapping[Any, Mapping[str, str | int]]) -> Markup:
     """
     names = dict.fromkeys(name for row in rows.values() for name, text in row.items() if text != "")
     cells = [[row.get(name, "") for name in names] for row in rows.values()]
-    index = [printable(name) if isinstance(name, str) else tuple(map(printable, name)) for name in rows]
-    frame = pd.DataFrame(cells, index=pd.Index(index), columns=list(map(printable, names)), dtype=object)
+    index, columns = (list(map(_as_text, of)) for of in (rows, names))
+    frame = pd.DataFrame(cells, index=pd.Index(index), columns=columns, dtype=object)
     styler = frame.style
     styler.format(escape).format_index(escape="html", axis=0).format_index(escape="html", axis=1)
     head, body = styler.to_html(exclude_styles=True).split("<tbody>")
     head = head.replace("<th >&nbsp;</th>", "<td></td>").replace("<th ", '<th scope="col" ')
     return Markup(head + "<tbody>" + body.replace("<th ", '<th scope="row" '))
+
+
+def _as_text(name: Any) -> Any:
+    """Return the name of a row or column, or several, as pandas takes them, see `printable`."""
+    return tuple(map(_as_text, name)) if isinstance(name, tuple) else printable(name)

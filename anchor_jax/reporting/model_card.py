@@ -8,11 +8,11 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.data.loading import name_of
 from anchor_jax.evaluation import storage
 from anchor_jax.evaluation.presentation import format_num_references
-from anchor_jax.evaluation.results import printable
 from anchor_jax.metrics import specs
 from anchor_jax.runs.hub import import_hub
 from anchor_jax.runs.record import Run
 from anchor_jax.runtime import templates
+from anchor_jax.runtime.paths import printable
 
 CARD = "README.md"
 _DATASETS = {  # TFDS -> Hub

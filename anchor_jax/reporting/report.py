@@ -19,7 +19,7 @@ from anchor_jax.data.corruptions import SEVERITIES
 from anchor_jax.evaluation import prediction_files, question, storage, suites
 from anchor_jax.evaluation.output import workdir_of, workdir_of_results
 from anchor_jax.evaluation.presentation import Highlight, Table, describe_transduction, format_num_references
-from anchor_jax.evaluation.results import Results, printable
+from anchor_jax.evaluation.results import Results
 from anchor_jax.evaluation.runner import facts_of_run
 from anchor_jax.evaluation.same_data import clean_results_for, warning_of_test_sets
 from anchor_jax.evaluation.suite import DATA_FACTS
@@ -29,7 +29,7 @@ from anchor_jax.reporting.pictures import send_results
 from anchor_jax.reporting.terminal import print_either_way, print_lines
 from anchor_jax.runs import record as run_record
 from anchor_jax.runtime.atomic_files import atomic_write
-from anchor_jax.runtime.paths import resolved, storage_path
+from anchor_jax.runtime.paths import printable, resolved, storage_path
 from anchor_jax.training.trackers import check as check_trackers
 
 _MAX_NAMES = 4  # of datasets, in the heading of a table on the terminal

@@ -22,8 +22,8 @@ from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter
 from PIL import Image
 
-from anchor_jax.evaluation.results import printable
 from anchor_jax.runtime.atomic_files import atomic_write
+from anchor_jax.runtime.paths import printable
 
 DPI = 150
 FULL, HALF = 9.6, 4.7  # inches, widths for a page

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from anchor_jax.evaluation.results import printable
+from anchor_jax.runtime.paths import printable
 
 _LETTERS, _FEWEST_LETTERS = 34, 18  # of the first column: at most, and where the terminal is narrow
 

@@ -41,7 +41,7 @@ from anchor_jax.models.pytorch.files import source_and_file, weight_files
 from anchor_jax.runs import references as reference_file
 from anchor_jax.runtime import multihost
 from anchor_jax.runtime.atomic_files import atomic_write, exclusive_lock
-from anchor_jax.runtime.paths import absolute, absolute_storage_path, storage_path
+from anchor_jax.runtime.paths import absolute, absolute_storage_path, printable, storage_path
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 RECORD = "run.json"
@@ -135,10 +135,9 @@ def open_or_create(
     for key in accept_changes:
         if key != DATA and not configuration.is_known(key):
             raise UserError(f"accept_changes takes config keys and '{DATA}'; {configuration.unknown_key(key)}")
-    if glob.has_magic(str(absolute(workdir))):
-        raise UserError(
-            f"the path '{workdir}' contains *, ? or [, which orbax cannot save to; choose another --workdir"
-        )
+    path = str(absolute(workdir))
+    if wrong := "contains *, ? or [" if glob.has_magic(path) else "is not UTF-8" if path != printable(path) else "":
+        raise UserError(f"the path '{path}' {wrong}, which orbax cannot save to; choose another --workdir")
     data, data_path = train.identity(), _absolute_path(config)
     if (workdir / RECORD).exists():
         run = load(workdir)

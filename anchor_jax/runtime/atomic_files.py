@@ -96,7 +96,7 @@ def write_texts(texts: Mapping[Path, str], *belonging: Path) -> None:
       texts: path -> text, in the order in which they are written; they move in the reverse order.
       *belonging: other files of the folder that would move with them, and are written by the caller.
     """
-    others = [file for file, text in texts.items() if file.exists() and file.read_text(encoding="utf-8") != text]
+    others = [file for file, text in texts.items() if file.exists() and file.read_bytes() != text.encode()]
     if others:
         folder = others[0].parent
         earlier = keep_earlier(folder, (file for file in (*belonging, *reversed([*texts])) if file.exists()))
@@ -140,8 +140,9 @@ def _remove_abandoned(folder: Path) -> None:
 def exclusive_lock(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder, the file `lock` in it, so that only this process writes there.
 
-    The file remains afterwards. A lock is released when its process dies, so a leftover file does not block. Where the
-    file system has no locks, warns that nothing keeps a second process out. In a bucket, see `leases`.
+    The file remains afterwards. A lock is released when its process dies, so a leftover file does not block. In a copy
+    of a folder from a bucket, where `lock` is a folder, the file is `lock/lock`. Where the file system has no locks,
+    warns that nothing keeps a second process out. In a bucket, see `leases`.
 
     Raises:
       UserError: another process holds the lock.
@@ -152,7 +153,8 @@ def exclusive_lock(folder: Path) -> Iterator[None]:
             yield
         return
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    file = folder / "lock" / "lock" if (folder / "lock").is_dir() else folder / "lock"
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         _lock(descriptor, folder)
         yield

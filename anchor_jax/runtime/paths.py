@@ -106,3 +106,12 @@ def expanded(name: str, path: str | os.PathLike[str], *, buckets: bool = False) 
         raise UserError(
             f"{name} is '{text}', but no home folder of {text.partition('/')[0]} is known here; give an absolute path"
         ) from error
+
+
+def printable(name: str) -> str:
+    r"""Return a text that UTF-8 can encode: names of files, and so of classes, may contain bytes that are no text.
+
+    >>> printable(os.fsdecode(b"caf\xe9")), printable("café")
+    ('caf\\udce9', 'café')
+    """
+    return name.encode(errors="backslashreplace").decode()

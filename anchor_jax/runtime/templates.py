@@ -4,9 +4,11 @@ from typing import Any
 
 import jinja2
 
+from anchor_jax.runtime.paths import printable
+
 
 def render(folder: str, template: str, values: dict[str, Any], *, escape: bool = False) -> str:
-    """Return the text of a template; a variable that has no value is an error.
+    """Return the text of a template, see `printable`; a variable that has no value is an error.
 
     Args:
       folder: of the template, in the package, such as "reporting".
@@ -18,4 +20,4 @@ def render(folder: str, template: str, values: dict[str, Any], *, escape: bool =
     environment = jinja2.Environment(
         loader=loader, autoescape=escape, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.get_template(template).render(values)
+    return printable(environment.get_template(template).render(values))

@@ -19,6 +19,7 @@ from anchor_jax.runs.record import Run
 from anchor_jax.runtime import leases, multihost
 from anchor_jax.runtime.atomic_files import atomic_write
 from anchor_jax.runtime.object_storage import AppendedFiles, is_remote
+from anchor_jax.runtime.paths import printable
 from anchor_jax.training.tensorboard import TensorBoardWriter
 from anchor_jax.training.trackers import TENSORBOARD, Pictures, Trackers
 
@@ -106,7 +107,7 @@ class TrainLogger:
 
     def print(self, text: str) -> None:
         """Print a line on the terminal."""
-        self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+        self._console.print(printable(text), highlight=False, soft_wrap=True, markup=False)
 
     def log(self, step: int, prefix: str, metrics: Mapping[str, float | None]) -> None:
         """Log the metrics of a step as `prefix/name`, such as "train/loss"; None marks one that was not measured."""

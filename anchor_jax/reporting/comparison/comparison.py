@@ -303,10 +303,11 @@ def _suite_table(
 
 def _by_seed(method: Method, suite: str, num: int) -> dict[str, dict[int, float]]:
     """Return name -> seed -> value, of the scores that all runs of a method have."""
-    by_seed = {run.seed: {flat_name(score): score.value for score in _scores(run, suite, num)} for run in method.runs}
-    first, *others = by_seed.values()
+    found = {r.seed: {flat_name(s): s.value for s in _scores(r, suite, num)} for r in method.runs}
+    first, *others = found.values()
     shared = [name for name in first if all(name in other for other in others)]
-    return {name: {seed: values[name] for seed, values in by_seed.items()} for name in shared}
+    by_name = {name: {seed: of[name] for seed, of in found.items()} for name in shared}
+    return {name: values for name, values in by_name.items() if not np.isnan([*values.values()]).any()}
 
 
 def _mean_examples(method: Method, suite: str, num: int) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.evaluation import suites
-from anchor_jax.evaluation.results import Score, printable
+from anchor_jax.evaluation.results import Score
 from anchor_jax.evaluation.storage import writing
 from anchor_jax.evaluation.suites.ood import HEADLINE
 from anchor_jax.metrics import specs
@@ -28,6 +28,7 @@ from anchor_jax.reporting.html import draw_figures, render, rows_html
 from anchor_jax.reporting.style import shortened
 from anchor_jax.reporting.terminal import print_lines, print_table
 from anchor_jax.runtime.atomic_files import is_incomplete, write_texts
+from anchor_jax.runtime.paths import printable
 
 KIND = "anchor_jax comparison"  # by which the JSON of a comparison is recognized
 JSON, CSV, HTML = "compare.json", "compare.csv", "compare.html"
@@ -89,7 +90,7 @@ def write(comparison: Comparison, folder: Path) -> Path:
     check_folder(folder)
     integers = dict.fromkeys(("num_references", "seed", "num", "limit"), "Int64")
     rows = [(*row, comparison.limit or None) for row in _rows(comparison)]
-    rows = [[printable(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
+    rows = [tuple(printable(of) if isinstance(of, str) else of for of in row) for row in rows]
     texts = {  # the JSON first: it marks the folder as that of a comparison, even if the rest is interrupted
         folder / JSON: json.dumps(_record(comparison), indent=2, allow_nan=False) + "\n",
         folder / CSV: pd.DataFrame(rows, columns=_COLUMNS).astype(integers).to_csv(index=False),
