@@ -15,7 +15,7 @@ from commands import ROOT, assert_told, environment_of_command, quick_command
 from anchor_jax import UserError
 from anchor_jax import config as configuration
 from anchor_jax.planning.targets import CHIPS, parse_target
-from benchmarks.campaign import campaign, chips, differences, losses, planned, running, steps, summary
+from benchmarks.campaign import campaign, chips, differences, first_steps, planned, running, steps, summary
 from benchmarks.campaign.study import SIZE, STUDY
 from benchmarks.timing import build_each, time_interleaved
 from studies.runs import create_runs
@@ -304,9 +304,10 @@ def test_losses_agree_within_the_tolerances(found, wrong):
 
 @pytest.mark.parametrize(("learning_rate", "agrees"), [(0.01, True), (0.0101, False)])
 def test_losses_show_steps_that_are_one_percent_too_long(learning_rate, agrees):
-    config = losses.config_of(losses.TINY_CASES["tiny"] | {"optimizer.learning_rate": learning_rate})
-    reference = json.loads(losses.REFERENCE.read_text())["losses"]["tiny"]
-    assert differences.compare(losses.losses(config), reference)["agrees"] == agrees  # on eight devices; it has one
+    config = first_steps.config_of(first_steps.TINY_CASES["tiny"] | {"optimizer.learning_rate": learning_rate})
+    reference = json.loads(first_steps.REFERENCE.read_text())["losses"]["tiny"]
+    found = first_steps.losses(config)  # on eight devices; the reference is that of one
+    assert differences.compare(found, reference)["agrees"] == agrees
 
 
 # samples

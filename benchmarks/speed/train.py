@@ -36,7 +36,11 @@ from benchmarks.timing import build_each, forward_flop, peak_flop_rates, prepare
 NUM_IMAGES = 50_000  # as in CIFAR-10
 
 # case -> changes to config.anchoring
-CASES = {"standard": {"enabled": False}, "anchored": {"mask_prob": 0.0}, "masked": {"mask_prob": 0.25}}
+CASES = {
+    "standard": {"enabled": False},
+    "anchored": {"mask_prob": 0.0},
+    "masked": {"mask_prob": 0.25, "masked_target": "uniform"},  # as PyTorch's, see `benchmarks.pytorch.training`
+}
 
 JSON = app.define_path("json", None, "Result file.", what="a new file")
 OFFICIAL = app.define_path("official", None, "A clone of LLNL/anchoring, the released code, to time as well.")
