@@ -10,12 +10,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from anchor_jax.core.errors import UserError
 from anchor_jax.models.layers import (
     ChannelDropout,
     Classifier,
     batch_norm,
     conv,
+    image_size_error,
     max_pool,
     maybe_remat,
     torch_kernel_init,
@@ -81,10 +81,7 @@ class FastNet(Classifier):
     def first_layer(self, inputs: jax.Array) -> jax.Array:
         """Apply the 2×2 convolution: `[B, H, W, C]` -> `[B, H - 1, W - 1, stem_width]`."""
         if min(inputs.shape[1:3]) < _MIN_SIDE:
-            raise UserError(
-                f"height and width of images must be at least {_MIN_SIDE} for FastNet; got "
-                f"{inputs.shape[1]}x{inputs.shape[2]}; resize the images or choose another model"
-            )
+            raise image_size_error(inputs, f"at least {_MIN_SIDE} for FastNet", "choose another model")
         return self.stem_conv(inputs.astype(self.dtype))
 
     @nn.compact

@@ -10,6 +10,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from anchor_jax.core import modes
+from anchor_jax.core.errors import UserError
 from anchor_jax.runtime.backends import gelu, grouped_convolution
 from anchor_jax.runtime.mesh import AxisName, local_shard
 
@@ -247,6 +248,20 @@ def residual_shortcut(x: jax.Array, features: int, stride: int, conv: ConvLayer,
     if stride == 1 and x.shape[-1] == features:
         return x
     return norm(name="shortcut_bn")(conv(features, 1, stride, name="shortcut_conv")(x))
+
+
+def image_size_error(inputs: jax.Array, requirement: str, remedy: str) -> UserError:
+    """Return the error for images `[B, H, W, C]` of a size that a model does not take.
+
+    Args:
+      inputs: the images.
+      requirement: what height and width must be, such as "at least 9 for FastNet".
+      remedy: what the user can do instead of resizing the images.
+    """
+    height, width = inputs.shape[1:3]
+    return UserError(
+        f"height and width of images must be {requirement}; got {height}x{width}; resize the images or {remedy}"
+    )
 
 
 def patch_embedding(features: int, patch_size: int, *, dtype: DTypeLike) -> nn.Conv:

@@ -21,6 +21,7 @@ from anchor_jax.models.layers import (
     FeedForward,
     StochasticDepth,
     global_average_pool,
+    image_size_error,
     maybe_remat,
     patch_embedding,
     stochastic_depth_rates,
@@ -202,10 +203,8 @@ class SwinV2(Classifier):
     def first_layer(self, inputs: jax.Array) -> jax.Array:
         """Apply the patch embedding: `[B, H, W, C]` -> `[B, H/patch_size, W/patch_size, width]`."""
         if min(inputs.shape[1:3]) < self.patch_size:
-            raise UserError(
-                f"height and width of images must be at least patch_size={self.patch_size} of the SwinV2; got "
-                f"{inputs.shape[1]}x{inputs.shape[2]}; resize the images or set the option patch_size"
-            )
+            requirement = f"at least patch_size={self.patch_size} of the SwinV2"
+            raise image_size_error(inputs, requirement, "set the option patch_size")
         return self.patch_embedding(inputs.astype(self.dtype))
 
     @nn.compact

@@ -18,6 +18,7 @@ from anchor_jax.models.layers import (
     Classifier,
     FeedForward,
     StochasticDepth,
+    image_size_error,
     maybe_remat,
     patch_embedding,
     stochastic_depth_rates,
@@ -126,10 +127,8 @@ class ViT(Classifier):
     def first_layer(self, inputs: jax.Array) -> jax.Array:
         """Apply the patch embedding: `[B, H, W, C]` -> `[B, H/patch_size, W/patch_size, width]`."""
         if inputs.shape[1] % self.patch_size or inputs.shape[2] % self.patch_size:
-            raise UserError(
-                f"height and width of images must be multiples of patch_size={self.patch_size} of the ViT; got "
-                f"{inputs.shape[1]}x{inputs.shape[2]}; resize the images or set the option patch_size"
-            )
+            requirement = f"multiples of patch_size={self.patch_size} of the ViT"
+            raise image_size_error(inputs, requirement, "set the option patch_size")
         return self.patch_embedding(inputs.astype(self.dtype))
 
     @nn.compact
