@@ -33,9 +33,9 @@ _PLAIN = STANDARD | {"model.options.stem_width": 24}  # an anchored network has 
 ARMS: dict[str, dict[str, Any]] = {
     "standard": _PLAIN,
     "anchored": ANCHORED,
-    "uniform": MASKED | UNIFORM,
     "label": MASKED | LABEL,
     "control": _PLAIN | MASKED | {"anchoring.overlay_weight": -1.0},
+    "uniform": MASKED | UNIFORM,
     "overlay": _PLAIN | MASKED | {"anchoring.overlay_weight": 0.5},
 }
 WHITENED = {"model.whiten_stem": True}
@@ -79,10 +79,7 @@ def _row(arm: str, epochs: float = EPOCHS, seeds: int = 3, extra: Mapping[str, A
 
 FAST = Study(
     rows=[
-        *(
-            _row(arm, paper=_PAPER.get(arm, ""))
-            for arm in ("standard", "anchored", "label", "control", "uniform", "overlay")
-        ),
+        *(_row(arm, paper=_PAPER.get(arm, "")) for arm in ARMS),
         *(_row(arm, EPOCHS * _STRETCH) for arm in ("uniform", "standard")),
     ],
     evaluations=_EVALUATIONS,
@@ -213,11 +210,7 @@ FAST_ALTERNATIVES = Study(
 
 # Should the first layer start from whitened patches, and do the arms differ alike if it does?
 FAST_STEM = Study(
-    rows=[
-        row
-        for arm in ("standard", "anchored", "label", "control", "uniform", "overlay")
-        for row in (_row(arm, seeds=1), _row(arm, seeds=1, extra=WHITENED))
-    ],
+    rows=[row for arm in ARMS for row in (_row(arm, seeds=1), _row(arm, seeds=1, extra=WHITENED))],
     evaluations=_EVALUATIONS,
     columns=(*_ACCURACIES, *FAST_FAMILIES.columns),
     figure=FAST_FAMILIES.figure,

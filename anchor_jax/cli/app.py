@@ -29,12 +29,11 @@ from anchor_jax.runtime.compilation_cache import discard_corrupt_entries, enable
 from anchor_jax.runtime.object_storage import reason_of, reason_of_os_error
 from anchor_jax.runtime.paths import storage_path
 
-# the disk, or one of the network, is full, read-only, failing or gone
-_STORAGE_ERRNOS = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE),
-    *(errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ETIMEDOUT),
-}
+# a local or network disk is full, read-only, failing or gone
 _NETWORK_ERRNOS = {errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ETIMEDOUT}  # also of sockets
+_STORAGE_ERRNOS = _NETWORK_ERRNOS | {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
+}
 _PATH_ERRNOS = {errno.ENAMETOOLONG, errno.ELOOP}
 
 

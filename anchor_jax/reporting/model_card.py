@@ -88,7 +88,8 @@ def model_card(run: Run, step: int, name: str, license_name: str, metrics: Metri
         "suites": [(of.suite, _rows(of)) for of in measured],
     }
     body = templates.render("reporting", "model_card.md.j2", values)
-    return printable(f"---\n{_front_matter(run, name, license_name, measured)}---\n\n{body}")
+    front_matter = printable(_front_matter(run, name, license_name, measured))
+    return f"---\n{front_matter}---\n\n{body}"
 
 
 def _front_matter(run: Run, name: str, license_name: str, measured: list[_Measured]) -> str:

@@ -155,7 +155,7 @@ def write_page(folder: Path, results: Mapping[str, Results], run_facts: Mapping[
             learning=draw_figures(learning_curves(workdir_of_results(folder.parent), run_facts), folder / "pictures"),
         )
         with atomic_write(folder / "report.html") as file:
-            file.write_text(printable(page), encoding="utf-8")
+            file.write_text(page, encoding="utf-8")
     return folder / "report.html"
 
 

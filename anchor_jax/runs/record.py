@@ -136,8 +136,10 @@ def open_or_create(
         if key != DATA and not configuration.is_known(key):
             raise UserError(f"accept_changes takes config keys and '{DATA}'; {configuration.unknown_key(key)}")
     path = str(absolute(workdir))
-    if wrong := "contains *, ? or [" if glob.has_magic(path) else "is not UTF-8" if path != printable(path) else "":
-        raise UserError(f"the path '{path}' {wrong}, which orbax cannot save to; choose another --workdir")
+    has_magic = glob.has_magic(path)
+    if has_magic or path != printable(path):
+        reason = "contains *, ? or [" if has_magic else "is not UTF-8"
+        raise UserError(f"the path '{path}' {reason}, which orbax cannot save to; choose another --workdir")
     data, data_path = train.identity(), _absolute_path(config)
     if (workdir / RECORD).exists():
         run = load(workdir)

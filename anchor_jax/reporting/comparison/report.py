@@ -97,7 +97,7 @@ def write(comparison: Comparison, folder: Path) -> Path:
         folder / HTML: _page(comparison),
     }
     with writing(folder):
-        write_texts({file: printable(text) for file, text in texts.items()})
+        write_texts(texts)
     return folder / HTML
 
 
