@@ -22,8 +22,8 @@ def expected_improvement(mean: jax.Array, std: jax.Array, best: ArrayLike) -> ja
       best: the largest value observed so far.
 
     Returns:
-      Same shape as `mean`, float32 or wider, at least 0, in the unit of `mean`; evaluate the input with the largest one
-      next.
+      Expected improvement, at least 0, in the unit of `mean`: float32 or float64, same shape as `mean`. The input with
+      the largest value is the one to evaluate next.
 
     Raises:
       UserTypeError: `mean` or `std` is not floating, or `best` is not a number.

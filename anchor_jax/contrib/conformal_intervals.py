@@ -85,8 +85,9 @@ def fit_intervals(
     Args:
       means: predictions for calibration examples, floating `[B, ...]`.
       targets: real, same shape as `means`.
-      difficulty: nonnegative, same shape as `means`, in any unit. For an anchored network, use its standard
-        deviation over references, such as `answer.epistemic` or `answer.std` of `aj.regression.predict`.
+      difficulty: how uncertain each mean is, at least 0, same shape as `means`; its unit does not matter. For an
+        anchored network, pass the standard deviation over references: `answer.epistemic` or `answer.std` of
+        `aj.regression.predict`.
       coverage: target of each output, in (0, 1); static under `jit`.
       offset: added to the difficulty, at least 0, in its unit; keeps intervals from vanishing where the difficulty is
         near 0. Choose it without looking at the calibration examples; static under `jit`.

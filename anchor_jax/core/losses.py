@@ -68,7 +68,7 @@ def anchored_cross_entropy(
     targets = (1 - smoothing) * targets + smoothing / num_classes
     if mask is not None and masked_target == "uniform":
         targets = jnp.where(mask[:, None], 1 / num_classes, targets)
-    # 0·ln 0 is 0, as of a class that a logit of -inf excludes
+    # 0·ln 0 counts as 0: a logit of -inf excludes a class that is not the target
     is_impossible = jnp.logical_and(targets == 0, jnp.isneginf(log_probs))
     return -jnp.sum(targets * jnp.where(is_impossible, 0.0, log_probs), axis=-1)
 

@@ -78,7 +78,7 @@ def _merge(a: _Moments, b: _Moments) -> _Moments:
     num = a.num + b.num
 
     def merge_means(p: Array, q: Array) -> Array:
-        difference = q - p  # infinite values, such as logits of excluded classes, have no finite one
+        difference = q - p  # not finite between infinite values, such as logits of excluded classes
         return jnp.where(jnp.isfinite(difference), p + difference * (b.num / num), p + q)
 
     def merge_squares(s: Array, t: Array, p: Array, q: Array) -> Array:

@@ -33,7 +33,7 @@ def read_class_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
     """Read the names of classes, in order: lines of text, or the entry of a config.json of timm or transformers.
 
     Raises:
-      UserError: there is no such file, or it does not hold at least two different names, or does not say their order.
+      UserError: the file does not exist, has fewer than two different names, or does not number them from 0.
     """
     file = absolute_path("data.classes", path)
     expected = "give the names of the classes, one per line, or a config.json with id2label or label_names"
@@ -50,7 +50,7 @@ def _names_in(content: Any) -> tuple[str, ...]:
     """Return the names in the content of a JSON file; () if there are none.
 
     Raises:
-      ValueError: an entry is no name, or the names are not numbered from 0.
+      ValueError: an entry is not a name, or the names are not numbered from 0.
     """
     if isinstance(content, Mapping):
         content = content.get("id2label") or content.get("label_names") or ()

@@ -162,7 +162,7 @@ def write_all(folder: Path, parts: Iterable[Path], copies: Path | None) -> None:
     Args:
       folder: of the files; those that are there are removed if there are no parts.
       parts: the order of the rows; those that do not exist are left out.
-      copies: another folder for the same two files; the same folder or None: there are no copies.
+      copies: another folder to copy the two files to; nothing is copied if it is `folder` or None.
     """
     parts = [part for part in parts if part.exists()]
     if parts and not _is_up_to_date(folder, parts):

@@ -2,7 +2,7 @@
 
 Blue is right, known or good, and vermilion is wrong (colors of Okabe and Ito, 2008). The order of lines is also in
 their lightness, so that nothing depends on hue alone. Names of classes and datasets are drawn as they are, except for
-bytes that are no text, which matplotlib cannot draw.
+bytes that are not UTF-8, which are escaped because matplotlib cannot draw them.
 """
 
 import contextlib

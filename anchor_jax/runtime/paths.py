@@ -109,7 +109,7 @@ def expanded(name: str, path: str | os.PathLike[str], *, buckets: bool = False) 
 
 
 def printable(name: str) -> str:
-    r"""Return a text that UTF-8 can encode: names of files, and so of classes, may contain bytes that are no text.
+    r"""Escape what UTF-8 cannot encode: file names, and class names taken from them, may contain other bytes.
 
     >>> printable(os.fsdecode(b"caf\xe9")), printable("café")
     ('caf\\udce9', 'café')
