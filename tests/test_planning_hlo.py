@@ -1,11 +1,13 @@
 """Tests of reading compiled programs: small ones in the form of those for TPUs and GPUs."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from anchor_jax.planning import hlo
 from anchor_jax.planning.estimate import estimate
+from anchor_jax.planning.kernels import kernel_flops
 from anchor_jax.planning.paths import module_path
 from anchor_jax.planning.targets import parse_target
 
@@ -38,6 +40,7 @@ def test_shapes_have_bytes(shape, num_bytes):
         ("jit(steps)/while/body/closed_call/jvp(ResNet)/ResNet.rest/bn1/conv/dot", "ResNet/bn1/conv/dot"),
         ("jit(f)/transpose(jvp(ViT))/block1/mlp/fc1/dot_general", "gradient of ViT/block1/mlp/fc1/dot_general"),
         ("jit(steps)/while/body/vmap(jit(_where))/select_n", "select_n"),
+        ("jit(steps)/while/body/eval_jaxpr/ResNet/ResNet.rest/bn1/mul", "ResNet/bn1/mul"),
         ("jit(f)/transpose(jvp(checkpoint))/rematted_computation/ViT/add", "gradient of ViT/add"),
         ("", ""),
     ],
@@ -49,11 +52,11 @@ def test_module_path_drops_what_tracing_adds(op_name, path):
 def test_tpu_program_counts_cycles_of_one_step():
     found = estimated("tpu_loop", "v5e:2x2", loops_over_steps=True)
     assert found.cycles == 1_500_000 + 2_000_000 + 50_000 + 512 * 100 + 3_000
-    reversed_images = 2 * 512 * 32 * 32 * 3 / 819e9  # without an estimate
-    assert found.unestimated == pytest.approx(reversed_images)
-    assert found.seconds == pytest.approx(found.cycles / 1.5e9 + reversed_images)
+    reversed_images, counter = 2 * 512 * 32 * 32 * 3, 8  # without an estimate
+    assert found.unestimated == pytest.approx((reversed_images + counter + 512 * 12) / 819e9)
+    assert found.seconds == pytest.approx(found.cycles / 1.5e9 + found.unestimated)
     assert found.call_seconds == pytest.approx(750_000 / 1.5e9)
-    assert found.copies == pytest.approx((50_000 + 512 * 100) / 1.5e9)
+    assert found.copies == pytest.approx((50_000 + 512 * 100) / 1.5e9 + counter / 819e9)
 
 
 def test_tpu_program_lists_operations_loops_and_collectives():
@@ -87,6 +90,56 @@ def test_program_without_a_loop_over_steps_is_one_step():
     found = estimated("tpu_loop", "v5e:2x2", loops_over_steps=False)
     assert found.call_seconds == 0
     assert [loop.trips for loop in found.loops] == [None, 512]
+
+
+@pytest.mark.parametrize(
+    ("start", "limit", "step", "direction", "trips"),
+    [(2, 17, 3, "LT", 5), (6, 0, -1, "GT", 6), (5, 5, 1, "LT", 0), (0, 5, 1, "NE", None), (0, 5, 0, "LT", None)],
+)
+def test_loops_without_a_stated_length_are_counted(start, limit, step, direction, trips):
+    text = (FIXTURES / "tpu_loop.txt").read_text().replace("1335), direction=LT", f"1335), direction={direction}")
+    for name, value in {"%constant.30": start, "%constant.1335": limit, "%constant.1": step}.items():
+        text = re.sub(rf"({name} = .* constant)\(\d+\)", rf"\1({value})", text)
+    found = estimate(hlo.parse_module(text), parse_target("v5e:2x2"), loops_over_steps=True)
+    assert [loop.trips for loop in found.loops] == [trips]
+    assert found.cycles == 1_500_000 + 2_000_000 + 50_000 + (1 if trips is None else trips) * 100 + 3_000
+
+
+def program(*instructions):
+    return hlo.parse_module("\n  ".join(["ENTRY %main () -> f32[] {", *instructions]) + "\n}")
+
+
+@pytest.mark.parametrize(
+    ("shape", "opcode", "groups", "sent"),
+    [
+        ("f32[1024]", "all-reduce", "{{0,1},{2,3},{4,5},{6,7}}", 1),
+        ("f32[1024]", "all-reduce", "[2,4]<=[8]", 1.5),
+        ("f32[1024]", "all-reduce", "{}", 1.75),
+        ("f32[1024]", "all-reduce", "mesh['a'=2,'b'=4] {'b'}", 1.5),
+        ("f32[1024]", "all-reduce-start", "mesh['data'=8] {'data'}", 1.75),
+        ("((f32[1024]), f32[1024])", "all-reduce-start", "{}", 1.75),
+        ("((f32[512]), f32[1024])", "all-gather-start", "{{0,1},{2,3},{4,5},{6,7}}", 0.5),
+    ],
+)
+def test_collectives_send_their_results_within_their_groups(shape, opcode, groups, sent):
+    module = program("%x = f32[512] parameter(0)", f"ROOT %all = {shape} {opcode}(%x), replica_groups={groups}")
+    (found,) = estimate(module, parse_target("h200:8"), loops_over_steps=False).collectives
+    assert (found.num_bytes, found.seconds) == (4096, pytest.approx(sent * 4096 / 450e9))
+
+
+def test_kernel_that_changes_an_updated_array_moves_all_of_it():
+    root, array = "ROOT %dynamic-update-slice.2 =", "f32[100,1024]{1,0}"
+    text = (FIXTURES / "gpu_step.txt").read_text().replace(root, f"ROOT %n = {array} negate(%u)\n  %u =")
+    found = estimate(hlo.parse_module(text), parse_target("h200:1"), loops_over_steps=False)
+    assert found.moved == sum(BYTES.values()) - BYTES["update"] + 2 * 4 * 100 * 1024 + 4 * 1024 + 4
+
+
+def test_gradient_of_a_strided_convolution_computes_as_much_as_it():
+    shapes = "%y = f32[2,4,4,6] parameter(0)", "%kernel = f32[3,3,4,6] parameter(1)"
+    window = "window={size=3x3 pad=1_2x1_2 lhs_dilate=2x2}, dim_labels=b01f_01oi->b01f"
+    module = program(*shapes, f"ROOT %c = f32[2,8,8,4] convolution(%y, %kernel), {window}")
+    main = module.computations["main"]
+    assert kernel_flops(main.root, main, module) == (2 * 2 * 4 * 4 * 9 * 4 * 6, "float32")
 
 
 def test_parse_module_rejects_other_text():

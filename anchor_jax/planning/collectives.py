@@ -1,5 +1,6 @@
 """The communication of a program: its collectives by kind, and the time that the links between chips need."""
 
+import math
 import re
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -59,10 +60,8 @@ def count_collectives(executed: Iterable[Executed], module: Module, chip: Chip, 
                 chains.add(chain)
             kind, size = _kind_and_bytes(one, item.instruction, module)
             seconds = size * _sent(kind, _group_size(one, num_devices)) / chip.link
-            _, times, num_bytes, total = sums.get(kind, Collectives(kind, 0, 0, 0.0))
-            sums[kind] = Collectives(
-                kind, times + item.times, num_bytes + item.times * size, total + item.times * seconds
-            )
+            _, times, moved, total = sums.get(kind, Collectives(kind, 0, 0, 0.0))
+            sums[kind] = Collectives(kind, times + item.times, moved + item.times * size, total + item.times * seconds)
     return sorted(sums.values(), key=lambda one: -one.num_bytes)
 
 
@@ -71,29 +70,25 @@ def _kind_and_bytes(collective: Instruction, executed: Instruction, module: Modu
 
     XLA for TPUs may write a reduce-scatter as a fusion that returns a slice of an all-reduce.
     """
-    kind, size = collective_of(collective), _result_bytes(collective)
+    kind = collective_of(collective)
     if kind == "all-reduce" and executed is not collective:
         (body,) = (module.computations[name] for name in executed.called("calls"))
         users = body.users(collective.name)
         if users and all(user.opcode == "dynamic-slice" for user in users):
             return "reduce-scatter", sum(user.num_bytes for user in users)
-    return kind, size
-
-
-def _result_bytes(instruction: Instruction) -> int:
-    """Return the bytes of the result; those that start a collective may return operands and results."""
-    arrays = instruction.arrays
-    if instruction.opcode.endswith("-start") and instruction.opcode != "all-reduce-start":
-        arrays = arrays[len(instruction.operands) : 2 * len(instruction.operands)] or arrays
-    return sum(array.num_bytes for array in arrays)
+    return kind, collective.num_bytes
 
 
 def _group_size(instruction: Instruction, num_devices: int) -> int:
-    """Return how many devices take part: of "replica_groups={{0,1},{2,3}}" or "replica_groups=[2,2]<=[4]"."""
-    if found := re.search(r"replica_groups=\{\{([\d,]+)\}", instruction.attributes):
+    """Return how many devices take part in each group: 2 in the examples in the comments."""
+    attributes = instruction.attributes
+    if found := re.search(r"replica_groups=\{\{([\d,]+)\}", attributes):  # {{0,1},{2,3}}
         return len(found[1].split(","))
-    if found := re.search(r"replica_groups=\[\d+,(\d+)\]", instruction.attributes):
+    if found := re.search(r"replica_groups=\[\d+,(\d+)\]", attributes):  # [2,2]<=[4]
         return int(found[1])
+    if found := re.search(r"replica_groups=mesh\[([^\]]*)\] ?\{([^}]*)\}", attributes):  # mesh['a'=2,'b'=2] {'b'}
+        sides = dict(re.findall(r"'([^']*)'=(\d+)", found[1]))
+        return math.prod(int(sides[axis]) for axis in re.findall(r"'([^']*)'", found[2]))
     return num_devices
 
 

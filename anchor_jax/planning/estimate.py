@@ -37,7 +37,7 @@ class Estimate(NamedTuple):
       moved: bytes that the kernels of a GPU read and write in a step; None for TPUs.
       unestimated: seconds of the instructions of a TPU program for which the compiler states no cycles: their bytes
         over the memory's bandwidth.
-      copies: seconds of copies from one layout to another in a step.
+      copies: seconds of operations that only copy or transpose in a step, mostly to another layout.
       call_seconds: once per call of a loop over steps, which takes about a second of steps.
       costliest: the costliest operations.
       loops: loops inside a step.
@@ -74,13 +74,12 @@ def estimate(module: Module, target: Target, *, loops_over_steps: bool) -> Estim
     costs = [(item, item.times * seconds_of(item)) for item in program.step]
     is_tpu = chip.platform == "tpu"
     running = [item for item in program.step if not collective_of(item.instruction)]
+    moved = (item.times * kernel_bytes(item.instruction, item.computation, module) for item in running)
     return Estimate(
         seconds=sum(seconds for _, seconds in costs),
         cycles=sum(item.times * (item.instruction.estimated_cycles or 0) for item in running) if is_tpu else None,
         kernels=sum(item.times for item in running if not is_tpu or item.instruction.estimated_cycles is not None),
-        moved=None
-        if is_tpu
-        else sum(item.times * kernel_bytes(item.instruction, item.computation, module) for item in running),
+        moved=None if is_tpu else sum(moved),
         unestimated=sum(seconds for item, seconds in costs if is_tpu and item.instruction.estimated_cycles is None),
         copies=sum(seconds for item, seconds in costs if is_layout_copy(item.instruction, module)),
         call_seconds=sum(item.times * seconds_of(item) for item in program.call),
@@ -97,9 +96,9 @@ def _seconds_of(module: Module, target: Target) -> Callable[[Executed], float]:
         instruction = item.instruction
         if instruction.estimated_cycles is not None and not collective_of(instruction):
             return instruction.estimated_cycles / chip.clock
-        if collectives_in(instruction, module):  # see `collectives`
-            return 0.0
-        if instruction.opcode.endswith("-start"):  # asynchronous
+        if collectives_in(instruction, module) or instruction.opcode.endswith(
+            "-start"
+        ):  # see `collectives`; asynchronous
             return 0.0
         return kernel_bytes(instruction, item.computation, module) / chip.bandwidth
 
@@ -107,7 +106,7 @@ def _seconds_of(module: Module, target: Target) -> Callable[[Executed], float]:
 
 
 def is_layout_copy(instruction: Instruction, module: Module) -> bool:
-    """Return whether an instruction only moves elements to another layout or order."""
+    """Return whether an instruction only moves elements: to another layout, order or memory."""
     moves = {"copy", "transpose"}
     if instruction.opcode != "fusion":
         return instruction.opcode in moves

@@ -1,7 +1,6 @@
 """Count the floating-point operations of the products in a traced program: matrix products and convolutions."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -97,14 +96,8 @@ def valid_positions(
 
 def _attention_flops(equation: Any) -> int:
     """Return the operations of cuDNN's attention: two products forward, and four for the gradient."""
-    query, key = (one.aval.shape for one in equation.invars[:2])
-    is_gradient = "bwd" in equation.primitive.name
-    return attention_flops(query, key, num_products=4 if is_gradient else 2)
-
-
-def attention_flops(query: Sequence[int], key: Sequence[int], num_products: int) -> int:
-    """Return the operations of `num_products` products of attention: query `[B, T, heads, D]`, key `[B, S, ...]`."""
-    return 2 * num_products * math.prod(query) * key[1]
+    query, key = (one.aval.shape for one in equation.invars[:2])  # [B, T, heads, D], [B, S, heads, D]
+    return 2 * (4 if "bwd" in equation.primitive.name else 2) * math.prod(query) * key[1]
 
 
 _PRODUCTS = {"dot_general": _dot_flops, "conv_general_dilated": _convolution_flops}

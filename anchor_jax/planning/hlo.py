@@ -82,9 +82,15 @@ class Instruction:
         return parse_arrays(self.shape)
 
     @property
+    def results(self) -> tuple[Array, ...]:
+        """The arrays that it computes; where it starts an operation, operands may come before them."""
+        num = len(self.operands) if self.opcode.endswith("-start") else 0
+        return self.arrays[num : 2 * num] or self.arrays
+
+    @property
     def num_bytes(self) -> int:
-        """The bytes of the result."""
-        return sum(array.num_bytes for array in self.arrays)
+        """The bytes of the arrays that it computes."""
+        return sum(array.num_bytes for array in self.results)
 
     @property
     def op_name(self) -> str:
@@ -130,9 +136,9 @@ class Computation:
         """The instruction whose result is that of the computation."""
         return next((one for one in self if one.is_root), list(self)[-1])
 
-    def operand_arrays(self, instruction: Instruction) -> list[tuple[Array, ...]]:
-        """Return the arrays of each operand of an instruction."""
-        return [self.instructions[name].arrays for name in instruction.operands if name in self.instructions]
+    def operands(self, instruction: Instruction) -> list[Instruction]:
+        """Return the operands of an instruction."""
+        return [self.instructions[name] for name in instruction.operands if name in self.instructions]
 
     def users(self, name: str) -> list[Instruction]:
         """Return the instructions that have an operand of this name."""
@@ -153,11 +159,6 @@ class Module:
 
     computations: dict[str, Computation]
     entry: str
-
-    @property
-    def main(self) -> Computation:
-        """The computation that runs first."""
-        return self.computations[self.entry]
 
 
 def parse_module(text: str) -> Module:

@@ -27,36 +27,40 @@ def kernel_seconds(executed: Executed, module: Module, chip: Chip) -> float:
 
 def kernel_bytes(instruction: Instruction, computation: Computation, module: Module) -> int:
     """Return the bytes that a kernel reads and writes; of arrays that it slices or updates, those of the part."""
-    operands = [computation.instructions[name] for name in instruction.operands if name in computation.instructions]
+    operands = computation.operands(instruction)
     if instruction.opcode in _SLICES:
         return 2 * instruction.num_bytes
     if instruction.opcode == "dynamic-update-slice":
         return 2 * operands[1].num_bytes
     written = sum(array.num_bytes for array in _results(instruction))
-    fused = (
-        [module.computations[name] for name in instruction.called("calls")] if instruction.opcode == "fusion" else []
-    )
-    if not fused:
+    if instruction.opcode != "fusion":
         return written + sum(operand.num_bytes for operand in operands)
-    (body,) = fused
-    updates = [one for one in body if one.opcode == "dynamic-update-slice"]
-    for update in updates:  # in place: only the part is written
-        whole, part = (body.instructions[name] for name in update.operands[:2])
-        written -= whole.num_bytes - part.num_bytes
+    (body,) = (module.computations[name] for name in instruction.called("calls"))
+    updates = _updates_in_place(body)
+    for update in updates:  # only the part is written
+        written -= update.num_bytes - body.instructions[update.operands[1]].num_bytes
     parameters = {int(one.arguments): one for one in body if one.opcode == "parameter"}
-    read = sum(_bytes_read(parameters[index], body, operand) for index, operand in enumerate(operands))
-    return max(written, 0) + read
+    read = sum(_bytes_read(parameters[index], body, operand, updates) for index, operand in enumerate(operands))
+    return written + read
 
 
-def _bytes_read(parameter: Instruction, body: Computation, operand: Instruction) -> int:
-    users = _users(body, parameter.name)
+def _updates_in_place(body: Computation) -> list[Instruction]:
+    """Return the updates of a part of an array that are results of a fusion; any other makes a new array."""
+    results = [body.instructions[name] for name in body.root.operands] if body.root.opcode == "tuple" else [body.root]
+    while bitcasts := [one for one in results if one.opcode == "bitcast"]:
+        results += [body.instructions[one.operands[0]] for one in bitcasts]
+        results = [one for one in results if one not in bitcasts]
+    return [one for one in results if one.opcode == "dynamic-update-slice"]
+
+
+def _bytes_read(parameter: Instruction, body: Computation, operand: Instruction, updates: list[Instruction]) -> int:
+    """Return the bytes that a fusion reads of an operand: its parts if it is sliced or updated, otherwise all of it."""
     parts = 0
-    for name, user in users:
-        if user.opcode in _SLICES and user.operands[0] == name:
+    for name, user in _users(body, parameter.name):
+        is_first = user.operands[0] == name and name not in user.operands[1:]
+        if is_first and user.opcode in _SLICES:
             parts += user.num_bytes
-        elif user.opcode == "dynamic-update-slice" and user.operands[0] == name:
-            parts += 0
-        else:
+        elif not (is_first and user in updates):
             return operand.num_bytes
     return min(parts, operand.num_bytes)
 
@@ -72,27 +76,18 @@ def _users(body: Computation, name: str) -> list[tuple[str, Instruction]]:
 def _results(instruction: Instruction) -> tuple[Array, ...]:
     """Return the results of a kernel, without the scratch memory of libraries."""
     is_library = instruction.target.startswith(("__cu", "cu"))
-    return tuple(array for array in instruction.arrays if not (is_library and array.dtype in ("u8", "s8")))
+    return tuple(array for array in instruction.results if not (is_library and array.dtype in ("u8", "s8")))
 
 
 def kernel_flops(instruction: Instruction, computation: Computation, module: Module) -> tuple[int, str]:
     """Return the operations of the products in a kernel, and the dtype of their operands."""
     if instruction.opcode == "fusion":
-        found = [
-            kernel_flops(one, body, module)
-            for name in instruction.called("calls")
-            for body in [module.computations[name]]
-            for one in body
-        ]
-        return max(found, default=(0, ""), key=lambda one: one[0]) if len(found) < 2 else _summed(found)
-    operands = [arrays[0] for arrays in computation.operand_arrays(instruction) if arrays]
+        bodies = [module.computations[name] for name in instruction.called("calls")]
+        found = [kernel_flops(one, body, module) for body in bodies for one in body]
+        return sum(flops for flops, _ in found), max(found)[1]  # the dtype is that of the largest product
+    operands = [operand.arrays[0] for operand in computation.operands(instruction) if operand.arrays]
     dtype = DTYPES.get(operands[0].dtype, "") if operands else ""
     return _products(instruction, operands), dtype
-
-
-def _summed(found: list[tuple[int, str]]) -> tuple[int, str]:
-    flops = sum(one for one, _ in found)
-    return flops, max(found, key=lambda one: one[0])[1]
 
 
 def _products(instruction: Instruction, operands: list[Array]) -> int:
@@ -118,7 +113,8 @@ def _library_product_flops(instruction: Instruction, operands: list[Array], resu
 def _convolution_flops(instruction: Instruction, operands: list[Array], result: Array) -> int:
     """Return the operations of a convolution or of a gradient of one, products with padding included.
 
-    All three have as many: two per element of the kernel, example and position of the convolution's output.
+    All three have as many: two per element of the kernel, example and position of the convolution's output. Zeros that
+    a dilation puts between the elements of its input are no operand.
     """
     found = re.search(r"dim_labels=\w+_\w+->(\w+)", instruction.attributes)
     if not found or len(operands) < 2:
@@ -129,7 +125,8 @@ def _convolution_flops(instruction: Instruction, operands: list[Array], result: 
     elif "BackwardFilter" in instruction.target:
         output, kernel = operands[1], result
     positions = math.prod(side for side, label in zip(output.sides, found[1], strict=True) if label != "f")
-    return 2 * kernel.size * positions
+    dilations = re.search(r"lhs_dilate=([\dx]+)", instruction.attributes)
+    return 2 * kernel.size * positions // math.prod(map(int, dilations[1].split("x") if dilations else ()))
 
 
 def _attention_flops(instruction: Instruction, operands: list[Array]) -> int:

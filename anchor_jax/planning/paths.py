@@ -4,8 +4,8 @@ import re
 
 # parts of JAX's names that say how a program was traced, not what it computes
 _TRACING = re.compile(
-    r"^(jit|pjit|jit_\w+|xla_call|shmap_body|shard_map|closed_call|core_call|checkpoint|remat\d?|rematted_computation"
-    r"|custom_jvp_call|custom_vjp_call|while|body|cond|branch_\d+_fun|vmap|main|scan|none)$"
+    r"^(jit|pjit|jit_\w+|xla_call|shmap_body|shard_map|closed_call|core_call|eval_jaxpr|checkpoint|remat\d?"
+    r"|rematted_computation|custom_jvp_call|custom_vjp_call|while|body|cond|branch_\d+_fun|vmap|main|scan|none)$"
 )
 _WRAPPER = re.compile(r"^(jit|pjit|jvp|vmap|transpose|checkpoint|remat\d?|rematted_computation|custom_\w+)\((.*)\)$")
 _GRADIENT = "gradient of "

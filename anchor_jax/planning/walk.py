@@ -94,7 +94,7 @@ class _Walker:
     def _executed(self, instruction: Instruction, computation: Computation, times: int) -> Iterator[Executed]:
         opcode = instruction.opcode
         if opcode == "while":
-            yield from self._loop(instruction, times)
+            yield from self._loop(instruction, computation, times)
         elif opcode == "conditional":
             yield from self._costliest(instruction, times)
         elif opcode in ("call", "async-start"):
@@ -103,19 +103,18 @@ class _Walker:
         elif not _is_free(instruction):
             yield Executed(instruction, computation, times)
 
-    def _loop(self, instruction: Instruction, times: int) -> Iterator[Executed]:
-        trips = trip_count(self._module, instruction)
+    def _loop(self, instruction: Instruction, computation: Computation, times: int) -> Iterator[Executed]:
+        trips = trip_count(self._module, computation, instruction)
         if trips is None and self._skips_unknown:
             self.skipped.append(instruction)
             return
         self.loops.append(Loop(instruction.op_name, trips, times))
         for body in instruction.called("body"):
-            yield from self.walk(body, times * (trips or 1))
+            yield from self.walk(body, times * (1 if trips is None else trips))
 
     def _costliest(self, instruction: Instruction, times: int) -> Iterator[Executed]:
-        names = instruction.called("branch_computations", "true_computation", "false_computation")
         found = []
-        for name in names:
+        for name in instruction.called("branch_computations", "true_computation", "false_computation"):
             branch = _Walker(self._module, self._weight)
             items = list(branch.walk(name, times))
             found.append((sum(map(self._weight, items)), items, branch.loops))
@@ -130,22 +129,46 @@ def _is_free(instruction: Instruction) -> bool:
     return is_end or instruction.opcode in FREE or instruction.target in _FREE_TARGETS
 
 
-def trip_count(module: Module, loop: Instruction) -> int | None:
-    """Return the number of iterations of a `while`: as stated, or the constant that its counter is compared with."""
+def trip_count(module: Module, computation: Computation, loop: Instruction) -> int | None:
+    """Return the number of iterations of a `while` in a computation; None if it is not known.
+
+    Compilers for GPUs and CPUs state it. In programs for TPUs, the loop compares an element of its tuple with a
+    constant, and adds another one to it.
+    """
     if stated := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes):
         return int(stated[1])
-    (condition,) = loop.called("condition")
-    return _compared_constant(module, module.computations[condition])
-
-
-def _compared_constant(module: Module, condition: Computation) -> int | None:
-    """Return the only integer constant of a condition that is a comparison "less than", None for any other."""
-    root, instructions = condition.root, list(condition)
-    for called in root.called("calls"):
-        instructions += list(module.computations[called])
-    directions = [one for one in instructions if one.opcode == "compare"]
-    constants = [one for one in instructions if one.opcode == "constant" and one.shape.startswith(("s32[]", "u32[]"))]
-    if len(directions) != 1 or len(constants) != 1 or "direction=LT" not in directions[0].attributes:
+    condition, body = (module.computations[name] for name in loop.called("condition") + loop.called("body"))
+    first, compare, last = computation.instructions[loop.operands[0]], condition.root, body.root
+    if (first.opcode, compare.opcode, last.opcode) != ("tuple", "compare", "tuple"):
         return None
-    value = constants[0].arguments
-    return int(value) if value.isdigit() else None
+    counter, limit = compare.operands
+    index = _element(condition, counter)
+    if index is None or (following := body.instructions[last.operands[index]]).opcode != "add":
+        return None
+    others = [name for name in following.operands if _element(body, name) != index]
+    start, end = _constant(computation, first.operands[index]), _constant(condition, limit)
+    step = _constant(body, others[0]) if len(others) == 1 else None
+    if start is None or end is None or not step:
+        return None
+    is_towards = f"direction={'LT' if step > 0 else 'GT'}" in compare.attributes
+    return len(range(start, end, step)) if is_towards else None
+
+
+def _element(computation: Computation, name: str) -> int | None:
+    """Return which element of a parameter, a tuple, an instruction takes; None for any other instruction."""
+    instruction = _uncopied(computation, name)
+    found = re.search(r"\bindex=(\d+)", instruction.attributes) if instruction.opcode == "get-tuple-element" else None
+    return int(found[1]) if found and computation.instructions[instruction.operands[0]].opcode == "parameter" else None
+
+
+def _constant(computation: Computation, name: str) -> int | None:
+    """Return the value of an integer constant; None for any other instruction."""
+    instruction = _uncopied(computation, name)
+    is_integer = instruction.opcode == "constant" and re.fullmatch(r"-?\d+", instruction.arguments)
+    return int(instruction.arguments) if is_integer else None
+
+
+def _uncopied(computation: Computation, name: str) -> Instruction:
+    """Return an instruction, or what it copies."""
+    instruction = computation.instructions[name]
+    return _uncopied(computation, instruction.operands[0]) if instruction.opcode == "copy" else instruction
