@@ -3,6 +3,8 @@
 import dataclasses
 import math
 import re
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +15,12 @@ from anchor_jax.config import base
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.augmentation import mixing_images
 from anchor_jax.planning import advice, flops, memory, plan, report
+from anchor_jax.planning.estimate import Estimate
 from anchor_jax.planning.facts import DataFacts, data_facts
 from anchor_jax.planning.step import plan_step
 from anchor_jax.planning.targets import CHIPS, parse_target
 from anchor_jax.runtime import mesh as mesh_lib
+from anchor_jax.runtime.topologies import is_installed
 from anchor_jax.training.preparation import prepare
 
 DIGITS = DataFacts(1_437, 10, (8, 8, 1))
@@ -85,14 +89,23 @@ def test_target_config_states_what_hopper_accelerates(name, stated):
         ({}, DIGITS),
         ({"data.validation_fraction": 0.1}, DIGITS._replace(num_examples=1_293)),
         ({"data.mode": "RGB"}, DIGITS._replace(image_shape=(8, 8, 3))),
+        ({"data.classes": "classes.txt"}, DIGITS._replace(num_classes=3)),
         (
             {"data.source": "tfds", "data.name": "imagenet2012", "data.image_size": 224},
             DataFacts(1_281_167, 1_000, (224, 224, 3)),
         ),
     ],
 )
-def test_data_facts_follow_from_the_config(changes, expected):
+def test_data_facts_follow_from_the_config(changes, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "classes.txt").write_text("a\nb\nc\n")
     assert data_facts(config_of(**changes).data) == expected
+
+
+def test_data_facts_resize_images_of_any_shape():
+    data = config_of(**{"data.source": "folder", "data.path": "/none", "data.image_size": 64}).data
+    found = data_facts(data, num_examples=10, num_classes=2, image_shape=(375, 500, 3))
+    assert found == DataFacts(10, 2, (64, 64, 3))
 
 
 @pytest.mark.parametrize(
@@ -101,11 +114,27 @@ def test_data_facts_follow_from_the_config(changes, expected):
         ({"data.source": "folder", "data.path": "/none"}, "give --num_examples, --num_classes and --image_shape"),
         ({"data.source": "tfds", "data.name": "imagenet2012"}, "set config.data.image_size"),
         ({"data.train_split": "train[:90%]"}, "give --num_examples"),
+        ({"data.source": "fodler"}, "unknown data source 'fodler'"),
+        ({"data.image_size": 16}, "only those of tfds, folder are resized"),
     ],
 )
 def test_data_facts_explain_what_is_missing(changes, message):
     with pytest.raises(UserError, match=message):
         data_facts(config_of(**changes).data)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data.image_size": 0}, "config.data.image_size=0; a stream needs"),
+        ({"data.image_size": 8}, "source 'digits' cannot be streamed"),
+        ({"training.total_epochs": 0.0, "model.weights": "a.safetensors"}, "there is nothing to plan"),
+    ],
+)
+def test_plan_is_of_a_run_that_can_be_trained(changes, message):
+    config = config_of(**{"data.streaming": True, "data.mean": (0,), "data.std": (1,)} | changes)
+    with pytest.raises(UserError, match=message):
+        plan_step(config, DIGITS, mesh_lib.mesh(1))
 
 
 @pytest.mark.parametrize(
@@ -140,8 +169,8 @@ def test_memory_counts_parameters_and_optimizer_to_the_byte(optimizer, num_bytes
     known = memory.known_memory(plan_step(config, DIGITS, mesh_lib.mesh(2)))
     assert known["parameters"] == known["average"] == 4 * NUM_PARAMETERS
     assert known["optimizer"] == num_bytes
-    # images, which are the bank too, and labels
-    assert known["data"] == 1_437 * (64 + 64 + 4)
+    # images, which are the bank too, labels and order
+    assert known["data"] == 1_437 * (64 + 64 + 4 + 4)
 
 
 def test_memory_divides_what_is_sharded():
@@ -162,6 +191,7 @@ def test_memory_sums_to_what_the_compiler_states(accumulation_steps):
     needed = analysis.argument_size_in_bytes + analysis.temp_size_in_bytes + analysis.generated_code_size_in_bytes
     results = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
     assert found.total == needed + max(results, 0) - bank
+    assert found.padding == 0  # on a CPU
     assert found.fits
     assert not found._replace(available=found.total - 1).fits
 
@@ -169,7 +199,7 @@ def test_memory_sums_to_what_the_compiler_states(accumulation_steps):
 REFUSALS = {
     "Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm. Exceeded hbm capacity by 4.75G.": 20.5 * 2**30,
     "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries (20.50G) exceeds "
-    "available HBM (15.75G).": 20.5 * 2**30 + 2 * 4 * NUM_PARAMETERS + 4 + 1_437 * (64 + 64 + 4),
+    "available HBM (15.75G).": 20.5 * 2**30 + 2 * 4 * NUM_PARAMETERS + 4 + 1_437 * (64 + 64 + 4 + 4),
 }
 
 
@@ -183,26 +213,13 @@ def test_memory_of_a_refused_program_is_in_the_message(message):
     assert memory.exceeding_memory(step, "INTERNAL: a bug", 0) is None
 
 
-def convolution(stride, dilation=1, groups=1):
-    def apply(x, kernel):
-        y = jax.lax.conv_general_dilated(
-            x,
-            kernel,
-            (stride, stride),
-            "SAME",
-            rhs_dilation=(dilation, dilation),
-            feature_group_count=groups,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
-        return jnp.sum(y)
-
-    return apply
-
-
 @pytest.mark.parametrize("groups", [1, 3])
 @pytest.mark.parametrize(("stride", "has_gradient"), [(1, False), (2, False), (2, True)])
 def test_flops_of_convolutions_are_those_of_xla(stride, has_gradient, groups):
-    function = convolution(stride, groups=groups)
+    def function(x, kernel):
+        options: Any = {"feature_group_count": groups, "dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+        return jnp.sum(jax.lax.conv_general_dilated(x, kernel, (stride, stride), "SAME", **options))
+
     function = jax.value_and_grad(function, (0, 1)) if has_gradient else function
     args = jax.ShapeDtypeStruct((2, 7, 7, 3), jnp.float32), jax.ShapeDtypeStruct((3, 3, 3 // groups, 6), jnp.float32)
     traced = jax.jit(function).trace(*args)
@@ -251,16 +268,14 @@ def stub_compiler(config, *, per_example):
     ],
 )
 def test_advice_finds_the_first_change_that_fits(per_example, changes):
-    def compiler(config):
-        return stub_compiler(config, per_example=per_example)
-
+    compiler = partial(stub_compiler, per_example=per_example)
     first = compiler(config_of())
     assert not first.memory.fits
     trials = advice.find_fitting(first, compiler)
     assert dict(trials[-1].changes) == changes
-    fitting = compiler(advice.changed(first.config, trials[-1].changes))
-    assert fitting.memory.fits
+    assert trials[-1].plan.memory.fits
     lines = report.advice_lines(first, trials)
+    assert any("work on parts of a batch" in line for line in lines)
     assert any(f"{advice.described(changes)}: fits" in line for line in lines)
 
 
@@ -272,6 +287,22 @@ def test_advice_ends_where_nothing_fits():
     trials = advice.find_fitting(first, compiler)
     assert len(trials) == advice.MAX_TRIALS
     assert "use a smaller batch or model, or more chips" in report.advice_lines(first, trials)[-1]
+    assert len(report.advice_lines(first, None)) == 1  # none was to be tried
+
+
+def test_advice_says_what_a_smaller_batch_changes_and_what_failed():
+    def compiler(config):
+        if config.training.batch_size == 64:
+            raise UserError("no parts")
+        return planned(config, temporaries=config.training.batch_size)
+
+    said = []
+    first = planned(config_of(**{"optimizer.learning_rate": 0.3}), temporaries=700)
+    trials = advice.find_fitting(first, compiler, said.append)
+    assert trials[-1].changes["training.batch_size"] == 32
+    assert "training.accumulation_steps" not in trials[-1].changes
+    assert said[1] == "not possible: no parts"
+    assert "  a smaller batch needs another learning rate than 0.3" in report.advice_lines(first, trials)
 
 
 def test_advice_names_the_fraction_of_a_gpus_memory():
@@ -281,11 +312,8 @@ def test_advice_names_the_fraction_of_a_gpus_memory():
 
 
 def test_plan_multiplies_steps_into_hours():
-    from anchor_jax.planning.estimate import Estimate
-
-    made = dataclasses.replace(
-        planned(config_of()), estimate=Estimate(0.5, None, 1, 1, 0, 0.0, 0.0, [], [], []), flops=int(1e14)
-    )
+    estimated = Estimate(0.5, None, 1, 1, 0, 0.0, 0.0, [], [], [])
+    made = dataclasses.replace(planned(config_of()), estimate=estimated, flops=int(1e14))
     assert made.images_per_second == 128
     assert made.run_hours == pytest.approx(50 / 3600)
     assert made.chip_hours == pytest.approx(100 / 3600)
@@ -305,14 +333,10 @@ def test_plan_command_explains_in_one_line(arguments, status, message):
 
 
 @pytest.mark.parametrize(
-    ("target", "module", "extra"), [("v5e:1x1", "libtpu", "plan-tpu"), ("h200:1", "jax_plugins", "plan-gpu")]
+    ("target", "platform", "extra"), [("v5e:1x1", "tpu", "plan-tpu"), ("h200:1", "cuda", "plan-gpu")]
 )
-def test_plan_command_says_what_to_install(target, module, extra):
-    try:
-        __import__(module)
-    except ModuleNotFoundError:
-        done = quick_command("-m", "anchor_jax.plan", "--config", "digits", "--target", target)
-        assert f"is installed; pip install 'anchor-jax[{extra}]'" in done.stderr
-        assert done.returncode == 1
-    else:
-        pytest.skip(f"{module} is installed")
+def test_plan_command_says_what_to_install(target, platform, extra):
+    if is_installed(platform):
+        pytest.skip("the compiler is installed")
+    done = quick_command("-m", "anchor_jax.plan", "--config", "digits", "--target", target)
+    assert_error(done, 1, f"is installed; pip install 'anchor-jax[{extra}]'")

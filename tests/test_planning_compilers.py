@@ -3,7 +3,6 @@
 pip install -e '.[plan-tpu]'    # or '.[plan-gpu]'
 """
 
-import importlib.util
 import json
 
 import pytest
@@ -13,27 +12,19 @@ from step_programs import CASES, is_over_batch, max_all_reduces, small_step
 
 from anchor_jax.planning.step import plan_step
 from anchor_jax.runtime import mesh as mesh_lib
+from anchor_jax.runtime.topologies import is_installed
 
 SMALL = ("--config.model.name=mlp", "--config.model.options.hidden=(8,8)")
 MAX_COPIES = 0.2  # of the time of tiny networks, whose rows are shorter than those of the chips
 NUM_PARAMETERS = (2 * 64 * 8 + 8) + (8 * 8 + 8) + (8 * 10 + 10)
 
 
-def is_installed(*names):
-    try:
-        return any(importlib.util.find_spec(name) for name in names)
-    except ModuleNotFoundError:
-        return False
-
-
 TPU = pytest.param(
-    "v5e:2x2", marks=pytest.mark.skipif(not is_installed("libtpu"), reason="libtpu is not installed: [plan-tpu]")
+    "v5e:2x2", marks=pytest.mark.skipif(not is_installed("tpu"), reason="libtpu is not installed: [plan-tpu]")
 )
 GPU = pytest.param(
     "h200:4",
-    marks=pytest.mark.skipif(
-        not is_installed("jax_plugins.xla_cuda13"), reason="the CUDA plug-in is not installed: [plan-gpu]"
-    ),
+    marks=pytest.mark.skipif(not is_installed("cuda"), reason="the CUDA plug-in is not installed: [plan-gpu]"),
 )
 
 
@@ -64,12 +55,18 @@ def test_compiler_states_memory_time_and_communication(target, tmp_path):
 
 
 @pytest.mark.parametrize("target", [TPU])
+def test_targets_are_checked_before_the_first_is_compiled(target):
+    done = command("-m", "anchor_jax.plan", "--config", "digits", "--target", target, "--target", "v5e:3x5", *SMALL)
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+@pytest.mark.parametrize("target", [TPU])
 def test_compiler_finds_a_change_that_fits(target, tmp_path):
     flags = ("--image_shape=512,512,3", "--num_examples=100000", "--num_classes=10", "--config.anchoring.bank_size=16")
     huge = ("--config.data.source=folder", "--config.data.path=/none", "--config.data.streaming=True")
-    normalization = ("--config.data.mean=(0.5,0.5,0.5)", "--config.data.std=(0.2,0.2,0.2)")
+    reading = ("--config.data.image_size=512", "--config.data.mean=(0.5,0.5,0.5)", "--config.data.std=(0.2,0.2,0.2)")
     batch = ("--config.training.batch_size=16384", "--config.augmentation.crop_padding=0")
-    content, printed = planned(tmp_path, target, *SMALL, *flags, *huge, *normalization, *batch)
+    content, printed = planned(tmp_path, target, *SMALL, *flags, *huge, *reading, *batch)
     assert not content["fits"]
     assert content["trials"][-1]["fits"]
     assert "does not fit" in printed

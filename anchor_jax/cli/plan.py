@@ -8,11 +8,11 @@ from absl import flags
 
 from anchor_jax.cli import app, config_flag
 from anchor_jax.cli.console import USAGE_STATUS, exit_with_error
-from anchor_jax.config import Config, validate, with_plain_values
+from anchor_jax.config import validate, with_plain_values
 from anchor_jax.planning.advice import Trial, find_fitting
 from anchor_jax.planning.content import plan_content
-from anchor_jax.planning.facts import DataFacts, data_facts
-from anchor_jax.planning.plan import Plan, make_plan
+from anchor_jax.planning.facts import data_facts
+from anchor_jax.planning.plan import Plan, make_plan, target_mesh
 from anchor_jax.planning.report import print_plans
 from anchor_jax.planning.targets import CHIPS, Target, parse_target
 from anchor_jax.reporting.terminal import print_lines
@@ -64,23 +64,22 @@ def main() -> None:
         image_shape=tuple(app.integer("image_shape", side) for side in IMAGE_SHAPE.value),
     )
     topologies.prepare()
+    for target in targets:  # errors come before anything is compiled
+        target_mesh(config, facts, target)
     plans, trials = [], {}
     for target in targets:
-        plan = _make_plan(config, facts, target)
+        say = partial(_say, target)
+        plan = make_plan(config, facts, target, say)
         plans.append(plan)
         if ADVICE.value and not plan.memory.fits:
-            trials[target.name] = find_fitting(plan, partial(_make_plan, facts=facts, target=target), _say(target))
+            trials[target.name] = find_fitting(plan, partial(make_plan, facts=facts, target=target, progress=say), say)
     print_plans(plans, trials)
     if JSON.value:
         _write(JSON.value, plans, trials)
 
 
-def _make_plan(config: Config, facts: DataFacts, target: Target) -> Plan:
-    return make_plan(config, facts, target, _say(target))
-
-
-def _say(target: Target):
-    return lambda doing: print_lines(f"{target.name}: {doing} ...")
+def _say(target: Target, message: str) -> None:
+    print_lines(f"{target.name}: {message}")
 
 
 def _write(file: Path, plans: list[Plan], trials: dict[str, list[Trial]]) -> None:

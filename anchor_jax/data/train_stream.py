@@ -23,7 +23,7 @@ from anchor_jax.data.dataset import validate_labels
 from anchor_jax.data.decoding import EncodedDataset
 from anchor_jax.data.label_noise import add_label_offsets, draw_label_offsets
 from anchor_jax.data.prefetching import next_batch, prefetch
-from anchor_jax.data.sources import check_channels, open_encoded
+from anchor_jax.data.sources import check_channels, check_is_encoded, open_encoded
 from anchor_jax.data.train_batches import BatchParts, CorruptImage, EpochOrder, ExampleReader, ImageTransform
 
 _EXAMPLES_PER_TASK = 32
@@ -203,9 +203,7 @@ def open_train_stream(
       >>> stream.num_examples, batch.images.shape, batch.labels.dtype
       (8, (4, 8, 8, 3), dtype('int32'))
     """
-    if config.image_size < 1:
-        raise UserError("config.data.image_size=0; a stream needs a number of pixels to resize images to")
-    check_nothing_held_out(config)
+    check_streams(config)
     encoded = open_encoded(
         config.source,
         config.train_split,
@@ -250,14 +248,17 @@ def open_train_stream(
     return TrainStream(encoded, label_names, parts, config.workers, offsets)
 
 
-def check_nothing_held_out(config: DataConfig) -> None:
-    """Check that a stream is not asked to hold out a part of its training set.
+def check_streams(config: DataConfig) -> None:
+    """Check that a training set can be streamed.
 
     Raises:
-      UserError: it is.
+      UserError: its images have no size or are not encoded, or it is asked to hold out a part.
     """
+    if config.image_size < 1:
+        raise UserError("config.data.image_size=0; a stream needs a number of pixels to resize images to")
     if config.validation_fraction:
         raise UserError(
             f"config.data.validation_fraction={config.validation_fraction} does not work with a stream; set it to 0, "
             "and hold examples out by a split, such as config.data.train_split='train[:99%]' of 'tfds'"
         )
+    check_is_encoded(config.source)

@@ -44,10 +44,11 @@ def find_fitting(plan: Plan, make_plan: Callable[[Config], Plan], progress: Prog
     for changes in candidates(plan.config, plan.target, plan.memory):
         if len(trials) == MAX_TRIALS:
             break
-        progress(f"trying {described(changes)}")
+        progress(f"trying {described(changes)} ...")
         try:
             trial = Trial(changes, make_plan(changed(plan.config, changes)))
-        except UserError:  # the model or the devices do not allow it
+        except UserError as error:  # such as a model without `remat`
+            progress(f"not possible: {error}")
             continue
         trials.append(trial)
         if trial.plan.memory.fits:
@@ -66,31 +67,30 @@ def candidates(config: Config, target: Target, memory: Memory) -> Iterator[Chang
     """
     training, num = config.training, target.num_devices
     state = memory.parameters + memory.optimizer + memory.average
-    others = memory.data + memory.batch + memory.padding
-    shard = {"training.sharding": "fsdp"} if training.sharding == "replicated" and num > 1 else None
-    recompute = {"model.remat": True} if not config.model.remat else None
+    shard = {"training.sharding": "fsdp"} if training.sharding == "replicated" and num > 1 else {}
+    recompute = {"model.remat": True} if not config.model.remat else {}
+    smallest: Changes = recompute | shard
     per_device, current = training.batch_size // num, training.accumulation_steps
 
-    def suffices(changes: Changes, parts: int) -> bool:
+    def suffices(changes: Changes, parts: int, batch_size: int = training.batch_size) -> bool:
         of_state = state / num if "training.sharding" in changes else state
         kept = memory.temporaries / parts / (3 if "model.remat" in changes else 1)
-        return of_state + others + kept <= memory.available
+        of_batch = memory.batch * batch_size / training.batch_size
+        return of_state + memory.data + of_batch + memory.padding + kept <= memory.available
 
-    sets: list[Changes] = [{}, *filter(None, (recompute, shard))]
-    if recompute and shard:
-        sets.append(recompute | shard)
-    for changes in sets:
-        factors = [parts // current for parts in _more_parts(per_device, current)]
+    sets = [{}, recompute, shard, smallest]
+    for changes in (one for position, one in enumerate(sets) if one not in sets[:position]):
+        factors = [parts // current for parts in range(current, per_device + 1, current) if per_device % parts == 0]
         sufficient = [factor for factor in factors if (factor > 1 or changes) and suffices(changes, factor)]
         for factor in sufficient[:_PARTS_TO_TRY]:
             parts = {"training.accumulation_steps": factor * current} if factor > 1 else {}
             yield {**parts, **changes}
-    smallest = {**(recompute or {}), **(shard or {})}
     batch_size = training.batch_size
     while batch_size % 2 == 0 and (batch_size := batch_size // 2) >= num:
         steps = math.gcd(current, batch_size // num)
-        if suffices(smallest, training.batch_size * steps // (batch_size * current)):
-            yield smallest | {"training.batch_size": batch_size, "training.accumulation_steps": steps}
+        if suffices(smallest, training.batch_size * steps // (batch_size * current), batch_size):
+            parts = {"training.accumulation_steps": steps} if steps != current else {}
+            yield {**smallest, "training.batch_size": batch_size, **parts}
 
 
 def changed(config: Config, changes: Changes) -> Config:
@@ -103,8 +103,3 @@ def changed(config: Config, changes: Changes) -> Config:
 def described(changes: Changes) -> str:
     """Return changes as flags of the command line."""
     return " ".join(f"--config.{key}={value}" for key, value in changes.items())
-
-
-def _more_parts(per_device: int, current: int) -> list[int]:
-    """Return the numbers of parts, from the current one, into which a device can divide its batch."""
-    return [parts for parts in range(current, per_device + 1) if per_device % parts == 0 and parts % current == 0]

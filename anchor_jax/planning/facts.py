@@ -4,8 +4,11 @@ import math
 from typing import NamedTuple
 
 from anchor_jax.config import DataConfig
+from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
+from anchor_jax.data.labels import read_class_names
 from anchor_jax.data.modes import MODES
+from anchor_jax.data.sources import SOURCES, check_image_size
 
 
 class DataFacts(NamedTuple):
@@ -42,14 +45,17 @@ def data_facts(
       config: the section `data` of a config.
       num_examples: of a dataset that is not known, or of another split; 0: as known.
       num_classes: the same.
-      image_shape: (H, W, C), the same; (): as known.
+      image_shape: (H, W, C), the same, before images are resized to `config.image_size`; (): as known.
 
     Raises:
-      UserError: the dataset is not known and an argument is missing, or images have no size.
+      UserError: the dataset is not known and an argument is missing, or images have no size or are not resized.
     """
+    checks.known("data source", config.source, SOURCES)
     if image_shape and (len(image_shape) != 3 or min(image_shape) < 1):
         given = ",".join(map(str, image_shape))
         raise UserError(f"--image_shape must be three positive integers, H,W,C; got {given}")
+    if config.classes:
+        num_classes = len(read_class_names(config.classes))
     known = KNOWN.get((config.source, config.name if config.source == "tfds" else ""))
     if known and config.train_split != "train" and not num_examples:
         raise UserError(f"the size of config.data.train_split='{config.train_split}' is not known; give --num_examples")
@@ -58,7 +64,9 @@ def data_facts(
         raise UserError(f"the size of the training set '{of}' is not known without opening it; give {_FLAGS}")
     known = known or DataFacts(0, 0, (0, 0, 3))
     height, width, channels = image_shape or known.image_shape
-    if config.image_size and not image_shape:
+    if not SOURCES[config.source].is_encoded:
+        check_image_size((height, width, channels), config.source, config.image_size)
+    if config.image_size:
         height = width = config.image_size
     if config.mode in MODES.values():
         channels = len(config.mode)

@@ -20,7 +20,7 @@ class Memory(NamedTuple):
       parameters: of the network, with the statistics of BatchNorm.
       optimizer: its state.
       average: the moving average of the parameters; 0 if there is none.
-      data: the training set, reference bank and mixing images that every device holds.
+      data: the training set, the order of an epoch, the reference bank and mixing images, which every device holds.
       batch: batches of a stream: the current one, and those that wait.
       padding: what layouts add to the arrays above.
       temporaries: activations, gradients and all else that lives within a step; the program itself, too.
@@ -59,7 +59,7 @@ def known_memory(step: PlannedStep) -> dict[str, int]:
         "parameters": device_bytes((state.params, state.batch_stats)),
         "optimizer": device_bytes(state.opt_state),
         "average": device_bytes(state.average),
-        "data": device_bytes(step.data),
+        "data": device_bytes((step.data, step.order)),
         "batch": device_bytes(step.batch),
     }
 
@@ -74,8 +74,10 @@ def compiled_memory(step: PlannedStep, analysis: Any, available: int) -> Memory:
     """
     known = known_memory(step)
     results = max(analysis.output_size_in_bytes - analysis.alias_size_in_bytes, 0)
-    temporaries = analysis.temp_size_in_bytes + analysis.generated_code_size_in_bytes + results
-    padding = max(analysis.argument_size_in_bytes - sum(known.values()), 0)
+    state = known["parameters"] + known["optimizer"] + known["average"]
+    counters = device_bytes(step.carry) - state
+    temporaries = analysis.temp_size_in_bytes + analysis.generated_code_size_in_bytes + results + counters
+    padding = max(analysis.argument_size_in_bytes - sum(known.values()) - counters, 0)
     return _placed(step, known, padding, temporaries, available)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from anchor_jax.config import Config
 from anchor_jax.core.errors import UserError
@@ -18,7 +19,6 @@ from anchor_jax.planning.step import PlannedStep, checked, plan_step
 from anchor_jax.planning.targets import Target
 from anchor_jax.runtime.settings import with_own_settings
 from anchor_jax.runtime.topologies import topology_mesh
-from anchor_jax.training.choices import choose
 from anchor_jax.training.schedule import TrainingSchedule
 
 Progress = Callable[[str], None]
@@ -79,32 +79,40 @@ def make_plan(config: Config, facts: DataFacts, target: Target, progress: Progre
     """Compile the training step of a config for a target, and return what the compiler says.
 
     Args:
-      config: of the run.
+      config: of the run; it leaves nothing open, see `training.choices`.
       facts: size of its training set.
       target: the chips.
       progress: called with what is about to be done.
 
     Raises:
-      UserError: the compiler is not installed, or the config does not fit the number of chips.
+      UserError: as `target_mesh`, or the compiler failed.
     """
-    checked(config, facts, target.num_devices)  # its errors come first, even if there is no compiler
-    config = choose(config).config
-    chip = target.chip
-    target_config = chip.gpu.target_config(chip.bandwidth) if chip.gpu else ""
-    mesh = topology_mesh(chip.platform, target.topology, target.num_devices, target_config)
-    progress("tracing the step")
+    mesh = target_mesh(config, facts, target)
+    progress("tracing the step ...")
     step = plan_step(config, facts, mesh)
     traced = step.trace()
-    lowered, flops = traced.lower(), count_flops(traced.jaxpr, chip.platform)
-    progress("compiling the step")
+    lowered, flops = traced.lower(), count_flops(traced.jaxpr, target.chip.platform)
+    progress("compiling the step ...")
     started = time.perf_counter()
     compiled, memory = _compile(step, lowered, target)
     seconds = time.perf_counter() - started
     if compiled is None:
         return Plan(config, target, step.schedule, memory, flops, None, seconds)
-    progress("reading the program")
-    estimated = estimate(parse_module(compiled.as_text()), target, loops_over_steps=step.loops)
+    progress("reading the program ...")
+    estimated = estimate(parse_module(compiled.as_text()), target, loops_over_steps=step.order is not None)
     return Plan(config, target, step.schedule, memory, flops, estimated, seconds)
+
+
+def target_mesh(config: Config, facts: DataFacts, target: Target) -> Mesh:
+    """Return the devices of a target, which exist for its compiler only.
+
+    Raises:
+      UserError: the config does not fit the number of chips, or the compiler is not installed or knows no such target.
+    """
+    checked(config, facts, target.num_devices)  # its errors come first, even if there is no compiler
+    chip = target.chip
+    target_config = chip.gpu.target_config(chip.bandwidth) if chip.gpu else ""
+    return topology_mesh(chip.platform, target.topology, target.num_devices, target_config)
 
 
 def _compile(step: PlannedStep, lowered: Any, target: Target) -> tuple[Any, Memory]:

@@ -28,13 +28,13 @@ def print_plans(plans: Sequence[Plan], trials: dict[str, list[Trial]]) -> None:
 
     Args:
       plans: one per target.
-      trials: what was tried where the config does not fit, by name of the target.
+      trials: what was tried where the config does not fit, by name of the target; nothing of a target without advice.
     """
     print_table(["per device", *(plan.target.name for plan in plans)], _rows(plans))
     for plan in plans:
         print_lines(f"{plan.target.name}: estimated from {METHODS[plan.target.chip.platform]}", "")
         _print_details(plan)
-        for line in advice_lines(plan, trials.get(plan.target.name, [])):
+        for line in advice_lines(plan, trials.get(plan.target.name)):
             print_lines(line)
 
 
@@ -100,21 +100,28 @@ def _print_list(title: str, headings: tuple[str, str, str], rows: Sequence[tuple
         print_lines(f"{title}:", *lines, "")
 
 
-def advice_lines(plan: Plan, trials: list[Trial]) -> list[str]:
-    """Return what to change where a config does not fit: one line per trial, and one for what to do."""
+def advice_lines(plan: Plan, trials: Sequence[Trial] | None) -> list[str]:
+    """Return what to change where a config does not fit: a line per trial (None: without advice), and what follows."""
     if plan.memory.fits:
         return []
-    memory = plan.memory
+    memory, fitting = plan.memory, {}
     lines = [f"{plan.target.name}: does not fit: it needs {_size(memory.total)} of {_size(memory.available)}"]
-    for trial in trials:
+    for trial in trials or ():
+        fitting = trial.changes if trial.plan.memory.fits else fitting
         outcome = "fits" if trial.plan.memory.fits else "does not fit"
         rate = trial.plan.images_per_second
         speed = f", {rate:,.0f} images/s" if rate else ""
         needed = f"{_size(trial.plan.memory.total)} of {_size(trial.plan.memory.available)}"
         lines.append(f"  {described(trial.changes)}: {outcome}, {needed}{speed}")
+    if "training.batch_size" in fitting:
+        lines.append(f"  a smaller batch needs another learning rate than {plan.config.optimizer.learning_rate:g}")
+    if fitting.get("training.accumulation_steps", 1) > 1:
+        lines.append(
+            "  BatchNorm without training.bn_group_size, stochastic depth and dropout work on parts of a batch"
+        )
     if fraction := _memory_fraction(memory) if plan.target.chip.gpu else None:
         lines.append(f"  XLA_PYTHON_CLIENT_MEM_FRACTION={fraction:.2f} in the environment: fits as it is")
-    if not any(trial.plan.memory.fits for trial in trials) and not fraction:
+    if trials is not None and not fitting and not fraction:
         lines.append("  no change that was tried fits; use a smaller batch or model, or more chips")
     return lines
 
@@ -142,9 +149,7 @@ def _size(num_bytes: float) -> str:
 
 
 def _number(value: float | None, factor: float = 1.0) -> str:
-    if value is None:
-        return "-"
-    return number(value * factor)
+    return "-" if value is None else number(value * factor)
 
 
 def _percent(value: float | None) -> str:

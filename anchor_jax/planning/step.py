@@ -12,11 +12,12 @@ from jax.sharding import Mesh
 
 from anchor_jax import config as config_lib
 from anchor_jax.config import Config
+from anchor_jax.core.errors import UserError
 from anchor_jax.data import Batch
 from anchor_jax.data.augmentation.mixing_images import mixing_images_shape
 from anchor_jax.data.bank import check_size
 from anchor_jax.data.image_table import ImageTable
-from anchor_jax.data.train_stream import check_nothing_held_out
+from anchor_jax.data.train_stream import check_streams
 from anchor_jax.planning.facts import DataFacts
 from anchor_jax.runs.record import Run
 from anchor_jax.runs.state import Carry, TrainState
@@ -39,9 +40,9 @@ class PlannedStep(NamedTuple):
       carry: shapes of state and totals.
       data: shapes of what the devices hold besides.
       batch: shapes of a batch of a stream; None if the training set is on the devices.
+      order: shape of the order of an epoch; None for a stream.
       trace: returns the traced program, a `jax.stages.Traced`.
       init: returns the state before the first step; for use inside `jax.jit`.
-      loops: whether the compiled program is a loop over steps.
     """
 
     schedule: TrainingSchedule
@@ -49,9 +50,9 @@ class PlannedStep(NamedTuple):
     carry: Carry
     data: TrainData
     batch: Batch | None
+    order: jax.ShapeDtypeStruct | None
     trace: Callable[[], Any]
     init: Callable[[], TrainState]
-    loops: bool
 
 
 def plan_step(config: Config, facts: DataFacts, mesh: Mesh) -> PlannedStep:
@@ -72,20 +73,19 @@ def plan_step(config: Config, facts: DataFacts, mesh: Mesh) -> PlannedStep:
     carry, data = program.carry_shapes(mesh), _train_data(config, facts, mesh)
     init = partial(init_state, run, program.model, program.optimizer)
     if not config.data.streaming:
-        loop = in_memory_program(program.train_step, config, mesh, program.carry_specs)
+        steps = in_memory_program(program.train_step, config, mesh, program.carry_specs)
         num_steps, order = mesh_lib.replicated_shapes(
             (jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((facts.num_examples,), jnp.int32)), mesh
         )
-        return PlannedStep(
-            schedule, program, carry, data, None, lambda: loop.trace(carry, num_steps, data, order), init, loops=True
-        )
+        trace = partial(steps.trace, carry, num_steps, data, order)
+        return PlannedStep(schedule, program, carry, data, None, order, trace, init)
     step: Any = stream_program(program.train_step, mesh, program.carry_specs)
     batch_size = config.training.batch_size
     images: Any = jax.ShapeDtypeStruct((batch_size, *facts.image_shape), np.uint8)
     labels: Any = jax.ShapeDtypeStruct((batch_size,), np.int32)
     specs: Any = Batch(mesh_lib.SHARDED, mesh_lib.SHARDED)  # pyright: ignore[reportArgumentType]
     batch = mesh_lib.state_shapes(Batch(images, labels), specs, mesh)
-    return PlannedStep(schedule, program, carry, data, batch, lambda: step.trace(carry, data, batch), init, loops=False)
+    return PlannedStep(schedule, program, carry, data, batch, None, partial(step.trace, carry, data, batch), init)
 
 
 def checked(config: Config, facts: DataFacts, num_devices: int) -> tuple[Config, TrainingSchedule]:
@@ -95,8 +95,12 @@ def checked(config: Config, facts: DataFacts, num_devices: int) -> tuple[Config,
       UserError: the config is invalid, or does not fit the devices.
     """
     config_lib.validate(config)
+    if not config.training.total_epochs:
+        raise UserError("config.training.total_epochs=0 trains nothing, so that there is nothing to plan; increase it")
     config = choose(config_lib.with_plain_values(config)).config
-    config = _with_normalization(config, facts.image_shape[-1])
+    num_channels = facts.image_shape[-1]  # mean and deviation: some where training would measure them
+    config.data.mean = config.data.mean or (0.5,) * num_channels
+    config.data.std = config.data.std or (0.25,) * num_channels
     return config, make_schedule(config, facts.num_examples, num_devices)
 
 
@@ -108,12 +112,12 @@ def _train_data(config: Config, facts: DataFacts, mesh: Mesh) -> TrainData:
 
     bank_size = config.anchoring.bank_size or facts.num_examples
     in_memory, mixing = not config.data.streaming, None
+    if config.data.streaming:
+        check_streams(config.data)
     if uses_bank(config):
         check_size(bank_size, facts.num_examples)
         if config.data.streaming:
             check_bank_of_stream(config)
-    if config.data.streaming:
-        check_nothing_held_out(config.data)
     labels: Any = jax.ShapeDtypeStruct((facts.num_examples,), np.int32)
     if config.augmentation.policy == "pixmix":
         *sides, channels = facts.image_shape
@@ -127,11 +131,3 @@ def _train_data(config: Config, facts: DataFacts, mesh: Mesh) -> TrainData:
         ),
         mesh,
     )
-
-
-def _with_normalization(config: Config, num_channels: int) -> Config:
-    """Return the config with some mean and standard deviation where training would measure them."""
-    config = config.copy_and_resolve_references()
-    config.data.mean = config.data.mean or (0.5,) * num_channels
-    config.data.std = config.data.std or (0.25,) * num_channels
-    return config

@@ -7,8 +7,7 @@ from typing import Literal
 
 from anchor_jax.core.errors import UserError, unknown
 
-GIB = 2**30
-
+GPUS_PER_HOST = 8
 # A program on a GPU gets this fraction of the memory, unless XLA_PYTHON_CLIENT_MEM_FRACTION sets another one (JAX's
 # documentation, "GPU memory allocation").
 GPU_MEMORY_FRACTION = 0.75
@@ -28,7 +27,6 @@ class Chip:
       link: bytes/s that a chip sends to the others.
       source: of these numbers.
       clock: cycles per second of the compiler's estimates; 0 for GPUs, whose compiler has none.
-      devices_per_host: how many chips one host has.
       gpu: what XLA needs to know of a GPU; None for TPUs.
     """
 
@@ -40,7 +38,6 @@ class Chip:
     link: float
     source: str
     clock: float = 0.0
-    devices_per_host: int = 8
     gpu: "GpuDescription | None" = None
 
     def peak(self, dtype: str) -> float:
@@ -53,6 +50,7 @@ class GpuDescription:
     """What XLA's `GpuTargetConfigProto` states about a GPU that the compiler decides by."""
 
     name: str
+    memory: int
     capability: tuple[int, int]
     cores: int
     fpus_per_core: int
@@ -60,7 +58,6 @@ class GpuDescription:
     shared_memory_per_block: int  # at most, if a kernel asks for it
     l2_cache: int
     clock_ghz: float
-    memory: int
 
     def target_config(self, bandwidth: float) -> str:
         """Return the text of the protocol buffer `stream_executor.GpuTargetConfigProto`."""
@@ -99,60 +96,36 @@ class GpuDescription:
         )
 
 
-def _tpu(title, gib, bandwidth, flops_per_cycle, clock, link, devices_per_host, source) -> Chip:
-    # a product of float32 matrices has bfloat16 operands by default (`jax.lax.Precision.DEFAULT`)
+def _tpu(name, gib, bandwidth, flops_per_cycle, clock, link) -> Chip:
     peak = flops_per_cycle * clock
-    return Chip(
-        title,
-        "tpu",
-        round(gib * GIB),
-        bandwidth,
-        {"bfloat16": peak, "float32": peak},
-        link,
-        source,
-        clock=clock,
-        devices_per_host=devices_per_host,
-    )
+    peaks = {"bfloat16": peak, "float32": peak}  # float32 is rounded by default
+    source = f"https://docs.cloud.google.com/tpu/docs/{name}; the clock is the peak over the FLOP of a cycle; "
+    source += "the memory is what libtpu leaves to a program"
+    return Chip(f"TPU {name}", "tpu", round(gib * 2**30), bandwidth, peaks, link, source, clock)
 
 
-def _gpu(bandwidth, peak_flops, link, source, description: GpuDescription) -> Chip:
-    memory = round(GPU_MEMORY_FRACTION * description.memory)
-    return Chip(description.name, "cuda", memory, bandwidth, peak_flops, link, source, gpu=description)
+def _gpu(sheet, bandwidth, peak_flops, link, name, processor, memory) -> Chip:
+    source = f"{sheet} data sheet; cores, caches and clock: xla/backends/gpu/target_config/specs in openxla/xla"
+    available, gpu = round(GPU_MEMORY_FRACTION * memory), GpuDescription(name, memory, *processor)
+    return Chip(name, "cuda", available, bandwidth, peak_flops, link, source, gpu=gpu)
 
-
-_TPU_DOCS = "https://docs.cloud.google.com/tpu/docs/"
-_CLOCK = "; the clock is the peak over the FLOP of a cycle; the memory is what libtpu leaves to a program"
-_XLA_SPECS = "; cores, caches and clock: xla/backends/gpu/target_config/specs in openxla/xla"
 
 # FLOP/s of dense products. float32 operands are rounded to TF32 by default (`jax.lax.Precision.DEFAULT`).
 _HOPPER_PEAK = {"bfloat16": 989.4e12, "float16": 989.4e12, "float32": 494.7e12}
 _AMPERE_PEAK = {"bfloat16": 312e12, "float16": 312e12, "float32": 156e12}
+# from `capability` to `clock_ghz` of a `GpuDescription`
+_HOPPER = ((9, 0), 132, 128, 233472, 232448, 52428800, 1.98)
+_AMPERE = ((8, 0), 108, 64, 167936, 166912, 41943040, 1.41)
 
 CHIPS = {
-    "v5e": _tpu("TPU v5e", 15.75, 819e9, 131_072, 1.5e9, 200e9, 8, f"{_TPU_DOCS}v5e{_CLOCK}"),
-    "v5p": _tpu("TPU v5p", 95.74, 2765e9, 262_144, 1.75e9, 600e9, 4, f"{_TPU_DOCS}v5p{_CLOCK}"),
-    "v6e": _tpu("TPU v6e", 31.25, 1638e9, 524_288, 1.75e9, 400e9, 8, f"{_TPU_DOCS}v6e{_CLOCK}"),
+    "v5e": _tpu("v5e", 15.75, 819e9, 131_072, 1.5e9, 200e9),
+    "v5p": _tpu("v5p", 95.74, 2765e9, 262_144, 1.75e9, 600e9),
+    "v6e": _tpu("v6e", 31.25, 1638e9, 524_288, 1.75e9, 400e9),
     "a100": _gpu(
-        2.039e12,
-        _AMPERE_PEAK,
-        300e9,
-        f"NVIDIA A100 80GB SXM data sheet{_XLA_SPECS}",
-        GpuDescription("NVIDIA A100-SXM4-80GB", (8, 0), 108, 64, 167936, 166912, 41943040, 1.41, 85_100_068_864),
+        "NVIDIA A100 80GB SXM", 2.039e12, _AMPERE_PEAK, 300e9, "NVIDIA A100-SXM4-80GB", _AMPERE, 85_100_068_864
     ),
-    "h100": _gpu(
-        3.352e12,
-        _HOPPER_PEAK,
-        450e9,
-        f"NVIDIA H100 SXM data sheet{_XLA_SPECS}",
-        GpuDescription("NVIDIA H100 80GB HBM3", (9, 0), 132, 128, 233472, 232448, 52428800, 1.98, 84_942_979_072),
-    ),
-    "h200": _gpu(
-        4.8e12,
-        _HOPPER_PEAK,
-        450e9,
-        f"NVIDIA H200 SXM data sheet{_XLA_SPECS}",
-        GpuDescription("NVIDIA H200 141GB HBM3e", (9, 0), 132, 128, 233472, 232448, 52428800, 1.98, 151_397_597_184),
-    ),
+    "h100": _gpu("NVIDIA H100 SXM", 3.352e12, _HOPPER_PEAK, 450e9, "NVIDIA H100 80GB HBM3", _HOPPER, 84_942_979_072),
+    "h200": _gpu("NVIDIA H200 SXM", 4.8e12, _HOPPER_PEAK, 450e9, "NVIDIA H200 141GB HBM3e", _HOPPER, 151_397_597_184),
 }
 
 
@@ -189,19 +162,17 @@ def parse_target(name: str) -> Target:
     if chip.platform == "cuda":
         if not re.fullmatch(r"[1-9]\d{0,4}", arrangement):
             raise UserError(f"target '{name}' must name a number of GPUs, such as '{kind}:8'")
-        return Target(name, chip, _gpu_topology(name, int(arrangement), chip.devices_per_host), int(arrangement))
+        return Target(name, chip, _gpu_topology(name, int(arrangement)), int(arrangement))
     num_axes = 2 if kind.endswith("e") else 3
     sides = re.fullmatch(r"[1-9]\d{0,2}(x[1-9]\d{0,2})*", arrangement) and [int(n) for n in arrangement.split("x")]
     if not sides or len(sides) != num_axes:
-        example = "x".join("4422"[:num_axes] if num_axes == 2 else "221")
+        example = "4x4" if num_axes == 2 else "2x2x1"
         raise UserError(f"target '{name}' must name a slice with {num_axes} sides, such as '{kind}:{example}'")
     return Target(name, chip, f"{kind}:{arrangement}", math.prod(sides))
 
 
-def _gpu_topology(name: str, num: int, per_host: int) -> str:
+def _gpu_topology(name: str, num: int) -> str:
     """Return slices x hosts x GPUs of a host."""
-    if num <= per_host:
-        return f"1x1x{num}"
-    if num % per_host:
-        raise UserError(f"target '{name}' must have at most {per_host} GPUs, or a multiple of {per_host}")
-    return f"1x{num // per_host}x{per_host}"
+    if num > GPUS_PER_HOST and num % GPUS_PER_HOST:
+        raise UserError(f"target '{name}' must have at most {GPUS_PER_HOST} GPUs, or a multiple of {GPUS_PER_HOST}")
+    return f"1x{math.ceil(num / GPUS_PER_HOST)}x{min(num, GPUS_PER_HOST)}"

@@ -70,12 +70,13 @@ def topology_mesh(platform: str, topology: str, num_devices: int, target_config:
 
 def _explained(platform: str, topology: str, error: Exception) -> UserError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    if not _is_installed(platform):
+    if not is_installed(platform):
         return UserError(f"no compiler for {_TITLES[platform]} is installed; {_INSTALL[platform]}")
     return UserError(f"the compiler for {_TITLES[platform]} does not accept the topology {topology}: {reason}")
 
 
-def _is_installed(platform: str) -> bool:
+def is_installed(platform: str) -> bool:
+    """Return whether the compiler for "tpu" or "cuda" is installed."""
     from importlib.util import find_spec
 
     names = ("libtpu",) if platform == "tpu" else ("jax_plugins.xla_cuda13", "jax_plugins.xla_cuda12")

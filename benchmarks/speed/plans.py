@@ -10,6 +10,7 @@ first. A compilation takes up to minutes, and gigabytes of memory. With --standa
 
 import importlib
 import sys
+from functools import partial
 from typing import Any
 
 from absl import flags
@@ -20,7 +21,7 @@ from anchor_jax.core.errors import UserError, unknown
 from anchor_jax.planning.advice import find_fitting
 from anchor_jax.planning.content import plan_content
 from anchor_jax.planning.facts import data_facts
-from anchor_jax.planning.plan import Plan, make_plan
+from anchor_jax.planning.plan import make_plan
 from anchor_jax.planning.targets import Target, parse_target
 from anchor_jax.runtime import topologies
 from anchor_jax.training.choices import choose
@@ -68,11 +69,7 @@ def _experiments() -> list[tuple[str, Config]]:
 
 
 def _planned(config: Config, target: Target) -> dict[str, Any]:
-    facts = data_facts(config.data)
-
-    def plan(config: Config) -> Plan:
-        return make_plan(config, facts, target)
-
+    plan = partial(make_plan, facts=data_facts(config.data), target=target)
     first = plan(config)
     trials = [] if first.memory.fits else find_fitting(first, plan)
     content = plan_content(first, trials)

@@ -174,18 +174,23 @@ def open_encoded(
     Raises:
       UserError: the images of the source are not encoded, there are fewer than two classes, or as `load`.
     """
-    checks.known("data source", source, SOURCES)
-    if not SOURCES[source].is_encoded:
-        raise UserError(
-            f"source '{source}' cannot be streamed; allowed: {_ENCODED}; for a dataset that fits into memory set "
-            "config.data.streaming=False"
-        )
+    check_is_encoded(source)
     dataset = _open(
         source, split, name, path, image_size, crop_fraction, interpolation, resizing, orientation, mode
     ).data
     assert isinstance(dataset, EncodedDataset)
     check_label_names(dataset.label_names, dataset.title)
     return dataset
+
+
+def check_is_encoded(source: str) -> None:
+    """Raise a `UserError` unless images of a source are decoded later, so that they can be streamed."""
+    checks.known("data source", source, SOURCES)
+    if not SOURCES[source].is_encoded:
+        raise UserError(
+            f"source '{source}' cannot be streamed; allowed: {_ENCODED}; for a dataset that fits into memory set "
+            "config.data.streaming=False"
+        )
 
 
 class _OpenedSplit(NamedTuple):
@@ -250,7 +255,8 @@ def _finished(opened: _OpenedSplit, source: str, image_size: Size, channels: int
     images, labels, label_names = validate_dataset(opened.data, opened.title, channels)
     images = convert_images(images, opened.mode, opened.title)
     check_channels(images.shape, channels, opened.title)
-    return _check_size(Dataset(images, labels, label_names), source, image_size)
+    check_image_size(images.shape, source, image_size)
+    return Dataset(images, labels, label_names)
 
 
 def check_channels(shape: tuple[int, ...], channels: int, title: str) -> None:
@@ -262,11 +268,11 @@ def check_channels(shape: tuple[int, ...], channels: int, title: str) -> None:
         )
 
 
-def _check_size(dataset: Dataset, source: str, image_size: Size) -> Dataset:
-    height, width = dataset.images.shape[1:3]
+def check_image_size(shape: tuple[int, ...], source: str, image_size: Size) -> None:
+    """Raise a `UserError` unless images `[..., H, W, C]` have the given size, or none is given (0)."""
+    height, width = shape[-3:-1]
     if image_size and (height, width) != (image_size if isinstance(image_size, tuple) else (image_size, image_size)):
         raise UserError(
             f"data.image_size={image_size}, but images of source '{source}' are {height}x{width}, and only those of "
             f"{_ENCODED} are resized; set data.image_size=0"
         )
-    return dataset
