@@ -15,7 +15,7 @@ from commands import ROOT, assert_told, environment_of_command, quick_command
 from anchor_jax import UserError
 from anchor_jax import config as configuration
 from anchor_jax.planning.targets import CHIPS, parse_target
-from benchmarks.campaign import campaign, chips, differences, first_steps, planned, running, steps, summary
+from benchmarks.campaign import campaign, chips, first_steps, planned, running, steps, summary
 from benchmarks.campaign.study import SIZE, STUDY
 from benchmarks.timing import build_each, time_interleaved
 from studies.runs import create_runs
@@ -295,10 +295,10 @@ def test_report_counts_the_measured_rows_of_a_study(tmp_path):
     ],
 )
 def test_losses_agree_within_the_tolerances(found, wrong):
-    result = differences.compare(found, [2.0, 1.5])
+    result = first_steps.compare(found, [2.0, 1.5])
     assert (result["agrees"], result["first_wrong_step"]) == (wrong is None, wrong)
     assert ("agree with those of the CPU" if wrong is None else f"the loss of step {wrong} is") in (
-        differences.verdict(result)
+        first_steps.verdict(result)
     )
 
 
@@ -307,7 +307,7 @@ def test_losses_show_steps_that_are_one_percent_too_long(learning_rate, agrees):
     config = first_steps.config_of(first_steps.TINY_CASES["tiny"] | {"optimizer.learning_rate": learning_rate})
     reference = json.loads(first_steps.REFERENCE.read_text())["losses"]["tiny"]
     found = first_steps.losses(config)  # on eight devices; the reference is that of one
-    assert differences.compare(found, reference)["agrees"] == agrees
+    assert first_steps.compare(found, reference)["agrees"] == agrees
 
 
 # samples

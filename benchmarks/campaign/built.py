@@ -10,8 +10,13 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from anchor_jax.config import Config
+from anchor_jax.planning import advice
+from anchor_jax.planning.estimate import estimate
 from anchor_jax.planning.facts import DataFacts
+from anchor_jax.planning.hlo import Module, parse_module
+from anchor_jax.planning.memory import compiled_memory
 from anchor_jax.planning.step import PlannedStep, plan_step
+from anchor_jax.planning.targets import Chip, Target
 from anchor_jax.runs.state import Totals
 from anchor_jax.runtime import backends
 from anchor_jax.runtime import mesh as mesh_lib
@@ -27,6 +32,7 @@ class BuiltStep(NamedTuple):
       run: makes a number of steps, and returns when the device is done.
       program: the compiled program; on accelerators a loop over steps, unless the data are a stream.
       loops: whether it is such a loop.
+      memory: bytes that the step needs on a device, as its compiler states them and a plan counts them.
       compile_seconds: time of the compilation.
     """
 
@@ -34,18 +40,18 @@ class BuiltStep(NamedTuple):
     run: Callable[[int], None]
     program: jax.stages.Compiled
     loops: bool
+    memory: int
     compile_seconds: float
 
     @property
-    def memory(self) -> int:
-        """The bytes that the program needs on a device, as its compiler states them."""
-        stated: Any = self.program.memory_analysis()
-        return (
-            stated.argument_size_in_bytes
-            + stated.output_size_in_bytes
-            - stated.alias_size_in_bytes
-            + stated.temp_size_in_bytes
-        )
+    def module(self) -> Module:
+        """The program as its compiler writes it."""
+        text: Any = self.program.as_text()
+        return parse_module(text)
+
+    def roofline_seconds(self, chip: Chip) -> float:
+        """Return the seconds of a step if every kernel moved its bytes or computed its products at the chip's peaks."""
+        return estimate(self.module, Target("", chip, "", 1), loops_over_steps=self.loops).seconds
 
 
 def build(config: Config, facts: DataFacts) -> BuiltStep:
@@ -66,14 +72,15 @@ def build(config: Config, facts: DataFacts) -> BuiltStep:
     options = backends.compiler_options(mesh_lib.platform_of(mesh), runs_once=True)
     state = jax.jit(planned.init, compiler_options=options)()
     carry = mesh_lib.replicate((state, Totals.zeros()), mesh)
-    is_loop = planned.batch is None and backends.has_fast_device_loops(mesh_lib.platform_of(mesh))
+    is_loop = planned.order is not None and backends.has_fast_device_loops(mesh_lib.platform_of(mesh))
     step = _steps(planned, program, facts, mesh, is_loop=is_loop)
 
     def run(num_steps):
         nonlocal carry
         carry = jax.block_until_ready(step(carry, num_steps))
 
-    return BuiltStep(config.training.batch_size, run, program, is_loop, seconds)
+    memory = compiled_memory(planned, program.memory_analysis(), available=0).total
+    return BuiltStep(config.training.batch_size, run, program, is_loop, memory, seconds)
 
 
 def _steps(
@@ -132,5 +139,4 @@ def changed(config: Config, changes: Mapping[str, Any]) -> Config:
     if changes.get("model.name", config.model.name) != config.model.name:
         no_options: Any = ConfigDict()
         config.model.options = no_options
-    config.update_from_flattened_dict(dict(changes))
-    return config
+    return advice.changed(config, changes)

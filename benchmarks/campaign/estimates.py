@@ -22,7 +22,6 @@ from benchmarks.campaign.cases import CASES, TINY_CASES, Case
 from benchmarks.campaign.chips import find_chip, measured_chip, target_of
 from benchmarks.campaign.files import write_current
 from benchmarks.campaign.planned import plan_of, with_ratio
-from benchmarks.campaign.roofline import step_seconds
 from benchmarks.environment import environment
 from benchmarks.timing import prepare
 
@@ -75,8 +74,7 @@ def _compared(case: Case, chip: str | None, peaks: Chip | None) -> dict[str, Any
 def _estimates(case: Case, chip: str | None, built: BuiltStep, peaks: Chip | None) -> list[dict[str, Any]]:
     found = []
     if peaks:
-        seconds = step_seconds(built, peaks)
-        found.append({"by": "roofline at the measured peaks", "seconds_per_step": seconds})
+        found.append({"by": "roofline at the measured peaks", "seconds_per_step": built.roofline_seconds(peaks)})
     if chip:
         found.append(plan_of(case.config, case.changes, target_of(chip)))
     return found

@@ -5,7 +5,7 @@
 
 Trains on scikit-learn's digits with the training step of `train.py`, in float32 with products of the highest precision,
 on all devices. Losses differ by rounding, which training amplifies: the relative difference may be `FIRST_TOLERANCE` at
-the first step and `TOLERANCE` at the others (see `differences`).
+the first step and `TOLERANCE` at the others (see `first_steps`).
 """
 
 from typing import Any
@@ -15,9 +15,8 @@ from absl import flags
 
 from anchor_jax.cli import app
 from anchor_jax.core.errors import UserError
-from benchmarks.campaign.differences import compare, verdict
 from benchmarks.campaign.files import read, write_current
-from benchmarks.campaign.first_steps import CASES, REFERENCE, TINY_CASES, config_of, losses
+from benchmarks.campaign.first_steps import CASES, REFERENCE, TINY_CASES, compare, config_of, losses, verdict
 from benchmarks.environment import environment
 
 JSON = app.define_path("json", None, "Result file.", what="a new file")

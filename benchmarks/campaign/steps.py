@@ -89,7 +89,7 @@ def all_steps(settings: Settings) -> list[Step]:
     steps = [
         Step("machine", "The machine and its peaks", 60, [*_module("campaign.machine"), *tiny]),
         Step("losses", "20 training steps against the CPU", 90, [*_module("campaign.losses"), *tiny]),
-        *_throughput(settings),
+        *(step._replace(note=_missing_note(settings), grace=_LONG_GRACE) for step in _throughput(settings)),
         Step("estimates", "Estimates and measurements", 70, [*_module("campaign.estimates"), machine, *tiny]),
         Step(
             "trace",
@@ -113,12 +113,6 @@ def _module(name: str) -> list[str]:
     return ["-m", f"benchmarks.{name}"]
 
 
-def _throughput(settings: Settings) -> list[Step]:
-    """Return the steps that time ours, PyTorch and the released code side by side."""
-    note = _missing_note(settings)
-    return [step._replace(note=note, grace=_LONG_GRACE) for step in _throughput_steps(settings)]
-
-
 def _missing_note(settings: Settings) -> str:
     """Say which implementations are missing; "" if none is."""
     if not settings.has_pytorch:
@@ -127,12 +121,13 @@ def _missing_note(settings: Settings) -> str:
     return "" if settings.official else "the released code was not given (--official): it is not timed"
 
 
-def _throughput_steps(settings: Settings) -> list[Step]:
+def _throughput(settings: Settings) -> list[Step]:
+    """Return the steps that time ours, PyTorch and the released code side by side."""
     train, inference = _module("speed.train"), [*_module("speed.inference"), "--measure=speed"]
     if settings.is_tiny:
         small = ["--batch_size=8", "--samples=1"]
-        ours = ["--model=mlp", f"--implementations={OURS}"]  # PyTorch has only large networks
-        names = f"--implementations={_names(settings, 'pytorch-eager')}"
+        ours = ["--model=mlp", _implementations(settings)]  # PyTorch has only large networks
+        names = _implementations(settings, "pytorch-eager")
         return [
             Step("train", "Training", 60, [*train, *small, *ours, "--steps=1", "--cases=masked"]),
             Step("inference", "K references", 60, [*inference, *small, names, "--width=4", "--num_references=2"]),
@@ -140,8 +135,7 @@ def _throughput_steps(settings: Settings) -> list[Step]:
     strongest = STRONGEST.get(settings.platform, "")
     on_cpu = settings.platform == "cpu"
     samples, large = ("--samples=2", "--batch_size=32") if on_cpu else ("--samples=5", "--batch_size=512")
-    few = f"--implementations={_names(settings, strongest)}"
-    all_names = [f"--implementations={_names(settings, strongest, *RELEASED)}"]
+    few, all_names = _implementations(settings, strongest), [_implementations(settings, strongest, *RELEASED)]
     if settings.official and settings.has_pytorch:
         all_names.append(f"--official={settings.official}")
     train = [*train, samples, "--cases=masked"]
@@ -153,10 +147,11 @@ def _throughput_steps(settings: Settings) -> list[Step]:
     ]
 
 
-def _names(settings: Settings, *others: str) -> str:
-    """Return the names of implementations for a flag: ours, and others where PyTorch runs."""
-    released = () if settings.official else RELEASED
-    return ",".join([OURS, *(name for name in others if name and settings.has_pytorch and name not in released)])
+def _implementations(settings: Settings, *others: str) -> str:
+    """Return the flag that names implementations: ours, and others where PyTorch runs."""
+    missing = ("",) if settings.official else ("", *RELEASED)
+    names = [name for name in others if settings.has_pytorch and name not in missing]
+    return f"--implementations={','.join([OURS, *names])}"
 
 
 def _studies(settings: Settings) -> list[Step]:

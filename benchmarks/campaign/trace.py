@@ -15,12 +15,13 @@ from absl import flags
 
 from anchor_jax.cli import app
 from anchor_jax.planning.facts import data_facts
+from anchor_jax.planning.kernels import kernel_seconds
+from anchor_jax.planning.walk import Executed
 from benchmarks.campaign.built import BuiltStep, build
 from benchmarks.campaign.cases import TINY_CASES, Case
 from benchmarks.campaign.chips import measured_chip
 from benchmarks.campaign.events import analyse, read_events
 from benchmarks.campaign.files import write_current
-from benchmarks.campaign.roofline import instruction_seconds, module_of
 from benchmarks.environment import environment
 from benchmarks.timing import prepare
 
@@ -44,8 +45,12 @@ def main() -> None:
     built.run(2)
     _trace(built, FOLDER.value)
 
-    peaks, module = measured_chip(MACHINE.value), module_of(built)
-    roofline = instruction_seconds(module, peaks) if peaks else None
+    peaks, module = measured_chip(MACHINE.value), built.module
+    roofline = peaks and {
+        instruction.name: kernel_seconds(Executed(instruction, computation, 1), module, peaks)
+        for computation in module.computations.values()
+        for instruction in computation
+    }
     analysis = analyse(read_events(FOLDER.value), module, NUM_STEPS, roofline)
     content: dict[str, Any] = {
         "experiment": case.name,
