@@ -12,9 +12,8 @@ from studies.study import Size, Study
 
 def with_records(study: Study, folder: Path) -> Study:
     """Return a study whose runs have their records in a folder, if they have any."""
-    if not (study.size and study.size.records):
-        return study
-    return study._replace(size=study.size._replace(records=str(folder)))
+    size = study.size
+    return study._replace(size=size._replace(records=str(folder))) if size and size.records else study
 
 
 def measure(

@@ -1,50 +1,33 @@
 """Write the results of a study as a Markdown table, as JSON and as a figure."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from anchor_jax.config import RENAMED_KEYS
 from anchor_jax.evaluation.presentation import DotPanel, DotPlots, LinePlots
 from anchor_jax.metrics import specs
 from anchor_jax.reporting import plots
 from anchor_jax.reporting.comparison.figures import seed_dots, severity_panel
 from anchor_jax.reporting.comparison.statistics import Difference, Summary
 from anchor_jax.runtime.atomic_files import write_texts
-from studies.definitions import FULL, STUDIES
+from studies.definitions import FULL
 from studies.results import Entry, StudyResults
-from studies.study import Column, Size, Study
+from studies.study import Size, Study
+
+_SEVERITIES = {"clean": 0} | {f"severity {severity}": severity for severity in range(1, 6)}  # by title of the column
 
 
 def write(name: str, study: Study, size: Size, results: StudyResults, folder: Path) -> list[Path]:
     """Write `NAME.md`, `NAME.json` and, if there is anything to plot, `NAME.png`; return their paths."""
-    files = [folder / f"{name}.md", folder / f"{name}.json"]
-    texts = (
-        markdown(study, results),
-        json.dumps(content(name, study, size, results), indent=1, ensure_ascii=False) + "\n",
-    )
-    write_texts(dict(zip(files, texts, strict=True)), folder / f"{name}.png")
-    if _has_figure(study, results):
-        files.append(folder / f"{name}.png")
-        _draw(study, results, files[-1])
-    return files
-
-
-def load(file: Path) -> dict[str, Any]:
-    """Read a JSON file that `write` has written, with config keys under their current names."""
-    content = json.loads(file.read_text(encoding="utf-8"))
-    for part in (content, *content["rows"]):
-        part["changes"] = {RENAMED_KEYS.get(key, key): value for key, value in part["changes"].items()}
-    return content
-
-
-def measured_study(content: Mapping[str, Any]) -> Study:
-    """Return the study of a result file with the columns of the file, which may be older than the definition."""
-    study = STUDIES[content["study"]]
-    columns = {column.title: column for column in study.columns}
-    titles = max((row["numbers"] for row in content["rows"]), key=len) or columns
-    return study._replace(columns=[columns.get(title) or Column(title, "", 0, "") for title in titles])
+    text = json.dumps(content(name, study, size, results), indent=1, ensure_ascii=False) + "\n"
+    texts = {folder / f"{name}.md": markdown(study, results), folder / f"{name}.json": text}
+    figure = folder / f"{name}.png"
+    write_texts(texts, figure)
+    if not _has_figure(study, results):
+        return [*texts]
+    _draw(study, results, figure)
+    return [*texts, figure]
 
 
 def content(name: str, study: Study, size: Size, results: StudyResults) -> dict[str, Any]:
@@ -111,10 +94,8 @@ def _gain(difference: Difference | None) -> str:
     """Return the mean difference, with its 95% interval if there are several seeds."""
     if difference is None:
         return ""
-    interval = ""
-    if difference.low is not None and difference.high is not None:
-        interval = f" [{100 * difference.low:+.2f}, {100 * difference.high:+.2f}]"
-    return f"{100 * difference.mean:+.2f}{interval}"
+    interval = [f"{100 * end:+.2f}" for end in difference.interval or ()]
+    return f"{100 * difference.mean:+.2f}" + (f" [{', '.join(interval)}]" if interval else "")
 
 
 def _with_gain(cell: str, entry: Entry | None) -> str:
@@ -122,7 +103,7 @@ def _with_gain(cell: str, entry: Entry | None) -> str:
 
 
 def _has_figure(study: Study, results: StudyResults) -> bool:
-    titles = set(study.figure.columns or (column.title for column in study.columns))
+    titles = set(study.figure.columns or _SEVERITIES)
     return any(titles & entries.keys() for entries in results.entries.values())
 
 
@@ -149,12 +130,11 @@ def _severities(study: Study, results: StudyResults) -> Iterator[tuple[str, dict
     """Yield title and curves per dataset: method -> severity -> accuracy, where 0 is the clean test set."""
     for data in dict.fromkeys(row.config for row in study.rows):
         curves = {}
-        for row in (row for row in study.rows if row.config == data and results.entries[row.name]):
-            titles = {0: "clean"} | {severity: f"severity {severity}" for severity in range(1, 6)}
+        for row in (row for row in study.rows if row.config == data):
             entries = results.entries[row.name]
-            curves[row.name.removeprefix(f"{data}, ")] = {
-                severity: entries[title].summary for severity, title in titles.items() if title in entries
-            }
+            curve = {severity: entries[title].summary for title, severity in _SEVERITIES.items() if title in entries}
+            if curve:
+                curves[row.name.removeprefix(f"{data}, ")] = curve
         yield f"{data}: {study.figure.title}", curves
 
 

@@ -50,8 +50,10 @@ def run_all(jobs: Sequence[Job], at_once: int, root: Path) -> None:
     for job in jobs:
         waiting.put(job)
     failures: list[str] = []
-    columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn()
-    with preemption.catch_stop_signals() as stop_signal, Progress(TextColumn("runs"), *columns) as progress:
+    # no markup: rich would import its parser in another thread, while tfds replaces the function that imports
+    runs, left = (TextColumn(text, markup=False) for text in ("runs", "left:"))
+    columns = runs, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), left, TimeRemainingColumn()
+    with preemption.catch_stop_signals() as stop_signal, Progress(*columns) as progress:
         worker = Worker(waiting, failures, stop_signal, progress, at_once, root)
         progress.add_task("", total=len(jobs))
         with ThreadPoolExecutor(at_once) as threads:

@@ -23,7 +23,7 @@ from anchor_jax.training.source import open_source
 from studies import records
 from studies.definitions import FULL, NEAR_OOD
 from studies.running import Job
-from studies.study import Evaluation, Row, Size, Study
+from studies.study import Ensemble, Evaluation, Row, Size, Study
 
 ROOT = Path(__file__).parents[1]
 
@@ -79,7 +79,8 @@ class StudyRun:
     def train_command(self) -> list[str]:
         """Return the command that trains the run or resumes it."""
         overrides = (f"--config.{key}={value}" for key, value in self.changes.items())
-        return [sys.executable, "train.py", f"--config=configs/{self.row.config}.py", *overrides, self._workdir_flag]
+        config, workdir = f"--config=configs/{self.row.config}.py", f"--workdir={self.workdir}"
+        return [sys.executable, "train.py", config, *overrides, workdir]
 
     def eval_command(self, evaluation: Evaluation) -> list[str]:
         """Return the command of an evaluation."""
@@ -89,7 +90,7 @@ class StudyRun:
             **evaluation.options,
         }
         scaled = ["--temperature_scaling"] if evaluation.temperature_scaling and self.row.is_scaled else []
-        return [sys.executable, "eval.py", self._workdir_flag, *_format_flags(flags), *scaled]
+        return [sys.executable, "eval.py", f"--workdir={self.workdir}", *_format_flags(flags), *scaled]
 
     def missing_commands(self, evaluations: Sequence[Evaluation]) -> Iterator[list[str]]:
         """Yield the commands still to be run; each is determined from the folder when it is requested.
@@ -112,8 +113,7 @@ class StudyRun:
         Raises:
           UserError: the folder or the record are those of another run, or corrupt.
         """
-        record = read_record(self)
-        return records.merge(record.results if record else {}, self.results_of_folder)
+        return _with_recorded(self, self.results_of_folder)
 
     @property
     def results_of_folder(self) -> Mapping[str, Results]:
@@ -159,10 +159,6 @@ class StudyRun:
         return "-".join([self.row.config, *values, *epochs, f"seed{self.seed}"])
 
     @property
-    def _workdir_flag(self) -> str:
-        return f"--workdir={self.workdir}"
-
-    @property
     def _schedule(self) -> TrainingSchedule:
         return TrainingSchedule.from_config(self.config, _num_examples(tuple(self.config.data.items())))
 
@@ -205,24 +201,26 @@ class EnsembleRun:
       row: of the study.
       seed: under which its results are reported; ensembles with different seeds share no network.
       networks: the runs whose networks predict.
+      ensemble: what the members are.
     """
 
     row: Row
     seed: int
     networks: Sequence[StudyRun]
+    ensemble: Ensemble
 
     @property
     def name(self) -> str:
         """Return the name of its folder."""
-        return f"{self.networks[0].name}-{self._ensemble.kind}{self._ensemble.members}"
+        return f"{self.networks[0].name}-{self.ensemble.kind}{self.ensemble.members}"
 
     def missing_commands(self, evaluations: Sequence[Evaluation]) -> Iterator[list[str]]:
         """Yield the commands still to be run after its networks are trained."""
-        first, members = self.networks[0], self._ensemble.members
+        first, members = self.networks[0], self.ensemble.members
         for evaluation in evaluations:
             if not _has_results(self.results, evaluation, (members,), _ood_option(first, evaluation)):
                 yield [
-                    *(sys.executable, "-m", "studies.pool", f"--kind={self._ensemble.kind}", f"--out={self._folder}"),
+                    *(sys.executable, "-m", "studies.pool", f"--kind={self.ensemble.kind}", f"--out={self._folder}"),
                     *(f"--members={members}", *_format_flags(_suite_flags(first, evaluation))),
                     *(str(network.workdir) for network in self.networks),
                 ]
@@ -231,23 +229,12 @@ class EnsembleRun:
     @property
     def results(self) -> Mapping[str, Results]:
         """Return the results, by name of the suite and number of members; see `StudyRun.results`."""
-        record = read_record(self)
-        return records.merge(record.results if record else {}, self.results_of_folder)
+        return _with_recorded(self, self.results_of_folder)
 
     @property
     def results_of_folder(self) -> Mapping[str, Results]:
         """Return the results in the folder of the ensemble."""
         return storage.read(self._folder)
-
-    @property
-    def config(self) -> Config:
-        """Return the config of its first network; the others differ in their seeds."""
-        return self.networks[0].config
-
-    @property
-    def size(self) -> Size:
-        """Return the size of its networks."""
-        return self.networks[0].size
 
     @property
     def training_seconds(self) -> float:
@@ -257,16 +244,11 @@ class EnsembleRun:
     def stored_num_references(self, num_references: int) -> int:
         """Return the number under which results are stored: that of the members."""
         del num_references
-        return self._ensemble.members
+        return self.ensemble.members
 
     @property
     def _folder(self) -> Path:
         return self.networks[0].folder / self.name
-
-    @property
-    def _ensemble(self):
-        assert self.row.ensemble
-        return self.row.ensemble
 
 
 def read_record(run: StudyRun | EnsembleRun) -> records.Record | None:
@@ -295,15 +277,19 @@ def save_record(run: StudyRun | EnsembleRun) -> None:
         records.save(file, records.Record(_defining_config(run), run.training_seconds, run.results))
 
 
+def _with_recorded(run: StudyRun | EnsembleRun, results: Mapping[str, Results]) -> dict[str, Results]:
+    record = read_record(run)
+    return records.merge(record.results if record else {}, results)
+
+
 def _record_file(run: StudyRun | EnsembleRun) -> Path | None:
-    if not (run.size.records and run.row.record):
-        return None
-    return ROOT / run.size.records / f"{run.row.record}-{run.seed}.json"
+    folder = run.networks[0].size.records
+    return ROOT / folder / f"{run.row.record}-{run.seed}.json" if folder and run.row.record else None
 
 
 def _defining_config(run: StudyRun | EnsembleRun) -> dict[str, Any]:
     """Return the keys that define a run and differ from the defaults, as JSON has them."""
-    defaults, defining = flatten(base()), effective_config(flatten(run.config)) | {"seed": run.seed}
+    defaults, defining = flatten(base()), effective_config(flatten(run.networks[0].config)) | {"seed": run.seed}
     changed = {key: value for key, value in defining.items() if key not in defaults or value != defaults[key]}
     return json.loads(json.dumps(changed))
 
@@ -349,20 +335,16 @@ def _create_run(row: Row, seed: int, size: Size, folder: Path) -> StudyRun | Ens
     num_networks = row.ensemble.members if row.ensemble.kind == "ensemble" else 1
     seeds = range(seed * num_networks, (seed + 1) * num_networks)
     of_network = row._replace(record="")  # the record is that of the ensemble
-    return EnsembleRun(row, seed, [StudyRun(of_network, network_seed, size, folder) for network_seed in seeds])
+    networks = [StudyRun(of_network, network_seed, size, folder) for network_seed in seeds]
+    return EnsembleRun(row, seed, networks, row.ensemble)
 
 
 def _has_results(
     results: Mapping[str, Results], evaluation: Evaluation, nums: Sequence[int], options: Mapping[str, Any]
 ) -> bool:
     """Return whether all suites have results for these numbers of references, measured with these options."""
-    for name in evaluation.names:
-        for num in nums:
-            if num not in (of_suite := results.get(name, {})):
-                return False
-            if not has_options(of_suite[num], options):
-                return False
-    return True
+    found = [results.get(name, {}).get(num) for name in evaluation.names for num in nums]
+    return all(result is not None and has_options(result, options) for result in found)
 
 
 def has_options(result: SuiteResult, options: Mapping[str, Any]) -> bool:
