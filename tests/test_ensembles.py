@@ -8,7 +8,7 @@ import pytest
 from conftest import begun
 
 from anchor_jax import UserError
-from anchor_jax.evaluation import ensembles
+from anchor_jax.evaluation import Options, ensembles, runner
 from anchor_jax.runs import state
 from anchor_jax.runs.load import create_model, create_predictor
 from anchor_jax.runtime import mesh as mesh_lib
@@ -51,3 +51,20 @@ def test_ensemble_of_different_networks_is_rejected(tiny, tmp_path, changes, mes
     with pytest.raises(UserError, match=message):
         ensembles._check("ensemble", [run, other])
     ensembles._check("ensemble", [run, run])
+
+
+def test_augmentation_without_members_is_rejected(tiny, tmp_path):
+    run = begun_standard(tiny, tmp_path / "run", augmentation__crop_padding=0, augmentation__flip=False)
+    for policy, message in (("", "all members are alike"), ("pixmix", r"mixes other images in \(pixmix\)")):
+        run.config.augmentation.policy = policy
+        with pytest.raises(UserError, match=message):
+            ensembles._check("augmentation", [run])
+    run.config.augmentation.policy = "trivial_augment"
+    ensembles._check("augmentation", [run])
+
+
+def test_ensemble_with_transduction_is_rejected(digits_context):
+    standard = dataclasses.replace(digits_context.predictor, references=None)
+    context = dataclasses.replace(digits_context, predictor=standard, options=Options(protocol="blt"))
+    with pytest.raises(UserError, match="a standard network has none"):
+        runner.prepare(context, ("clean",))

@@ -36,6 +36,11 @@ from anchor_jax.training.source import InMemorySource
         ),
         ({"model.dtype": "float23"}, r"unknown dtype 'float23'.*Did you mean 'float32'"),
         ({"data.test_split": "tst"}, r"no array 'x_tst'"),
+        ({"anchoring.overlay_weight": 0.5}, r"overlay_weight needs .*; got enabled=True and mask_prob=0.5"),
+        (
+            {"anchoring.overlay_weight": 0.5, "anchoring.enabled": False, "anchoring.mask_prob": 0.0},
+            r"overlay_weight needs .*; got enabled=False and mask_prob=0.0",
+        ),
     ],
 )
 def test_prepare_refuses_a_config_that_does_not_fit(tiny, tmp_path, change, message):
@@ -48,6 +53,16 @@ def test_prepare_refuses_a_config_that_does_not_fit(tiny, tmp_path, change, mess
 def test_prepare_refuses_a_path_that_orbax_cannot_save_to(tiny, tmp_path, name):
     with pytest.raises(UserError, match=r"which orbax cannot save to"):
         prepare(tiny, tmp_path / name)
+
+
+@pytest.mark.parametrize("policy", ["trivial_augment", "rand_augment", "pixmix"])
+def test_prepare_refuses_a_policy_for_two_channels(tiny, tmp_path, policy):
+    arrays = dict(np.load(tiny.data.path))
+    doubled = {name: np.repeat(array, 2, axis=-1) for name, array in arrays.items() if name.startswith("x_")}
+    np.savez(tiny.data.path, **arrays | doubled)
+    tiny.augmentation.policy = policy
+    with pytest.raises(UserError, match=f"'{policy}' takes images with 1 or 3 channels; got 2"):
+        prepare(tiny, tmp_path / "run")
 
 
 def test_accept_changes_refuses_an_unknown_key(tiny, tmp_path):

@@ -65,6 +65,14 @@ def test_options_reject_values_out_of_range(options, message):
         Options(**options)
 
 
+def test_probe_rejects_a_class_without_examples_before_measuring(digits_run, tmp_path):
+    images = {f"x_{split}": np.full((2, 8, 8, 1), value, np.uint8) for split, value in (("train", 1), ("test", 2))}
+    np.savez(tmp_path / "few.npz", y_train=[0, 1], y_test=[0, 1], label_names=["a", "b", "c"], **images)
+    context = context_of(digits_run, probe=(f"npz:{tmp_path / 'few.npz'}",))
+    with pytest.raises(UserError, match=r"'few' has no examples of 1 of its classes; give a dataset with all"):
+        SUITES["probe"].prepare(context)
+
+
 def test_suites_reject_datasets_named_like_a_group(digits_run, tmp_path):
     spec = write_npz(tmp_path / "near.npz", np.zeros((4, 8, 8, 1), np.uint8), [0, 1, 0, 1], ["a", "b"])
     with pytest.raises(UserError, match=r"must not be far, in, near; got 'near'; rename or link"):

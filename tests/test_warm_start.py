@@ -15,8 +15,11 @@ from ml_collections import ConfigDict
 import anchor_jax as aj
 from anchor_jax import UserError, models
 from anchor_jax.models.pretrained import adapt_weights, resize_position_embedding
+from anchor_jax.models.pytorch.beside import Description
 from anchor_jax.models.pytorch.files import read_state_dict, source_and_file, write_state_dict
+from anchor_jax.models.pytorch.module import module_file
 from anchor_jax.training.loop import prepare, train
+from anchor_jax.training.warm_start import read_weights
 
 TINY_RESNET = {"stage_sizes": (1, 1), "width": 4}
 TINY_VIT = {"patch_size": 2, "width": 8, "depth": 1, "num_heads": 2}
@@ -208,6 +211,35 @@ def test_adapt_weights_resizes_only_square_positions(num, is_square):
     else:
         with pytest.raises(UserError, match=rf"position_embedding is \[1, {num}, 8\] instead of \[1, 17, 8\]"):
             adapt_weights(weights, shapes, (4, 4))
+
+
+@pytest.mark.parametrize(
+    ("num", "grid", "trained_grid", "before"),
+    [
+        (36, (4, 9), None, (6, 6)),  # as many patches as a square, which published networks have
+        (36, (4, 9), (4, 9), None),
+        (36, (6, 6), (4, 9), (4, 9)),
+        (32, (4, 8), (8, 4), (8, 4)),
+        (36, (6, 6), (5, 5), None),  # of another number
+    ],
+)
+def test_adapt_weights_compares_grids_not_numbers(num, grid, trained_grid, before):
+    positions = jnp.asarray(np.random.default_rng(0).normal(size=(1, 1 + num, 2)), jnp.float32)
+    variables = {"params": {"position_embedding": positions}}
+    adapted = adapt_weights(variables, variables, grid, trained_grid)
+    expected = resize_position_embedding(positions, grid, before) if before else positions
+    np.testing.assert_array_equal(adapted.variables["params", "position_embedding"], expected)
+    assert len(adapted.changes) == (before is not None)
+
+
+def test_files_beside_weights_tell_the_size_of_images(warm):
+    config, _, _ = warm
+    file = source_and_file(config.model.weights)[1]
+    assert read_weights(config).trained_on is None
+    module_file(file).write_text("LABEL_NAMES = ()\nIMAGE_SHAPE = (4, 9, 1)  # H, W, C\n")
+    assert read_weights(config).trained_on == (4, 9)
+    sizes = ({"input_size": [3, 4, 9]}, {"image_size": [4, 9]}, {"image_size": 6}, {"image_size": "6"}, {})
+    assert [Description(network=content).image_size for content in sizes] == [(4, 9), (4, 9), (6, 6), None, None]
 
 
 def test_to_torch_without_pytorch_is_an_error(monkeypatch):

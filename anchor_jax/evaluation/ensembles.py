@@ -37,6 +37,7 @@ from anchor_jax.runtime.paths import storage_path
 KINDS = ("ensemble", "dropout", "augmentation")
 # fields of a model that change nothing without a gradient
 _NOT_OF_INFERENCE = ("parent", "name", "dtype", "axis_name", "remat", "bn_devices", "dropout_rate", "stochastic_depth")
+_MOVES = ("crop_padding", "resized_crop", "flip", "policy")  # keys of the augmentation that members draw
 ENSEMBLE_SUITES = ("clean", "corruptions", "shift", "ood", "conformal", "protocols")  # these use predictions only
 
 
@@ -67,6 +68,8 @@ def evaluate_ensemble(
         another number of runs.
     """
     out = storage_path("out", out)
+    checks.known("kind", kind, KINDS)
+    checks.count("num_members", num_members)
     for suite in suites:
         checks.known("suite", suite, ENSEMBLE_SUITES)
     runs = [locate(run_record.load(workdir)) for workdir in workdirs]
@@ -185,8 +188,18 @@ def _check(kind: str, runs: Sequence[Run]) -> None:
                     f"'{run.workdir}' and '{first.workdir}' cannot be an ensemble: config.{key} is {value!r} and "
                     f"{expected!r}; give runs that are equal in it"
                 )
+    augmentation = first.config.augmentation
     if kind == "dropout" and not first.config.model.options.get("dropout_rate"):
         raise UserError(f"'{first.workdir}' has no dropout; train a run with --config.model.options.dropout_rate=0.1")
+    if kind == "augmentation" and augmentation.policy == "pixmix":
+        raise UserError(
+            f"'{first.workdir}' mixes other images in (pixmix); give a run with another augmentation.policy"
+        )
+    if kind == "augmentation" and not any(augmentation[key] for key in _MOVES):
+        raise UserError(
+            f"'{first.workdir}' has no augmentation of single images, so that all members are alike; train a run with "
+            "--config.augmentation.flip=True"
+        )
 
 
 def _shared(run: Run) -> dict[str, Any]:

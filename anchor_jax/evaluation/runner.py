@@ -173,6 +173,8 @@ def prepare(context: EvalContext, suites: Sequence[str]) -> dict[str, Any]:
         if options.protocol == "blt":
             raise UserError("temperature scaling needs random references; use protocol 'random', or turn it off")
     if options.protocol == "blt":
+        if context.predictor.references is None:
+            raise UserError("protocol 'blt' chooses references, and a standard network has none; use 'random'")
         _ = context.transduction  # reads the training data
     by_suite = [SUITES[suite].prepare_all(context) for suite in dict.fromkeys(suites)]
     return {name: prepared for of_suite in by_suite for name, prepared in of_suite.items()}
@@ -228,8 +230,6 @@ def _check_names(suites: tuple[str, ...], options: Options) -> None:
 def _valid_num_references(predictor: Predictor, requested: tuple[int, ...], options: Options) -> tuple[int, ...]:
     """Return each number once: the requested ones, 1 with transduction, 0 for a standard network."""
     if predictor.references is None:
-        if options.protocol == "blt":
-            raise UserError("protocol 'blt' chooses references, and a standard network has none; use 'random'")
         return (0,)
     for num in requested:
         predictor.first_references(num)

@@ -14,6 +14,7 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.core.short_reprs import short_repr
 
 Path = tuple[str, ...]  # of a variable: collection, modules, leaf
+Grid = tuple[int, int]  # height and width in patches
 
 _MAX_LISTED = 4  # mismatches in an error message
 _CHANNELS = {"L": (1, 2), "RGB": (3, 6)}  # mode -> input channels of standard and of anchored networks
@@ -37,7 +38,9 @@ class AdaptedWeights(NamedTuple):
         return unflatten_dict(flat | self.variables)
 
 
-def adapt_weights(variables: Mapping[str, Any], shapes: Mapping[str, Any], grid: tuple[int, int]) -> AdaptedWeights:
+def adapt_weights(
+    variables: Mapping[str, Any], shapes: Mapping[str, Any], grid: Grid, trained_grid: Grid | None = None
+) -> AdaptedWeights:
     """Adapt pretrained weights to a model of the same family.
 
     - A first layer with half the channels is widened for anchored inputs, see `anchored_kernel`.
@@ -48,6 +51,7 @@ def adapt_weights(variables: Mapping[str, Any], shapes: Mapping[str, Any], grid:
       variables: pretrained variables, as `apply` of their network takes them.
       shapes: shapes of the variables of the model, as returned by `jax.eval_shape`.
       grid: height and width of an image in patches; used only if the model has position embeddings.
+      trained_grid: the grid of the pretrained position embeddings; None, or one of another number: a square.
 
     Raises:
       UserError: the weights differ from the model in any other way.
@@ -58,15 +62,18 @@ def adapt_weights(variables: Mapping[str, Any], shapes: Mapping[str, Any], grid:
     changes, mismatches = [], []
     for path, variable in pretrained.items():
         shape = expected[path].shape if path in expected else None
+        if shape and path[-1] == "position_embedding":  # 6x6 patches are as many as 4x9
+            before = _grid_of(variable, shape[1] - math.prod(grid), trained_grid)
+            if before and before != grid:
+                variable = resize_position_embedding(variable, grid, before)
+                changes.append(f"position embedding resized to {grid[0]}x{grid[1]} from {before[0]}x{before[1]}")
+            elif not before and variable.shape == shape:
+                changes.append(f"position embedding taken as of {grid[0]}x{grid[1]} patches, the weights do not tell")
         if variable.shape == shape:
             adapted[path] = variable
         elif shape and path[1] == "head":
             if path[-1] == "bias":
                 changes.append(f"head initialized for {shape[0]} classes, because the weights have {len(variable)}")
-        elif shape and path[-1] == "position_embedding" and _num_tokens(variable) == shape[1] - math.prod(grid):
-            adapted[path] = resize_position_embedding(variable, grid)
-            side = trained_side(variable)
-            changes.append(f"position embedding resized to {grid[0]}x{grid[1]} from {side}x{side}")
         elif shape and variable.ndim > 1 and anchored_kernel(variable).shape == shape:
             adapted[path] = anchored_kernel(variable)
             changes.append(f"first layer widened to {shape[-2]} channels, which leaves the function unchanged")
@@ -99,9 +106,11 @@ def _other_mode(weights: tuple[int, ...], model: tuple[int, ...]) -> str | None:
     return of_weights if of_model and of_weights != of_model else None
 
 
-def _num_tokens(positions: jax.Array) -> int:
-    """Return T of a position embedding `[1, T + N, D]` of a square; more than there are if it is not of a square."""
-    return positions.shape[1] - trained_side(positions) ** 2
+def _grid_of(positions: jax.Array, num_tokens: int, stated: Grid | None) -> Grid | None:
+    """Return the grid of a position embedding `[1, T + N, D]`: as stated, or a square; None if neither fits."""
+    side = trained_side(positions)
+    fitting = [of for of in (stated, (side, side)) if of and math.prod(of) == positions.shape[1] - num_tokens]
+    return fitting[0] if fitting else None
 
 
 def trained_side(positions: jax.Array) -> int:
@@ -109,18 +118,20 @@ def trained_side(positions: jax.Array) -> int:
     return math.isqrt(positions.shape[1])  # the largest square, because T is only 1 or 2
 
 
-def resize_position_embedding(positions: jax.Array, grid: tuple[int, int]) -> jax.Array:
+def resize_position_embedding(positions: jax.Array, grid: Grid, before: Grid | None = None) -> jax.Array:
     """Resize a position embedding to another grid of patches by bicubic interpolation.
 
     Args:
-      positions: `[1, T + N, D]`, T tokens followed by a square of N patches.
+      positions: `[1, T + N, D]`, T tokens followed by N patches.
       grid: new height and width in patches.
+      before: height and width of the N patches; None: a square.
 
     Returns:
       `[1, T + height·width, D]`; the embeddings of the tokens are unchanged.
     """
     side = trained_side(positions)
-    tokens, patches = np.split(positions, [positions.shape[1] - side**2], axis=1)
-    patches = patches.reshape(1, side, side, -1)
+    height, width = before or (side, side)
+    tokens, patches = np.split(positions, [positions.shape[1] - height * width], axis=1)
+    patches = patches.reshape(1, height, width, -1)
     resized = jax.image.resize(patches, (1, *grid, patches.shape[-1]), "bicubic")
     return jnp.concatenate([tokens, resized.reshape(1, grid[0] * grid[1], -1)], axis=1)

@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 
 from anchor_jax import config as config_lib
-from anchor_jax.config import Config
+from anchor_jax.config import AnchoringConfig, Config
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
 from anchor_jax.data import Dataset, Normalization
+from anchor_jax.data.augmentation import check_policy
 from anchor_jax.data.class_mapping import UnknownClassesError
 from anchor_jax.data.labels import read_class_names
 from anchor_jax.data.modes import MODES
@@ -51,11 +52,14 @@ def prepare(config: Config, workdir: str | os.PathLike[str], accept_changes: tup
     published.check_can_train(workdir)
     config_lib.validate(config)
     config = config_lib.with_plain_values(config)
+    if not (workdir / run_record.RECORD).exists():
+        _check_overlay(config.anchoring)
     mesh = mesh_lib.mesh()
     chosen, weights = _chosen(config, workdir)
     config = _as_before(chosen.config, workdir, accept_changes)
     with _explain_moved_data(config, workdir):
         source, held_out = _open_source(config, workdir)
+    check_policy(config.augmentation.policy, source.image_shape[-1])
     schedule = make_schedule(config, source.num_examples, mesh.size)
     config = _with_normalization(run_record.with_reading(config, source.image_shape), source)
     bank = bank_rows(source, config) if uses_references(config.anchoring) else None
@@ -81,6 +85,15 @@ def prepare(config: Config, workdir: str | os.PathLike[str], accept_changes: tup
         weights=None if checkpoint.has_checkpoints(workdir) else _initial_weights(run, program, source, weights),
         preprocessing=chosen.preprocessing,
     )
+
+
+def _check_overlay(anchoring: AnchoringConfig) -> None:
+    """Refuse an overlay that would have no effect, in a new run only: the records of earlier ones may have one."""
+    if anchoring.overlay_weight and (anchoring.enabled or not anchoring.mask_prob):
+        raise UserError(
+            "config.anchoring.overlay_weight needs anchoring.enabled=False and an anchoring.mask_prob above 0; got "
+            f"enabled={anchoring.enabled} and mask_prob={anchoring.mask_prob}"
+        )
 
 
 def _as_before(config: Config, workdir: Path, accept_changes: tuple[str, ...]) -> Config:

@@ -17,6 +17,7 @@ from anchor_jax.models.pytorch.conversion import Converted, convert
 from anchor_jax.models.pytorch.entries import TOP_LEVEL, StateDict, listed
 from anchor_jax.models.pytorch.files import read_checkpoint, source_and_file
 from anchor_jax.models.pytorch.fitting import HEAD_WIDTH, as_flag, stated_options, wrong_stated
+from anchor_jax.models.pytorch.module import image_size_in_module
 from anchor_jax.models.registry import MODELS, create
 from anchor_jax.models.swin_v2 import SwinV2
 from anchor_jax.models.vit import ViT
@@ -38,12 +39,14 @@ class ReadWeights(NamedTuple):
       file: that they were read from.
       variables: as `apply` of their network takes them.
       notes: what was taken, chosen and left out, for the user.
+      trained_on: height and width of the images of the network, if a file beside the weights tells them.
     """
 
     source: str
     file: Path
     variables: dict[str, Any]
     notes: tuple[str, ...]
+    trained_on: tuple[int, int] | None = None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -82,7 +85,7 @@ def read_weights(config: Config) -> ReadWeights:
     if wrong := wrong_stated(model, stated):
         raise UserError(_not_as_stated(wrong, f"'{description.file}'"))
     notes = (*_taken(found, converted), *_untold(model, stated, source))
-    return ReadWeights(source, file, converted.variables, notes)
+    return ReadWeights(source, file, converted.variables, notes, description.image_size or image_size_in_module(file))
 
 
 def adapted_weights(run: Run, model: nn.Module, shapes: Any, weights: ReadWeights) -> AdaptedWeights:
@@ -101,7 +104,9 @@ def adapted_weights(run: Run, model: nn.Module, shapes: Any, weights: ReadWeight
     patch_size = getattr(model, "patch_size", 1)
     height, width, _ = run.image_shape
     _check_windows(run, model, weights.source)
-    adapted = adapt_weights(weights.variables, shapes, (height // patch_size, width // patch_size))
+    trained_on = weights.trained_on
+    trained_grid = (trained_on[0] // patch_size, trained_on[1] // patch_size) if trained_on else None
+    adapted = adapt_weights(weights.variables, shapes, (height // patch_size, width // patch_size), trained_grid)
     if not adapted.has_head and not config.training.total_epochs:
         bias = weights.variables["params"].get("head", {}).get("bias", ())
         has = f"has {len(bias)} classes" if len(bias) else "has no head"

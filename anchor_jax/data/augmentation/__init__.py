@@ -19,6 +19,7 @@ from anchor_jax.data.augmentation.normalization import Normalization, measure_no
 from anchor_jax.data.augmentation.pixmix import pixmix
 from anchor_jax.data.augmentation.policies import rand_augment, trivial_augment
 from anchor_jax.data.image_table import ImageTable
+from anchor_jax.data.modes import MODES
 
 __all__ = [
     "Normalization",
@@ -98,14 +99,17 @@ def _policy(
     config: AugmentationConfig, image_shape: tuple[int, ...], mixing_images: jax.Array | ImageTable | None
 ) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
     """Return the policy as a function of a key and an image, or None."""
-    if config.policy and image_shape[2] not in (1, 3):
-        raise UserError(
-            f"'{config.policy}' takes images with 1 or 3 channels; got {image_shape[2]}; set augmentation.policy to ''"
-        )
+    check_policy(config.policy, image_shape[2])
     if config.policy == "pixmix":
         return partial(pixmix, mixing_images=_check_mixing_images(mixing_images, image_shape))
     rand = partial(rand_augment, num_operations=config.num_operations, magnitude=config.magnitude)
     return {"": None, "trivial_augment": trivial_augment, "rand_augment": rand}[config.policy]
+
+
+def check_policy(policy: str, channels: int) -> None:
+    """Raise a `UserError` unless an augmentation policy takes images with this number of channels."""
+    if policy and channels not in MODES:
+        raise UserError(f"'{policy}' takes images with 1 or 3 channels; got {channels}; set augmentation.policy to ''")
 
 
 def _check_mixing_images(

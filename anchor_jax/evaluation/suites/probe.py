@@ -64,7 +64,8 @@ class Probe(Suite[PreparedProbe]):
         """Open the datasets.
 
         Raises:
-          UserError: there are none, their classes differ, or training and test images are the same.
+          UserError: there are none, their classes differ, a class has no example, or training and test images are the
+            same.
         """
         options = context.options_of(ProbeOptions)
         specs = options.probe
@@ -79,6 +80,8 @@ class Probe(Suite[PreparedProbe]):
                 f"the probe would be fitted and tested on the same images of '{specs[0]}'; give a dataset with the "
                 "splits 'train' and 'test', without naming a split"
             )
+        if missing := len(fitted.label_names) - len(np.unique(fitted.labels())):
+            raise UserError(f"'{fitted.name}' has no examples of {missing} of its classes; give a dataset with all")
         return PreparedProbe(context, options, fitted, tested)
 
     def datasets(self, context: EvalContext, prepared: PreparedProbe) -> list[EvalDataset]:
@@ -100,9 +103,6 @@ class Probe(Suite[PreparedProbe]):
         context, options, fitted, tested = prepared
         features, labels = _fitted_features(context, options, fitted)
         scaler, linear = StandardScaler(), LogisticRegression(max_iter=_MAX_ITERATIONS)
-        missing = len(fitted.label_names) - len(np.unique(labels))
-        if missing:
-            raise UserError(f"'{fitted.name}' has no examples of {missing} of its classes; give a dataset with all")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # reported in the facts
             linear.fit(scaler.fit_transform(features), labels)

@@ -38,6 +38,13 @@ class Description(NamedTuple):
         """The name of timm's architecture, such as "vit_base_patch16_224"; "" if unknown."""
         return str(self.network.get("architecture", ""))
 
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """Height and width of the images that the network was trained on; None if unknown."""
+        size = self.network.get("image_size") or self.network.get("input_size")
+        sides = [size] * 2 if isinstance(size, int) else size[-2:] if isinstance(size, list) else ()
+        return (sides[0], sides[1]) if len(sides) == 2 and all(isinstance(side, int) for side in sides) else None
+
 
 def describe(weights: Path, source: str, family: type[Classifier]) -> Description:
     """Return what the files beside weights, or in their folder, say of a network of a family.

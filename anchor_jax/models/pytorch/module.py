@@ -51,6 +51,14 @@ def references_file(weights: Path) -> Path:
     return weights.with_name(f"{weights.stem}-references{weights.suffix}")
 
 
+def image_size_in_module(weights: Path) -> tuple[int, int] | None:
+    """Return height and width of the images of weights that have a module beside them; None if they have none."""
+    file = module_file(weights)
+    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+    found = re.search(r"^IMAGE_SHAPE = \((\d+), (\d+), \d+\)", text, re.MULTILINE)
+    return (int(found[1]), int(found[2])) if found else None
+
+
 def module_text(weights: Path, model: Classifier, facts: ModuleFacts) -> str:
     """Return the code of a module that stands beside the file of the weights.
 
