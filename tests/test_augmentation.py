@@ -137,6 +137,10 @@ def test_normalize_equals_torchvision():
     mean, std = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
     expected = (IMAGES / 255 - np.array(mean)) / np.array(std)
     result = normalize(jax.numpy.asarray(IMAGES), Normalization(mean, std))
+    assert_same_bits(
+        jax.jit(normalize)(IMAGES, Normalization(mean, std)),
+        jax.jit(normalize, static_argnums=1)(IMAGES, Normalization(mean, std)),
+    )
     assert result.dtype == np.float32
     np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
 

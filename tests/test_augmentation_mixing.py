@@ -1,5 +1,7 @@
 """Random erasing, mixup and CutMix next to torchvision's; PixMix, its mixing images and fractals."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,6 +54,9 @@ def test_random_erasing_depends_on_own_key_only():
     keys = jax.random.split(jax.random.key(0), len(X))
     np.testing.assert_array_equal(erase(keys[::-1], X[::-1])[::-1], erase(keys, X))
     assert random_erasing(keys, X, 0.0) is X
+    traced = jax.jit(random_erasing)
+    assert_same_bits(traced(keys, X, 1.0), erase(keys, X))
+    assert_same_bits(traced(keys, X, 0.0), X)
 
 
 # mixup and CutMix
@@ -296,3 +301,10 @@ def test_load_mixing_images_rejects_invalid_arguments(tmp_path):
         load_mixing_images("", 32, 4)
     with pytest.raises(UserError, match="no images in"):
         load_mixing_images(tmp_path, 32, 3)
+
+
+@pytest.mark.parametrize("alphas", [(0.5, 0.0), (0.0, 0.5), (0.0, 0.0)])
+def test_mixup_and_cutmix_keep_dtypes(alphas):
+    mix = partial(mixup_or_cutmix, mixup_alpha=alphas[0], cutmix_alpha=alphas[1])
+    mixed = jax.eval_shape(mix, jax.random.key(0), X.astype(jnp.bfloat16), TARGETS.astype(jnp.float16))
+    assert [part.dtype for part in mixed] == [jnp.bfloat16, jnp.float16]

@@ -137,6 +137,14 @@ CLASSIFICATION = [
     kind(lambda: metrics.summary(PROBS, ["a", "b"]), "labels must be an array of real numbers; got <U1"),
     kind(lambda: metrics.nll(np.ma.array(PROBS), LABELS), "probs must be a plain array; got MaskedArray"),
     kind(
+        lambda: metrics.rmse(X, X.astype(np.longdouble)),
+        r"targets must have at most 64 bits per number; got float128; use astype\(float64\)",
+    ),
+    kind(
+        lambda: jax.jit(lambda x: metrics.rmse(list(x), X[:, 0]))(X[:, 0]),
+        "means must be an array of numbers; got list",
+    ),
+    kind(
         lambda: metrics.nll(PROBS.astype(">f4"), LABELS),
         r"probs must be in the byte order of this machine; got >f4; use astype\(float32\)",
     ),

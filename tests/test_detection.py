@@ -93,3 +93,10 @@ def test_detection_orders_large_integers(as_array, dtype):
     found = [metric(as_array(scores), positive) for metric in (metrics.auroc, metrics.aupr)]
     assert found == [1, 1]
     assert metrics.fpr_at_tpr(as_array(scores), positive, 1.0) == 0
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint64"])
+def test_auroc_keeps_the_order_of_64_bits(dtype):
+    with jax.enable_x64(True):
+        scores = jnp.asarray(np.array([2**33, 1, 2**40, 2**20], dtype))
+        assert metrics.auroc(scores, np.array([1, 0, 1, 0])) == 1

@@ -1,8 +1,10 @@
 """Exported runs: outputs equal to those of the run, with JAX alone, and one-line errors."""
 
+import copy
 import dataclasses
 import json
 import os
+import pickle
 import re
 import zipfile
 from pathlib import Path
@@ -13,7 +15,7 @@ import numpy as np
 import pages
 import pytest
 from commands import ROOT, assert_told, command, quick_command
-from conftest import begun, tiny_config
+from conftest import assert_same_bits, begun, tiny_config
 from corrupt_files import left_a_mark, pickled, zipped
 from ml_collections import ConfigDict
 from pictures import opened, write_pictures
@@ -317,3 +319,17 @@ def test_exports_work_inside_jit_and_vmap(file):
         np.testing.assert_allclose(probs, expected, atol=1e-6)
     mapped = jax.jit(jax.vmap(lambda image: first(image[None]).probs[0]))(images)
     np.testing.assert_allclose(mapped, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
+def test_copies_of_predictors_and_exports_are_equal(copied, file, predictor):
+    for original in (predictor, aj.load_exported(file)):
+        other = copied(original)
+        assert_same_bits(other(IMAGES[:3]), original(IMAGES[:3]))
+        assert len({original, other}) == 2  # hashable, so that both may be static under jit
+
+
+@pytest.mark.parametrize("transform", [jax.jit, jax.vmap, lambda f: lambda x: jax.eval_shape(f, x)])
+def test_predictor_inside_transforms_is_refused(transform, predictor):
+    with pytest.raises(UserTypeError, match=r"images must be arrays with values, .* the result of load_exported works"):
+        transform(predictor)(IMAGES[None] if transform is jax.vmap else IMAGES)

@@ -126,6 +126,24 @@ def test_ensemble_rejects_no_members_at_once(num, chunk_size, message):
         aj.inference.predict_ensemble(lambda member: member * X, np.ones(num, np.float32), chunk_size=chunk_size)
 
 
+@pytest.mark.parametrize("chunk_size", [None, 2])
+def test_ensemble_members_may_be_stacked_parameters(chunk_size):
+    anchored = np.concatenate([X, X], axis=1)
+    networks = [jax.tree.map(lambda leaf, scale=scale: scale * leaf, PARAMS) for scale in (0.5, 1.0, 2.0)]
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *networks)
+    found = aj.inference.classify_ensemble(lambda params: mlp(params, anchored), stacked, chunk_size=chunk_size)
+    expected = np.mean([jax.nn.softmax(mlp(params, anchored)) for params in networks], axis=0)
+    np.testing.assert_allclose(found.classification.probs, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("members", [[1.0, 2.0], {}, {"a": np.ones(3), "b": np.ones((2, 3))}])
+def test_ensemble_members_without_a_common_axis_are_refused(members):
+    with pytest.raises(
+        aj.UserError, match=r"members must be an array \[K, ...\] or a tree of such arrays; got \d lengths"
+    ):
+        aj.inference.predict_ensemble(lambda member: member * X, members)
+
+
 @pytest.mark.parametrize("size", [np.int64(5), jnp.int32(5)], ids=["numpy", "jax"])
 def test_chunk_size_may_be_of_an_array_library(size):
     found = jax.jit(lambda x: aj.predict(mlp, PARAMS, x, REFERENCES, chunk_size=size))(X)

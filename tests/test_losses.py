@@ -190,3 +190,9 @@ def test_cross_entropy_of_excluded_classes_equals_torch(labels):
     gradient = jax.grad(lambda logits: aj.anchored_cross_entropy(logits, labels).sum())(logits)
     assert np.isfinite(gradient).all()
     assert np.isinf(aj.anchored_cross_entropy(logits, np.array([1, 0]))).all()
+
+
+def test_cross_entropy_of_wide_labels_is_nan_outside_classes():
+    with jax.enable_x64(True):
+        losses = aj.anchored_cross_entropy(np.zeros((3, 3), np.float32), jnp.asarray([2**32, -(2**32), 2]))
+    np.testing.assert_allclose(losses, [np.nan, np.nan, np.log(3)], rtol=1e-6)

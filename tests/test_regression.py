@@ -334,3 +334,16 @@ def test_fourier_features_are_sines_and_cosines():
     angles = 2 * np.pi * np.stack([x[:, 0] / 2, 2 * x[:, 1], x.sum(axis=1)], axis=1)
     expected = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
     np.testing.assert_allclose(regression.fourier_features(frequencies, x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("unit", [1e-30, 1e30])
+def test_regression_metrics_in_units_of_any_size(unit):
+    rng = np.random.default_rng(0)
+    means, targets = unit * rng.normal(size=(2, 50)).astype(np.float32)
+    stds = unit * rng.gamma(2, size=50).astype(np.float32)
+    expected = sklearn.metrics.root_mean_squared_error(np.float64(targets), np.float64(means))
+    np.testing.assert_allclose(metrics.rmse(means, targets), expected, rtol=1e-5)
+    expected = -scipy.stats.norm.logpdf(*map(np.float64, (targets, means, stds))).mean()
+    np.testing.assert_allclose(metrics.gaussian_nll(means, stds, targets), expected, rtol=1e-5)
+    gradient = jax.jit(jax.grad(metrics.rmse))(means, targets)
+    np.testing.assert_allclose(gradient, jax.grad(metrics.rmse)(means / unit, targets / unit), rtol=1e-5)

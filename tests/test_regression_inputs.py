@@ -149,6 +149,8 @@ def test_fit_accepts_nullable_columns_without_nulls():
 )
 def test_differences_are_taken_in_float64(measure):
     np.testing.assert_allclose(measure(8e9), measure(0.0), atol=3e-5)
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(jax.jit(measure)(8e9), measure(0.0), atol=3e-5)
 
 
 @pytest.mark.parametrize("as_type", [list, np.array, jnp.array, iter, pd.Series], ids=lambda kind: kind.__name__)

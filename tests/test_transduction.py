@@ -98,7 +98,20 @@ def test_transduction_memory_holds_no_triples():
     assert bytes_per_input < 4 * 4 * (300 + 200)  # a few rows of references and residuals, not all 300 · 200 pairs
 
 
-def test_transduction_keeps_digits_far_from_zero():
-    x, bank, residuals = normal(1, 20, 30) + 1000, normal(2, 30, 30) + 1000, normal(3, 40, 30)
-    expected = bank[distances(x, bank, residuals).argmin(axis=1)]
-    np.testing.assert_array_equal(transduce(x, bank, residuals), expected)
+@pytest.mark.parametrize(("dtype", "origin"), [(np.float32, 1000), (np.float64, 1.75e9)])
+def test_transduction_keeps_digits_far_from_zero(dtype, origin):
+    x, bank, residuals = (
+        normal(1, 20, 30).astype(dtype) + origin,
+        normal(2, 30, 30).astype(dtype) + origin,
+        normal(3, 40, 30),
+    )
+    rows = distances(x, bank, residuals).argmin(axis=1)
+    np.testing.assert_array_equal(aj.inference.transductive_rows(x, bank, residuals), rows)
+
+
+def test_transduction_outside_of_jit_compiles_once(caplog):
+    inputs = [normal(seed, 5, 2) for seed in range(3)]
+    aj.transductive_references(*inputs)
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        aj.transductive_references(*inputs)
+    assert not caplog.messages

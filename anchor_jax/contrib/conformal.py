@@ -227,7 +227,7 @@ def class_scores(
             scores = scores + penalty * jnp.maximum(0, places + 1 - free_classes).astype(jnp.float32)
     if difficulty is None:
         return scores
-    return scores / scale_of(difficulty, offset, probs.shape[:1], probs.shape).reshape(len(probs), -1)
+    return scores / scale_of(difficulty, offset, probs.shape[:1], probs.shape).reshape(probs.shape[0], -1)
 
 
 @explicit.automatic()
@@ -243,5 +243,5 @@ def _cumulative_scores(probs: jax.Array, order: jax.Array, places: jax.Array, ke
     sums = jnp.cumsum(descending, axis=1)
     if key is not None:
         checks.key("key", key)
-        sums = sums - jax.random.uniform(key, (len(probs), 1)) * descending
+        sums = sums - jax.random.uniform(key, (probs.shape[0], 1)) * descending
     return jnp.take_along_axis(sums, places, axis=1)

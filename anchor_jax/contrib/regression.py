@@ -254,7 +254,8 @@ def fourier_features(frequencies: jax.Array, x: tables.Numbers) -> jax.Array:
     if precision.is_concrete(x, frequencies):
         turns = precision.on_host(x) @ precision.on_host(frequencies).T
     else:  # in full precision also on GPUs and TPUs, whose default keeps few digits of many turns
-        rows, waves = jnp.asarray(x, jnp.float32), jnp.asarray(frequencies, jnp.float32)
+        dtype = jnp.promote_types(jnp.result_type(x, frequencies), jnp.float32)
+        rows, waves = jnp.asarray(x, dtype), jnp.asarray(frequencies, dtype)
         turns = jnp.matmul(rows, waves.T, precision=jax.lax.Precision.HIGHEST)
     turns = turns - (np if isinstance(turns, np.ndarray) else jnp).round(turns)  # while there are digits for the rest
     angles = jnp.asarray(2 * np.pi * turns, jnp.float32)

@@ -157,7 +157,7 @@ def numbers(name: str, value: Any) -> AnyArray:
     _check_plain(name, value)
     try:
         array: AnyArray = value if isinstance(value, jax.Array) else np.asarray(value)
-    except ValueError as error:  # lists of unequal length
+    except (TypeError, ValueError, RuntimeError) as error:  # lists of unequal length, or of values that are traced
         raise UserTypeError(f"{name} must be an array of numbers; got {described(value)}") from error
     if not _is_any(array.dtype, _REAL):
         raise UserTypeError(f"{name} must be an array of real numbers; got {array.dtype}")
@@ -380,6 +380,8 @@ def _check_plain(name: str, array: Any) -> None:
             f"{name} must be in the byte order of this machine; got {array.dtype}; use "
             f"astype({array.dtype.type.__name__})"
         )
+    if isinstance(array, np.ndarray) and array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        raise UserTypeError(f"{name} must have at most 64 bits per number; got {array.dtype}; use astype(float64)")
 
 
 def _shape_of_keys(value: Any) -> tuple[int, ...] | None:

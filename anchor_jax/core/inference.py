@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Float
 
 from anchor_jax.core import checks, explicit
 from anchor_jax.core.anchoring import anchor
@@ -30,7 +30,7 @@ from anchor_jax.core.split_model import (
     encode_references,
 )
 from anchor_jax.core.transduction import transductive_references, transductive_rows
-from anchor_jax.core.types import AnyArray, Apply, Params
+from anchor_jax.core.types import AnyArray, Apply, Members, Params
 from anchor_jax.core.uncertainty import information_gain, predictive_entropy
 
 __all__ = [
@@ -125,14 +125,13 @@ def predict(
 
 
 @explicit.within_mesh
-def predict_ensemble(
-    output_of: Callable[[Array], Array], members: Shaped[AnyArray, "members ..."], *, chunk_size: int | None = None
-) -> Prediction:
+def predict_ensemble(output_of: Callable[[Any], Any], members: Members, *, chunk_size: int | None = None) -> Prediction:
     """Return the mean and the spread of one batch of outputs over the members of an ensemble.
 
     Args:
       output_of: function of one member; returns its outputs, floating `[B, ...]`.
-      members: `[K, ...]`, whatever distinguishes the members, such as references or dropout keys.
+      members: `[K, ...]`, or a tree of such arrays: whatever distinguishes the members, such as references, dropout
+        keys or stacked parameters.
       chunk_size: number of members evaluated at once, all by default.
 
     Returns:
@@ -150,7 +149,7 @@ def predict_ensemble(
     def widened(output: Any) -> Array:
         return jnp.asarray(output, jnp.float32)
 
-    def outputs(member: Array) -> Any:
+    def outputs(member: Any) -> Any:
         return jax.tree.map(widened, output_of(member))
 
     return Prediction(*mean_and_std(outputs, members, chunk_size))
@@ -244,8 +243,8 @@ def classify_with_votes(
 
 @explicit.within_mesh
 def classify_ensemble(
-    logits_of: Callable[[Array], Array],
-    members: Shaped[AnyArray, "members ..."],
+    logits_of: Callable[[Any], Array],
+    members: Members,
     *,
     chunk_size: int | None = None,
     temper: Literal["duq"] | None = None,
@@ -256,7 +255,7 @@ def classify_ensemble(
 
     Args:
       logits_of: function of one member; returns the logits of one batch of inputs, floating `[B, C]`.
-      members: `[K, ...]`, whatever distinguishes the members.
+      members: `[K, ...]`, or a tree of such arrays: whatever distinguishes the members.
       chunk_size: number of members evaluated at once, all by default.
       temper: see `classify`.
 
@@ -275,7 +274,7 @@ def classify_ensemble(
       [0.75, 0.75]
     """
 
-    def outputs(member: Array) -> dict[str, Array]:
+    def outputs(member: Any) -> dict[str, Array]:
         logits = jnp.asarray(logits_of(member), jnp.float32)
         if logits.ndim != 2:
             raise UserError(f"output of apply_fn must be logits [B, C]; got shape {logits.shape}")

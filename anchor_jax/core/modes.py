@@ -29,12 +29,13 @@ def any_promotion(function: Function) -> Function:
 def in_32_bits(function: Function) -> Function:
     """Make a function compute and draw with 32 bits, also under `jax_enable_x64`, and promote as in `any_promotion`.
 
-    JAX arrays of 64 bits among its arguments are converted first.
+    JAX arrays of 64 bits among its arguments are converted first; integers out of range become the closest in range.
     """
 
     @wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        args, kwargs = jax.tree.map(_narrow, (args, kwargs))
+        with jax.enable_x64(True):
+            args, kwargs = jax.tree.map(_narrow, (args, kwargs))
         with _default_promotion(), jax.enable_x64(False):
             return function(*args, **kwargs)
 
@@ -48,4 +49,9 @@ def _default_promotion() -> Generator[None]:
 
 
 def _narrow(leaf: Any) -> Any:
-    return leaf.astype(_NARROW[leaf.dtype]) if isinstance(leaf, jax.Array) and leaf.dtype in _NARROW else leaf
+    if not isinstance(leaf, jax.Array) or leaf.dtype not in _NARROW:
+        return leaf
+    narrow = jnp.dtype(_NARROW[leaf.dtype])
+    if jnp.issubdtype(narrow, jnp.integer):
+        leaf = jnp.clip(leaf, jnp.iinfo(narrow).min, jnp.iinfo(narrow).max)  # a cast would wrap around
+    return leaf.astype(narrow)

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Shaped
+from jaxtyping import Array
 
 from anchor_jax.core import checks, explicit
-from anchor_jax.core.types import AnyArray
+from anchor_jax.core.errors import UserError
+from anchor_jax.core.types import Members
 from anchor_jax.core.uncertainty import deviation
 
 
@@ -24,20 +25,18 @@ class _Moments(NamedTuple):
     squares: Any  # sums of squared deviations from the mean
 
 
-def mean_and_std(
-    output_of: Callable[[Array], Any], members: Shaped[AnyArray, "members ..."], chunk_size: int | None
-) -> tuple[Any, Any]:
+def mean_and_std(output_of: Callable[[Any], Any], members: Members, chunk_size: int | None) -> tuple[Any, Any]:
     """Return the mean and the unbiased standard deviation of `output_of(member)`.
 
     Args:
       output_of: function of one member; returns a pytree of floating arrays.
-      members: `[K, ...]`, K at least 1.
+      members: `[K, ...]`, K at least 1, or a tree of such arrays.
       chunk_size: number of members that `vmap` evaluates at once, all by default; a loop runs over the chunks.
 
     Returns:
       Two pytrees like an output; None as the standard deviation if K is 1.
     """
-    members, num = explicit.gather_members(members), checks.count("number of members", len(members))
+    members, num = jax.tree.map(explicit.gather_members, members), _number_of(members)
     size = num if chunk_size is None else min(checks.count("chunk_size", chunk_size), num)
     num_first = num % size or size  # a partial chunk comes first, so that all others are full
 
@@ -45,11 +44,16 @@ def mean_and_std(
         return _moments(jax.vmap(output_of)(chunk))
 
     def add_chunk(index: Any, moments: _Moments) -> _Moments:
-        chunk = jax.lax.dynamic_slice_in_dim(members, num_first + index * size, size)
-        return _merge(moments, chunk_moments(chunk))
+        def chunk_of(array: Array) -> Array:
+            return jax.lax.dynamic_slice_in_dim(array, num_first + index * size, size)
+
+        return _merge(moments, chunk_moments(jax.tree.map(chunk_of, members)))
+
+    def first_of(array: Array) -> Array:
+        return array[:num_first]
 
     # starting from real moments gives the loop its types, under shard_map too, and copies no members
-    moments = chunk_moments(members[:num_first])
+    moments = chunk_moments(jax.tree.map(first_of, members))
     if num > num_first:
         moments = cast(_Moments, jax.lax.fori_loop(0, (num - num_first) // size, add_chunk, moments))
     if num == 1:
@@ -59,6 +63,16 @@ def mean_and_std(
         return deviation(squares / (num - 1))
 
     return moments.mean, jax.tree.map(std, moments.squares)
+
+
+def _number_of(members: Members) -> int:
+    """Return K, the length of the first axis of all arrays."""
+    lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(members)}
+    if len(lengths) != 1 or () in lengths:
+        raise UserError(
+            f"members must be an array [K, ...] or a tree of such arrays; got {len(lengths)} lengths: {sorted(lengths)}"
+        )
+    return checks.count("number of members", *lengths.pop())
 
 
 def _moments(values: Any) -> _Moments:

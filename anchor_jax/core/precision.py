@@ -25,15 +25,19 @@ def on_host(values: Any) -> npt.NDArray[np.float64]:
 
 
 def difference(values: AnyArray, origin: AnyArray) -> jax.Array:
-    """Return `values - origin` as float32, subtracted in float64 on the host if they have digits that float32 loses.
+    """Return `values - origin` as float32, subtracted in float64 if they have digits that float32 loses.
+
+    Where they are traced, JAX has float64 only with `jax_enable_x64`.
 
     Args:
       values: real.
       origin: real, same shape.
     """
-    if is_concrete(values, origin) and (_has_more_digits(values) or _has_more_digits(origin)):
+    has_more_digits = _has_more_digits(values) or _has_more_digits(origin)
+    if is_concrete(values, origin) and has_more_digits:
         return jnp.asarray(on_host(values) - on_host(origin), jnp.float32)
-    return jnp.asarray(values, jnp.float32) - jnp.asarray(origin, jnp.float32)
+    dtype = jnp.result_type(float) if has_more_digits else jnp.float32
+    return (jnp.asarray(values, dtype) - jnp.asarray(origin, dtype)).astype(jnp.float32)
 
 
 def _has_more_digits(values: AnyArray) -> bool:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32
 
-from anchor_jax.core import checks, explicit, modes
+from anchor_jax.core import checks, explicit, modes, precision
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.types import AnyArray
 
@@ -95,8 +95,14 @@ def transductive_rows(
             f"x, bank and residuals must agree in all but the first axis; got shapes {x.shape}, {bank.shape} and "
             f"{residuals.shape}"
         )
+    origin = bank[:1]  # far from zero, squares lose digits
+    inputs, references = precision.difference(x, origin), precision.difference(bank, origin)
+    return cast(Array, _closest_rows(inputs, references, jnp.asarray(residuals)))
+
+
+@jax.jit  # once per shape: outside of a compiled function, JAX compiles a loop at every call
+def _closest_rows(x: Array, bank: Array, residuals: Array) -> Int32[Array, "batch"]:
     inputs, references, seen = (a.reshape(len(a), -1).astype(jnp.float32) for a in (x, bank, residuals))
-    inputs, references = inputs - references[:1], references - references[:1]  # far from zero, squares lose digits
 
     def gram(a: AnyArray, b: AnyArray) -> Array:
         return jnp.matmul(a, b.T, precision=jax.lax.Precision.HIGHEST)

@@ -16,6 +16,9 @@ else:
 Params: TypeAlias = Any
 """Parameters of a model: any pytree. They are passed to the model unchanged."""
 
+Members: TypeAlias = Any
+"""Members of an ensemble: an array `[K, ...]`, or a pytree of such arrays, such as stacked parameters."""
+
 
 @runtime_checkable
 class Apply(Protocol):

@@ -67,7 +67,7 @@ class Metadata:
 
 
 @short_repr
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # hashable, for jit
 class ExportedClassifier:
     """A classifier of raw images, loaded by `load_exported`.
 
@@ -227,31 +227,37 @@ def load_exported(file: str | os.PathLike[str]) -> ExportedClassifier:
             f"'{file}' is for {', '.join(program.platforms)}, but JAX runs on {platform}; export the run again with "
             f"--platforms={','.join((*program.platforms, platform))}"
         )
-    return ExportedClassifier(metadata, _callable(program))
+    return ExportedClassifier(metadata, _Program(program))
 
 
-def _callable(program: Exported) -> Callable[[Any], dict[str, jax.Array]]:
-    """Return a function that calls a program: compiled by itself, or as a part of the program that traces it."""
-    compiled = jax.jit(program.call, compiler_options=backends.compiler_options(jax.default_backend()))
+class _Program:
+    """A program to be called: compiled by itself, or as a part of the program that traces it; can be pickled."""
 
-    @jax.custom_batching.custom_vmap
-    def traced(images: Any) -> Any:
-        return program.call(images)
+    def __init__(self, program: Exported):
+        self._program = program
+        self._compiled = jax.jit(program.call, compiler_options=backends.compiler_options(jax.default_backend()))
+        self._traced = jax.custom_batching.custom_vmap(program.call)
+        self._traced.def_vmap(self._traced_vmap)
 
-    @traced.def_vmap
-    def _traced_vmap(axis_size: int, in_batched: Any, images: jax.Array) -> tuple[Any, Any]:
+    def __call__(self, images: Any) -> dict[str, jax.Array]:
+        """Return the outputs for images by name."""
+        if isinstance(images, Tracer):
+            return self._traced(images)
+        with jax.ensure_compile_time_eval():  # inside a jit, compiler options are allowed only outside of its program
+            return self._compiled(images)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _deserialized, (bytes(self._program.serialize()),)
+
+    def _traced_vmap(self, axis_size: int, in_batched: Any, images: jax.Array) -> tuple[Any, Any]:
         del in_batched
-        outputs = traced(images.reshape(-1, *images.shape[2:]))  # images do not affect each other
+        outputs = self._traced(images.reshape(-1, *images.shape[2:]))  # images do not affect each other
         outputs = {name: output.reshape(axis_size, -1, *output.shape[1:]) for name, output in outputs.items()}
         return outputs, dict.fromkeys(outputs, True)
 
-    def call(images: Any) -> dict[str, jax.Array]:
-        if isinstance(images, Tracer):
-            return traced(images)
-        with jax.ensure_compile_time_eval():  # inside a jit, compiler options are allowed only outside of its program
-            return compiled(images)
 
-    return call
+def _deserialized(content: bytes) -> _Program:
+    return _Program(jax.export.deserialize(bytearray(content)))
 
 
 def _member(name: str) -> zipfile.ZipInfo:

@@ -1,6 +1,7 @@
 """Metrics of regression: error, likelihood, and the coverage of predicted intervals.
 
-Errors are subtracted in float64 where targets or means have it and are not traced: these may lie far from zero.
+Errors are subtracted in float64 where targets or means have it, if they are traced only with `jax_enable_x64`: these
+may lie far from zero.
 Intervals are those of a normal distribution. Letters: B examples, L levels. All outputs of an example, `[B, ...]`, have
 the same weight.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.scipy.stats import norm
 from jaxtyping import Array, ArrayLike, Float, Float32, Shaped
 
@@ -40,7 +42,10 @@ def rmse(
       >>> metrics.rmse(jnp.array([1.0, 2.0]), jnp.array([3.0, 4.0])).item()
       2.0
     """
-    return jnp.sqrt(jnp.mean(validation.check_regression(means, targets) ** 2))
+    errors = validation.check_regression(means, targets)
+    largest = lax.stop_gradient(jnp.max(jnp.abs(errors)))
+    unit = jnp.where(jnp.isfinite(largest) & (largest > 0), largest, 1.0)  # whose square float32 may not hold
+    return unit * jnp.sqrt(jnp.mean((errors / unit) ** 2))
 
 
 @explicit.automatic()
@@ -71,7 +76,7 @@ def gaussian_nll(
       0.919
     """
     errors, stds = validation.check_gaussian_regression(means, stds, targets)
-    return -jnp.mean(norm.logpdf(errors, 0.0, stds))
+    return jnp.mean(jnp.log(stds) - norm.logpdf(errors / stds))  # squares of stds may not be in the range of float32
 
 
 @explicit.automatic()

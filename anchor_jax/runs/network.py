@@ -78,6 +78,11 @@ class CompiledNetwork:
         fields: dict[str, Any] = {"model": type(self.model), "num_devices": self.mesh.size}
         return of_fields("CompiledNetwork", fields | {name: getattr(self, name) for name in names})
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and copy what the network is made of: a copy is compiled anew, for as many devices."""
+        options = {name: getattr(self, name) for name in ("anchored", "inputs_at_once", "chunk_size")}
+        return _on_devices, (self.mesh.size, self.model, self.normalization, options)
+
     @with_own_settings
     def encode(self, variables: Any, references: npt.NDArray[np.uint8] | None) -> References:
         """Return what the network needs to know of references, computed once for all images.
@@ -207,6 +212,10 @@ class CompiledNetwork:
 
     def _chunk_size(self, images: jax.Array) -> int:
         return self.chunk_size or max(self.inputs_at_once // len(images), 1)
+
+
+def _on_devices(num: int, model: nn.Module, normalization: Normalization, options: dict[str, Any]) -> CompiledNetwork:
+    return CompiledNetwork(model, normalization, mesh_lib.mesh(num), **options)
 
 
 def classify_images(

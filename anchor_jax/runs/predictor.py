@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
+from jax.core import Tracer
 
 from anchor_jax.core import checks
-from anchor_jax.core.errors import UserError
+from anchor_jax.core.errors import UserError, UserTypeError
 from anchor_jax.core.inference import TEMPERS, Classification, VotedClassification
 from anchor_jax.core.short_reprs import short_repr
 from anchor_jax.data.preprocessing import Preprocessing
@@ -31,9 +32,11 @@ def _votes(votes: VotedClassification, *_: jax.Array) -> VotedClassification:
 
 
 @short_repr
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # arrays have no single truth value; hashable, for jit
 class Predictor:
     """A classifier of raw images that uses the references of its run; see `anchor_jax.load_predictor`.
+
+    It can be pickled and copied; a copy is compiled anew, for as many devices.
 
     >>> import anchor_jax as aj
     >>> import jax, numpy as np
@@ -99,11 +102,15 @@ class Predictor:
           `Classification` of NumPy arrays with B rows.
 
         Raises:
-          UserTypeError: an image has another type or dtype, or K is not an integer.
+          UserTypeError: an image has another type or dtype or is traced, or K is not an integer.
           UserError: a picture cannot be read or converted, K is out of range, or `temper` is unknown.
         """
-        images = self.preprocess.batch("images", images)
-        images = gather_from_devices(images)
+        if isinstance(images, Tracer):
+            raise UserTypeError(
+                "images must be arrays with values, as their classification is fetched to the host; call the predictor "
+                "outside of jit and vmap, or export the run: the result of load_exported works inside"
+            )
+        images = gather_from_devices(self.preprocess.batch("images", images))
         size = self.size_for(len(images))
         batches = ((images[start : start + size],) for start in range(0, len(images), size))
         answers = self.stream(batches, num_references, then=lambda votes: votes.classification, temper=temper)

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from anchor_jax.core import checks, explicit, modes
 from anchor_jax.data.augmentation.boxes import NUM_UNIFORM, box_mask, random_box
@@ -45,7 +46,8 @@ def random_erasing(keys: jax.Array, x: jax.Array, prob: float, *, channels: int 
     def erase(key, image):
         return jnp.where(_draw_mask(key, image.shape, prob), 0, image)
 
-    return jax.vmap(erase)(keys, x) if prob else x
+    is_off = not isinstance(prob, Tracer) and prob == 0
+    return x if is_off else jax.vmap(erase)(keys, x)
 
 
 @modes.in_32_bits

@@ -34,13 +34,13 @@ def mixup_or_cutmix(
       key: PRNG key, the same on all devices.
       x: images, floating `[B, H, W, C]`; B is even.
       targets: probabilities, floating `[B, classes]`.
-      mixup_alpha: α of mixup, at least 0; 0 disables it.
-      cutmix_alpha: α of CutMix, at least 0; 0 disables it.
+      mixup_alpha: α of mixup, at least 0; 0 disables it; static under `jit`.
+      cutmix_alpha: α of CutMix, at least 0; 0 disables it; static under `jit`.
       channels: C, required if it is above 4: such images are mostly `[B, C, H, W]`.
 
     Returns:
-      Mixed images and targets: λ times the example plus 1 - λ times its partner. λ of CutMix is the fraction of the
-      image outside the box.
+      Mixed images and targets, in their dtypes: λ times the example plus 1 - λ times its partner. λ of CutMix is the
+      fraction of the image outside the box.
 
     Raises:
       UserTypeError: `key` is not a PRNG key, `x` or `targets` are not floating, or an α is not a number.
@@ -61,15 +61,19 @@ def mixup_or_cutmix(
     checks.array("targets", targets, "floating", "[B, classes]")
     if len(targets) != len(x):
         raise UserError(f"targets must have a row for each of {len(x)} examples, got shape {targets.shape}")
-    checks.number("mixup_alpha", mixup_alpha, high=math.inf)
-    checks.number("cutmix_alpha", cutmix_alpha, high=math.inf)
+    mixup_alpha = checks.static_number("mixup_alpha", mixup_alpha, high=math.inf)
+    cutmix_alpha = checks.static_number("cutmix_alpha", cutmix_alpha, high=math.inf)
     if not (mixup_alpha or cutmix_alpha):
         return x, targets
     if len(x) % 2:
         raise UserError(f"the batch on a device must be even, because examples are mixed in pairs; got {len(x)}")
     weights = _pixel_weights(key, x.shape[1:3], mixup_alpha, cutmix_alpha)
-    lam = jnp.mean(weights)
-    return weights * x + (1 - weights) * _swap_pairs(x), lam * targets + (1 - lam) * _swap_pairs(targets)
+    return _mix(weights, x), _mix(jnp.mean(weights), targets)
+
+
+def _mix(weights: jax.Array, batch: jax.Array) -> jax.Array:
+    """Return the weighted means of the examples 2i and 2i + 1, in the dtype of the batch."""
+    return (weights * batch + (1 - weights) * _swap_pairs(batch)).astype(jnp.result_type(batch))
 
 
 @modes.in_32_bits

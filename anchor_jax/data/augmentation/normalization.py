@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from anchor_jax.core import checks, modes
 from anchor_jax.core.errors import UserError
@@ -84,7 +85,7 @@ def normalize(images: jax.Array, normalization: Normalization) -> jax.Array:
             f"normalization must have a mean and a std for each of {images.shape[-1]} channels, got "
             f"{len(normalization.mean)} and {len(normalization.std)}{hint}"
         )
-    if not all(std > 0 for std in normalization.std):
+    if not all(isinstance(std, Tracer) or std > 0 for std in normalization.std):
         raise UserError(f"normalization must have every std above 0, got {normalization.std}")
     mean = jnp.array(normalization.mean, jnp.float32)
     std = jnp.array(normalization.std, jnp.float32)
