@@ -10,7 +10,7 @@ from commands import ROOT
 
 TYPECHECKER = "annotation_checker.typechecked"
 PACKAGES = ("anchor_jax.core", "anchor_jax.metrics")
-CHECKED_TESTS = ("anchoring", "losses", "uncertainty", "transduction", "selective")
+CHECKED_TESTS = ("anchoring", "uncertainty", "transduction")  # the examples cover the other modules
 TIMEOUT_SECONDS = 600
 
 
