@@ -43,23 +43,6 @@ def test_train_rejects_invalid_flags(case, tmp_path):
         assert_error(training(tmp_path, *flags), 2, message)
 
 
-@pytest.mark.parametrize(
-    ("content", "read"),
-    [
-        (b"\xef\xbb\xbf--config=digits\r\n# of Windows\r\n\r\n--config.seed=-1\r\n", "config.seed must be in"),
-        (b"\xff\xfe-\0-\0", "Unable to open flagfile: 'utf-8' codec can't decode byte 0xff in position 0"),
-        (b"--flagfile=FILE", "includes itself; remove its line --flagfile="),
-    ],
-    ids=("BOM and CRLF", "UTF-16", "itself"),
-)
-def test_flag_file_is_read_as_any_editor_writes_it(content, read, tmp_path):
-    file = tmp_path / "flags"
-    file.write_bytes(content.replace(b"FILE", bytes(file)))
-    with unchanged(tmp_path):
-        done = quick_command("-m", "anchor_jax", "train", f"--workdir={tmp_path / 'run'}", f"--flagfile={file}")
-        assert_error(done, 1 if "seed" in read else 2, read)
-
-
 INVALID_VALUES = {
     "--config.anchoring.mask_prob=nan": "anchoring.mask_prob must be in [0, 1]; got nan",
     "--config.anchoring.mask_prob=1e400": "anchoring.mask_prob must be in [0, 1]; got inf",

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import jax
 from absl import app, flags, logging
 
-from anchor_jax.cli import config_flag, flag_files, processes
+from anchor_jax.cli import config_flag, processes
 from anchor_jax.cli.config_flag import define_config as define_config
 from anchor_jax.cli.config_flag import load_config as load_config
 from anchor_jax.cli.console import FAILURE_STATUS, USAGE_STATUS, exit_with_error, guarded_streams, print_message
@@ -125,7 +125,6 @@ def only_path(arguments: tuple[str, ...], what: str) -> Path:
 
 def _parse(usage: Usage | None, process_flags: tuple[flags.FlagHolder[Any], ...], argv: Sequence[str]) -> Sequence[str]:
     """Parse the flags and return the positional arguments; print the help if requested."""
-    argv = flag_files.expanded(argv)
     if any(argument in HELP_FLAGS for argument in argv[1:]):
         print(format_help(usage or Usage.of_main_module(), process_flags))
         sys.exit(0)

@@ -14,7 +14,6 @@ from ml_collections import FrozenConfigDict, config_flags
 
 import anchor_jax
 from anchor_jax import config
-from anchor_jax.cli import flag_files
 from anchor_jax.cli.console import FAILURE_STATUS, USAGE_STATUS, exit_with_error
 from anchor_jax.config import Config
 from anchor_jax.core import errors
@@ -56,9 +55,11 @@ def resolve(name_or_path: str) -> str:
 def define_config() -> flags.FlagHolder[Config]:
     """Define the flags `--config` and `--config.KEY`; see `load_config`."""
     help_text = "Name of a config, or path of a config file."
-    sys.argv = flag_files.expanded(sys.argv)  # from which the flag takes its overrides
-    # the options of a model need not be in the file; `check_overrides` rejects all other unknown keys
-    flag = config_flags.DEFINE_config_file("config", None, help_text, lock_config=False, accept_new_attributes=True)
+    try:
+        # the options of a model need not be in the file; `check_overrides` rejects all other unknown keys
+        flag = config_flags.DEFINE_config_file("config", None, help_text, lock_config=False, accept_new_attributes=True)
+    except flags.Error as error:  # defining the flag already reads --flagfile
+        exit_with_error(USAGE_STATUS, str(error).removeprefix("ERROR:: "))
     flags.FLAGS["config"].parser = _ConfigParser(flags.FLAGS["config"].parser)
     return flag
 
