@@ -178,7 +178,7 @@ def anchored_gaussian_nll(
 
 
 def _mean_over_outputs(losses: AnyArray) -> Array:
-    return jnp.mean(losses.reshape(losses.shape[0], -1), axis=1)  # not `len`: B may be symbolic
+    return jnp.mean(losses.reshape(len(losses), -1), axis=1)
 
 
 def _align_mask(mask: AnyArray, targets: AnyArray) -> AnyArray:
