@@ -80,7 +80,7 @@ def _row(arm: str, epochs: float = EPOCHS, seeds: int = 3, extra: Mapping[str, A
 FAST = Study(
     rows=[
         *(_row(arm, paper=_PAPER.get(arm, "")) for arm in ARMS),
-        *(_row(arm, EPOCHS * _STRETCH) for arm in ("uniform", "standard")),
+        *(_row(arm, EPOCHS * _STRETCH) for arm in ("standard", "uniform")),
     ],
     evaluations=_EVALUATIONS,
     columns=(

@@ -37,7 +37,7 @@ from anchor_jax.runtime.paths import storage_path
 KINDS = ("ensemble", "dropout", "augmentation")
 # fields of a model that change nothing without a gradient
 _NOT_OF_INFERENCE = ("parent", "name", "dtype", "axis_name", "remat", "bn_devices", "dropout_rate", "stochastic_depth")
-_MOVES = ("crop_padding", "resized_crop", "flip", "policy")  # keys of the augmentation that members draw
+_OF_SINGLE_IMAGES = ("crop_padding", "resized_crop", "flip", "policy")  # augmentations that members draw
 ENSEMBLE_SUITES = ("clean", "corruptions", "shift", "ood", "conformal", "protocols")  # these use predictions only
 
 
@@ -195,7 +195,7 @@ def _check(kind: str, runs: Sequence[Run]) -> None:
         raise UserError(
             f"'{first.workdir}' mixes other images in (pixmix); give a run with another augmentation.policy"
         )
-    if kind == "augmentation" and not any(augmentation[key] for key in _MOVES):
+    if kind == "augmentation" and not any(augmentation[key] for key in _OF_SINGLE_IMAGES):
         raise UserError(
             f"'{first.workdir}' has no augmentation of single images, so that all members are alike; train a run with "
             "--config.augmentation.flip=True"

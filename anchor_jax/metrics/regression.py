@@ -1,7 +1,7 @@
 """Metrics of regression: error, likelihood, and the coverage of predicted intervals.
 
-Errors are subtracted in float64 where targets or means have it, if they are traced only with `jax_enable_x64`: these
-may lie far from zero.
+Errors are subtracted in float64 where targets or means have it, since these may lie far from zero; where they are
+traced, JAX has float64 only with `jax_enable_x64`.
 Intervals are those of a normal distribution. Letters: B examples, L levels. All outputs of an example, `[B, ...]`, have
 the same weight.
 """

@@ -96,9 +96,8 @@ def _seconds_of(module: Module, target: Target) -> Callable[[Executed], float]:
         instruction = item.instruction
         if instruction.estimated_cycles is not None and not collective_of(instruction):
             return instruction.estimated_cycles / chip.clock
-        if collectives_in(instruction, module) or instruction.opcode.endswith(
-            "-start"
-        ):  # see `collectives`; asynchronous
+        is_asynchronous = instruction.opcode.endswith("-start")
+        if is_asynchronous or collectives_in(instruction, module):  # for these, see `collectives`
             return 0.0
         return kernel_bytes(instruction, item.computation, module) / chip.bandwidth
 
