@@ -10,7 +10,7 @@ which gets a new head, --config.data.name, or source and path, and --config.data
 Recipe: our own, not tuned. AdamW with a small learning rate that decays layer by layer, as in the fine-tuning of BEiT
 (Bao et al. 2022, arXiv 2106.08254), so that the first layers change least.
 
-Time: estimates by compilers, not measured (docs/planning.md): on h200:8, 1.5 chip-hours and 13 of 106 GiB. Result: not
+Time: estimates by compilers, not measured (docs/planning.md): on h200:8, 1.4 chip-hours and 13 of 106 GiB. Result: not
 measured.
 """
 

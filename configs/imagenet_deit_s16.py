@@ -9,7 +9,7 @@ moving average of the parameters, which they found to gain nothing; the released
 Their RandAugment is timm's, with magnitude 9 out of 10 and a deviation of 0.5; here it is torchvision's, with a
 constant magnitude of 27 out of 30. With three repeats, an epoch shows a third of the images.
 
-Time: estimates by compilers, not measured (docs/planning.md): on h200:8, 7.7 chip-hours and 6.1 of 106 GiB. Result: not
+Time: estimates by compilers, not measured (docs/planning.md): on h200:8, 7.4 chip-hours and 6.1 of 106 GiB. Result: not
 measured.
 """
 

@@ -4,7 +4,7 @@
 
 Recipe: that of SwinV2-B; the released code uses one recipe for all three sizes.
 
-Time: estimates by compilers, not measured (docs/planning.md): on h200:8, 31 chip-hours and 8.4 of 106 GiB. Result: not
+Time: estimates by compilers, not measured (docs/planning.md): on h200:8, 30 chip-hours and 8.4 of 106 GiB. Result: not
 measured.
 """
 
