@@ -4,7 +4,7 @@
 
 Recipe: that of SwinV2-B; the released code uses one recipe for all three sizes.
 
-Time: estimates by compilers, not measured (docs/planning.md): on h200:8, 52 chip-hours and 14 of 106 GiB. Result: not
+Time: estimates by compilers, not measured (docs/planning.md): on h200:8, 50 chip-hours and 14 of 106 GiB. Result: not
 measured.
 """
 
