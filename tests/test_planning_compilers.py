@@ -8,16 +8,16 @@ import json
 import pytest
 from commands import command
 from conftest import config_file
+from ml_collections import ConfigDict
 from step_programs import CASES, is_over_batch, max_all_reduces, small_step
 
 from anchor_jax.planning.step import plan_step
 from anchor_jax.runtime import mesh as mesh_lib
 from anchor_jax.runtime.topologies import is_installed
+from configs import digits
 
-SMALL = ("--config.model.name=mlp", "--config.model.options.hidden=(8,8)")
 MAX_COPIES = 0.2  # of the time of tiny networks, whose rows are shorter than those of the chips
 NUM_PARAMETERS = (2 * 64 * 8 + 8) + (8 * 8 + 8) + (8 * 10 + 10)
-
 
 TPU = pytest.param(
     "v5e:2x2", marks=pytest.mark.skipif(not is_installed("tpu"), reason="libtpu is not installed: [plan-tpu]")
@@ -28,7 +28,15 @@ GPU = pytest.param(
 )
 
 
-def planned(tmp_path, target, *flags, config="digits"):
+@pytest.fixture
+def small(tmp_path):
+    """The file of a config of an MLP on digits."""
+    config = digits.get_config()
+    config.model.name, config.model.options = "mlp", ConfigDict({"hidden": (8, 8)})
+    return config_file(tmp_path, config)
+
+
+def planned(tmp_path, target, config, *flags):
     file = tmp_path / "plan.json"
     done = command("-m", "anchor_jax.plan", "--config", config, "--target", target, "--json", str(file), *flags)
     assert done.returncode == 0, done.stderr
@@ -37,8 +45,8 @@ def planned(tmp_path, target, *flags, config="digits"):
 
 
 @pytest.mark.parametrize("target", [TPU, GPU])
-def test_compiler_states_memory_time_and_communication(target, tmp_path):
-    content, printed = planned(tmp_path, target, *SMALL)
+def test_compiler_states_memory_time_and_communication(target, small, tmp_path):
+    content, printed = planned(tmp_path, target, small)
     memory = content["memory_bytes"]
     assert content["fits"]
     assert memory["parameters"] == 4 * NUM_PARAMETERS
@@ -55,18 +63,19 @@ def test_compiler_states_memory_time_and_communication(target, tmp_path):
 
 
 @pytest.mark.parametrize("target", [TPU])
-def test_targets_are_checked_before_the_first_is_compiled(target):
-    done = command("-m", "anchor_jax.plan", "--config", "digits", "--target", target, "--target", "v5e:3x5", *SMALL)
+def test_targets_are_checked_before_the_first_is_compiled(target, small):
+    done = command("-m", "anchor_jax.plan", "--config", small, "--target", target, "--target", "v5e:1x2")
     assert (done.returncode, done.stdout) == (1, "")
+    assert "does not accept the topology v5e:1x2" in done.stderr
 
 
 @pytest.mark.parametrize("target", [TPU])
-def test_compiler_finds_a_change_that_fits(target, tmp_path):
+def test_compiler_finds_a_change_that_fits(target, small, tmp_path):
     flags = ("--image_shape=512,512,3", "--num_examples=100000", "--num_classes=10", "--config.anchoring.bank_size=16")
     huge = ("--config.data.source=folder", "--config.data.path=/none", "--config.data.streaming=True")
     reading = ("--config.data.image_size=512", "--config.data.mean=(0.5,0.5,0.5)", "--config.data.std=(0.2,0.2,0.2)")
     batch = ("--config.training.batch_size=16384", "--config.augmentation.crop_padding=0")
-    content, printed = planned(tmp_path, target, *SMALL, *flags, *huge, *reading, *batch)
+    content, printed = planned(tmp_path, target, small, *flags, *huge, *reading, *batch)
     assert not content["fits"]
     assert content["trials"][-1]["fits"]
     assert "does not fit" in printed
@@ -79,7 +88,7 @@ def test_compiled_step_has_no_batch_loop_and_few_messages(case, target, tmp_path
     config, facts = small_step(case, num_devices=4)
     sizes = (f"--num_examples={facts.num_examples}", f"--num_classes={facts.num_classes}")
     shape = f"--image_shape={','.join(map(str, facts.image_shape))}"
-    content, _ = planned(tmp_path, target, *sizes, shape, config=config_file(tmp_path, config))
+    content, _ = planned(tmp_path, target, config_file(tmp_path, config), *sizes, shape)
     step = content["step"]
     assert [loop for loop in step["loops"] if loop["trips"] is None or is_over_batch(loop["trips"])] == []
     ((kind, times),) = [(one["kind"], one["times"]) for one in step["collectives"]]
