@@ -14,7 +14,7 @@ from anchor_jax.runtime import multihost
 
 FAILURE_STATUS = multihost.FAILURE_STATUS  # a user error: a bad config, missing data, a corrupt checkpoint
 USAGE_STATUS = 2  # an invalid command line
-_CLOSED_STATUS = 128 + signal.SIGPIPE  # if the program that reads our output, such as `head`, exits early
+_CLOSED_STATUS = 128 + signal.SIGPIPE  # `head` and other readers of our output may exit before we do
 
 
 def print_message(kind: str, message: str) -> None:

@@ -78,8 +78,8 @@ def candidates(config: Config, target: Target, memory: Memory) -> Iterator[Chang
         of_batch = memory.batch * batch_size / training.batch_size
         return of_state + memory.data + of_batch + memory.padding + kept <= memory.available
 
-    sets = [{}, recompute, shard, smallest]
-    for changes in (one for position, one in enumerate(sets) if one not in sets[:position]):
+    single = [one for one in (recompute, shard) if one]
+    for changes in [{}, *single, *([smallest] if len(single) == 2 else [])]:
         factors = [parts // current for parts in range(current, per_device + 1, current) if per_device % parts == 0]
         sufficient = [factor for factor in factors if (factor > 1 or changes) and suffices(changes, factor)]
         for factor in sufficient[:_PARTS_TO_TRY]:

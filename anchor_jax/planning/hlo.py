@@ -140,6 +140,11 @@ class Computation:
         """Return the operands of an instruction."""
         return [self.instructions[name] for name in instruction.operands if name in self.instructions]
 
+    def source(self, name: str, opcode: str) -> Instruction:
+        """Return an instruction, or the one behind it if its opcode is this one: "copy" or "bitcast"."""
+        instruction = self.instructions[name]
+        return self.source(instruction.operands[0], opcode) if instruction.opcode == opcode else instruction
+
     def users(self, name: str) -> list[Instruction]:
         """Return the instructions that have an operand of this name."""
         return self._users.get(name, [])

@@ -46,10 +46,8 @@ def kernel_bytes(instruction: Instruction, computation: Computation, module: Mod
 
 def _updates_in_place(body: Computation) -> list[Instruction]:
     """Return the updates of a part of an array that are results of a fusion; any other makes a new array."""
-    results = [body.instructions[name] for name in body.root.operands] if body.root.opcode == "tuple" else [body.root]
-    while bitcasts := [one for one in results if one.opcode == "bitcast"]:
-        results += [body.instructions[one.operands[0]] for one in bitcasts]
-        results = [one for one in results if one not in bitcasts]
+    names = body.root.operands if body.root.opcode == "tuple" else [body.root.name]
+    results = [body.source(name, "bitcast") for name in names]
     return [one for one in results if one.opcode == "dynamic-update-slice"]
 
 

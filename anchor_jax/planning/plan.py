@@ -85,7 +85,8 @@ def make_plan(config: Config, facts: DataFacts, target: Target, progress: Progre
       progress: called with what is about to be done.
 
     Raises:
-      UserError: as `target_mesh`, or the compiler failed.
+      UserError: the config does not fit the number of chips, the compiler is not installed or knows no such target,
+        or it fails.
     """
     mesh = target_mesh(config, facts, target)
     progress("tracing the step ...")

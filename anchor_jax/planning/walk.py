@@ -156,19 +156,13 @@ def trip_count(module: Module, computation: Computation, loop: Instruction) -> i
 
 def _element(computation: Computation, name: str) -> int | None:
     """Return which element of a parameter, a tuple, an instruction takes; None for any other instruction."""
-    instruction = _uncopied(computation, name)
+    instruction = computation.source(name, "copy")
     found = re.search(r"\bindex=(\d+)", instruction.attributes) if instruction.opcode == "get-tuple-element" else None
     return int(found[1]) if found and computation.instructions[instruction.operands[0]].opcode == "parameter" else None
 
 
 def _constant(computation: Computation, name: str) -> int | None:
     """Return the value of an integer constant; None for any other instruction."""
-    instruction = _uncopied(computation, name)
+    instruction = computation.source(name, "copy")
     is_integer = instruction.opcode == "constant" and re.fullmatch(r"-?\d+", instruction.arguments)
     return int(instruction.arguments) if is_integer else None
-
-
-def _uncopied(computation: Computation, name: str) -> Instruction:
-    """Return an instruction, or what it copies."""
-    instruction = computation.instructions[name]
-    return _uncopied(computation, instruction.operands[0]) if instruction.opcode == "copy" else instruction

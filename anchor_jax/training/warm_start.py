@@ -102,11 +102,13 @@ def adapted_weights(run: Run, model: nn.Module, shapes: Any, weights: ReadWeight
     """
     config = run.config
     patch_size = getattr(model, "patch_size", 1)
-    height, width, _ = run.image_shape
+
+    def grid_of(height: int, width: int) -> tuple[int, int]:
+        return height // patch_size, width // patch_size
+
     _check_windows(run, model, weights.source)
-    trained_on = weights.trained_on
-    trained_grid = (trained_on[0] // patch_size, trained_on[1] // patch_size) if trained_on else None
-    adapted = adapt_weights(weights.variables, shapes, (height // patch_size, width // patch_size), trained_grid)
+    trained_grid = grid_of(*weights.trained_on) if weights.trained_on else None
+    adapted = adapt_weights(weights.variables, shapes, grid_of(*run.image_shape[:2]), trained_grid)
     if not adapted.has_head and not config.training.total_epochs:
         bias = weights.variables["params"].get("head", {}).get("bias", ())
         has = f"has {len(bias)} classes" if len(bias) else "has no head"
