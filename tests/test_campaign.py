@@ -155,6 +155,14 @@ def test_campaign_skips_what_has_no_time(tmp_path, monkeypatch):
     assert records["first"]["message"] == "no time was left"
 
 
+def test_campaign_adds_the_xla_flags_of_a_step(tmp_path, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_mine=1")
+    fake(monkeypatch, {"graph": "import os; print(os.environ['XLA_FLAGS'])"}, xla_flags="--xla_its=2")
+    record = run(settings_of(tmp_path), 100.0)["graph"]
+    assert (tmp_path / "logs/graph.txt").read_text().endswith("\n--xla_mine=1 --xla_its=2\n")
+    assert record["command"].startswith("XLA_FLAGS=--xla_its=2 python ")
+
+
 def test_campaign_ends_its_step_on_a_signal(tmp_path, monkeypatch):
     fake(monkeypatch, {"first": "import time; time.sleep(60)", "second": "pass"})
     signals = iter([0, 0, 0, *[signal.SIGTERM] * 100])
@@ -208,8 +216,10 @@ def test_throughput_is_side_by_side(platform, torch, official, train, note, tmp_
         assert f"--implementations={train}" in found[name].command
         assert (f"--official={tmp_path}" in found[name].command) == ("released" in train)
         assert found[name].note.startswith(note)
-    order = "machine losses train train_bfloat16 inference estimates trace study_fast study_paper"
+    graph = "train_graph" if platform == "gpu" else ""
+    order = f"machine losses train train_bfloat16 {graph} inference estimates trace study_fast study_paper"
     assert list(found) == order.split()
+    assert [step.name for step in found.values() if step.xla_flags] == graph.split()
 
 
 @pytest.mark.parametrize(

@@ -123,13 +123,14 @@ def _run(step: Step, out: Path, seconds: float, stop_signal: Callable[[], int]) 
     log = out / "logs" / f"{step.name}.txt"
     closing = min(_CLOSING, seconds / 3) if step.closing else 0.0
     grace = min(step.grace, (seconds - closing) / 3)
-    ended = running.run(step.command, log, seconds - closing, grace, stop_signal)
+    ended = running.run(step.command, log, seconds - closing, grace, stop_signal, step.xla_flags)
     if step.closing and ended.status != running.DONE and not stop_signal():
         running.run(step.closing, log, max(seconds - (time.monotonic() - started), closing), grace=0.0)
     return _record(step, ended.status, time.monotonic() - started, seconds, ended.message)
 
 
 def _record(step: Step, status: str, seconds: float, limit: float, message: str) -> dict[str, Any]:
+    prefix = f"XLA_FLAGS={step.xla_flags} " if step.xla_flags else ""
     return {
         "name": step.name,
         "title": step.title,
@@ -138,7 +139,7 @@ def _record(step: Step, status: str, seconds: float, limit: float, message: str)
         "note": step.note,
         "seconds": round(seconds, 1),
         "limit": round(limit, 1),
-        "command": f"python {' '.join(step.command)}",
+        "command": f"{prefix}python {' '.join(step.command)}",
     }
 
 

@@ -29,7 +29,12 @@ class Ended(NamedTuple):
 
 
 def run(
-    arguments: Sequence[str], log: Path, seconds: float, grace: float, stop_signal: Callable[[], int] = int
+    arguments: Sequence[str],
+    log: Path,
+    seconds: float,
+    grace: float,
+    stop_signal: Callable[[], int] = int,
+    xla_flags: str = "",
 ) -> Ended:
     """Run Python with these arguments; at the limit or on a signal, end it and its descendants.
 
@@ -39,13 +44,17 @@ def run(
       seconds: its time limit, which includes the grace.
       grace: seconds before the limit at which it receives SIGTERM, to save what it has.
       stop_signal: returns the number of the signal that this process received, or 0.
+      xla_flags: added to `$XLA_FLAGS`.
     """
+    environment = dict(os.environ)
+    if xla_flags:
+        environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {xla_flags}".strip()
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as file:
         print(f"$ python {' '.join(arguments)}", file=file)
     size = log.stat().st_size
     started = time.monotonic()
-    process = forked.start(arguments, os.environ, log, log, new_session=True)
+    process = forked.start(arguments, environment, log, log, new_session=True)
     status = _wait(process, started + seconds - grace, stop_signal)
     if status:
         _signal(process, signal.SIGTERM)

@@ -8,6 +8,9 @@ OURS = "anchor_jax"
 STRONGEST = {"gpu": "pytorch-graph", "cpu": "pytorch-compiled"}  # platform -> the fastest form of PyTorch
 RELEASED = ("released-loader", "released-nchw", "released-channels-last")
 
+# XLA captures neither convolutions nor loops in CUDA graphs by default: a training step becomes some forty graphs
+ONE_CUDA_GRAPH = "--xla_gpu_enable_command_buffer=+CONVOLUTION,+CUDNN,+WHILE,+CONDITIONAL"
+
 _LONG_GRACE = 20.0
 _MOST = 4.0  # limit of a step in a longer campaign, as a multiple of its share of nine minutes
 
@@ -63,6 +66,7 @@ class Step(NamedTuple):
       grace: seconds before its limit at which it receives SIGTERM, to save or report what it has.
       is_last: whether the step may take all the time that is left to the last steps.
       note: for the report, such as which implementations are missing.
+      xla_flags: added to `$XLA_FLAGS`.
     """
 
     name: str
@@ -74,6 +78,7 @@ class Step(NamedTuple):
     grace: float = 1.0
     is_last: bool = False
     note: str = ""
+    xla_flags: str = ""
 
     @property
     def most_seconds(self) -> float:
@@ -86,10 +91,11 @@ def all_steps(settings: Settings) -> list[Step]:
     tiny = ["--tiny"] if settings.is_tiny else []
     machine = f"--machine={result_file(settings.out, 'machine')}"
     trace_folder = settings.out / "trace"
+    missing = _missing_note(settings)
     steps = [
         Step("machine", "The machine and its peaks", 60, [*_module("campaign.machine"), *tiny]),
         Step("losses", "20 training steps against the CPU", 90, [*_module("campaign.losses"), *tiny]),
-        *(step._replace(note=_missing_note(settings), grace=_LONG_GRACE) for step in _throughput(settings)),
+        *(step._replace(note=step.note or missing, grace=_LONG_GRACE) for step in _throughput(settings)),
         Step("estimates", "Estimates and measurements", 70, [*_module("campaign.estimates"), machine, *tiny]),
         Step(
             "trace",
@@ -140,11 +146,18 @@ def _throughput(settings: Settings) -> list[Step]:
         all_names.append(f"--official={settings.official}")
     train = [*train, samples, "--cases=masked"]
     inference = [*inference, samples, large, *all_names, "--num_references=1,10", "--memory_limit=64"]
+    train_bfloat16 = [*train, "--dtype=bfloat16", large]
     return [
         Step("train", "Training, float32, batch 128", 120, [*train, *all_names]),
-        Step("train_bfloat16", "Training, bfloat16", 90, [*train, few, "--dtype=bfloat16", large]),
+        Step("train_bfloat16", "Training, bfloat16", 90, [*train_bfloat16, few]),
+        *(_train_graph([*train_bfloat16, _implementations(settings)]) if settings.platform == "gpu" else ()),
         Step("inference", "K references", 60, inference),
     ]
+
+
+def _train_graph(command: Sequence[str]) -> list[Step]:
+    title, note = "Training, bfloat16, all steps in one CUDA graph", f"Ours alone, with XLA_FLAGS={ONE_CUDA_GRAPH}"
+    return [Step("train_graph", title, 40, command, note=note, xla_flags=ONE_CUDA_GRAPH)]
 
 
 def _implementations(settings: Settings, *others: str) -> str:
