@@ -74,13 +74,48 @@ def attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     return jax.lax.platform_dependent(query, key, value, cuda=on_nvidia, tpu=_attention_by_einsum, default=by_xla)
 
 
+@jax.custom_jvp
 def _attention_by_einsum(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-    """Same as `jax.nn.dot_product_attention` up to rounding, without its `vmap` over heads, which copies all inputs."""
-    logits = jnp.einsum(
-        "bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.promote_types(query.dtype, jnp.float32)
+    """Same as `jax.nn.dot_product_attention` up to rounding, without its `vmap` over heads, which copies all inputs.
+
+    The gradient keeps the weights in the dtype of the inputs, not in float32, and never sums over `[T, T]` what it can
+    sum over `[T, D]`, as in FlashAttention (Dao et al. 2022, arXiv 2205.14135, appendix B.2).
+    """
+    return _weights_and_attended(query, key, value)[1]
+
+
+@_attention_by_einsum.defjvp
+def _attention_by_einsum_jvp(primals, tangents):
+    (query, key, value), (query_dot, key_dot, value_dot) = primals, tangents
+    weights, attended = _weights_and_attended(query, key, value)
+    logits_dot = _logits(query_dot, key) + _logits(query, key_dot)
+    unnormalized_dot = weights * logits_dot.astype(_at_least_float32(query))
+    sums_dot = jnp.sum(unnormalized_dot, axis=-1)  # by which all weights of a query would grow
+    attended_dot = (
+        _weighted_sum(unnormalized_dot.astype(value.dtype), value)
+        - (jnp.swapaxes(sums_dot, 1, 2)[..., None] * attended).astype(value.dtype)
+        + _weighted_sum(weights, value_dot)
     )
-    weights = jax.nn.softmax(logits * query.shape[-1] ** -0.5)
-    return jnp.einsum("bhqk,bkhd->bqhd", weights.astype(value.dtype), value)
+    return attended, attended_dot
+
+
+def _weights_and_attended(query: jax.Array, key: jax.Array, value: jax.Array) -> tuple[jax.Array, jax.Array]:
+    logits = _logits(query, key, preferred_element_type=_at_least_float32(query))
+    weights = jax.nn.softmax(logits).astype(value.dtype)
+    return weights, _weighted_sum(weights, value)
+
+
+def _logits(query: jax.Array, key: jax.Array, preferred_element_type: Any = None) -> jax.Array:
+    scale = query.shape[-1] ** -0.5
+    return jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=preferred_element_type) * scale
+
+
+def _weighted_sum(weights: jax.Array, value: jax.Array) -> jax.Array:
+    return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
+
+
+def _at_least_float32(x: jax.Array) -> jnp.dtype:
+    return jnp.promote_types(x.dtype, jnp.float32)
 
 
 def _attention_by_cudnn(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
