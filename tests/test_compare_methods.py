@@ -24,6 +24,7 @@ from conftest import write_results
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.evaluation import storage
+from anchor_jax.evaluation.output import POINTER
 from anchor_jax.evaluation.results import Score, SuiteResult
 from anchor_jax.evaluation.same_data import compare_data
 from anchor_jax.reporting.comparison.comparison import example_values
@@ -248,6 +249,18 @@ def test_load_refuses_results_on_other_parts_of_the_images(tmp_path, limits, lim
     with pytest.raises(UserError) as error:
         load([other, run], limit)
     assert str(error.value) == f"'{run}' is only evaluated {how} {command}"
+
+
+def test_commands_for_results_outside_of_a_run_name_both(pair, tmp_path):
+    out = (pair[1] / "eval").rename(tmp_path / "new out")
+    (out / POINTER).write_text(json.dumps({"workdir": str(pair[1])}))
+    run = load([pair[0], out])[1]
+    start = f"python eval.py --workdir {pair[1]} --suites"
+    assert run.command("ood", 10) == f"{start} ood --num_references 10 --out '{out}'"
+    evaluated(pair[0], "standard", limit=50)
+    with pytest.raises(UserError) as error:
+        load([pair[0], out], 50)
+    assert str(error.value).endswith(f"or run {start} clean --num_references 10 --limit 50 --out '{out}'")
 
 
 def test_compare_refuses_limited_results_of_other_seeds():

@@ -249,6 +249,14 @@ def test_evaluate_finds_the_data_of_a_relative_path(moved, tmp_path):
         assert evaluation.evaluate(moved, num_references=(2,)) == expected
 
 
+@pytest.mark.parametrize(("suite", "option"), [("clean", "data"), ("shift", "shift")])
+def test_profile_needs_only_what_is_evaluated(moved, tmp_path, suite, option):
+    shutil.move(tmp_path / "there", tmp_path / "new")
+    options = evaluation.Options(**{option: (f"npz:{tmp_path}/new/tiny.npz",)})
+    evaluation.evaluate(moved, (suite,), (2,), options=options, profile=True)
+    assert list((moved / "profile").rglob("*.trace.json.gz"))
+
+
 def test_evaluate_keeps_results_on_other_data(moved, tmp_path, capsys):
     evaluation.evaluate(moved, num_references=(1, 2))
 

@@ -174,6 +174,15 @@ def test_limit_beyond_all_sets_is_no_limit(digits_run, tmp_path, capsys):
     assert [folder.name for folder in (tmp_path / "out").glob("step*")] == ["step210-bins15"]
 
 
+def test_limit_tells_datasets_of_one_name_apart(digits_run, tmp_path, capsys):
+    context = context_of(digits_run, limit=30)
+    for num in (60, 20, 60):
+        context.open(folder_of(tmp_path / f"{num}/some", [3, 1, 7], num))
+    assert context.is_limited
+    printed = ["limit 30, some: 30 of 60 images", "limit 30, some: the whole set, 20 images"]
+    assert capsys.readouterr().out.splitlines() == printed
+
+
 def test_limit_reaches_every_suite(digits_run, capsys):
     options = {"probe": ("digits",), "shift": ("digits",), "blt_references": 5, "conformal_calibration": "held_out"}
     context = context_of(digits_run, limit=30, **options)

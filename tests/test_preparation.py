@@ -182,6 +182,15 @@ def test_resumable_changes_are_recorded_once(tiny, tmp_path):
     assert changes_of(tmp_path / "run") == expected
 
 
+def test_saved_references_of_a_run_stay(tiny, tmp_path):
+    begun(tiny, tmp_path / "run")
+    tiny.evaluation.saved_references = 30
+    message = r"run' keeps the 12 references saved with it; config.evaluation.saved_references=30 has no effect"
+    with pytest.warns(UserWarning, match=message):
+        run = prepare(tiny, tmp_path / "run").run
+    assert (run.changes, len(run.references), run.config.evaluation.saved_references) == ((), 12, 12)
+
+
 def test_accepted_changes_resume_and_are_recorded(tiny, tmp_path):
     train(tiny, tmp_path / "run")
     tiny.training.total_epochs, tiny.optimizer.learning_rate = 3.0, 0.01

@@ -290,6 +290,24 @@ def test_overlay_adds_the_reference_to_masked_examples(small, weight):
         np.testing.assert_allclose(control.inputs[mask.ravel()], anchored.inputs[mask.ravel()][..., 1:], rtol=1e-5)
 
 
+# crops of a stream
+
+
+@pytest.mark.parametrize(("area", "is_unchanged"), [((0.3, 1.0), True), ((), False)])
+def test_resized_crop_of_a_stream_overrides_padding(small, area, is_unchanged):
+    small.data.streaming, small.anchoring.enabled = True, False
+    small.augmentation.crop_padding, small.augmentation.resized_crop, small.augmentation.flip = 2, area, False
+    images = np.random.default_rng(0).integers(1, 256, (16, 6, 6, 1), np.uint8)
+    batch = Batch(images, np.zeros(16, np.int32))
+
+    @partial(mesh_lib.pmapped, mesh=mesh_lib.mesh(1), in_specs=(), out_specs=mesh_lib.REPLICATED)
+    def model_inputs():
+        draws = draw_step(step_keys(jax.random.key(0)), 0, 16, 16, small.anchoring)
+        return make_model_batch(draws, TrainData(), batch, small, NORMALIZATION, CLASSES).inputs
+
+    assert np.allclose(model_inputs(), normalize(images, NORMALIZATION), atol=1e-6) == is_unchanged
+
+
 # dropout
 
 

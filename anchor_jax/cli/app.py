@@ -2,6 +2,7 @@
 
 import errno
 import faulthandler
+import logging as python_logging
 import re
 import signal
 import sys
@@ -35,6 +36,7 @@ _STORAGE_ERRNOS = _NETWORK_ERRNOS | {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
 }
 _PATH_ERRNOS = {errno.ENAMETOOLONG, errno.ELOOP}
+_PACKAGE = str(Path(__file__).parents[1])
 
 
 def run(
@@ -52,7 +54,7 @@ def run(
         of `processes`.
       usage: text of `--help`; by default the docstring and the flags of the main module.
     """
-    logging.set_verbosity(logging.FATAL)  # orbax logs every file it touches; its errors are raised as well
+    logging.get_absl_handler().python_handler.addFilter(_is_own)
     sys.unraisablehook = _unraisablehook
     warnings.showwarning = _showwarning
     warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # Pillow's; `data` raises an error of its own
@@ -172,6 +174,11 @@ def _abort(error: Exception) -> NoReturn:
     else:
         traceback.print_exception(error)
     multihost.exit_now(FAILURE_STATUS)
+
+
+def _is_own(line: python_logging.LogRecord) -> bool:
+    """Return whether a log line is shown; orbax logs every file it touches, and its errors are raised as well."""
+    return line.pathname.startswith(_PACKAGE) and multihost.is_primary()
 
 
 def _showwarning(message, category, *_) -> None:

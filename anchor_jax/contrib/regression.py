@@ -114,16 +114,16 @@ def fit(key: jax.Array, x: tables.Numbers, y: tables.Numbers, settings: Settings
 def predict(key: jax.Array, network: RegressionNetwork, x: tables.Numbers, num: int = 10) -> Regression:
     """Predict means and uncertainties with a trained network.
 
-    An anchored network is evaluated with `num` distinct references from its training inputs. A network with dropout is
-    evaluated `num` times with dropped units (MC dropout, arXiv 1506.02142). A network with neither is evaluated once,
-    whatever `num` is.
+    An anchored network is evaluated with `num` distinct references from its training inputs, without dropout. Any other
+    network with dropout is evaluated `num` times with dropped units (MC dropout, arXiv 1506.02142). A network with
+    neither is evaluated once, whatever `num` is.
 
     Args:
       key: a JAX random key for the references or for dropout, which are shared by all inputs.
       network: result of `fit`.
       x: inputs, real `[B, C]`: an array, lists, or a DataFrame. If the network was trained on one, too, columns are
         matched by name.
-      num: K, at least 1; at most N references.
+      num: K, at least 1; at most N for an anchored network.
 
     Returns:
       `Regression` of B inputs.

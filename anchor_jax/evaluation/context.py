@@ -116,17 +116,17 @@ class EvalContext:
     @property
     def is_limited(self) -> bool:
         """Whether the limit of the caller has left out examples of a dataset that has been opened."""
-        return any(num < whole for num, whole in self._limits.values())
+        return any(num < whole for _, num, whole in self._limits)
 
     @cached_property
-    def _limits(self) -> dict[str, tuple[int, int]]:
-        """Dataset -> number of examples that are evaluated, and of all."""
-        return {}
+    def _limits(self) -> set[tuple[str, int, int]]:
+        """Datasets, which may have the same name: number of examples that are evaluated, and of all."""
+        return set()
 
     def _tell_limit(self, name: str, num: int, whole: int, remark: str = "") -> None:
-        if self._limits.get(name) == (num, whole):
+        if (name, num, whole) in self._limits:
             return
-        self._limits[name] = num, whole
+        self._limits.add((name, num, whole))
         if multihost.is_primary():
             how = f"{num:,} of {whole:,} images{remark}" if num < whole else f"the whole set, {whole:,} images"
             print(f"limit {self.options.limit:,}, {printable(name)}: {how}")

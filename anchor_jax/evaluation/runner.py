@@ -16,6 +16,7 @@ import jax
 from anchor_jax import config as configuration
 from anchor_jax.core import checks
 from anchor_jax.core.errors import UserError
+from anchor_jax.data import EvalDataset
 from anchor_jax.evaluation import output, prediction_files, question, storage
 from anchor_jax.evaluation.context import EvalContext, EvalSettings
 from anchor_jax.evaluation.progress import progress_bar
@@ -90,7 +91,8 @@ def evaluate(
       data_path: where the data of the run are now, if they have moved since training; takes the place of
         `config.data.path`.
       out: folder that takes the place of `<workdir>/eval/`; nothing is written to the workdir then.
-      profile: trace some batches of the test set, after compilation, into `<workdir>/profile/`, or `<out>/profile/`.
+      profile: trace some batches of the first dataset, after compilation, into `<workdir>/profile/`, or
+        `<out>/profile/`.
       predictions: whether the prediction for every image is written, to `predictions.parquet` and `predictions.csv`;
         None: if the latter takes at most 100 MB.
       report: presents the results; `anchor_jax.reporting.Reporter()` prints tables and writes the HTML report, as
@@ -145,7 +147,7 @@ def evaluate(
             if report and store:
                 report.suite_finished(measured[name])
     if profile:
-        _trace(context, num_references[-1], (workdir if out is None else root.path) / "profile", report)
+        _trace(context, prepared, num_references[-1], (workdir if out is None else root.path) / "profile", report)
     return {name: {str(num): of.metrics for num, of in results.items()} for name, results in measured.items()}
 
 
@@ -351,8 +353,13 @@ def _facts_of_measurement(context: EvalContext, suite: Suite[Any], prepared: Any
     }
 
 
-def _trace(context: EvalContext, num_references: int, folder: Path, report: Reporter | None) -> None:
-    images, _ = context.test.first(_TRACED_BATCHES * context.predictor.batch_size)
+def _trace(
+    context: EvalContext, prepared: Mapping[str, Any], num_references: int, folder: Path, report: Reporter | None
+) -> None:
+    evaluated = (each for name, of_suite in prepared.items() for each in find(name).datasets(context, of_suite))
+    dataset = next((each for each in evaluated if isinstance(each, EvalDataset)), None)
+    dataset = context.test if dataset is None else dataset
+    images, _ = dataset.first(_TRACED_BATCHES * context.predictor.batch_size)
     with multihost.profile_trace(folder):
         context.predictor(images, num_references)
     if report and multihost.is_primary():

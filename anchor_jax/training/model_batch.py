@@ -54,9 +54,9 @@ def make_model_batch(
       num_classes: length of mixed targets.
     """
     per_example, augmentation = local_shard(draws.per_example), config.augmentation
-    if config.data.streaming:
+    if config.data.streaming and augmentation.resized_crop:  # a stream crops while it decodes
         augmentation = augmentation.copy_and_resolve_references()
-        augmentation.resized_crop = ()  # a stream crops while it decodes
+        augmentation.resized_crop, augmentation.crop_padding = (), 0
     images, targets = jnp.asarray(batch.images), jnp.asarray(batch.labels)
     channels = images.shape[-1]  # those of the training set, which is checked
     options: dict[str, Any] = {"interpolation": config.data.interpolation, "channels": channels}

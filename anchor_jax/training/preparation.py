@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import warnings
 from pathlib import Path
 
 from anchor_jax import config as config_lib
@@ -99,8 +100,8 @@ def _check_overlay(anchoring: AnchoringConfig) -> None:
 def _as_before(config: Config, workdir: Path, accept_changes: tuple[str, ...]) -> Config:
     """Return a config that is completed by the run in a folder, if there is one.
 
-    Its images are read as before where the config leaves that open. If the run is of version 0.1, masked examples keep
-    the target that was the default then.
+    Its images are read as before where the config leaves that open, and its saved references stay. If the run is of
+    version 0.1, masked examples keep the target that was the default then.
     """
     if not (workdir / run_record.RECORD).exists():
         return config
@@ -109,6 +110,14 @@ def _as_before(config: Config, workdir: Path, accept_changes: tuple[str, ...]) -
     is_default = config.anchoring.masked_target == config_lib.base().anchoring.masked_target
     if is_default and run_record.is_of_version_0_1(run) and "anchoring.masked_target" not in accept_changes:
         config.anchoring.masked_target = run.config.anchoring.masked_target
+    saved, given = run.config.evaluation.saved_references, config.evaluation.saved_references
+    if run.references is not None and given != saved:
+        warnings.warn(
+            f"'{workdir}' keeps the {len(run.references)} references saved with it; "
+            f"config.evaluation.saved_references={given} has no effect",
+            stacklevel=2,
+        )
+        config.evaluation.saved_references = saved
     return config
 
 

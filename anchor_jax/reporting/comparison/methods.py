@@ -76,7 +76,7 @@ class EvaluatedRun:
 
     def command(self, suite: str, num_references: int) -> str:
         """Return the command that evaluates it with that many references, on as many images."""
-        return evaluation_command(self.name, suite, self.key(num_references), self.limit)
+        return evaluation_command(self.run.workdir, suite, self.key(num_references), self.limit)
 
 
 @short_repr
@@ -193,15 +193,14 @@ def method_kind(config: Mapping[str, Any]) -> str:
     return "anchored + masking" if config["anchoring.mask_prob"] else "anchored"
 
 
-def evaluation_command(
-    workdir: Path | str, suite: str, num_references: int | None = None, limit: int | None = None
-) -> str:
-    """Return the command that evaluates a run."""
-    parsed = parse_storage_name(suite)
+def evaluation_command(folder: Path, suite: str, num_references: int | None = None, limit: int | None = None) -> str:
+    """Return the command that evaluates a run, given its folder, or one of its results outside of it."""
+    parsed, workdir = parse_storage_name(suite), workdir_of(folder)
     others = " --protocol blt" if parsed.protocol == "blt" else ""
     others += f" --data SPEC_OF_{shlex.quote(parsed.dataset)}" if parsed.dataset else ""
     others += f" --num_references {num_references}" if num_references else ""
     others += f" --limit {limit}" if limit else ""
+    others += f" --out {shlex.quote(str(folder))}" if workdir != folder else ""
     return f"python eval.py --workdir {shlex.quote(str(workdir))} --suites {parsed.suite}{others}"
 
 

@@ -103,7 +103,7 @@ def _by_seed(method: Method, quantity: Quantity, num: int) -> tuple[dict[int, fl
     options = EVALUATION_OPTIONS.get(paper.dataset_of(method), {}).get(quantity.suite, "")
     values, sources = {}, []
     for run in method.runs:
-        command = evaluation_command(run.name, quantity.suite, num, run.limit)
+        command = evaluation_command(run.run.workdir, quantity.suite, num, run.limit)
         command = " ".join(filter(None, [command, options]))
         if run.key(num) not in run.suites.get(quantity.suite, {}):
             raise UserError(f"run {command}")
