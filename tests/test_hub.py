@@ -16,6 +16,7 @@ from test_export import untrained_run
 import anchor_jax as aj
 from anchor_jax.core.errors import UserError
 from anchor_jax.export import write
+from anchor_jax.reporting.model_card import model_card
 from anchor_jax.runs import hub, published
 from anchor_jax.runs import record as run_record
 from anchor_jax.runs.load import load_predictor
@@ -105,6 +106,19 @@ def test_model_card_is_written_from_metrics_json(pushed, stub):
     for line in ("|  | 1 reference | 4 references |", "| fog 3 NLL ↓ |  | 1.5000 |", "with the model, as images"):
         assert line in body
     assert 'aj.load_predictor("hf://me/tiny")' in body
+
+
+@pytest.mark.parametrize(("mask_per", "masked"), [("batch", "batches"), ("group", "groups"), ("example", "images")])
+def test_model_card_states_masks_and_the_test_set(workdir, mask_per, masked):
+    run = run_record.load(workdir)
+    run.config.anchoring.mask_per = mask_per
+    suites = ("clean", "clean-blt", "clean@photos", "shift", "shift-blt", "probe", "corruptions")
+    metrics = {suite: {"1": {"accuracy": 0.01 * row}} for row, suite in enumerate(suites)}
+    card = model_card(run, 3, "me/tiny", "mit", metrics)
+    results = yaml.safe_load(card.split("---\n", 2)[1])["model-index"][0]["results"]
+    assert [metric["value"] for of in results for metric in of["metrics"]] == [0.0, 0.01, 0.06]
+    assert f"| masked references | 0.5 of the {masked} |" in card
+    assert all(f"**{suite}**" in card for suite in suites)
 
 
 def test_push_of_a_standard_run_needs_no_evaluation(push, at_stub, tmp_path):

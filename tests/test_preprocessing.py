@@ -179,9 +179,8 @@ def test_run_records_its_preprocessing(tiny, tmp_path):
 
 def test_old_runs_and_exports_ignore_the_orientation(old_run, folder, monkeypatch):
     lines = []
-    monkeypatch.setattr(preprocessing.logging, "log_first_n", lambda level, line, n, *args: lines.append(line % args))
+    monkeypatch.setattr(preprocessing, "log_once", lambda line, *args: lines.append(line % args))
     predictor = aj.load_predictor(old_run / "run")
-    lines.clear()  # those of orbax
     assert predictor.preprocess.orientation == "stored"
     images = predictor.preprocess(folder / "sideways.png")
     height, width, channels = predictor.image_shape

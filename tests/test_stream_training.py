@@ -11,7 +11,7 @@ from test_config import STREAMING
 
 from anchor_jax import UserError, load_predictor
 from anchor_jax.core.errors import CorruptDataWarning
-from anchor_jax.evaluation import evaluate
+from anchor_jax.evaluation import Options, evaluate
 from anchor_jax.training import source
 from anchor_jax.training.loop import prepare, train
 
@@ -76,6 +76,10 @@ def test_streaming_run_is_trained_evaluated_and_loaded(streamed, imagenet_like, 
     assert found["protocols"]["4"]["blt/accuracy"] > 0
     predictor = load_predictor(tmp_path / "run")
     assert predictor.references.shape == (12, 16, 16, 3)
+    for name, value in (("temperature_scaling", True), ("conformal_calibration", "held_out")):
+        suite = "clean" if value is True else "conformal"
+        with pytest.raises(UserError, match=r"held out none, as a stream cannot; (omit|set) --"):
+            evaluate(tmp_path / "run", (suite,), options=Options(**{name: value}, corruptions=()))
 
 
 def test_corrupt_images_are_counted_and_too_many_end_the_run(streamed, tmp_path, capsys):

@@ -8,11 +8,12 @@ import warnings
 
 import numpy as np
 import pytest
-from conftest import tiny_config
+from conftest import begun, tiny_config
 from PIL import Image
 
 from anchor_jax import UserError
 from anchor_jax.evaluation import evaluate
+from anchor_jax.evaluation.output import POINTER
 from anchor_jax.evaluation.results import Score, SuiteResult
 from anchor_jax.metrics import reliability_bins
 from anchor_jax.reporting import Reporter, TrainingPictures
@@ -139,6 +140,18 @@ def test_trackers_get_metrics_pictures_and_final_scores(short, tmp_path, clients
     limited = {"clean": {2: SuiteResult("clean", 2, (Score("accuracy", 0.5),), {}, facts)}}
     send_results(("wandb",), workdir / "eval/step1-bins15-limit9", limited)
     assert clients["wandb"].named("summary")[-1][0] == ({"eval-limit9/clean/2/accuracy": 0.5, "eval-limit9/step": 1},)
+
+
+def test_trackers_of_results_outside_leave_the_run_alone(short, tmp_path, clients):
+    begun(short, tmp_path / "run")
+    before, out = sorted((tmp_path / "run").iterdir()), tmp_path / "out"
+    out.mkdir()
+    (out / POINTER).write_text(json.dumps({"workdir": str(tmp_path / "run")}))
+    result = SuiteResult("clean", 2, (Score("accuracy", 0.5),), {}, {"step": 1})
+    send_results(("wandb",), out / "step1-bins15", {"clean": {2: result}})
+    assert clients["wandb"].named("init")[0][1]["dir"] == str(out)
+    assert (out / trackers.STATE).exists()
+    assert sorted((tmp_path / "run").iterdir()) == before
 
 
 def tags_of(folder):

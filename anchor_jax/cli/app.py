@@ -36,7 +36,6 @@ _STORAGE_ERRNOS = _NETWORK_ERRNOS | {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
 }
 _PATH_ERRNOS = {errno.ENAMETOOLONG, errno.ELOOP}
-_PACKAGE = str(Path(__file__).parents[1])
 
 
 def run(
@@ -54,7 +53,8 @@ def run(
         of `processes`.
       usage: text of `--help`; by default the docstring and the flags of the main module.
     """
-    logging.get_absl_handler().python_handler.addFilter(_is_own)
+    logging.set_verbosity(logging.FATAL)  # orbax logs every file it touches; its errors are raised as well
+    _print_log_lines()
     sys.unraisablehook = _unraisablehook
     warnings.showwarning = _showwarning
     warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # Pillow's; `data` raises an error of its own
@@ -176,9 +176,17 @@ def _abort(error: Exception) -> NoReturn:
     multihost.exit_now(FAILURE_STATUS)
 
 
-def _is_own(line: python_logging.LogRecord) -> bool:
-    """Return whether a log line is shown; orbax logs every file it touches, and its errors are raised as well."""
-    return line.pathname.startswith(_PACKAGE) and multihost.is_primary()
+def _print_log_lines() -> None:
+    """Print what the package logs, whatever the verbosity of its libraries."""
+    logger = python_logging.getLogger("anchor_jax")
+    logger.setLevel(python_logging.WARNING)
+    logger.handlers, logger.propagate = [_LogLines()], False
+
+
+class _LogLines(python_logging.Handler):
+    def emit(self, record: python_logging.LogRecord) -> None:
+        if multihost.is_primary():
+            print_message(record.levelname.lower(), record.getMessage())
 
 
 def _showwarning(message, category, *_) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from absl import logging
 from PIL import Image, UnidentifiedImageError
 
 from anchor_jax.core.errors import UserError
@@ -21,7 +20,7 @@ from anchor_jax.core.short_reprs import short_repr
 from anchor_jax.data import orientation as orientations
 from anchor_jax.data import resampling
 from anchor_jax.data.content import content_of_files
-from anchor_jax.data.files import FileList, check_regular_file, reading_errors
+from anchor_jax.data.files import FileList, check_regular_file, log_once, reading_errors
 from anchor_jax.data.image_files import FORMATS
 from anchor_jax.data.modes import AUTO
 
@@ -245,11 +244,7 @@ def convert(image: Image.Image, mode: str, origin: str) -> Image.Image:
 
 def upper_8_bits(values: np.ndarray) -> np.ndarray:
     """Return the upper 8 of 16 bits as uint8, which is how Pillow reads color images of 16 bits per channel."""
-    logging.log_first_n(
-        logging.WARNING,
-        "images with 16 bits per channel are read by their upper 8 bits; scale those that use fewer than 16",
-        1,
-    )
+    log_once("images with 16 bits per channel are read by their upper 8 bits; scale those that use fewer than 16")
     return (values >> 8).astype(np.uint8)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import logging
 import os
 import stat
 import warnings
@@ -12,6 +13,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from anchor_jax.core.errors import UserError
+
+_LOGGED = set[str]()
 
 
 @contextlib.contextmanager
@@ -59,6 +62,13 @@ def preview(names: Sequence[str]) -> str:
 def warn_once(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn, always from this place: Python prints a warning once per place, however often a dataset is opened."""
     warnings.warn(message, category, stacklevel=1)
+
+
+def log_once(line: str, *values: object) -> None:
+    """Log a line, the first one of its kind alone: a warning for whom it may concern. Commands print it."""
+    if line not in _LOGGED:
+        _LOGGED.add(line)
+        logging.getLogger("anchor_jax").warning(line, *values)
 
 
 class FileList(Sequence[Path]):

@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeGuard
 
 import numpy as np
-from absl import logging
 from jax.core import Tracer
 from PIL import Image
 
@@ -15,7 +14,7 @@ from anchor_jax.core.errors import UserError, UserTypeError
 from anchor_jax.data import orientation as orientations
 from anchor_jax.data import resampling
 from anchor_jax.data.decoding import Example, convert, fit, open_image, pixels_of, upper_8_bits, upright_image
-from anchor_jax.data.files import reading_errors
+from anchor_jax.data.files import log_once, reading_errors
 from anchor_jax.data.modes import MODES
 from anchor_jax.runtime.paths import absolute_path
 
@@ -189,7 +188,7 @@ class Preprocessing:
     def _image_of_opened(self, name: str, image: Image.Image) -> np.ndarray:
         if self.orientation == orientations.STORED and orientations.recorded(image) != 1:
             line = "%s has an orientation in its EXIF data, which is ignored, as when the run was trained"
-            logging.log_first_n(logging.WARNING, line, 1, name)
+            log_once(line, name)
         if mode := MODES.get(self.channels):
             return self._fitted(name, upright_image(image, mode, name, self.orientation))
         if image.mode not in (_ARRAY_MODES.get(self.channels), None):
@@ -217,7 +216,7 @@ class Preprocessing:
         if not self.resize and (image.height, image.width) != self.image_shape[:2]:
             line = "%s is %dx%d: pictures are resized to %dx%d, as those of the run did not have to be"
             sizes = image.height, image.width, self.height, self.width
-            logging.log_first_n(logging.WARNING, line, 1, name, *sizes)
+            log_once(line, name, *sizes)
         size = self.height, self.width
         return pixels_of(fit(image, size, self.crop_fraction, self.interpolation, self.resizing))
 

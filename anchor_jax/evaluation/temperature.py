@@ -5,7 +5,7 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.data import Dataset, EvalDataset, eval_dataset
 from anchor_jax.evaluation.progress import with_progress
 from anchor_jax.runs.predictor import Predictor, tree_concatenate
-from anchor_jax.training.source import TrainSource
+from anchor_jax.training.source import StreamSource, TrainSource
 
 
 def require_held_out(
@@ -23,12 +23,11 @@ def require_held_out(
     Raises:
       UserError: the run held out nothing.
     """
-    _, held_out = train
+    source, held_out = train
     if held_out is None:
-        raise UserError(
-            f"{purpose} needs training data that the run held out, and this run held out none; train with "
-            f"--config.data.validation_fraction=0.1, or {instead}"
-        )
+        cannot = isinstance(source, StreamSource)
+        how = ", as a stream cannot; " if cannot else "; train with --config.data.validation_fraction=0.1, or "
+        raise UserError(f"{purpose} needs training data that the run held out, and this run held out none{how}{instead}")
     return eval_dataset(held_out, "held-out training data", channels=held_out.images.shape[-1])
 
 

@@ -8,6 +8,7 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.data.loading import name_of
 from anchor_jax.evaluation import storage
 from anchor_jax.evaluation.presentation import format_num_references
+from anchor_jax.evaluation.results import parse_storage_name
 from anchor_jax.metrics import specs
 from anchor_jax.runs.hub import import_hub
 from anchor_jax.runs.record import Run
@@ -23,6 +24,7 @@ _DATASETS = {  # TFDS -> Hub
     "fashion_mnist": "zalando-datasets/fashion_mnist",
 }
 _MAX_ROWS = 12  # of the table of a suite; all numbers are in metrics.json
+_OTHER_DATA = ("shift", "probe")  # suites whose scores are not of the test set
 _LEFT_OUT = ("mean_logits_", "scaled_", "seconds_", "num_examples", "temperature")  # beginnings of metrics
 
 Metrics = Mapping[str, Mapping[str, Any]]  # suite -> number of references -> flat name -> value
@@ -73,6 +75,7 @@ def model_card(run: Run, step: int, name: str, license_name: str, metrics: Metri
     """
     measured = [*_measured(metrics)]
     is_anchored, config = run.config.anchoring.enabled, run.config
+    masked = {"batch": "batches", "group": "groups", "example": "images"}[config.anchoring.mask_per]
     values = {
         "name": name,
         "is_anchored": is_anchored,
@@ -83,7 +86,7 @@ def model_card(run: Run, step: int, name: str, license_name: str, metrics: Metri
             "training set": f"{name_of(config.data)}, {run.data.partition(',')[0]}",
             "classes": len(run.label_names),
             "epochs": f"{config.training.total_epochs:g}, checkpoint of step {step}",
-            "masked references": f"{config.anchoring.mask_prob:g} of the batches" if is_anchored else "none",
+            "masked references": f"{config.anchoring.mask_prob:g} of the {masked}" if is_anchored else "none",
         },
         "suites": [(of.suite, _rows(of)) for of in measured],
     }
@@ -105,6 +108,7 @@ def _front_matter(run: Run, name: str, license_name: str, measured: list[_Measur
             metric_value=value,
         )
         for of in measured
+        if parse_storage_name(of.suite).dataset is None and parse_storage_name(of.suite).suite not in _OTHER_DATA
         for num, values in of.by_references.items()
         for metric, value in values.items()
         if "/" not in metric

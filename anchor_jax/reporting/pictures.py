@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from anchor_jax.evaluation.output import workdir_of_results
+from anchor_jax.evaluation.output import POINTER, workdir_of_results
 from anchor_jax.evaluation.presentation import ImageGrid, ImageStrip, Plot, ReliabilityDiagrams
 from anchor_jax.evaluation.results import Results, flat_name
 from anchor_jax.metrics import ReliabilityBins
@@ -54,7 +54,8 @@ def send_results(trackers: Sequence[str], folder: Path, results: Mapping[str, Re
         if score.draw is None and (score.corruption is None or score.severity is None)
     }
     num_left = sum(len(result.scores) for _, result in every) - len(sent)
-    place = workdir if is_remote(workdir) or os.access(workdir, os.W_OK) else folder.parent
+    is_own = (folder.parent / POINTER).exists()  # a folder outside of the run, in which nothing is written then
+    place = workdir if not is_own and (is_remote(workdir) or os.access(workdir, os.W_OK)) else folder.parent
     opened = Trackers(trackers, run_record.load(workdir), place, folder.parent / "tensorboard", step)
     opened.scores(step, sent)
     for file in sorted((folder / "pictures").glob("*.png")):

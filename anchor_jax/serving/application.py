@@ -3,12 +3,12 @@
 import asyncio
 import contextlib
 import dataclasses
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from absl import logging
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
@@ -25,6 +25,7 @@ BATCH_SIZES = (1, 8, 32)
 MAX_BYTES = 32 * 2**20  # of a request
 MAX_PIXELS = 100_000_000  # of the decoded pictures of a request
 WAIT_SECONDS = 0.003
+_LOGGER = logging.getLogger("anchor_jax")
 
 Output = Literal["logits", "probs", "probs_std"]
 
@@ -102,9 +103,9 @@ class _Server:
         """Compile in the background, so that probes of the process are answered meanwhile."""
         try:
             await asyncio.to_thread(self.batcher.compile)
-        except Exception:
+        except Exception as error:
             self.state = "failed"
-            logging.exception("the program cannot be compiled")
+            _LOGGER.error("the program cannot be compiled (%s: %s)", type(error).__name__, error)
             return
         self.state = "ready"
         await self.batcher.run()
