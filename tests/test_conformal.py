@@ -217,6 +217,10 @@ PROBS, LABELS = np.full((20, 2), 0.5, np.float32), np.arange(20) % 2
             r"difficulty must be in \[0, inf\]; got values from -0.5",
         ),
         (
+            partial(conformal.class_scores, PROBS, difficulty=np.full(20, -5e-4), offset=1e-3),
+            r"difficulty must be in \[0, inf\]; got values from -0.0005",
+        ),
+        (
             partial(conformal.fit_intervals(PROBS, PROBS, PROBS), PROBS),
             "difficulty must be given, as it was to fit_intervals; got None",
         ),

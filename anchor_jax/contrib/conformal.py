@@ -8,7 +8,7 @@ the same distribution: the promise is lost under shift. It holds on average, not
 Divided by a difficulty, such as the spread over references of an anchored network, scores give hard inputs larger sets
 or wider intervals, at the same coverage on average.
 
-Letters: B examples, C classes. All functions compute in float32.
+Letters: B examples, C classes. Scores and thresholds are float32.
 """
 
 import dataclasses

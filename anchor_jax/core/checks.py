@@ -169,7 +169,8 @@ def within(name: str, values: AnyArray, low: float, high: float) -> None:
     smallest, largest = float(values.min()), float(values.max())
     if np.isnan(smallest):
         raise UserError(f"{name} must not contain NaN; got {np.isnan(values).sum()} NaN in {values.size} values")
-    if smallest < low - _TOLERANCE or largest > high + _TOLERANCE:
+    tolerance = 0.0 if np.isinf(high) else _TOLERANCE  # of fractions alone
+    if smallest < low - tolerance or largest > high + tolerance:
         raise UserError(f"{name} must be in [{low}, {high}]; got values from {smallest:g} to {largest:g}")
 
 

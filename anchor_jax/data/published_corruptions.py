@@ -106,6 +106,8 @@ def open_corrupted(
 ) -> CorruptedSet:
     """Open a published corrupted set, and check that it is complete and matches the run.
 
+    Image files and TFDS images are resized to the run's size, but taken as cropped already, as the published ones are.
+
     Specs:
       tfds:NAME[@SPLIT]: "cifar10_corrupted" or "imagenet2012_corrupted". Its members are all prepared configurations
         `NAME/corruption_severity`.

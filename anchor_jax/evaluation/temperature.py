@@ -25,9 +25,11 @@ def require_held_out(
     """
     source, held_out = train
     if held_out is None:
-        cannot = isinstance(source, StreamSource)
-        how = ", as a stream cannot; " if cannot else "; train with --config.data.validation_fraction=0.1, or "
-        raise UserError(f"{purpose} needs training data that the run held out, and this run held out none{how}{instead}")
+        is_stream = isinstance(source, StreamSource)
+        how = ", as a stream cannot; " if is_stream else "; train with --config.data.validation_fraction=0.1, or "
+        raise UserError(
+            f"{purpose} needs training data that the run held out, and this run held out none{how}{instead}"
+        )
     return eval_dataset(held_out, "held-out training data", channels=held_out.images.shape[-1])
 
 
