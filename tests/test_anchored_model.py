@@ -119,6 +119,30 @@ def test_anchored_step_compiles_once_for_all_banks():
     assert len(traced) == 1
 
 
+@pytest.mark.parametrize(
+    ("make", "num"),
+    [
+        (lambda _: {"loss_fn": partial(aj.anchored_cross_entropy, label_smoothing=0.1)}, 1),
+        (lambda _: {"apply_fn": partial(mlp), "loss_fn": jax.tree_util.Partial(aj.anchored_cross_entropy)}, 1),
+        (lambda _: {"apply_fn": aj.SplitModel(partial(SPLIT.first_layer), partial(SPLIT.rest))}, 1),
+        (lambda call: {"loss_fn": partial(aj.anchored_cross_entropy, label_smoothing=0.1 * call)}, 2),
+        (lambda _: {"loss_fn": partial(aj.anchored_cross_entropy, label_smoothing=np.zeros(()))}, 2),  # not hashable
+    ],
+)
+def test_anchored_of_new_partials_compiles_once(make, num):
+    traced = []
+
+    @jax.jit
+    def step(model, params):
+        traced.append(1)
+        return model.loss(model.predict(params, X, 2).mean, LABELS)
+
+    losses = [step(dataclasses.replace(MODEL, **make(call)), PARAMS) for call in (0, 1)]
+    assert len(traced) == num
+    expected = dataclasses.replace(MODEL, **make(1))
+    np.testing.assert_allclose(losses[1], expected.loss(expected.predict(PARAMS, X, 2).mean, LABELS), rtol=1e-5)
+
+
 BIG = normal(0, 60_000, H)
 
 

@@ -75,6 +75,7 @@ CONTRIB = [
     value(
         lambda: aj.expected_improvement(X, X[0], 1.0), r"mean and std must have the same shape; got \(4, 5\) and \(5,\)"
     ),
+    value(lambda: aj.expected_improvement(X, -X - 1, 1.0), r"std must be in \[0, inf\]; got values from -"),
     kind(lambda: aj.expected_improvement(X, X, "1"), r"best must be a number in \[-inf, inf\]; got '1'"),
     kind(lambda: regression.Settings(hidden=64), r"hidden must be a tuple; got 64; pass \(64,\)"),
     kind(lambda: regression.Settings(hidden="64"), r"hidden must be a tuple; got '64'; pass \('64',\)"),

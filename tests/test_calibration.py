@@ -167,6 +167,7 @@ def test_calibration_errors_sum_equal_confidences_exactly():
 @pytest.mark.parametrize(("correct", "expected"), [(1, 0.2), (0, 0.8)])
 def test_smooth_ece_of_one_example_is_its_residual(correct, expected):
     np.testing.assert_allclose(metrics.smooth_ece(np.array([0.8]), np.array([correct])), expected, atol=5e-5)
+    assert metrics.smooth_ece(np.array([1.0]), np.array([0])) <= 1
 
 
 def test_adaptive_error_known_values():

@@ -231,6 +231,12 @@ def test_conformal_rejects_invalid_arguments(call, message):
         call()
 
 
+def test_infinite_penalty_allows_free_classes_only():
+    probs = np.tile(np.float32([0.5, 0.375, 0.125]), (9, 1))
+    scores = conformal.class_scores(probs, method="raps", penalty=np.inf, free_classes=2)
+    np.testing.assert_allclose(scores[0], [0.5, 0.875, np.inf])
+
+
 def test_conformal_sets_are_exported_for_any_batch_size():
     sets = conformal.ConformalSets(np.float32(1.5), "raps", normalized=True)
     probs, _, difficulty = draw(jax.random.key(0), 7)

@@ -20,6 +20,8 @@ def drawn(kind, num=997):
         "ties": scores.round(),
         "integers": (3 * scores).astype(int),
         "close float64": 1e6 + 1e-6 * scores,  # equal in float32
+        "tiny": (1e-41 * scores).astype(np.float32),  # of which devices take all for 0
+        "zeros": np.where(scores > 0, 0.0, -0.0).astype(np.float32),
         "equal": np.zeros(num),
         "infinite": np.where(rng.random(num) < 0.1, np.inf * np.sign(scores), scores),
     }[kind], positive
@@ -30,10 +32,11 @@ def sklearn_fpr(scores, positive, tpr):
     return false[true >= tpr].min()
 
 
-@pytest.mark.parametrize("kind", ["float32", "ties", "integers", "close float64", "equal", "infinite"])
+@pytest.mark.parametrize("kind", ["float32", "ties", "integers", "close float64", "tiny", "zeros", "equal", "infinite"])
 def test_detection_metrics_equal_sklearn(kind):
     scores, positive = drawn(kind)
     finite = np.clip(scores, -1e9, 1e9) if kind == "infinite" else scores  # scikit-learn rejects infinite ones
+    assert metrics.auroc(jnp.asarray(scores), positive) == metrics.auroc(scores, positive) or kind == "close float64"
     assert metrics.auroc(scores, positive) == pytest.approx(roc_auc_score(positive, finite), abs=1e-6)
     assert metrics.aupr(scores, positive) == pytest.approx(average_precision_score(positive, finite), abs=1e-6)
     for tpr in (0.5, 0.8, 0.95, 1.0):

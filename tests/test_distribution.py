@@ -127,7 +127,7 @@ def test_installed_config_trains(anchor_jax_command, tmp_path):
     (tmp_path / "configs/mine.py").write_text(
         "from configs import base, digits\n\n\ndef get_config():\n    config = digits.get_config()\n"
         "    config.model.name, config.model.options = 'mlp', {'hidden': (4,)}\n"
-        "    config.training.total_epochs = base.EPOCHS\n    return config\n"
+        "    config.training.total_epochs, config.optimizer.warmup_epochs = base.EPOCHS, 0.0\n    return config\n"
     )
     done = anchor_jax_command("train", "--config", "configs/mine.py", "--workdir", "run")
     assert (done.returncode, done.stderr) == (0, "")

@@ -1,6 +1,7 @@
 """Metrics of complete sets compared with other libraries and known values, and their invariants."""
 
 import warnings
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import anchor_jax as aj
 from anchor_jax import metrics
 
 with warnings.catch_warnings():
@@ -312,3 +314,25 @@ def test_summary_is_float32_in_64_bit_mode():
     for name in KEYS_WITH_TOP5:
         assert summary[name].dtype == jnp.float32
         np.testing.assert_allclose(summary[name], expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_losses_and_metrics_are_exported_for_any_batch_size():
+    def measure(outputs, labels):
+        targets, flags, mask = outputs[::-1], labels > 0, labels > 1
+        scores = outputs[:, 0]
+        return {
+            "squared error": aj.anchored_squared_error(outputs, targets, mask, target_mean=np.ones(3)),
+            "nll": aj.anchored_gaussian_nll(outputs, outputs, targets, mask),
+            "detection": [detect(scores, flags) for detect in (metrics.auroc, metrics.aupr, metrics.fpr_at_tpr)],
+            "selective": metrics.risk_coverage(scores, flags),
+            "calibration": metrics.adaptive_calibration_error(scores, flags),
+            "size": metrics.set_size(outputs > 0.5),
+        }
+
+    rng = np.random.default_rng(0)
+    outputs, labels = rng.integers(1, 8, (7, 3)).astype(np.float32) / 8, np.array([0, 1, 2, 0, 2, 1, 0])
+    (num,) = jax.export.symbolic_shape("num")
+    shapes = jax.ShapeDtypeStruct((num, 3), jnp.float32), jax.ShapeDtypeStruct((num,), jnp.int32)
+    found = jax.export.export(jax.jit(measure))(*shapes).call(outputs, labels)
+    compare = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+    jax.tree.map(compare, found, measure(jnp.asarray(outputs), jnp.asarray(labels)))

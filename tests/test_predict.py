@@ -109,6 +109,19 @@ def test_predict_resolves_spread_far_below_the_mean(chunk_size):
     np.testing.assert_allclose(prediction.std[0], outputs.std(axis=0, ddof=1, dtype=np.float64), rtol=1e-2)
 
 
+@pytest.mark.parametrize("unit", [1e-30, 1e-19, 1e20, 1e37])
+@pytest.mark.parametrize("chunk_size", [None, 1, 2])
+def test_predict_spread_of_outputs_of_any_size(unit, chunk_size):
+    references = unit * np.array([[1, 2], [2, 2], [3, 5]], np.float32)  # float32 does not hold their squares
+
+    def spread(references):
+        return predict(reference_as_logits, None, np.zeros((1, 2), np.float32), references, chunk_size=chunk_size).std
+
+    np.testing.assert_allclose(spread(references)[0] / unit, [1, 3**0.5], rtol=1e-6)
+    gradient = jax.grad(lambda references: spread(references).sum())
+    np.testing.assert_allclose(gradient(references), gradient(references / unit), rtol=1e-5, atol=1e-6)
+
+
 def temporary_bytes(num, chunk_size):
     shapes = jax.ShapeDtypeStruct((64, H), jnp.float32), jax.ShapeDtypeStruct((num, H), jnp.float32)
     compiled = predict.lower(mlp, PARAMS, *shapes, chunk_size=chunk_size).compile()

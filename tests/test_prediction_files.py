@@ -109,13 +109,16 @@ def test_prediction_files_follow_the_results(digits_run, tmp_path, capsys, monke
         evaluation.evaluate(digits_run, suites, (num,), options=Options(**options), out=tmp_path / "out")
         return frame_of(tmp_path / "out").groupby("suite")["num_references"].unique().map(list).to_dict()
 
-    other = write_npz(tmp_path / "other.npz", np.zeros((200, 8, 8, 1), np.uint8), np.arange(200) % 2, ["a", "b"])
+    other = write_npz(tmp_path / "other.npz", np.zeros((360, 8, 8, 1), np.uint8), np.arange(360) % 2, ["a", "b"])
     assert evaluate("clean", "ood") == {"clean": [1], "ood": [1]}
     assert evaluate("clean", num=3) == {"clean": [1, 3], "ood": [1]}
     assert evaluate("ood", ood=(other,)) == {"clean": [1, 3], "ood": [1]}
     [inner] = (tmp_path / "out").glob("step*")
     assert set(pd.read_parquet(inner / "earlier/1/ood-references1.parquet")["set"]) == {"digits", "photographs"}
     assert set(frame_of(tmp_path / "out", suite="ood")["set"]) == {"digits", "other"}
+    (inner / "earlier/1/ood-references1.parquet").rename(inner / "ood-references1.parquet")  # older than the table
+    assert evaluate("clean", num=3) == {"clean": [1, 3], "ood": [1]}
+    assert set(frame_of(tmp_path / "out", suite="ood")["set"]) == {"digits", "photographs"}
     monkeypatch.setattr(report, "write_page", lambda *_: "page")
     capsys.readouterr()
     Reporter().evaluation_finished(inner, {}, {})

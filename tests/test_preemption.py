@@ -162,6 +162,8 @@ def test_second_signal_ends_a_busy_process_immediately():
         line, cwd=ROOT, env=environment_of_command(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
+        assert process.stderr is not None
+        process.stderr.close()  # Ctrl-C also ended what read it
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGTERM)
         assert process.stdout.readline() == "received\n"

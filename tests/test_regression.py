@@ -336,6 +336,24 @@ def test_fourier_features_are_sines_and_cosines():
     np.testing.assert_allclose(regression.fourier_features(frequencies, x), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("unit", [1e-17, 1e17])
+@pytest.mark.parametrize("mask", [None, MASK])
+def test_gaussian_nll_gradients_in_units_of_any_size(unit, mask):
+    def gradients(unit):
+        marginal = {"target_mean": unit * CENTRE, "target_variance": unit**2 * SPREAD}
+
+        def loss(means, variances):
+            return aj.anchored_gaussian_nll(means, variances, unit * TARGETS, mask, **marginal).sum()
+
+        means, variances = np.float32(unit) * MEANS, np.float32(unit**2) * VARIANCES
+        return [unit * gradient for gradient in jax.grad(loss, (0, 1))(means, variances)]
+
+    by_mean, by_variance = gradients(unit)
+    expected = gradients(1.0)
+    np.testing.assert_allclose(by_mean, expected[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(unit * by_variance, expected[1], rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("unit", [1e-30, 1e30])
 def test_regression_metrics_in_units_of_any_size(unit):
     rng = np.random.default_rng(0)
@@ -347,3 +365,7 @@ def test_regression_metrics_in_units_of_any_size(unit):
     np.testing.assert_allclose(metrics.gaussian_nll(means, stds, targets), expected, rtol=1e-5)
     gradient = jax.jit(jax.grad(metrics.rmse))(means, targets)
     np.testing.assert_allclose(gradient, jax.grad(metrics.rmse)(means / unit, targets / unit), rtol=1e-5)
+
+
+def test_rmse_of_the_largest_errors_is_finite():
+    assert metrics.rmse(np.zeros(3, np.float32), np.full(3, 3e38, np.float32)) == pytest.approx(3e38, rel=1e-6)

@@ -113,6 +113,9 @@ def test_fits_reject_invalid_arguments():
         scaling.fit_dirichlet(LOGITS, LABELS, off_diagonal_penalty=-1)
     with pytest.raises(UserError, match=r"logits must have shape \[B, 4\], as in the fit; got \(2, 3\)"):
         scaling.fit_vector(LOGITS, LABELS)(np.zeros((2, 3)))
+    for temperature in (0.0, -1.0, np.nan, jnp.float32(-1)):
+        with pytest.raises(UserError, match="temperature must be above 0; got"):
+            scaling.TemperatureScaling(temperature)(LOGITS)
 
 
 def test_dirichlet_scaling_takes_excluded_classes():

@@ -39,3 +39,25 @@ def test_make_schedule_refuses_what_does_not_fit(tiny, changes, message):
     tiny.update_from_flattened_dict(changes)
     with pytest.raises(UserError, match=message):
         make_schedule(tiny, num_examples=96_000, num_devices=8)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"training.ema_decay": 1.0}, "ema_decay must be below 1: .*; got 1.0"),
+        ({"training.ema_decay": 1 - 1e-9}, r"ema_decay must be below 1: .*; got 0.999999999"),
+        ({"training.ema_decay": 0.9, "training.ema_every_steps": 13}, "ema_every_steps must be at most 12, .*; got 13"),
+    ],
+)
+def test_average_of_initial_weights_alone_is_refused(tiny, changes, message):
+    tiny.update_from_flattened_dict(changes)
+    with pytest.raises(UserError, match=message):
+        make_schedule(tiny, num_examples=96, num_devices=8)
+
+
+def test_warmup_beyond_the_run_is_warned_of(tiny):
+    tiny.optimizer.warmup_epochs, tiny.training.ema_decay, tiny.training.ema_every_steps = 2.0, 0.9, 12
+    assert make_schedule(tiny, num_examples=96, num_devices=8).total_steps == 12
+    tiny.optimizer.warmup_epochs = 2.1
+    with pytest.warns(UserWarning, match=r"warmup_epochs=2.1 is longer than the run, 2.0 epochs: .* peak, 0.05"):
+        make_schedule(tiny, num_examples=96, num_devices=8)

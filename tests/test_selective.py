@@ -196,3 +196,10 @@ def test_risk_orders_float64_before_rounding():
     confidence, correct = 1 - np.array([1e-12, 1e-9, 1e-11, 1e-10]), np.array([True, False, True, False])
     np.testing.assert_allclose(metrics.risk_coverage(confidence, correct).risk, [0, 0, 1 / 3, 0.5], rtol=1e-6)
     assert metrics.excess_aurc(confidence, correct) == pytest.approx(0, abs=1e-7)
+
+
+@pytest.mark.parametrize("as_array", [np.asarray, jnp.asarray])
+def test_risk_orders_numbers_below_the_normal_ones(as_array):
+    confidence = as_array(np.array([2e-45, -3e-40, 1e-39, 0], np.float32))
+    risk = metrics.risk_coverage(confidence, np.array([True, False, True, False])).risk
+    np.testing.assert_allclose(risk, [0, 0, 1 / 3, 0.5], rtol=1e-6)

@@ -134,6 +134,22 @@ def test_predictor_uses_the_latest_valid_checkpoint(copied, finished):
     assert (copied / "checkpoints/12").is_dir()
 
 
+def test_predictor_reads_what_training_has_replaced(copied, monkeypatch):
+    """A running training deletes an old checkpoint, and saves a new one, after they were listed."""
+    read, folder, expected = checkpoint_integrity._read, copied / "checkpoints", load_predictor(copied)
+
+    def read_later(checkpoints, like, step):
+        if step == 12:
+            (folder / "12").rename(folder / "15")
+        return read(checkpoints, like, step)
+
+    monkeypatch.setattr(checkpoint_integrity, "_read", read_later)
+    assert_same_bits(load_predictor(copied).variables, expected.variables)
+    (folder / "15").rename(folder / "12")
+    with pytest.raises(UserError, match=r"no checkpoint 12 in .*; there are: 3, 6, 9, 15"):
+        load_predictor(copied, step=12)
+
+
 @pytest.mark.parametrize("content", ['{"accu', "", "[]", '{"accuracy": null}'])
 def test_corrupt_scores_keep_the_checkpoint_usable(copied, finished, content):
     (copied / "checkpoints/12/metrics/metrics").write_text(content)

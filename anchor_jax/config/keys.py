@@ -254,11 +254,12 @@ class TrainingConfig(Section):
     )
     ema_decay: float = key(
         0.0,
-        "Decay of the moving average of parameters and statistics, which is then what is evaluated; 0: no average.",
+        "Decay of the moving average of parameters and statistics, which is then what is evaluated, below 1; 0: no "
+        "average.",
         at_least=0,
         at_most=1,
     )
-    ema_every_steps: int = key(1, "Steps between updates of the moving average.", at_least=1)
+    ema_every_steps: int = key(1, "Steps between updates of the moving average; at most those of the run.", at_least=1)
     max_consecutive_nonfinite: int = key(
         0,
         "Consecutive updates with a NaN or infinite loss or gradient that are skipped before the run ends.",

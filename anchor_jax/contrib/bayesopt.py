@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.stats import norm
 from jax.typing import ArrayLike
 
@@ -27,7 +28,7 @@ def expected_improvement(mean: jax.Array, std: jax.Array, best: ArrayLike) -> ja
 
     Raises:
       UserTypeError: `mean` or `std` is not floating, or `best` is not a number.
-      UserError: the shapes differ, or are empty.
+      UserError: the shapes differ, or are empty; NumPy arrays contain NaN, or `std` values below 0.
 
     Source: Jones, Schonlau & Welch 1998, *Efficient global optimization of expensive black-box functions*.
 
@@ -42,6 +43,9 @@ def expected_improvement(mean: jax.Array, std: jax.Array, best: ArrayLike) -> ja
     checks.array("std", std, "floating", "[...]")
     if jnp.shape(mean) != jnp.shape(std):
         raise UserError(f"mean and std must have the same shape; got {jnp.shape(mean)} and {jnp.shape(std)}")
+    for name, values, least in (("mean", mean, -float("inf")), ("std", std, 0)):
+        if isinstance(values, np.ndarray):
+            checks.within(name, values, least, float("inf"))
     checks.number("best", best, -float("inf"), float("inf"))
     dtype = jnp.promote_types(jnp.result_type(mean), jnp.float32)
     if precision.is_concrete(mean, best):  # far from zero, the two may be equal in float32

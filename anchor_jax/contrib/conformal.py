@@ -224,7 +224,8 @@ def class_scores(
         places = jnp.argsort(order, axis=1)  # of each class, 0 for the most probable
         scores = _cumulative_scores(probs, order, places, key)
         if method == "raps":
-            scores = scores + penalty * jnp.maximum(0, places + 1 - free_classes).astype(jnp.float32)
+            num_penalized = jnp.maximum(0, places + 1 - free_classes).astype(jnp.float32)
+            scores = scores + jnp.where(num_penalized > 0, penalty * num_penalized, 0.0)  # the penalty may be infinite
     if difficulty is None:
         return scores
     return scores / scale_of(difficulty, offset, probs.shape[:1], probs.shape).reshape(probs.shape[0], -1)

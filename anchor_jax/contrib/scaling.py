@@ -28,7 +28,7 @@ from jax.typing import ArrayLike
 from scipy.optimize import brentq, minimize
 from scipy.special import log_softmax, logsumexp
 
-from anchor_jax.core import checks, explicit, modes
+from anchor_jax.core import checks, explicit, modes, precision
 from anchor_jax.core.errors import UserError, UserTypeError
 from anchor_jax.core.short_reprs import short_repr
 from anchor_jax.metrics import validation
@@ -70,8 +70,10 @@ class TemperatureScaling:
 
         Raises:
           UserTypeError: `logits` are not floating.
-          UserError: `logits` are not `[B, C]`, or contain NaN.
+          UserError: `logits` are not `[B, C]` or contain NaN, or the temperature is not above 0.
         """
+        if precision.is_concrete(self.temperature) and not precision.on_host(self.temperature) > 0:
+            raise UserError(f"temperature must be above 0; got {float(self.temperature):g}")
         return _scaled(logits, self.temperature, 1.0, 0.0)
 
 

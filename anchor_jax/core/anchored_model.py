@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Float32, PRNGKeyArray
 
 from anchor_jax.core import checks, explicit
 from anchor_jax.core.anchoring import anchor, sample_mask, sample_references
+from anchor_jax.core.comparable import comparable
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.inference import classify, classify_with_votes, predict
 from anchor_jax.core.layout import transposition
@@ -262,7 +263,7 @@ class Anchored:
 
     def tree_flatten_with_keys(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """Return the bank, and everything else as static data."""
-        static = tuple(getattr(self, name) for name in _STATIC)
+        static = tuple(comparable(getattr(self, name)) for name in _STATIC)
         return ((jax.tree_util.GetAttrKey("bank"), self.bank),), static
 
     @classmethod

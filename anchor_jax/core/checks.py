@@ -24,7 +24,7 @@ from anchor_jax.core.layout import MAX_CHANNELS, TO_CHANNELS_LAST, check_layout
 from anchor_jax.core.types import AnyArray
 
 AS_STORED = "pass images as stored, not normalized; of values in [0, 1], (255 * images).round().astype('uint8')"
-_TOLERANCE = 1e-3  # a probability rounded to half precision may exceed 1 by less than this
+TOLERANCE = 1e-3  # a probability rounded to half precision may exceed 1 by less than this
 _REAL = (jnp.floating, jnp.integer, jnp.bool_)
 _KINDS = {"floating": (jnp.floating,), "bool": (jnp.bool_,), "uint8": (jnp.uint8,), "real": _REAL}
 
@@ -169,7 +169,7 @@ def within(name: str, values: AnyArray, low: float, high: float) -> None:
     smallest, largest = float(values.min()), float(values.max())
     if np.isnan(smallest):
         raise UserError(f"{name} must not contain NaN; got {np.isnan(values).sum()} NaN in {values.size} values")
-    tolerance = 0.0 if np.isinf(high) else _TOLERANCE  # of fractions alone
+    tolerance = 0.0 if np.isinf(high) else TOLERANCE  # of fractions alone
     if smallest < low - tolerance or largest > high + tolerance:
         raise UserError(f"{name} must be in [{low}, {high}]; got values from {smallest:g} to {largest:g}")
 
@@ -358,7 +358,8 @@ def _is_numpy_or_jax(value: Any) -> TypeGuard[AnyArray]:
 def _is_integer(value: Any) -> TypeGuard[int]:
     if isinstance(value, int | np.integer):
         return not isinstance(value, bool)
-    return _is_array(value) and _is_concrete_scalar(value) and jnp.issubdtype(value.dtype, jnp.integer)
+    has_dtype = hasattr(value, "dtype")  # unlike a symbolic dimension
+    return _is_array(value) and has_dtype and _is_concrete_scalar(value) and jnp.issubdtype(value.dtype, jnp.integer)
 
 
 def _is_concrete_scalar(value: Any) -> Any:

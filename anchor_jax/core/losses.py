@@ -8,6 +8,7 @@ or the mean and the variance of the training targets. Letters: B examples, C cla
 # pyright: reportUnknownMemberType=false
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import jax
@@ -18,6 +19,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Float32, Integer, Real, Sha
 from anchor_jax.core import checks, explicit, modes, precision
 from anchor_jax.core.errors import UserError, UserTypeError
 from anchor_jax.core.types import AnyArray
+from anchor_jax.core.uncertainty import deviation
 
 
 @explicit.automatic("logits", "labels", "mask")
@@ -170,15 +172,16 @@ def anchored_gaussian_nll(
     mean = _broadcast_to_target("target_mean", target_mean, means)
     variance = jnp.asarray(_broadcast_to_target("target_variance", target_variance, means), jnp.float32)
     variances = jnp.asarray(variances, jnp.float32)
-    squares = precision.difference(means, targets) ** 2
+    stds = jnp.sqrt(variances)  # gradients of `squares / variances` divide by `variances**2`, beyond float32 for some
+    squares = (precision.difference(means, targets) / stds) ** 2
     if mask is not None and masked_target == "marginal":
-        masked_squares = precision.difference(means, mean) ** 2 + variance
+        masked_squares = (precision.difference(means, mean) / stds) ** 2 + (deviation(variance) / stds) ** 2
         squares = jnp.where(_align_mask(mask, squares), masked_squares, squares)
-    return _mean_over_outputs((jnp.log(2 * jnp.pi * variances) + squares / variances) / 2)
+    return _mean_over_outputs((math.log(2 * math.pi) + jnp.log(variances) + squares) / 2)
 
 
 def _mean_over_outputs(losses: AnyArray) -> Array:
-    return jnp.mean(losses.reshape(len(losses), -1), axis=1)
+    return jnp.mean(losses.reshape(losses.shape[0], -1), axis=1)
 
 
 def _align_mask(mask: AnyArray, targets: AnyArray) -> AnyArray:
@@ -187,7 +190,7 @@ def _align_mask(mask: AnyArray, targets: AnyArray) -> AnyArray:
 
 
 def _broadcast_to_target(name: str, value: ArrayLike, outputs: AnyArray) -> AnyArray:
-    """Return a number, or an array of the shape of one target, in the shape of the outputs `[B, ...]`."""
+    """Return a number, or an array of the shape of one target, in a shape that broadcasts to the outputs `[B, ...]`."""
     shape = outputs.shape[1:]
     if jnp.ndim(value) == 0:
         checks.number(name, value, -float("inf"), float("inf"))
@@ -196,7 +199,7 @@ def _broadcast_to_target(name: str, value: ArrayLike, outputs: AnyArray) -> AnyA
         if jnp.shape(value) != shape:
             raise UserError(f"{name} must be a number or have the shape of one target, {shape}; got {jnp.shape(value)}")
     numpy = jnp if isinstance(value, jax.Array) else np
-    return numpy.broadcast_to(numpy.asarray(value)[None], outputs.shape)
+    return numpy.broadcast_to(numpy.asarray(value)[None], (1, *shape))
 
 
 def _one_hot(labels: AnyArray, num_classes: int) -> Array:

@@ -17,12 +17,19 @@ from anchor_jax.core.types import Members
 from anchor_jax.core.uncertainty import deviation
 
 
+class _Squares(NamedTuple):
+    """A sum of squared deviations, in units whose squares float32 can hold; arrays like an output of one member."""
+
+    unit: Array  # see `_unit`
+    total: Array
+
+
 class _Moments(NamedTuple):
     """Running moments over members; `mean` and `squares` are pytrees like the output of one member."""
 
     num: Array  # float32 [], number of members
     mean: Any
-    squares: Any  # sums of squared deviations from the mean
+    squares: Any  # `_Squares` of the deviations from the mean
 
 
 def mean_and_std(output_of: Callable[[Any], Any], members: Members, chunk_size: int | None) -> tuple[Any, Any]:
@@ -59,10 +66,10 @@ def mean_and_std(output_of: Callable[[Any], Any], members: Members, chunk_size: 
     if num == 1:
         return moments.mean, None
 
-    def std(squares: Array) -> Array:
-        return deviation(squares / (num - 1))
+    def std(_: Array, squares: _Squares) -> Array:
+        return squares.unit * deviation(squares.total / (num - 1))
 
-    return moments.mean, jax.tree.map(std, moments.squares)
+    return moments.mean, jax.tree.map(std, moments.mean, moments.squares)
 
 
 def _number_of(members: Members) -> int:
@@ -79,8 +86,10 @@ def _moments(values: Any) -> _Moments:
     def mean_over_members(value: Array) -> Array:
         return jnp.mean(value, axis=0)
 
-    def sum_of_squares(value: Array, mean: Array) -> Array:
-        return jnp.sum((value - mean[None]) ** 2, axis=0)
+    def sum_of_squares(value: Array, mean: Array) -> _Squares:
+        deviations = value - mean[None]
+        unit = _unit(jnp.max(jnp.abs(deviations), axis=0))
+        return _Squares(unit, jnp.sum((deviations / unit[None]) ** 2, axis=0))
 
     num = jnp.float32(len(jax.tree.leaves(values)[0]))
     mean = jax.tree.map(mean_over_members, values)
@@ -95,8 +104,15 @@ def _merge(a: _Moments, b: _Moments) -> _Moments:
         difference = q - p  # not finite between infinite values, such as logits of excluded classes
         return jnp.where(jnp.isfinite(difference), p + difference * (b.num / num), p + q)
 
-    def merge_squares(s: Array, t: Array, p: Array, q: Array) -> Array:
-        return s + t + (q - p) ** 2 * (a.num * b.num / num)
+    def merge_squares(p: Array, q: Array, s: _Squares, t: _Squares) -> _Squares:
+        unit = jnp.maximum(jnp.maximum(s.unit, t.unit), _unit(jnp.abs(q - p)))
+        total = s.total * (s.unit / unit) ** 2 + t.total * (t.unit / unit) ** 2
+        return _Squares(unit, total + ((q - p) / unit) ** 2 * (a.num * b.num / num))
 
     mean = jax.tree.map(merge_means, a.mean, b.mean)
-    return _Moments(num, mean, jax.tree.map(merge_squares, a.squares, b.squares, a.mean, b.mean))
+    return _Moments(num, mean, jax.tree.map(merge_squares, a.mean, b.mean, a.squares, b.squares))
+
+
+def _unit(largest: Array) -> Array:
+    """Return 1, or a power of two near very large and very small deviations, which therefore round as usual."""
+    return jnp.where(largest > 2.0**40, 2.0**80, jnp.where(largest < 2.0**-40, 2.0**-80, 1.0)).astype(largest.dtype)

@@ -46,7 +46,8 @@ def predictive_entropy(probs: Float[AnyArray, "*batch classes"]) -> Float[Array,
 
 @jax.jit  # `entr` holds an infinite constant, which `jax_debug_infs` would reject outside of a compiled function
 def _entropies(probs: Float[AnyArray, "*batch classes"]) -> Float[Array, "*batch"]:
-    is_zero = probs == 0  # where the gradient is infinite, and NaN after a softmax whose own is 0
+    # the gradient at 0 is infinite, and NaN after a softmax whose own is 0; rounded probabilities may be below 0
+    is_zero = (probs <= 0) & (probs >= -checks.TOLERANCE)
     return jnp.sum(jnp.where(is_zero, 0.0, entr(jnp.where(is_zero, 1.0, probs))), axis=-1)
 
 

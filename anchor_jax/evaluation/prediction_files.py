@@ -49,6 +49,7 @@ SCHEMA: dict[str, pa.DataType] = {
 }
 PROBABILITY = "prob_"  # before the name of a class; missing for classes that a set does not have
 
+_PARTS = b"anchor_jax.parts"  # in the metadata of `PARQUET`: what it was made from
 _BYTES_OF_ROW, _BYTES_OF_CLASS = 170, 13  # of a CSV file, about
 _UNASKED_BYTES = 10**8  # of CSV that are written unless the caller decides
 
@@ -166,7 +167,7 @@ def write_all(folder: Path, parts: Iterable[Path], copies: Path | None) -> None:
     """
     parts = [part for part in parts if part.exists()]
     if parts and not _is_up_to_date(folder, parts):
-        with atomic_write(folder / CSV) as text, atomic_write(folder / PARQUET) as binary:
+        with atomic_write(folder / PARQUET) as binary, atomic_write(folder / CSV) as text:  # the first replaced last
             _concatenate(parts, text, binary)
     for name in NAMES:
         if not parts:
@@ -185,16 +186,16 @@ def check_parts(folder: Path) -> None:
 
 
 def _is_up_to_date(folder: Path, parts: Sequence[Path]) -> bool:
-    files = [folder / name for name in NAMES]
-    if not all(file.exists() for file in files):
-        return False
-    newest = max(map(time_modified, parts))
-    num_rows = sum(_read_metadata(part).num_rows for part in parts)
     try:
-        is_complete = _read_metadata(files[0]).num_rows == num_rows
+        found = _read_metadata(folder / PARQUET).metadata or {}
     except (pa.ArrowException, OSError):
         return False
-    return is_complete and all(time_modified(file) > newest for file in files)
+    return (folder / CSV).exists() and found.get(_PARTS) == _identity(parts)
+
+
+def _identity(parts: Sequence[Path]) -> bytes:
+    """Return what changes with the parts; their times alone do not tell which files are newer, if a clock was set."""
+    return repr([(part.name, size_of(part), time_modified(part)) for part in parts]).encode()
 
 
 def _read_metadata(file: Path) -> pq.FileMetaData:
@@ -203,7 +204,7 @@ def _read_metadata(file: Path) -> pq.FileMetaData:
 
 
 def _concatenate(parts: Sequence[Path], text: Path, binary: Path) -> None:
-    schema = _read_metadata(parts[0]).schema.to_arrow_schema()
+    schema = _read_metadata(parts[0]).schema.to_arrow_schema().with_metadata({_PARTS: _identity(parts)})
     with (
         pa_csv.CSVWriter(text, schema) as lines,
         pq.ParquetWriter(binary, schema, compression="zstd") as writer,

@@ -182,11 +182,10 @@ def adaptive_calibration_error(
     """
     num_bins = checks.count("num_bins", num_bins)
     confidence, correct = validation.check_confidence(confidence, correct)
-    size = len(confidence)
+    size = confidence.shape[0]
     confidence, right = rank_by_confidence(confidence, correct)
     cumulative_confidence = jnp.concatenate([jnp.zeros(1, jnp.float32), jnp.cumsum(confidence)])
-    borders = np.linspace(0, size, num_bins + 1).astype(np.float32)
-    excess = jnp.interp(borders, jnp.arange(size + 1, dtype=jnp.float32), cumulative_confidence - right)
+    excess = _at(np.linspace(0, 1, num_bins + 1), cumulative_confidence - right)
     return jnp.sum(jnp.abs(jnp.diff(excess))) / size
 
 
@@ -249,6 +248,16 @@ def _reliability_bins(
     return ReliabilityBins(count, right.astype(jnp.float32) / size, total_confidence / size)
 
 
+def _at(fractions: np.ndarray, values: Float32[Array, "values"]) -> Float32[Array, "fractions"]:
+    """Interpolate values at fractions of their length, as `jnp.interp` does of a length that is not symbolic."""
+    size = values.shape[0] - 1
+    is_known = isinstance(size, int)
+    place = jnp.asarray(fractions * size if is_known else jnp.float32(fractions) * size, jnp.float32)
+    below = jnp.floor(place).astype(jnp.int32)
+    first, second = values[below], values[jnp.minimum(below + 1, size)]
+    return first + (place - below) * (second - first)
+
+
 @jax.jit
 def _smooth_ece(confidence: Float32[Array, "examples"], correct: Bool[Array, "examples"]) -> Float32[Array, ""]:
     error_at = partial(_smoothed_error, *_to_grid(confidence, correct))
@@ -261,7 +270,7 @@ def _smooth_ece(confidence: Float32[Array, "examples"], correct: Bool[Array, "ex
 
     # the error decreases with the bandwidth, so the two are equal once, always inside the interval
     _, bandwidth = lax.fori_loop(0, _BISECTION_STEPS, bisect, (jnp.float32(0), jnp.float32(1)))
-    return error_at(bandwidth)
+    return jnp.minimum(error_at(bandwidth), 1.0)  # rounding
 
 
 def _to_grid(

@@ -45,7 +45,7 @@ def rank_by_confidence(
       k = 0 ... B, float32 `[B + 1]`.
     """
     ascending, right = lax.sort((_reversed(confidence), correct.astype(jnp.int32)), num_keys=1)
-    position = jnp.arange(1, len(right) + 1, dtype=jnp.int32)
+    position = jnp.arange(1, right.shape[0] + 1, dtype=jnp.int32)
     before, last = _ties(ascending)
     counted = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(right, dtype=jnp.int32)])
     m, n, r = (part.astype(jnp.float32) for part in (position - before, last - before, counted[last] - counted[before]))
@@ -60,5 +60,9 @@ def _reversed(values: Real[Array, "examples"]) -> Real[Array, "examples"]:
 
 def _ties(ascending: Real[Array, "examples"]) -> tuple[Int32[Array, "examples"], Int32[Array, "examples"]]:
     """Return `before` and `last` of sorted values: those tied with an example have positions before + 1 ... last."""
-    before = jnp.searchsorted(ascending, ascending, side="left").astype(jnp.int32)
-    return before, jnp.searchsorted(ascending, ascending, side="right").astype(jnp.int32)
+    num = ascending.shape[0]  # may be symbolic, which `jnp.searchsorted` does not support
+    position = jnp.arange(num, dtype=jnp.int32)
+    differs, end = ascending[1:] != ascending[:-1], jnp.ones(1, jnp.bool_)
+    before = lax.cummax(jnp.where(jnp.concatenate([end, differs]), position, 0))
+    last = lax.cummin(jnp.where(jnp.concatenate([differs, end]), position + 1, num), reverse=True)
+    return before, last

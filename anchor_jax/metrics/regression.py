@@ -43,8 +43,8 @@ def rmse(
       2.0
     """
     errors = validation.check_regression(means, targets)
-    largest = lax.stop_gradient(jnp.max(jnp.abs(errors)))
-    unit = jnp.where(jnp.isfinite(largest) & (largest > 0), largest, 1.0)  # whose square float32 may not hold
+    largest = lax.stop_gradient(jnp.max(jnp.abs(errors)))  # float32 may not hold its square
+    unit = jnp.clip(largest, 2.0**-126, 2.0**126)  # of which it holds the reciprocal
     return unit * jnp.sqrt(jnp.mean((errors / unit) ** 2))
 
 

@@ -59,8 +59,8 @@ def risk_coverage(confidence: Float[ArrayLike, "examples"], correct: Shaped[Arra
     """
     confidence, correct = validation.check_ranking(confidence, correct)
     _, right = rank_by_confidence(confidence, correct)
-    accepted = jnp.arange(1, len(right), dtype=jnp.float32)
-    return RiskCoverage(accepted / len(confidence), (accepted - right[1:]) / accepted)
+    accepted = jnp.arange(1, right.shape[0], dtype=jnp.float32)
+    return RiskCoverage(accepted / confidence.shape[0], (accepted - right[1:]) / accepted)
 
 
 @explicit.automatic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float32, Int32, Real
 
@@ -91,8 +92,8 @@ def check_detection(scores: ArrayLike, positive: ArrayLike) -> tuple[Real[Array,
 def check_ranking(confidence: ArrayLike, correct: ArrayLike) -> tuple[Real[Array, "examples"], Bool[Array, "examples"]]:
     """Return real confidences `[B]`, see `_in_order`, and correctness as bool `[B]`; raise for anything else."""
     confidence = checks.numbers("confidence", confidence)
-    checked, flags = check_confidence(confidence, correct, -np.inf, np.inf)
-    return (_in_order(confidence) if isinstance(confidence, np.ndarray) else checked), flags
+    _, flags = check_confidence(confidence, correct, -np.inf, np.inf)
+    return _in_order(confidence), flags
 
 
 def check_sets(
@@ -102,7 +103,7 @@ def check_sets(
     sets = checks.numbers("sets", sets)
     if sets.ndim != 2 or sets.size == 0:
         raise UserError(f"sets must have shape [B, C], B and C at least 1; got {sets.shape}")
-    labels = np.zeros(len(sets), np.int32) if labels is None else labels
+    labels = jnp.zeros(sets.shape[0], jnp.int32) if labels is None else labels
     return check_flags("sets", sets, sets.shape), check_labels("sets", sets, labels)
 
 
@@ -140,11 +141,16 @@ def check_labels(name: str, scores: AnyArray, labels: ArrayLike) -> Int32[Array,
 
 
 def _in_order(values: AnyArray) -> Real[Array, "examples"]:
-    """Return values, or integers in the same order, in 32 bits: float32 would tie close float64 and large integers."""
+    """Return values, or integers in the same order, in 32 bits.
+
+    float32 would tie close float64 and large integers, and devices compare numbers below 1.2e-38 as if they were 0.
+    """
     if isinstance(values, np.ndarray) and values.dtype.itemsize >= 8:
         return jnp.asarray(np.unique(values, return_inverse=True)[1], jnp.int32)
-    is_integer = jnp.issubdtype(values.dtype, jnp.integer)
-    return jnp.asarray(values) if is_integer else jnp.asarray(values, jnp.float32)
+    if not jnp.issubdtype(values.dtype, jnp.floating):
+        return jnp.asarray(values)
+    bits = lax.bitcast_convert_type(jnp.asarray(values, jnp.float32), jnp.int32)
+    return jnp.where(bits < 0, jnp.iinfo(jnp.int32).min - bits, bits)  # a sign and a magnitude; 0 for -0.0
 
 
 def _floating(name: str, values: ArrayLike) -> AnyArray:

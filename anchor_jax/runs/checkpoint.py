@@ -10,7 +10,7 @@ the sums since the last log line and the fingerprints of all arrays (see `checkp
 import contextlib
 import shutil
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
@@ -164,16 +164,37 @@ def restore_variables(workdir: Path, config: Config, like: Variables, which: int
         _reading_errors(workdir),
         contextlib.closing(_manager(workdir, config, read_only=True)) as checkpoints,
     ):
-        steps = integrity.agreed_steps(checkpoints)
-        selected = {"latest": steps, "best": [checkpoints.best_step()]}.get(str(which), [which])
-        existing = [step for step in selected if step in steps]
-        if not existing:
-            there_are = ", ".join(map(str, sorted(steps))) or "none"
-            raise UserError(f"no checkpoint {which} in '{workdir}'; there are: {there_are}")
-        valid = integrity.latest_valid(checkpoints, existing, {item: like}, may_move=False)
+        valid = _read_selected(checkpoints, workdir, which, {item: like})
     for error in valid.corrupt.values() if multihost.is_primary() else ():
         warnings.warn(f"{error}; step {valid.step} is used instead", CorruptDataWarning, stacklevel=2)
     return valid.step, valid.items[item]
+
+
+def _read_selected(
+    checkpoints: ocp.CheckpointManager, workdir: Path, which: int | str, like: Mapping[str, Any]
+) -> integrity.ValidCheckpoint:
+    """Read the checkpoint that `restore_variables` selects; training may go on meanwhile, and delete old ones."""
+    steps = integrity.agreed_steps(checkpoints)
+    selected = {"latest": steps, "best": [checkpoints.best_step()]}.get(str(which), [which])
+    existing = [step for step in selected if step in steps]
+    if not existing:
+        there_are = ", ".join(map(str, sorted(steps))) or "none"
+        raise UserError(f"no checkpoint {which} in '{workdir}'; there are: {there_are}")
+    try:
+        valid = integrity.latest_valid(checkpoints, existing, like, may_move=False)
+    except UserError:
+        if not _were_deleted(checkpoints, existing):
+            raise
+        return _read_selected(checkpoints, workdir, which, like)
+    return _read_selected(checkpoints, workdir, which, like) if _were_deleted(checkpoints, [*valid.corrupt]) else valid
+
+
+def _were_deleted(checkpoints: ocp.CheckpointManager, steps: Sequence[int]) -> bool:
+    """Return whether one of some checkpoints that were listed is gone."""
+    if not steps:
+        return False
+    checkpoints.reload()
+    return not set(steps) <= set(integrity.agreed_steps(checkpoints))
 
 
 def _manager(workdir: Path, config: Config, *, read_only: bool = False) -> ocp.CheckpointManager:

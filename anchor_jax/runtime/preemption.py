@@ -59,7 +59,8 @@ def _listen(reader: socket.socket, received: list[int]) -> None:
         received.append(number[0])
         received_at = time.monotonic()
         name = signal.Signals(number[0]).name
-        print(f"{name}: stopping after this step; send it again to stop immediately", file=sys.stderr)
+        with contextlib.suppress(OSError, ValueError):  # Ctrl-C also ends a program that reads the output, such as tee
+            print(f"{name}: stopping after this step; send it again to stop immediately", file=sys.stderr)
 
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:

@@ -1,8 +1,11 @@
 """The length of a run, and the steps after which it logs, evaluates and saves."""
 
 import math
+import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
+
+import numpy as np
 
 from anchor_jax.config import Config
 from anchor_jax.core.errors import UserError
@@ -45,7 +48,8 @@ def make_schedule(config: Config, num_examples: int, num_devices: int) -> Traini
     A run of 0 epochs has no batches.
 
     Raises:
-      UserError: the batch size does not fit, or the number of steps is too small or too large.
+      UserError: the batch size does not fit, the number of steps is too small or too large, or the moving average
+        never leaves the initial weights.
     """
     if config.training.total_epochs:
         _check_batch_size(config, num_examples, num_devices)
@@ -57,7 +61,30 @@ def make_schedule(config: Config, num_examples: int, num_devices: int) -> Traini
             f"config.training.total_epochs={total_epochs} is {schedule.total_steps:,} steps; at most {_MAX_STEPS:,} "
             "are allowed"
         )
+    if schedule.total_steps:
+        _check_effects(config, schedule)
     return schedule
+
+
+def _check_effects(config: Config, schedule: TrainingSchedule) -> None:
+    """Check that the moving average leaves the initial weights; warn of a warmup that never ends."""
+    training, warmup_epochs = config.training, config.optimizer.warmup_epochs
+    if np.float32(training.ema_decay) == 1:
+        raise UserError(
+            "config.training.ema_decay must be below 1: the moving average, which is what is evaluated, would stay at "
+            f"the initial weights; got {training.ema_decay}"
+        )
+    if training.ema_decay and training.ema_every_steps > schedule.total_steps:
+        raise UserError(
+            f"config.training.ema_every_steps must be at most {schedule.total_steps}, the steps of the run, or the "
+            f"moving average would stay at the initial weights; got {training.ema_every_steps}"
+        )
+    if round(warmup_epochs * schedule.steps_per_epoch) > schedule.total_steps:
+        warnings.warn(
+            f"config.optimizer.warmup_epochs={warmup_epochs} is longer than the run, {training.total_epochs} epochs: "
+            f"the learning rate does not reach its peak, {config.optimizer.learning_rate}",
+            stacklevel=2,
+        )
 
 
 def _check_batch_size(config: Config, num_examples: int, num_devices: int) -> None:
