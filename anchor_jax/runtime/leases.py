@@ -7,6 +7,7 @@ holder that finds a higher number, or another owner, has lost the lock and stops
 """
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -145,6 +146,10 @@ class _Lease:
                 return dict(json.loads(self._object(number).read_bytes()))
             except FileNotFoundError:
                 return {"released": True}
+            except OSError as error:
+                if error.errno != errno.EBUSY:  # s3: a heartbeat replaced the object after its size was asked for
+                    raise
+                return self._read(number)
             except (ValueError, TypeError):
                 return {}
 
