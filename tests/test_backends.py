@@ -126,10 +126,11 @@ def test_attention_of_tpu_equals_that_of_other_platforms(dtype):
 
     def derivatives(attention):
         gradient = jax.grad(lambda *qkv: jnp.sum(jnp.sin(attention(*qkv).astype(jnp.float32))), argnums=(0, 1, 2))
-        second = lambda *qkv: jax.jvp(gradient, qkv, (key, value, query))  # noqa: E731
-        return jax.jit(lambda *qkv: (attention(*qkv), second(*qkv)))(query, key, value)
+        second = lambda *qkv: jax.jvp(gradient, qkv, (key, value, query))[1]  # noqa: E731
+        of = (attention, gradient, second) if dtype == jnp.float32 else (attention, gradient)
+        return jax.jit(lambda *qkv: [each(*qkv) for each in of])(query, key, value)
 
-    tolerance = 1e-5 if dtype == jnp.float32 else 5e-2
+    tolerance = 1e-5 if dtype == jnp.float32 else 2e-2
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(*map(np.float32, (a, b)), atol=tolerance),
         derivatives(backends._attention_by_einsum),

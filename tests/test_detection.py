@@ -20,7 +20,7 @@ def drawn(kind, num=997):
         "ties": scores.round(),
         "integers": (3 * scores).astype(int),
         "close float64": 1e6 + 1e-6 * scores,  # equal in float32
-        "tiny": (1e-41 * scores).astype(np.float32),  # of which devices take all for 0
+        "tiny": (1e-41 * scores).astype(np.float32),  # subnormal numbers, which devices treat as 0
         "zeros": np.where(scores > 0, 0.0, -0.0).astype(np.float32),
         "equal": np.zeros(num),
         "infinite": np.where(rng.random(num) < 0.1, np.inf * np.sign(scores), scores),

@@ -169,7 +169,7 @@ def within(name: str, values: AnyArray, low: float, high: float) -> None:
     smallest, largest = float(values.min()), float(values.max())
     if np.isnan(smallest):
         raise UserError(f"{name} must not contain NaN; got {np.isnan(values).sum()} NaN in {values.size} values")
-    tolerance = 0.0 if np.isinf(high) else TOLERANCE  # of fractions alone
+    tolerance = 0.0 if np.isinf(high) else TOLERANCE  # only fractions are rounded beyond their bounds
     if smallest < low - tolerance or largest > high + tolerance:
         raise UserError(f"{name} must be in [{low}, {high}]; got values from {smallest:g} to {largest:g}")
 

@@ -114,5 +114,5 @@ def _merge(a: _Moments, b: _Moments) -> _Moments:
 
 
 def _unit(largest: Array) -> Array:
-    """Return 1, or a power of two near very large and very small deviations, which therefore round as usual."""
+    """Return what to divide deviations by: 1, or for very large and very small ones a power of two, which is exact."""
     return jnp.where(largest > 2.0**40, 2.0**80, jnp.where(largest < 2.0**-40, 2.0**-80, 1.0)).astype(largest.dtype)

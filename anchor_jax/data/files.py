@@ -65,7 +65,7 @@ def warn_once(message: str, category: type[Warning] = UserWarning) -> None:
 
 
 def log_once(line: str, *values: object) -> None:
-    """Log a line, the first one of its kind alone: a warning for whom it may concern. Commands print it."""
+    """Log a warning once, whatever values later ones would have. Commands print it."""
     if line not in _LOGGED:
         _LOGGED.add(line)
         logging.getLogger("anchor_jax").warning(line, *values)

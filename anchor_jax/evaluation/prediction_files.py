@@ -167,7 +167,7 @@ def write_all(folder: Path, parts: Iterable[Path], copies: Path | None) -> None:
     """
     parts = [part for part in parts if part.exists()]
     if parts and not _is_up_to_date(folder, parts):
-        with atomic_write(folder / PARQUET) as binary, atomic_write(folder / CSV) as text:  # the first replaced last
+        with atomic_write(folder / PARQUET) as binary, atomic_write(folder / CSV) as text:  # replaced last
             _concatenate(parts, text, binary)
     for name in NAMES:
         if not parts:

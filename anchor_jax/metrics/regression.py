@@ -43,8 +43,8 @@ def rmse(
       2.0
     """
     errors = validation.check_regression(means, targets)
-    largest = lax.stop_gradient(jnp.max(jnp.abs(errors)))  # float32 may not hold its square
-    unit = jnp.clip(largest, 2.0**-126, 2.0**126)  # of which it holds the reciprocal
+    # float32 overflows for the squares of large errors; within these bounds it holds the reciprocal of the unit, too
+    unit = jnp.clip(lax.stop_gradient(jnp.max(jnp.abs(errors))), 2.0**-126, 2.0**126)
     return unit * jnp.sqrt(jnp.mean((errors / unit) ** 2))
 
 

@@ -95,6 +95,11 @@ def model_card(run: Run, step: int, name: str, license_name: str, metrics: Metri
     return f"---\n{front_matter}---\n\n{body}"
 
 
+def _is_of_test_set(name: str) -> bool:
+    parsed = parse_storage_name(name)
+    return parsed.dataset is None and parsed.suite not in _OTHER_DATA
+
+
 def _front_matter(run: Run, name: str, license_name: str, measured: list[_Measured]) -> str:
     hub, dataset, hub_dataset = import_hub(), name_of(run.config.data), _DATASETS.get(name_of(run.config.data))
     results = [
@@ -108,7 +113,7 @@ def _front_matter(run: Run, name: str, license_name: str, measured: list[_Measur
             metric_value=value,
         )
         for of in measured
-        if parse_storage_name(of.suite).dataset is None and parse_storage_name(of.suite).suite not in _OTHER_DATA
+        if _is_of_test_set(of.suite)
         for num, values in of.by_references.items()
         for metric, value in values.items()
         if "/" not in metric
